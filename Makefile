@@ -1,0 +1,29 @@
+# make test: set up, then lint, types, layers and tests.   make demo: set up, then train, evaluate and solve.
+PYTHON ?= python3.11
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+
+.PHONY: setup test demo format
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity]" --group dev
+	touch $@
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not slow"
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,48 @@
+"""metaot: predict the solution of optimal transport problems, then refine and certify it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metaot.checkpoint import load as load
+    from metaot.geometry import Dense as Dense
+    from metaot.geometry import Geometry as Geometry
+    from metaot.geometry import Grid as Grid
+    from metaot.geometry import Points as Points
+    from metaot.objectives import dual_value as dual_value
+    from metaot.potentials import DualPotentials as DualPotentials
+    from metaot.potentials import c_transform as c_transform
+    from metaot.problem import Problem as Problem
+    from metaot.solvers import Sinkhorn as Sinkhorn
+    from metaot.solvers import Solution as Solution
+    from metaot.solvers import Status as Status
+    from metaot.solvers import solve as solve
+
+_HOME = {
+    "Dense": "geometry",
+    "Geometry": "geometry",
+    "Grid": "geometry",
+    "Points": "geometry",
+    "Problem": "problem",
+    "DualPotentials": "potentials",
+    "c_transform": "potentials",
+    "dual_value": "objectives",
+    "Sinkhorn": "solvers",
+    "Solution": "solvers",
+    "Status": "solvers",
+    "solve": "solvers",
+    "load": "checkpoint",
+}
+
+__all__ = list(_HOME)  # noqa: PLE0604, names are loaded when first asked for
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'metaot' has no attribute {name!r}")
+    return getattr(import_module(f"metaot.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

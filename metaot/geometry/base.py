@@ -1,0 +1,98 @@
+"""What solvers ask of a space: the softmin of a potential, and means under the softmin's weights."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Eps = float | Float[Tensor, "*batch"]
+"""A temperature in the units of the cost: one number, or one for each instance of the batch."""
+
+
+class Geometry(ABC):
+    """A source support (n atoms), a target support (m atoms) and the cost C of moving mass between them.
+
+    A geometry is shared by a batch of problems, or batched itself: one for each instance. The weights
+    that the primitives speak of are w_ij = exp((h_j - C_ij)/eps), normalised over j. An atom j with
+    h_j = -inf takes no part.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """The numbers (n, m) of source and target atoms."""
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch of geometries that this is; () when one geometry serves every instance."""
+
+    @property
+    @abstractmethod
+    def T(self) -> "Geometry":
+        """The same space with source and target exchanged."""
+
+    @abstractmethod
+    def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
+
+    @abstractmethod
+    def mean(
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*batch m k"], eps: Eps
+    ) -> Float[Tensor, "*batch n k"]:
+        r"""Return $\sum_j w_{ij} v_j$, the mean of v under the weights of the softmin."""
+
+    @abstractmethod
+    def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        r"""Return $\sum_j w_{ij} C_{ij}$, the mean cost under the weights of the softmin."""
+
+    @abstractmethod
+    def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
+        """Return these rows of C, one column for each target atom; the whole of C is never kept for it."""
+
+    @property
+    @abstractmethod
+    def points(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]] | None:
+        """Coordinates (n d, m d) of both supports; None when the geometry has none."""
+
+    @property
+    @abstractmethod
+    def cost_name(self) -> str | None:
+        """The name of the cost in `costs.COSTS`; None for a matrix or for a function of the user's."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All that defines the geometry beside its type and the name of its cost."""
+
+    @abstractmethod
+    def to(self, like: Tensor) -> "Geometry":
+        """Return this geometry in the dtype and on the device of `like`; itself when that is so already."""
+
+    @abstractmethod
+    def __getitem__(self, index: object) -> "Geometry":
+        """Return the geometries of a part of the batch; itself when it is shared."""
+
+    @abstractmethod
+    def flat(self) -> "Geometry":
+        """Return it with all batch dimensions merged into one; itself when it is shared."""
+
+    def matches(self, other: "Geometry") -> bool:
+        """Tell whether `other` is the same space: type, cost, and coordinates or matrix to six digits."""
+        if self is other:
+            return True
+        if type(self) is not type(other) or self.cost_name != other.cost_name:
+            return False
+        mine, theirs = self.tensors(), other.tensors()
+        return mine.keys() == theirs.keys() and all(
+            mine[k].shape == theirs[k].shape
+            and torch.allclose(mine[k].double().cpu(), theirs[k].double().cpu(), 1e-6, 1e-6)
+            for k in mine
+        )
+
+
+def expand_eps(eps: Eps, like: Tensor, dims: int = 1) -> float | Tensor:
+    """Return eps so that it broadcasts against a tensor with `dims` dimensions behind the batch."""
+    if not isinstance(eps, Tensor):
+        return eps
+    return eps.to(like).reshape(eps.shape + (1,) * dims)

@@ -1,0 +1,156 @@
+"""Regular grids with a cost that is a sum over axes: everything is done axis by axis, never n x m."""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.geometry.base import Eps, Geometry
+from metaot.geometry.checks import require_finite
+from metaot.geometry.separable import AxisWeights
+
+AxisCost = Callable[[Tensor, Tensor], Tensor]
+
+AXIS_COSTS: dict[str, AxisCost] = {
+    "sqeuclidean": lambda s, t: (s - t).square(),
+    "l1": lambda s, t: (s - t).abs(),
+}
+
+
+@final
+class Grid(Geometry):
+    """A grid of any dimension, the same for source and target; atoms in C order, as `image.flatten()`.
+
+    Each axis is a number of points, evenly spaced on [0, 1], or a vector of coordinates:
+    `Grid(28, 28)` is the unit square, `Grid(torch.linspace(0, 2, 64), 32)` a rectangle. `cost` is
+    "sqeuclidean" (|x - y|^2), "l1", or a function (s, t) -> cost of one axis, elementwise; the cost of
+    the grid is its sum over the axes. The work is done in float64, whatever the dtype of h: float32
+    exponents are too short for small eps; results have the dtype of h. Not differentiable by autograd
+    (`c_transform` is).
+    """
+
+    def __init__(self, *axes: int | Tensor, cost: str | AxisCost = "sqeuclidean") -> None:
+        if not axes:
+            raise ValueError("a Grid needs at least one axis, such as Grid(28, 28)")
+        if isinstance(cost, str) and cost not in AXIS_COSTS:
+            raise ValueError(f"cost must be a callable or one of {sorted(AXIS_COSTS)}, got {cost!r}")
+        self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
+        self.cost = cost
+        axis_cost = AXIS_COSTS[cost] if isinstance(cost, str) else cost
+        self._costs = tuple(axis_cost(t[:, None], t[None, :]) for t in self.axes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of points along each axis."""
+        return tuple(len(axis) for axis in self.axes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n = math.prod(self.sizes)
+        return n, n
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return ()
+
+    @cached_property
+    def T(self) -> "Grid":
+        cost = self.cost
+        if isinstance(cost, str):
+            return self
+        return Grid(*self.axes, cost=lambda s, t: cost(t, s))
+
+    @cached_property
+    def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+        mesh = torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1).flatten(0, -2)
+        return mesh, mesh
+
+    @property
+    def cost_name(self) -> str | None:
+        return self.cost if isinstance(self.cost, str) else None
+
+    def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        z, scale = self._split(h, eps)
+        for axis, cost in enumerate(self._costs):
+            z = self._unrows(AxisWeights(self._rows(z, axis), cost, scale).log_sum, z, axis)
+        result = -z.reshape(-1, h.shape[-1]) * (scale[:, None] if isinstance(scale, Tensor) else scale)
+        return result.reshape(h.shape).to(h)
+
+    def mean(
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*batch m k"], eps: Eps
+    ) -> Float[Tensor, "*batch n k"]:
+        z, scale = self._split(h, eps)
+        values = v.double().expand(*h.shape, v.shape[-1]).reshape(-1, *v.shape[-2:])
+        values = values.movedim(-1, 0).reshape(-1, *z.shape)
+        for axis, cost in enumerate(self._costs):
+            weights = AxisWeights(self._rows(z, axis), cost, scale)
+            values = self._unrows(weights.mean(self._rows(values, axis)), values, axis)
+            z = self._unrows(weights.log_sum, z, axis)
+        return values.flatten(2).movedim(0, -1).reshape(*h.shape, -1).to(h)
+
+    def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        z, scale = self._split(h, eps)
+        total = torch.zeros_like(z)
+        for axis, cost in enumerate(self._costs):
+            weights = AxisWeights(self._rows(z, axis), cost, scale)
+            so_far = weights.mean(self._rows(total[None], axis))[0]
+            total = self._unrows(so_far + weights.mean_cost, z, axis)
+            z = self._unrows(weights.log_sum, z, axis)
+        return total.reshape(h.shape).to(h)
+
+    def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
+        index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
+        total = self.axes[0].new_zeros(len(index), 1)
+        for place, cost in zip(torch.unravel_index(index, self.sizes), self._costs, strict=True):
+            total = (total[:, :, None] + cost[place][:, None, :]).flatten(1)
+        return total
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"axis{k}": axis for k, axis in enumerate(self.axes)}
+
+    def to(self, like: Tensor) -> "Grid":
+        if self.axes[0].device == like.device:
+            return self
+        return Grid(*(axis.to(like.device) for axis in self.axes), cost=self.cost)
+
+    def __getitem__(self, index: object) -> "Grid":
+        return self
+
+    def flat(self) -> "Grid":
+        return self
+
+    def _split(self, h: Tensor, eps: Eps) -> tuple[Tensor, float | Tensor]:
+        """Return h/eps as batch x sizes in float64, and eps as a number or one for each of the batch."""
+        z = h.double().reshape(-1, *self.sizes)
+        if isinstance(eps, Tensor):
+            scale = eps.double().expand(h.shape[:-1]).reshape(-1)
+            return z / scale.reshape(-1, *(1,) * len(self.sizes)), scale
+        return z / eps, eps
+
+    def _rows(self, z: Tensor, axis: int) -> Float[Tensor, "*lead rows points"]:
+        """Bring a grid axis behind the others and flatten those; `lead` is all that stands before the grid."""
+        z = z.movedim(axis - len(self.axes), -1)
+        return z.reshape(*z.shape[: z.ndim - len(self.axes)], -1, z.shape[-1])
+
+    def _unrows(self, rows: Float[Tensor, "*lead rows points"], like: Tensor, axis: int) -> Tensor:
+        """Undo `_rows` for a tensor that looked like `like`."""
+        shape = like.movedim(axis - len(self.axes), -1).shape
+        return rows.reshape(shape).movedim(-1, axis - len(self.axes))
+
+    def __repr__(self) -> str:
+        return f"Grid{self.sizes} with cost {self.cost!r}"
+
+
+def _coordinates(k: int, axis: int | Tensor) -> Float[Tensor, "points"]:
+    if isinstance(axis, int):
+        if axis < 1:
+            raise ValueError(f"axis {k} of a Grid must have at least one point, got {axis}")
+        return torch.linspace(0, 1, axis, dtype=torch.float64)
+    require_finite(f"axis {k}", axis)
+    if axis.ndim != 1 or len(axis) == 0:
+        raise ValueError(f"axis {k} of a Grid must be a vector of coordinates, got {tuple(axis.shape)}")
+    return axis.double()

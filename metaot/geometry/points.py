@@ -1,0 +1,112 @@
+"""Point clouds and a cost function between them."""
+
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.geometry.checks import first_place, require_finite
+from metaot.geometry.costs import Cost, named_cost
+from metaot.geometry.rowwise import RowwiseGeometry
+
+_KEEP = 2**24
+"""Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made anew, in blocks."""
+
+
+@final
+class Points(RowwiseGeometry):
+    """Two point clouds, x of n d and y of m d, shared by the batch; or *batch n d and *batch m d.
+
+    `cost` is "sqeuclidean" (|x - y|^2), "euclidean", "sphere" (great-circle angle in radians between
+    unit vectors) or a function of (x, y) that returns the matrix, batched as they are.
+    Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim.
+    """
+
+    def __init__(
+        self,
+        x: Float[Tensor, "..."],
+        y: Float[Tensor, "..."],
+        cost: str | Cost = "sqeuclidean",
+    ) -> None:
+        for name, cloud in (("x", x), ("y", y)):
+            require_finite(name, cloud)
+            if cloud.ndim < 2 or 0 in cloud.shape:
+                raise ValueError(f"{name} must have the shape (*batch, atoms, d), got {tuple(cloud.shape)}")
+        if x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
+            raise ValueError(
+                f"clouds x of {tuple(x.shape)} and y of {tuple(y.shape)} do not fit: same batch, same d"
+            )
+        if x.dtype != y.dtype or x.device != y.device:
+            raise ValueError(
+                f"x is {x.dtype} on {x.device}, y is {y.dtype} on {y.device}: bring them together"
+            )
+        if cost == "sphere":
+            _require_unit("x", x)
+            _require_unit("y", y)
+        self.x, self.y, self.cost = x, y, cost
+        self._cost = named_cost(cost)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.x.shape[-2], self.y.shape[-2]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return tuple(self.x.shape[:-2])
+
+    @cached_property
+    def T(self) -> "Points":
+        cost = self.cost
+        if callable(cost):
+            return Points(self.y, self.x, lambda y, x: cost(x, y).mT)
+        return Points(self.y, self.x, cost)
+
+    @property
+    def points(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        return self.x, self.y
+
+    @property
+    def cost_name(self) -> str | None:
+        return None if callable(self.cost) else self.cost
+
+    def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
+        n, m = self.shape
+        if n * m * torch.Size(self.batch_shape).numel() <= _KEEP:
+            return self._matrix[..., rows, :]
+        return self._cost(self.x[..., rows, :], self.y)
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        return self._cost(self.x, self.y)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"x": self.x, "y": self.y}
+
+    def to(self, like: Tensor) -> "Points":
+        x, y = self.x.to(like), self.y.to(like)
+        return self if x is self.x and y is self.y else Points(x, y, self.cost)
+
+    def __getitem__(self, index: object) -> "Points":
+        if not self.batch_shape:
+            return self
+        return Points(self.x[index], self.y[index], self.cost)  # type: ignore[index]
+
+    def flat(self) -> "Points":
+        if len(self.batch_shape) <= 1:
+            return self
+        (n, m), d = self.shape, self.x.shape[-1]
+        return Points(self.x.reshape(-1, n, d), self.y.reshape(-1, m, d), self.cost)
+
+    def __repr__(self) -> str:
+        return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={self.cost!r})"
+
+
+def _require_unit(name: str, x: Tensor) -> None:
+    norm = x.norm(dim=-1)
+    bad = (norm - 1).abs() > 1e-4
+    if bad.any():
+        raise ValueError(
+            f"cost 'sphere' wants unit vectors, got |{name}|{first_place(bad, norm)}: normalise them"
+        )

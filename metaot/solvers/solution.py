@@ -1,0 +1,75 @@
+"""What every solve returns: potentials, and for each instance how well and how fast it went."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import final
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from metaot.geometry.base import Eps
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials, barycentric_map, plan, transport_cost
+from metaot.problem import Problem
+
+
+class Status(IntEnum):
+    """How a solve ended; of a batch, the worst of its instances."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    NONFINITE = 2
+
+
+@final
+@dataclass(frozen=True)
+class Solution:
+    """Refined potentials of a batch of problems.
+
+    `error` is the L1 error of both marginals when the instance stopped, `steps` how many steps it took,
+    `solver` the settings that were used. Not converging is told here, and never raised.
+    """
+
+    problem: Problem
+    potentials: DualPotentials
+    error: Float[Tensor, "*batch"]
+    converged: Bool[Tensor, "*batch"]
+    steps: Int[Tensor, "*batch"]
+    solver: object
+
+    @cached_property
+    def status(self) -> Status:
+        """The worst status of the batch."""
+        if bool(self.converged.all()):
+            return Status.CONVERGED
+        return Status.MAX_STEPS if bool(self.error.isfinite().all()) else Status.NONFINITE
+
+    @cached_property
+    def value(self) -> Float[Tensor, "*batch"]:
+        """The dual value: a lower bound of min <C, P> + eps KL(P | a b^T), equal to it at the solution."""
+        return dual_value(self.problem, self.potentials)
+
+    @property
+    def eps(self) -> Eps:
+        """The temperature of the problem."""
+        return self.problem.eps
+
+    def cost(self) -> Float[Tensor, "*batch"]:
+        """Return <C, P>, without the plan."""
+        return transport_cost(self.problem, self.potentials)
+
+    def plan(self) -> Float[Tensor, "*batch n m"]:
+        """Return the whole of P: batch x n x m numbers."""
+        return plan(self.problem, self.potentials)
+
+    def transport(self, values: Float[Tensor, "*batch m k"] | None = None) -> Float[Tensor, "*batch n k"]:
+        """Return the mean of `values` that each source atom is sent to; the target's coordinates by default."""
+        if values is None:
+            points = self.problem.geometry.points
+            if points is None:
+                raise ValueError(
+                    "a Dense geometry has no coordinates: pass the values on the target to be averaged"
+                )
+            values = points[1].to(self.potentials.g)
+        return barycentric_map(self.problem, self.potentials, values)

@@ -1,0 +1,74 @@
+"""`solve`: refine a start until each instance has converged."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metaot.potentials import DualPotentials
+from metaot.problem import Problem
+from metaot.solvers.iterate import Solver, iterate
+from metaot.solvers.sinkhorn import Sinkhorn
+from metaot.solvers.solution import Solution
+
+
+class PotentialPredictor(Protocol):
+    """Anything that predicts potentials of a problem."""
+
+    def predict(self, problem: Problem) -> DualPotentials:
+        """Return a guess of the solution."""
+        ...
+
+
+@torch.no_grad()
+def solve(
+    problem: Problem,
+    *,
+    init: DualPotentials | PotentialPredictor | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> Solution:
+    """Solve a batch of entropic transport problems, each to an L1 marginal error of at most `tol`.
+
+    `init` is where to start: potentials, or anything with `predict(problem)`. A start whose dual value is
+    worse than that of zeros (or NaN) is replaced by zeros, instance by instance. `solver` holds the settings
+    of a method; None chooses one. An instance that needs more than `max_steps` steps is returned as it
+    is then, with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
+    """
+    if not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol}")
+    if max_steps < 0:
+        raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    solver = Sinkhorn() if solver is None else solver
+    flat = problem.flat()
+    guess = None if init is None else _guess(problem, init)
+    result = iterate(solver, flat, solver.init(flat, guess), tol=tol, max_steps=max_steps)
+    potentials: DualPotentials = solver.value(result.state)
+    batch = problem.batch_shape
+    return Solution(
+        problem=problem,
+        potentials=DualPotentials(
+            potentials.f.reshape(problem.a.shape), potentials.g.reshape(problem.b.shape)
+        ),
+        error=result.error.reshape(batch),
+        converged=result.converged.reshape(batch),
+        steps=result.steps.reshape(batch),
+        solver=solver,
+    )
+
+
+def _guess(problem: Problem, init: DualPotentials | PotentialPredictor) -> DualPotentials:
+    """Return potentials of the right shape, with one batch dimension."""
+    guess = init if isinstance(init, DualPotentials) else init.predict(problem)
+    return DualPotentials(
+        _fitted("f", torch.as_tensor(guess.f), problem.a), _fitted("g", torch.as_tensor(guess.g), problem.b)
+    )
+
+
+def _fitted(name: str, potential: Tensor, weights: Tensor) -> Tensor:
+    if potential.shape != weights.shape:
+        raise ValueError(
+            f"init.{name} has the shape {tuple(potential.shape)}, the problem's weights {tuple(weights.shape)}"
+        )
+    return potential.to(weights).reshape(-1, weights.shape[-1])
