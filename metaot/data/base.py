@@ -1,0 +1,54 @@
+"""A distribution of transport problems: settings that a recipe can hold, and batches drawn from them."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.geometry import Geometry
+from metaot.problem import Problem
+
+Split = Literal["train", "validation", "test"]
+EpsRange = tuple[float, float]
+"""The lowest and the highest temperature, both in use; equal when there is one."""
+
+
+@dataclass(frozen=True)
+class ProblemSet(ABC):
+    """Problems on one geometry, drawn with `sample`; `dataclasses.replace` changes the batch or eps."""
+
+    batch: int
+    eps: EpsRange
+
+    @property
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """The space that all problems share."""
+
+    @abstractmethod
+    def weights(
+        self, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+        """Draw the weights (a, b) of a batch, float64."""
+
+    def sample(self, generator: torch.Generator) -> Problem:
+        """Draw a batch of problems; eps is log-uniform in its range, one for each instance."""
+        a, b = self.weights(generator)
+        low, high = self.eps
+        if low == high:
+            return Problem(a, b, self.geometry, low)
+        share = torch.rand(len(a), generator=generator, dtype=torch.float64)
+        return Problem(a, b, self.geometry, low * torch.exp(share * math.log(high / low)))
+
+
+class Source(ABC):
+    """Settings of a data set, plain enough for a recipe: nothing is read before `split` is called."""
+
+    @abstractmethod
+    def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet:
+        """Read what is needed and return one part of it; train, validation and test share no data."""
