@@ -1,0 +1,14 @@
+"""Networks from tensors to tensors."""
+
+from metaot.models.base import PotentialModel
+from metaot.models.mlp import PotentialMLP
+from metaot.models.refined import RefinedPotential
+from metaot.models.spectral import SpectralPotential
+
+MODELS: dict[str, type[PotentialModel]] = {
+    "PotentialMLP": PotentialMLP,
+    "SpectralPotential": SpectralPotential,
+    "RefinedPotential": RefinedPotential,
+}
+
+__all__ = ["MODELS", "PotentialMLP", "PotentialModel", "RefinedPotential", "SpectralPotential"]

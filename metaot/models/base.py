@@ -1,0 +1,49 @@
+"""What every network of the package is: tensors (a, b, eps) -> f, made again from JSON values."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metaot.geometry import Geometry
+
+
+class PotentialModel(nn.Module, ABC):
+    """A network that maps weights a and b and a temperature to the potential f, float32.
+
+    The constructor takes JSON values only, and keeps them in `config`. `forward` has no branches on values,
+    so that it exports.
+    """
+
+    config: dict[str, Any]
+
+    @classmethod
+    @abstractmethod
+    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "PotentialModel":
+        """Return a new model for problems on `geometry` with eps in a range."""
+
+    @abstractmethod
+    def stages(
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
+    ) -> list[Float[Tensor, "batch n"]]:
+        """Return the prediction as it is refined, the final one last; no gradient flows from one to another.
+
+        Training scores every stage. Most models have one.
+        """
+
+    def forward(
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch n"]:
+        return self.stages(a, b, eps)[-1]
+
+    @abstractmethod
+    def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
+        """Set the scale of the inputs from a sample of problems; called once, before training."""
+
+
+def log_unit(eps: Float[Tensor, "batch"], bounds: tuple[float, float]) -> Float[Tensor, "batch"]:
+    """Map eps to [-1, 1], evenly in its logarithm; to 0 when the range is one number."""
+    low, high = math.log(bounds[0]), math.log(bounds[1])
+    return (2 * eps.log() - low - high) / max(high - low, 1.0)

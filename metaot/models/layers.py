@@ -1,0 +1,38 @@
+"""Layers that know the temperature."""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+TEMPERATURES = 5
+"""The number of Chebyshev polynomials of log eps that networks read."""
+
+
+def chebyshev(t: Float[Tensor, "batch"]) -> Float[Tensor, "batch temperatures"]:
+    """Return the first Chebyshev polynomials at t in [-1, 1]."""
+    terms = [torch.ones_like(t), t]
+    while len(terms) < TEMPERATURES:
+        terms.append(2 * t * terms[-1] - terms[-2])
+    return torch.stack(terms, -1)
+
+
+@final
+class ModulatedBlock(nn.Module):
+    """A residual block whose normalised input is scaled and shifted by the temperature."""
+
+    def __init__(self, width: int, hidden: int | None = None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.modulation = nn.Linear(TEMPERATURES, 2 * width, bias=False)
+        nn.init.zeros_(self.modulation.weight)
+        self.inner = nn.Linear(width, hidden or width)
+        self.outer = nn.Linear(hidden, width) if hidden else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
+    ) -> Float[Tensor, "batch width"]:
+        scale, shift = self.modulation(temperature).chunk(2, -1)
+        return x + self.outer(gelu(self.inner(self.norm(x) * (1 + scale) + shift)))

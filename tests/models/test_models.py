@@ -1,0 +1,75 @@
+"""Every network: shapes, batch independence, JSON round trip, standardised inputs."""
+
+import json
+
+import pytest
+import torch
+
+from metaot.geometry import Dense, Geometry, Grid
+from metaot.models import MODELS, PotentialModel, SpectralPotential
+
+CASES = {
+    "PotentialMLP": (Dense(torch.rand(12, 9)), {"width": 16, "depth": 2}),
+    "SpectralPotential": (Grid(4, 5), {"moments": 3, "modes": 3, "width": 16}),
+    "RefinedPotential": (
+        Grid(4, 5),
+        {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8},
+    ),
+}
+BOTH = pytest.mark.parametrize("kind", CASES)
+
+
+def build(kind: str) -> tuple[PotentialModel, Geometry]:
+    torch.set_default_dtype(torch.float32)
+    geometry, settings = CASES[kind]
+    return MODELS[kind].for_geometry(geometry, (1e-3, 1e-1), **settings), geometry
+
+
+def inputs(geometry: Geometry, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    n, m = geometry.shape
+    a, b = torch.rand(batch, n).softmax(-1), torch.rand(batch, m).softmax(-1)
+    return a, b, torch.logspace(-3, -1, batch)
+
+
+def test_every_model_is_tested() -> None:
+    assert CASES.keys() == MODELS.keys()
+
+
+@BOTH
+def test_an_instance_does_not_see_its_batch(kind: str) -> None:
+    model, geometry = build(kind)
+    a, b, eps = inputs(geometry, 5)
+    f = model(a, b, eps)
+    assert f.shape == a.shape
+    assert torch.allclose(model(a[2:3], b[2:3], eps[2:3]), f[2:3], atol=1e-6)
+
+
+@BOTH
+def test_the_config_is_json_and_rebuilds_the_model(kind: str) -> None:
+    model, geometry = build(kind)
+    model.standardise(*inputs(geometry, 30)[:2])
+    twin = MODELS[kind](**json.loads(json.dumps(model.config)))
+    twin.load_state_dict(model.state_dict())
+    case = inputs(geometry, 3)
+    assert torch.equal(twin(*case), model(*case))
+
+
+@BOTH
+def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> None:
+    model, geometry = build(kind)
+    case = [value.requires_grad_() for value in inputs(geometry, 4)]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(*case).square().sum().backward()
+        optimizer.step()
+    for gradient in torch.autograd.grad(model(*case).square().sum(), case):
+        assert gradient.abs().max() > 0
+
+
+def test_spectral_reads_only_what_it_should() -> None:
+    """Constant weights have no moments; the highest frequencies of a are not read."""
+    model, geometry = build("SpectralPotential")
+    assert isinstance(model, SpectralPotential)
+    with pytest.raises(ValueError, match="PotentialMLP"):
+        SpectralPotential.for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))
