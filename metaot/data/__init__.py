@@ -1,0 +1,33 @@
+"""Distributions of problems: MNIST pairs, embedded random images, and the user's own arrays."""
+
+from typing import Any
+
+from metaot.data.base import ProblemSet, Source, Split
+from metaot.data.images import ImagePairs
+from metaot.data.mnist import Mnist
+from metaot.data.problems import ProblemFolder, write_problems
+from metaot.data.shapes import Shapes
+
+SOURCES: dict[str, type[Source]] = {"Mnist": Mnist, "Shapes": Shapes, "ProblemFolder": ProblemFolder}
+
+
+def source_from_json(settings: dict[str, Any]) -> Source:
+    """Make a source again from what a recipe wrote of it: the name of its class and its settings."""
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name != "kind"}
+    if settings["kind"] not in SOURCES:
+        raise ValueError(f"data is one of {sorted(SOURCES)}, got {settings['kind']!r}")
+    return SOURCES[settings["kind"]](**values)
+
+
+__all__ = [
+    "SOURCES",
+    "ImagePairs",
+    "Mnist",
+    "ProblemFolder",
+    "ProblemSet",
+    "Shapes",
+    "Source",
+    "Split",
+    "source_from_json",
+    "write_problems",
+]
