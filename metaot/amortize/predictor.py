@@ -5,10 +5,11 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaot.geometry import Geometry
 from metaot.geometry.checks import first_place
+from metaot.models import PotentialModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 
@@ -29,19 +30,19 @@ class AmortizedPotential(Predictor):
     on another geometry or with another eps raise ValueError.
     """
 
-    def __init__(self, model: nn.Module, geometry: Geometry, eps: tuple[float, float]) -> None:
+    def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
         self.model, self.geometry, self.eps = model, geometry, eps
 
     def predict(self, problem: Problem) -> DualPotentials:
-        self._require_known(problem)
-        return DualPotentials.from_f(problem, self.potential(problem))
+        return DualPotentials.from_f(problem, self.stages(problem)[-1])
 
-    def potential(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        """Return f of the network, float32 inside, in the dtype of the problem."""
+    def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
+        """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
+        self._require_known(problem)
         flat = problem.flat()
         eps = torch.as_tensor(flat.eps, dtype=torch.float32, device=flat.a.device).expand(len(flat.a))
-        f = self.model(flat.a.float(), flat.b.float(), eps)
-        return f.to(problem.a.dtype).reshape(problem.a.shape)
+        stages = self.model.stages(flat.a.float(), flat.b.float(), eps)
+        return [f.to(problem.a.dtype).reshape(problem.a.shape) for f in stages]
 
     def _require_known(self, problem: Problem) -> None:
         if not self.geometry.matches(problem.geometry):

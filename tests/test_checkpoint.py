@@ -1,0 +1,103 @@
+"""Checkpoints: whole or not at all, readable, no code in them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaot
+from metaot.amortize import AmortizedPotential
+from metaot.checkpoint import read_card, save, write_atomically
+from metaot.geometry import Dense, Geometry, Grid, Points
+from metaot.models import PotentialMLP
+from metaot.problem import Problem
+
+SPACES = {
+    "Dense": Dense(torch.rand(6, 6, dtype=torch.float64)),
+    "Grid": Grid(2, 3),
+    "Points": Points(torch.rand(6, 2, dtype=torch.float64), torch.rand(6, 2, dtype=torch.float64), "euclidean"),
+}
+
+
+def predictor(geometry: Geometry) -> AmortizedPotential:
+    torch.set_default_dtype(torch.float32)
+    model = PotentialMLP.for_geometry(geometry, (0.01, 0.1), width=8, depth=1)
+    return AmortizedPotential(model.eval().requires_grad_(False), geometry, (0.01, 0.1))
+
+
+def problem(geometry: Geometry, eps: float = 0.05) -> Problem:
+    a, b = torch.rand(2, 3, 6, dtype=torch.float64).softmax(-1)
+    return Problem(a, b, geometry, eps)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_loaded_predictor_predicts_the_same(name: str, tmp_path: Path) -> None:
+    original = predictor(SPACES[name])
+    save(original, tmp_path / "run", note="hello")
+    loaded = metaot.load(tmp_path / "run")
+    case = problem(SPACES[name])
+    assert torch.equal(loaded.predict(case).f, original.predict(case).f)
+    assert loaded.geometry.matches(original.geometry)
+    assert read_card(tmp_path / "run")["note"] == "hello"
+
+
+def test_the_weights_file_holds_tensors_only(tmp_path: Path) -> None:
+    save(predictor(Grid(2, 3)), tmp_path)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def test_a_fresh_process_loads_it(tmp_path: Path) -> None:
+    save(predictor(Grid(2, 3)), tmp_path)
+    code = f"import metaot; m = metaot.load({str(tmp_path)!r}); print(m.eps, m.geometry.shape)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(0.01, 0.1) (6, 6)"
+
+
+def test_what_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model\.json is missing"):
+        metaot.load(tmp_path)
+    save(predictor(Grid(2, 3)), tmp_path)
+    card = read_card(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps({**card, "format": 99}))
+    with pytest.raises(ValueError, match="format 99"):
+        metaot.load(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+
+
+def test_a_cost_of_the_users_own_cannot_be_saved(tmp_path: Path) -> None:
+    cloud = torch.rand(6, 2, dtype=torch.float64)
+    space = Points(cloud, cloud, lambda x, y: (x[..., :, None, 0] - y[..., None, :, 0]).abs())
+    with pytest.raises(ValueError, match=r"use Dense\(C\)"):
+        save(predictor(space), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_geometry_or_eps_is_refused() -> None:
+    known = predictor(Grid(2, 3))
+    with pytest.raises(ValueError, match=r"trained on Grid\(2, 3\).*got a problem on Grid\(3, 2\)"):
+        known.predict(problem(Grid(3, 2)))
+    with pytest.raises(ValueError, match=r"\[0\.01, 0\.1\], got eps= 0\.2"):
+        known.predict(problem(Grid(2, 3), 0.2))
+    many = Problem(*torch.rand(2, 2, 6).softmax(-1), Grid(2, 3), torch.tensor([0.05, 0.001]))
+    with pytest.raises(ValueError, match=r"eps\[1\] = 0\.001"):
+        known.predict(many)
+
+
+def test_an_equal_grid_is_the_same_geometry() -> None:
+    assert predictor(Grid(2, 3)).predict(problem(Grid(2, 3))).f.shape == (3, 6)
