@@ -4,26 +4,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, c_transform
+from metaot.potentials import DualPotentials, c_transform, tilted
 from metaot.problem import Problem
 
 
 def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    r"""Return $\langle f, a \rangle + \langle g, b \rangle - \epsilon (\sum_{ij} P_{ij} - 1)$ for any f and g (equation 5).
+    r"""Return $\langle f, a \rangle + \langle g, b \rangle - \epsilon (\sum_{ij} P_{ij} - 1)$.
 
-    A lower bound of min <C, P> + eps KL(P | a b^T), reached at the solution. With equation 5 as printed,
-    whose entropy is that of P alone, it agrees up to a constant of (a, b, eps). Differentiable in f, g, a and b.
+    For any f and g, a lower bound of min <C, P> + eps KL(P | a b^T), reached at the solution. With equation 5
+    as printed, whose entropy is that of P alone, it agrees up to a constant of (a, b, eps). Differentiable
+    in f, g, a and b.
     """
     excess = (potentials.g - c_transform(problem, potentials.f)) / expand_eps(problem.eps, potentials.g)
-    mass = (problem.b * excess.exp()).sum(-1)
+    mass = tilted(problem.b, excess).sum(-1)
     linear = (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
     return linear - problem.eps * (mass - 1)
 
 
 def dual_loss(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return the loss of a prediction (equation 16): minus the dual value of f and of the g that is best for it.
+    """Return the loss of a prediction (equation 16): minus the dual value of f and of the best g for it.
 
     `potentials` must be complete, as from `predict` or `DualPotentials.from_f`: then the plan has mass one,
     the dual value is <f, a> + <g, b> (equation 15), and its gradient in f is the error a - P 1.
     """
     return -((potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1))
+
+
+def scaled_dual_loss(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    """Return `dual_loss` in units of eps, which weighs all temperatures alike.
+
+    The gap to the optimum, in this unit, is the divergence KL(P* | P) of the plans; so the L1 error of the
+    marginals is at most the square root of twice the gap (Pinsker), at every eps.
+    """
+    return dual_loss(problem, potentials) / problem.eps

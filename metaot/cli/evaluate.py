@@ -1,0 +1,74 @@
+"""Measure a checkpoint on test problems: steps, time and accuracy from three starts."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaot.amortize import AmortizedPotential
+from metaot.checkpoint import load, read_card, write_atomically
+from metaot.data import ProblemSet, source_from_json
+from metaot.evaluation import evaluate
+from metaot.recipes import RECIPES
+from metaot.solvers import solve
+
+DIGITS = 6
+"""How many pairs the picture of interpolations shows."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
+    parser.add_argument("--data", choices=sorted(RECIPES), help="data of this recipe (default: the checkpoint's)")
+    parser.add_argument("--eps", type=float, nargs="+", help="temperatures (default: as validated, and the lowest)")
+    parser.add_argument("--tol", type=float, nargs="+", default=[1e-2, 1e-3, 1e-4, 1e-5], help="L1 errors to reach")
+    parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
+    parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: CHECKPOINT/evaluation)")
+    parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    predictor, card = load(options.checkpoint), read_card(options.checkpoint)
+    source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
+    problems = source.split("test", options.data_dir)
+    temperatures = options.eps or sorted({card["recipe"]["validation_eps"], card["eps"][0]}, reverse=True)
+    report = evaluate(
+        predictor,
+        problems,
+        eps=temperatures,
+        tolerances=options.tol,
+        instances=options.instances,
+        batch=options.batch,
+        seed=options.seed,
+    )
+    print(report.table())
+    folder = options.out or options.checkpoint / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"checkpoint": str(options.checkpoint), "data": type(source).__name__, **report.to_json()}
+    _write_json(folder / "evaluation.json", content)
+    _draw(predictor, problems, report, temperatures[0], folder)
+    print(f"\nwritten to {folder}: evaluation.json and pictures")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, lambda partial: partial.write_text(json.dumps(content) + "\n"))
+
+
+def _draw(predictor: AmortizedPotential, problems: ProblemSet, report: Any, eps: float, folder: Path) -> None:
+    """Draw the two pictures of the paper; the second one for images only."""
+    from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
+
+    pictures.draw_convergence(report, folder / "convergence.png")
+    sizes = getattr(problems.geometry, "sizes", ())
+    if len(sizes) == 2:
+        problem = replace(problems, batch=DIGITS, eps=(eps, eps)).sample(torch.Generator().manual_seed(1))
+        exact = solve(problem, tol=1e-6).potentials
+        guess = predictor.predict(problem)
+        pictures.draw_interpolations(problem, exact, guess, sizes, folder / "interpolations.png")

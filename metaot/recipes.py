@@ -1,0 +1,50 @@
+"""Complete experiments, one function each."""
+
+from collections.abc import Callable
+
+from metaot.data import Mnist, ProblemFolder, Shapes
+from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
+from metaot.training import Recipe
+
+
+def shapes() -> Recipe:
+    """Embedded random images on the 28 x 28 grid; no data is read."""
+    return Recipe("shapes", Shapes(batch=64, eps=(1e-2, 1e-2)), SpectralPotential, steps=10_000)
+
+
+def mnist() -> Recipe:
+    """Pairs of MNIST digits, eps from 1e-3 to 1e-1 as an input: the shipped checkpoint."""
+    return Recipe(
+        "mnist",
+        Mnist(batch=128, eps=(1e-3, 1e-1)),
+        RefinedPotential,
+        {"first": {"width": 480}},
+        steps=40_000,
+        learning_rate=2.5e-3,
+        warmup=1000,
+    )
+
+
+def mnist_spectral() -> Recipe:
+    """The same pairs with a network that is not refined: one pass, no Sinkhorn step inside."""
+    data = Mnist(batch=128, eps=(1e-3, 1e-1))
+    return Recipe("mnist-spectral", data, SpectralPotential, steps=80_000, learning_rate=2.5e-3, warmup=1000)
+
+
+def mnist_mlp() -> Recipe:
+    """The network and the one eps of the paper, on the same pairs."""
+    return Recipe("mnist-mlp", Mnist(batch=128, eps=(1e-2, 1e-2)), PotentialMLP, steps=50_000)
+
+
+def problems() -> Recipe:
+    """The user's own: a folder written by `metaot.data.write_problems`, named with --set data.path=FOLDER."""
+    return Recipe("problems", ProblemFolder(batch=128), PotentialMLP, {"width": 512}, steps=10_000)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "shapes": shapes,
+    "mnist": mnist,
+    "mnist-spectral": mnist_spectral,
+    "mnist-mlp": mnist_mlp,
+    "problems": problems,
+}

@@ -1,0 +1,184 @@
+"""The training loop: minimise the amortised dual objective over sampled problems.
+
+Algorithm 3 of Meta OT (arXiv 2206.05262): no solver runs and nothing is labelled. The problems of a step
+depend on the seed and the step only, so that a resumed run goes on exactly.
+"""
+
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from metaot import __version__
+from metaot.amortize import AmortizedPotential
+from metaot.checkpoint import read_card, save
+from metaot.data import ProblemSet
+from metaot.potentials import DualPotentials
+from metaot.problem import Problem
+from metaot.training.board import Board
+from metaot.training.recipe import Recipe
+from metaot.training.signals import stop_on_signal
+from metaot.training.state import FILE, TrainingState, frozen_copy
+from metaot.training.validation import Validation
+
+_MAY_CHANGE = {"steps", "validate_every", "save_every", "device"}
+"""Settings that --resume accepts with another value."""
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    stop_at: int | None = None,
+    progress: bool = True,
+) -> int:
+    """Train by a recipe into `folder` and return the step that was reached.
+
+    Ctrl-C and SIGTERM save and return early. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call
+    at a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/.
+    Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe.
+    """
+    _check_folder(recipe, folder, resume)
+    device = _device(recipe.device)
+    like = torch.zeros((), dtype=torch.float64, device=device)
+    problems = recipe.data.split("train", data_dir)
+    held_out = recipe.data.split("validation", data_dir)
+    validation = Validation.of(held_out, recipe.validation_batch, recipe.validation_eps, like)
+    state = _new_state(recipe, problems, device)
+    if resume:
+        state.load(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    geometry = validation.problem.geometry
+    learner = AmortizedPotential(state.model, geometry, problems.eps)
+    predictor = AmortizedPotential(state.average, geometry, problems.eps)
+    board = Board(folder, state.step, recipe.to_json())
+    last = min(recipe.steps, stop_at or recipe.steps)
+    bar = tqdm(total=recipe.steps, initial=state.step, desc=recipe.name, disable=not progress, unit="step")
+    started = time.perf_counter() - state.seconds
+    figures: dict[str, float] = {}
+    with stop_on_signal() as request, bar:
+        while state.step < last and not request.asked:
+            problem = _problem(problems, recipe.seed, state.step).to(like)
+            loss, norm = _update(state, learner, problem, recipe)
+            bar.update()
+
+            if state.step % recipe.validate_every == 0 or state.step == last:
+                state.seconds = time.perf_counter() - started
+                figures, guess = validation.measure(predictor)
+                board.scalars("validation", figures, state.step)
+                board.scalars("training", _progress(state, recipe, loss, norm), state.step)
+                board.pictures(validation, guess, state.step)
+                bar.set_postfix(_short({"loss": loss.item(), **figures}))
+            if state.step % recipe.save_every == 0:
+                state.seconds = time.perf_counter() - started
+                _save(state, predictor, recipe, figures, folder)
+        state.seconds = time.perf_counter() - started
+        _save(state, predictor, recipe, figures, folder)
+    board.close()
+    return state.step
+
+
+def _update(
+    state: TrainingState, learner: AmortizedPotential, problem: Problem, recipe: Recipe
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make one gradient step; return the loss and the norm of its gradient."""
+    rate = recipe.learning_rate * schedule(state.step, recipe.warmup, recipe.steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    guesses = [DualPotentials.from_f(problem, f) for f in learner.stages(problem)]
+    loss = torch.stack([recipe.objective(problem, guess).mean() for guess in guesses]).sum()
+    state.optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
+    if not bool(norm.isfinite()):
+        raise FloatingPointError(
+            f"the gradient of step {state.step} is not finite: lower learning_rate, then go on from the last "
+            "save with --resume"
+        )
+    state.optimizer.step()
+    state.step += 1
+    state.update_average(recipe.average)
+    return loss.detach(), norm
+
+
+def schedule(step: int, warmup: int, steps: int) -> float:
+    """Return the share of the learning rate at a step: a linear rise, then half a cosine down to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def _problem(problems: ProblemSet, seed: int, step: int) -> Problem:
+    """Draw the problems of a step."""
+    return problems.sample(torch.Generator().manual_seed(seed * 2**40 + step))
+
+
+def _new_state(recipe: Recipe, problems: ProblemSet, device: torch.device) -> TrainingState:
+    torch.manual_seed(recipe.seed)
+    model = recipe.model.for_geometry(problems.geometry, problems.eps, **recipe.model_settings)
+    samples = [_problem(problems, recipe.seed, recipe.steps + k) for k in range(8)]
+    model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    return TrainingState(model, frozen_copy(model), optimizer)
+
+
+def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
+    begun = (folder / FILE).exists()
+    if begun and not resume:
+        raise ValueError(f"{folder} holds a run already: go on with --resume, or name another folder with --out")
+    if resume and not begun:
+        raise ValueError(f"{folder} holds no run to resume: leave --resume away to begin one")
+    if resume:
+        old, new = read_card(folder)["recipe"], recipe.to_json()
+        changed = [key for key in new if key not in _MAY_CHANGE and old.get(key) != new[key]]
+        if changed:
+            key = changed[0]
+            raise ValueError(f"{folder} was begun with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _progress(state: TrainingState, recipe: Recipe, loss: torch.Tensor, norm: torch.Tensor) -> dict[str, float]:
+    batch = getattr(recipe.data, "batch", 1)
+    return {
+        "loss": loss.item(),
+        "gradient_norm": norm.item(),
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "instances_per_second": state.step * batch / max(state.seconds, 1e-9),
+    }
+
+
+def _short(figures: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.3g}" for name, value in figures.items()}
+
+
+def _save(
+    state: TrainingState, predictor: AmortizedPotential, recipe: Recipe, figures: dict[str, float], folder: Path
+) -> None:
+    facts: dict[str, Any] = {
+        "recipe": recipe.to_json(),
+        "seed": recipe.seed,
+        "step": state.step,
+        "training_seconds": round(state.seconds, 1),
+        "parameters": sum(p.numel() for p in predictor.model.parameters()),
+        "validation": figures,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "device": str(next(predictor.model.parameters()).device),
+        },
+        "versions": {"metaot": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    save(predictor, folder, **facts)
+    state.save(folder)

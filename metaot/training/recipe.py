@@ -1,0 +1,98 @@
+"""The settings of a training run: plain values, frozen, written beside every checkpoint."""
+
+import json
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, final
+
+from metaot.data import Source
+from metaot.models import PotentialModel
+from metaot.objectives import Objective, scaled_dual_loss
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """What to learn (data), with what (model), by what measure (objective), and for how long."""
+
+    name: str
+    data: Source
+    model: type[PotentialModel]
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    objective: Objective = scaled_dual_loss
+    steps: int = 20_000
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    """Steps over which the learning rate rises; afterwards it falls as a cosine, to zero at `steps`."""
+    clip: float = 1.0
+    """The norm above which a gradient is scaled down."""
+    average: float = 0.999
+    """The decay of the running mean of the weights that is saved and validated; 0 for none."""
+    seed: int = 0
+    validation_eps: float = 1e-2
+    validation_batch: int = 64
+    validate_every: int = 500
+    save_every: int = 1000
+    device: str = "auto"
+    """Where to train: "cpu", "cuda", or "auto" for CUDA when it is there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings as JSON values, to be read by a person and compared on --resume."""
+        settings = {item.name: getattr(self, item.name) for item in fields(self)}
+        data = {item.name: getattr(self.data, item.name) for item in fields(self.data)}  # type: ignore[arg-type]
+        settings["data"] = {"kind": type(self.data).__name__, **data}
+        settings["model"] = self.model.__name__
+        settings["objective"] = getattr(self.objective, "__name__", repr(self.objective))
+        return json.loads(json.dumps(settings))
+
+
+def override(settings: T, assignments: list[str]) -> T:
+    """Return `settings` with "key=value" assignments made; "data.batch=64" reaches inside.
+
+    A value has the type of the one that it replaces; ValueError says what was expected, or which keys there are.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set wants key=value, got {assignment!r}")
+        settings = _assign(settings, key.split("."), text, key)
+    return settings
+
+
+def _assign(settings: Any, path: list[str], text: str, key: str) -> Any:
+    known = settings if isinstance(settings, dict) else _fields(settings)
+    name, *rest = path
+    if name not in known and not isinstance(settings, dict):
+        raise ValueError(f"--set {key}: no setting {name!r}; there are {sorted(known)}")
+    if rest:
+        value = _assign(known[name], rest, text, key)
+    else:
+        value = _parse(text, known.get(name), key)
+    return {**settings, name: value} if isinstance(settings, dict) else replace(settings, **{name: value})
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    if not is_dataclass(settings):
+        return {}
+    return {item.name: getattr(settings, item.name) for item in fields(settings)}
+
+
+def _parse(text: str, old: Any, key: str) -> Any:
+    """Read `text` as a value of the type of `old`; of any JSON type where there was none."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(old, tuple):
+        value = [value, value] if isinstance(value, int | float) else value
+        if isinstance(value, list) and len(value) == len(old) and all(isinstance(v, int | float) for v in value):
+            return tuple(float(v) for v in value)
+    elif isinstance(old, str):
+        return text
+    elif old is None or type(value) is type(old):
+        return value
+    wanted = f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
+    raise ValueError(f"--set {key}: wanted {wanted} (now {old!r}), got {text!r}")

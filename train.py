@@ -1,0 +1,20 @@
+"""Train a meta-model: python train.py RECIPE [--out DIR] [--set key=value ...] [--resume].
+
+A recipe (metaot/recipes.py) names the data, the network, the objective and the schedule:
+
+    shapes      embedded random images, no data needed (the default)
+    mnist       pairs of MNIST digits; the shipped checkpoint
+    mnist-mlp   the same with the network of the paper
+    problems    your own arrays, written by metaot.data.write_problems; --set data.path=FOLDER
+
+The loop is metaot/training/loop.py: sample problems, predict potentials, ascend the dual. The run's folder
+gets the weights (model.pt), what a person wants to know of them (model.json), TensorBoard's files (board/)
+and what --resume needs (training.pt). `metaot.load(folder)` gives the predictor.
+"""
+
+import sys
+
+from metaot.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
