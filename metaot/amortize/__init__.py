@@ -1,5 +1,6 @@
 """Predictors: from a problem to a guess of its dual potentials."""
 
 from metaot.amortize.predictor import AmortizedPotential, Predictor
+from metaot.amortize.starts import GaussianStart, ZeroStart
 
-__all__ = ["AmortizedPotential", "Predictor"]
+__all__ = ["AmortizedPotential", "GaussianStart", "Predictor", "ZeroStart"]
