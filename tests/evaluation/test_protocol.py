@@ -1,0 +1,155 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metaot import DualPotentials, Problem, solve
+from metaot.amortize import GaussianStart, Predictor
+from metaot.data.base import ProblemSet
+from metaot.evaluation import Report
+from metaot.potentials import plan
+
+
+def drawn(problems: ProblemSet, report: Report, eps: float) -> Problem:
+    same = replace(problems, batch=report.instances, eps=(eps, eps))
+    return same.sample(torch.Generator().manual_seed(report.seed))
+
+
+def test_steps_are_those_of_solve(report: Report, problems: ProblemSet, rough: Predictor) -> None:
+    inits = {"zeros": None, "Gaussian": GaussianStart(), "model": rough}
+    for result in report.results:
+        problem = drawn(problems, report, result.eps)
+        assert [start.name for start in result.starts] == list(inits)
+        for start in result.starts:
+            for tol in report.tolerances:
+                solution = solve(problem, init=inits[start.name], tol=tol)
+                assert start.steps(tol).tolist() == solution.steps.tolist()
+                assert start.reached(tol).all()
+
+
+def test_steps_that_do_not_suffice_are_told(
+    problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
+) -> None:
+    report = quick(rough, problems, eps=(2e-2,), max_steps=3)
+    solution = solve(drawn(problems, report, 2e-2), init=rough, tol=1e-3, max_steps=3)
+    model = report.results[0].starts[-1]
+    assert model.steps(1e-3).tolist() == solution.steps.tolist()
+    assert model.reached(1e-3).tolist() == solution.converged.tolist()
+    assert not model.reached(1e-3).all()
+    assert not model.timings[-1].converged
+
+
+def test_quality_is_that_of_the_plan(report: Report, problems: ProblemSet, rough: Predictor) -> None:
+    result = report.results[0]
+    problem = drawn(problems, report, result.eps)
+    C = problem.geometry.cost_rows(slice(None))
+    exact = solve(problem, tol=1e-9)
+    for quality in result.starts[-1].quality:
+        potentials = rough.predict(problem)
+        if quality.steps:
+            potentials = solve(problem, init=potentials, tol=1e-12, max_steps=quality.steps).potentials
+        P = plan(problem, potentials)
+        error = (P.sum(-1) - problem.a).abs().sum(-1) + (P.sum(-2) - problem.b).abs().sum(-1)
+        cost, best = (P * C).sum((-2, -1)), (exact.plan() * C).sum((-2, -1))
+        gap = exact.value - (potentials.f * problem.a).sum(-1) - (potentials.g * problem.b).sum(-1)
+        torch.testing.assert_close(quality.error, error)
+        torch.testing.assert_close(quality.cost_error, (cost - best).abs() / best, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(quality.gap, gap, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(quality.relative_gap, gap / exact.value, rtol=1e-5, atol=1e-8)
+
+
+def test_every_step_closes_the_gap(report: Report) -> None:
+    for result in report.results:
+        assert result.reference.converged.all()
+        for start in result.starts:
+            gaps = torch.stack([quality.gap for quality in start.quality])
+            assert (gaps[-1] > -1e-9).all()
+            assert (gaps.diff(dim=0) <= 1e-12).all()
+
+
+class Exact(Predictor):
+    def predict(self, problem: Problem) -> DualPotentials:
+        return solve(problem, tol=1e-11).potentials
+
+
+class Wrong(Predictor):
+    def predict(self, problem: Problem) -> DualPotentials:
+        return DualPotentials.from_f(problem, torch.linspace(0, 9, 64).expand_as(problem.a))
+
+
+class Slow(Predictor):
+    """Takes eight seconds by its own clock; nothing else takes any."""
+
+    now = 0.0
+
+    def predict(self, problem: Problem) -> DualPotentials:
+        self.now += 8
+        return DualPotentials.from_f(problem, torch.zeros_like(problem.a))
+
+
+def test_the_solution_needs_no_step(problems: ProblemSet, quick: Callable[..., Report]) -> None:
+    model = quick(Exact(), problems, eps=(1e-1,)).results[0].starts[-1]
+    assert (model.steps(1e-3) == 0).all()
+    assert (model.quality[0].cost_error < 1e-7).all()
+    assert (model.quality[0].gap.abs() < 1e-9).all()
+
+
+def test_a_prediction_worse_than_zeros_is_judged_and_replaced(
+    problems: ProblemSet, quick: Callable[..., Report]
+) -> None:
+    report = quick(Wrong(), problems, eps=(1e-1,))
+    zeros, _, model = report.results[0].starts
+    assert model.replaced.all()
+    assert not zeros.replaced.any()
+    assert (model.quality[0].error > zeros.quality[0].error).all()
+    torch.testing.assert_close(model.curve, zeros.curve)
+    torch.testing.assert_close(model.quality[1].gap, zeros.quality[1].gap)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_time_of_the_start_counts_for_each_instance(
+    batch: int, problems: ProblemSet, quick: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow()
+    monkeypatch.setattr("metaot.evaluation.protocol.perf_counter", lambda: slow.now)
+    zeros, _, model = quick(slow, problems, eps=(1e-1,), batch=batch).results[0].starts
+    assert [timing.seconds.tolist() for timing in zeros.timings] == [[0, 0]] * 2
+    assert [timing.seconds.tolist() for timing in model.timings] == [[8 / batch] * 2] * 2
+
+
+def test_the_same_seed_gives_the_same_problems(
+    report: Report, problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
+) -> None:
+    again, other = (quick(rough, problems, eps=(1e-1,), seed=seed) for seed in (report.seed, 1))
+    curve = report.results[0].starts[-1].curve
+    assert torch.equal(again.results[0].starts[-1].curve, curve)
+    assert not torch.equal(other.results[0].starts[-1].curve[0], curve[0])
+
+
+def test_without_coordinates_there_is_no_gaussian(
+    dense_problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
+) -> None:
+    report = quick(rough, dense_problems, eps=(1e-1,))
+    assert [start.name for start in report.results[0].starts] == ["zeros", "model"]
+    assert "No Gaussian start" in report.table()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eps": ()}, "eps .* got none"),
+        ({"tolerances": (1e-2, 0.0)}, r"positive numbers, got \(0\.01, 0\.0\)"),
+        ({"instances": 0}, "instances must be at least 1, got 0"),
+        ({"batch": -1}, "batch must be at least 1, got -1"),
+    ],
+)
+def test_bad_settings_are_named(
+    changes: dict[str, object],
+    message: str,
+    problems: ProblemSet,
+    rough: Predictor,
+    quick: Callable[..., Report],
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        quick(rough, problems, **({"eps": (0.1,)} | changes))
