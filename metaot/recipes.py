@@ -1,6 +1,7 @@
 """Complete experiments, one function each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from metaot.data import Mnist, ProblemFolder, Shapes
 from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
@@ -16,19 +17,17 @@ def mnist() -> Recipe:
     """Pairs of MNIST digits, eps from 1e-3 to 1e-1 as an input: the shipped checkpoint."""
     return Recipe(
         "mnist",
-        Mnist(batch=128, eps=(1e-3, 1e-1)),
+        Mnist(batch=256, eps=(1e-3, 1e-1)),
         RefinedPotential,
-        {"first": {"width": 480}},
-        steps=40_000,
-        learning_rate=2.5e-3,
-        warmup=1000,
+        steps=16_000,
+        learning_rate=3e-3,
+        warmup=500,
     )
 
 
 def mnist_spectral() -> Recipe:
     """The same pairs with a network that is not refined: one pass, no Sinkhorn step inside."""
-    data = Mnist(batch=128, eps=(1e-3, 1e-1))
-    return Recipe("mnist-spectral", data, SpectralPotential, steps=80_000, learning_rate=2.5e-3, warmup=1000)
+    return replace(mnist(), name="mnist-spectral", model=SpectralPotential, model_settings={"width": 480})
 
 
 def mnist_mlp() -> Recipe:

@@ -21,18 +21,22 @@ def chebyshev(t: Float[Tensor, "batch"]) -> Float[Tensor, "batch temperatures"]:
 
 @final
 class ModulatedBlock(nn.Module):
-    """A residual block whose normalised input is scaled and shifted by the temperature."""
+    """A residual gated layer (GEGLU, Shazeer, arXiv 2002.05202) with its input scaled by the temperature."""
 
-    def __init__(self, width: int, hidden: int | None = None) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.modulation = nn.Linear(TEMPERATURES, 2 * width, bias=False)
+        self.inner = nn.Linear(width, 2 * hidden)
+        self.outer = nn.Linear(hidden, width)
         nn.init.zeros_(self.modulation.weight)
-        self.inner = nn.Linear(width, hidden or width)
-        self.outer = nn.Linear(hidden, width) if hidden else nn.Identity()
+        nn.init.zeros_(self.outer.bias)
+        with torch.no_grad():
+            self.outer.weight.mul_(0.5)
 
     def forward(
         self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
     ) -> Float[Tensor, "batch width"]:
         scale, shift = self.modulation(temperature).chunk(2, -1)
-        return x + self.outer(gelu(self.inner(self.norm(x) * (1 + scale) + shift)))
+        gate, value = self.inner(self.norm(x) * (1 + scale) + shift).chunk(2, -1)
+        return x + self.outer(gelu(gate) * value)

@@ -1,9 +1,9 @@
-"""Iterative amortization: a prediction, one Sinkhorn step, and a correction that sees what is wrong.
+"""Iterative amortization: a prediction, and learnt Sinkhorn steps that see what is still wrong with it.
 
-The first network cannot know its own error; a Sinkhorn step shows it, as the marginal that is missing. The
-step mends the high frequencies, which a network finds hard and Sinkhorn easy; a second, small network reads the
-low frequencies of the missing marginal and mends these, which Sinkhorn finds hard (Marino, Yue and Mandt,
-arXiv 1807.09356, for amortized inference).
+A network cannot know its own error; a Sinkhorn step shows it, as the marginal that is missing. The step mends the
+high frequencies, which a network finds hard and Sinkhorn easy; a small network reads the low frequencies of the
+missing marginal and mends these, which Sinkhorn finds hard (Marino, Yue and Mandt, arXiv 1807.09356, for
+amortized inference).
 """
 
 from typing import Any, final
@@ -21,10 +21,11 @@ from metaot.models.spectral import UNIT, SpectralPotential, grid_sizes
 
 @final
 class RefinedPotential(PotentialModel):
-    """A `SpectralPotential` and one corrected Sinkhorn step; on a grid with a named cost.
+    """A `SpectralPotential` and `passes` corrected Sinkhorn steps, all with the same correction.
 
-    `first` holds the settings of the spectral network. The prediction costs one Sinkhorn step beside the two
-    networks. `forward` is matrix products, exponentials and logarithms only, without branches.
+    `first` holds the settings of the spectral network. The prediction costs `passes` Sinkhorn steps beside its
+    networks; `passes` may be set to another number after training, 0 for the spectral network alone. `forward`
+    is matrix products, exponentials and logarithms, without branches. For a grid with a named cost.
     """
 
     def __init__(
@@ -32,15 +33,18 @@ class RefinedPotential(PotentialModel):
         sizes: list[int],
         eps: list[float],
         first: dict[str, Any] | None = None,
+        passes: int = 2,
         modes: int = 14,
-        hidden: int = 256,
+        hidden: int = 192,
     ) -> None:
         super().__init__()
-        self.config = {"sizes": sizes, "eps": eps, "first": first or {}, "modes": modes, "hidden": hidden}
+        self.config = {
+            "sizes": sizes, "eps": eps, "first": first or {}, "passes": passes, "modes": modes, "hidden": hidden
+        }  # fmt: skip
+        self.passes = passes
         self.first = SpectralPotential(sizes, eps, **(first or {}))
-        width = self.first.config["width"]
         self.step = GridStep(sizes)
-        self.correction = Correction(sizes, modes, width, hidden)
+        self.correction = Correction(sizes, modes, self.first.config["width"], hidden)
 
     @classmethod
     def for_geometry(
@@ -56,10 +60,12 @@ class RefinedPotential(PotentialModel):
     ) -> list[Float[Tensor, "batch n"]]:
         temperature = self.first.temperature(eps)
         x = self.first.encode(a, b, temperature)
-        f = self.first.decode(x, temperature)
-        with torch.no_grad():
-            stepped, missing = self.step(f, a, b, eps)
-        return [f, stepped + self.correction(x, missing, temperature)]
+        stages = [self.first.decode(x, temperature)]
+        for _ in range(self.passes):
+            with torch.no_grad():
+                stepped, missing = self.step(stages[-1], a, b, eps)
+            stages.append(stepped + self.correction(x, missing, temperature))
+        return stages
 
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         self.first.standardise(a, b)

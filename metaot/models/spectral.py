@@ -30,12 +30,14 @@ class SpectralPotential(PotentialModel):
         eps: list[float],
         moments: int = 14,
         modes: int = 14,
-        width: int = 576,
-        depth: int = 3,
+        width: int = 384,
+        hidden: int = 368,
+        depth: int = 2,
     ) -> None:
         super().__init__()
         self.config = {
-            "sizes": sizes, "eps": eps, "moments": moments, "modes": modes, "width": width, "depth": depth
+            "sizes": sizes, "eps": eps, "moments": moments, "modes": modes,
+            "width": width, "hidden": hidden, "depth": depth,
         }  # fmt: skip
         self.bounds = (eps[0], eps[1])
         self.analysis, self.synthesis = Cosines(sizes, moments), Cosines(sizes, modes)
@@ -46,7 +48,7 @@ class SpectralPotential(PotentialModel):
         self.spread: Tensor
         self.damping: Tensor
         self.inputs = nn.Linear(2 * (self.analysis.count - 1) + TEMPERATURES, width)
-        self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.outputs = nn.Linear(width, self.synthesis.count)
         self.gain = nn.Linear(TEMPERATURES, self.synthesis.count)

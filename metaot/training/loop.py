@@ -125,7 +125,7 @@ def _new_state(recipe: Recipe, problems: ProblemSet, device: torch.device) -> Tr
     samples = [_problem(problems, recipe.seed, recipe.steps + k) for k in range(8)]
     model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
     return TrainingState(model, frozen_copy(model), optimizer)
 
 
