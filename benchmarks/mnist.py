@@ -1,7 +1,7 @@
 """The README's MNIST table and pictures: python -m benchmarks.mnist [--data-dir DIR].
 
-The shipped checkpoint on 500 pairs of test digits at eps 1e-2 and 1e-3: steps, times at batch 1 and at batch 64, and
-accuracy of the prediction. Results go to benchmarks/results/mnist and mnist-batch64.
+The shipped checkpoint on 500 pairs of test digits at eps 1e-2 and 1e-3: steps, times at batch 1 and at
+batch 64, and accuracy of the prediction. Results go to benchmarks/results/mnist and mnist-batch64.
 """
 
 import sys

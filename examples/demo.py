@@ -1,4 +1,4 @@
-"""Train on random images for a minute or two, see what the predictions save, then solve three problems of your own.
+"""Train on random images for two minutes, see what the predictions save, then solve problems of your own.
 
 Run it with `make demo`. No data is read; everything is written to runs/demo.
 """
@@ -34,6 +34,9 @@ if __name__ == "__main__":
     problem = own_problems()
     model = metaot.load(FOLDER)
     cold, warm = metaot.solve(problem, tol=1e-4), metaot.solve(problem, init=model, tol=1e-4)
-    print(f"\nyour own problems: {cold.steps.tolist()} Sinkhorn steps from zeros, {warm.steps.tolist()} from the model,")
-    print(f"transport costs {[round(c, 5) for c in warm.cost().tolist()]}, marginal errors below {warm.error.max():.1e}")
-    print(f"pictures: {FOLDER}/evaluation/convergence.png, interpolations.png; curves: tensorboard --logdir {FOLDER}")
+    steps = f"{cold.steps.tolist()} from zeros, {warm.steps.tolist()} from the model"
+    print(f"\nyour own problems, Sinkhorn steps to 1e-4: {steps}")
+    print(
+        f"transport costs {[round(cost, 5) for cost in warm.cost().tolist()]}, errors <= {warm.error.max():.1e}"
+    )
+    print(f"pictures: {FOLDER}/evaluation/*.png; curves: tensorboard --logdir {FOLDER}")

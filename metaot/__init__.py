@@ -34,7 +34,7 @@ _HOME = {
     "load": "checkpoint",
 }
 
-__all__ = list(_HOME)  # noqa: PLE0604, names are loaded when first asked for
+__all__ = list(_HOME)
 __version__ = "0.1.0"
 
 

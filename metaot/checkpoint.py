@@ -1,7 +1,6 @@
 """Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a temporary file and move it to `path`: a reader sees the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
     write(partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

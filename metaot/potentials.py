@@ -1,9 +1,10 @@
 """Dual potentials of entropic transport, and what follows from them in closed form.
 
-The Kullback-Leibler convention: P_ij = a_i b_j exp((f_i + g_j - C_ij)/eps). Potentials are finite where a or b
-is zero, and f -> f + t, g -> g - t changes nothing. Equations (6) and (8) of Meta OT (arXiv 2206.05262).
+The Kullback-Leibler convention: P_ij = a_i b_j exp((f_i + g_j - C_ij)/eps). Potentials are finite where a
+or b is zero, and f -> f + t, g -> g - t changes nothing. Equations (6) and (8) of Meta OT (arXiv 2206.05262).
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -49,7 +50,7 @@ def c_transform(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor,
 
 
 class _CTransform(torch.autograd.Function):
-    """The c-transform; its derivative is a mean under the transposed weights, so no n x m is kept."""
+    """The c-transform; its derivative is a softmin with the incoming gradient, one for each sign."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, f: Tensor, a: Tensor, geometry: Geometry, eps: Eps) -> Tensor:
@@ -60,19 +61,36 @@ class _CTransform(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(  # type: ignore[override], the decorator makes ctx positional
+        ctx: FunctionCtx, v: Tensor
+    ) -> tuple[Tensor, Tensor, None, None]:
         f, a, g = ctx.saved_tensors  # type: ignore[attr-defined]
         geometry, eps = ctx.geometry, ctx.eps  # type: ignore[attr-defined]
-        mean = geometry.mean(g, v[..., None], eps)[..., 0]
         scale = expand_eps(eps, f)
-        share = mean * ((f - geometry.softmin(g, eps)) / scale).exp()
-        return -a * share, -scale * share, None, None
+        gradient_f, gradient_a = torch.zeros_like(f), torch.zeros_like(a)
+        for sign, part in ((1, v.clamp_min(0)), (-1, v.neg().clamp_min(0))):
+            if sign == -1 and not bool(part.any()):
+                continue
+            exponent = (f - geometry.softmin(g + scale * part.log(), eps)) / scale
+            gradient_f -= sign * tilted(a, exponent)
+            gradient_a -= sign * scale * _capped(exponent).exp()
+        return gradient_f, gradient_a, None, None
+
+
+def tilted(weights: Float[Tensor, "*batch n"], exponent: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    """Return w exp(x); where w is zero, that is zero and its derivatives are finite, however large x."""
+    return weights * torch.where(weights > 0, exponent, _capped(exponent)).exp()
+
+
+def _capped(exponent: Tensor) -> Tensor:
+    """Return it below the bound at which the exponential overflows."""
+    return exponent.clamp_max(math.log(torch.finfo(exponent.dtype).max) - 1)
 
 
 def source_marginal(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n"]:
     """Return P 1."""
     best = c_transform(problem.T, potentials.g)
-    return problem.a * ((potentials.f - best) / expand_eps(problem.eps, best)).exp()
+    return tilted(problem.a, (potentials.f - best) / expand_eps(problem.eps, best))
 
 
 def target_marginal(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch m"]:
@@ -90,7 +108,7 @@ def plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch 
     """Return the whole of P: batch x n x m numbers, so only where that fits into memory."""
     C = problem.geometry.cost_rows(slice(None)).to(problem.a)
     exponent = (potentials.f[..., :, None] + potentials.g[..., None, :] - C) / expand_eps(problem.eps, C, 2)
-    return problem.a[..., :, None] * problem.b[..., None, :] * exponent.exp()
+    return tilted(problem.a[..., :, None] * problem.b[..., None, :], exponent)
 
 
 def transport_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
@@ -100,7 +118,7 @@ def transport_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor
 
 
 def barycentric_map(
-    problem: Problem, potentials: DualPotentials, values: Float[Tensor, "*batch m k"]
+    problem: Problem, potentials: DualPotentials, values: Float[Tensor, "*#batch m k"]
 ) -> Float[Tensor, "*batch n k"]:
     """Return for each source atom the mean of the target's `values` under its row of the plan.
 

@@ -1,4 +1,4 @@
-"""Entropic transport problems: two vectors of weights, a geometry and a temperature; always a batch of them."""
+"""Entropic transport problems: two vectors of weights, a geometry and a temperature; always a batch."""
 
 import math
 from dataclasses import dataclass
@@ -36,7 +36,8 @@ class Problem:
         _require_weights("b", self.b)
         if self.a.dtype != self.b.dtype or self.a.device != self.b.device:
             raise ValueError(
-                f"a is {self.a.dtype} on {self.a.device}, b is {self.b.dtype} on {self.b.device}: bring them together"
+                f"a is {self.a.dtype} on {self.a.device}, b is {self.b.dtype} on {self.b.device}: "
+                "bring them together"
             )
         if self.a.shape[:-1] != self.b.shape[:-1]:
             raise ValueError(
@@ -44,12 +45,11 @@ class Problem:
             )
         sizes = (self.a.shape[-1], self.b.shape[-1])
         if sizes != self.geometry.shape:
-            raise ValueError(
-                f"weights of sizes {sizes} do not fit the geometry of sizes {self.geometry.shape}"
-            )
+            raise ValueError(f"weights of sizes {sizes} do not fit the geometry of sizes {self.geometry.shape}")
         if self.geometry.batch_shape not in ((), self.batch_shape):
             raise ValueError(
-                f"a batch {self.batch_shape} of weights does not fit a batch {self.geometry.batch_shape} of geometries"
+                f"a batch {tuple(self.batch_shape)} of weights does not fit "
+                f"a batch {self.geometry.batch_shape} of geometries"
             )
         object.__setattr__(self, "geometry", self.geometry.to(self.a))
         object.__setattr__(self, "eps", self._checked_eps())
@@ -62,7 +62,7 @@ class Problem:
             return float(eps)
         if eps.shape != self.batch_shape:
             raise ValueError(
-                f"eps must be a number or of the batch's shape {self.batch_shape}, got {tuple(eps.shape)}"
+                f"eps must be a number or of the batch's shape {tuple(self.batch_shape)}, got {tuple(eps.shape)}"
             )
         bad = ~(torch.isfinite(eps) & (eps > 0))
         if bad.any():

@@ -19,7 +19,7 @@ def mnist() -> Recipe:
         "mnist",
         Mnist(batch=256, eps=(1e-3, 1e-1)),
         RefinedPotential,
-        steps=16_000,
+        steps=8_000,
         learning_rate=3e-3,
         warmup=500,
     )

@@ -1,4 +1,4 @@
-"""A network, the geometry and the temperatures that it was trained on: f from the network, g in closed form."""
+"""A network with the geometry and temperatures it was trained on: f from the network, g in closed form."""
 
 from abc import ABC, abstractmethod
 from typing import final

@@ -24,11 +24,17 @@ class ImagePairs(ProblemSet):
         if blank.any():
             raise ValueError(f"image {int(blank.nonzero()[0])} has no mass: leave blank images out")
 
-    @cached_property
+    @property
     def geometry(self) -> Grid:
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> Grid:
         return Grid(*self.images.shape[1:])
 
-    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(
+        self, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         index = torch.randint(len(self.images), (2, self.batch), generator=generator)
         a, b = (as_weights(self.images[row].double()) for row in index)
         return a, b

@@ -4,7 +4,6 @@ Read from the four original idx files in `mnist/` of the data folder; `fetch` pu
 """
 
 import gzip
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -28,7 +27,7 @@ _IDX_IMAGES = 2051
 @final
 @dataclass(frozen=True)
 class Mnist(Source):
-    """Pairs from the training images; validation from the last 2000 of these, test from the 10000 test images."""
+    """Pairs of training images; the last 2000 of these are for validation, the 10000 test images for test."""
 
     batch: int = 128
     eps: EpsRange = (1e-2, 1e-2)
@@ -70,4 +69,4 @@ def _write_idx_images(path: Path, images: np.ndarray) -> None:
     header = np.array([_IDX_IMAGES, *images.shape], dtype=">i4").tobytes()
     partial = path.with_suffix(".partial")
     partial.write_bytes(gzip.compress(header + images.tobytes(), mtime=0))
-    os.replace(partial, path)
+    partial.replace(path)

@@ -1,14 +1,13 @@
 """The user's own problems: a folder that `write_problems` made from arrays, read back through `datasets`.
 
-    folder/problems      a Hugging Face data set with the columns a and b (fixed-length float32)
-    folder/geometry.npz  what all problems share: C, or x and y
-    folder/card.json     the cost's name and eps
+folder/problems      a Hugging Face data set with the columns a and b (fixed-length float32)
+folder/geometry.npz  what all problems share: C, or x and y
+folder/card.json     the cost's name and eps
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -48,7 +47,7 @@ def write_problems(
         raise ValueError(f"{folder} is not empty: name a new folder")
     rows_a, rows_b = _double(a), _double(b)
     if rows_a.ndim != 2 or len(rows_a) < _PART:
-        raise ValueError(f"a must have the shape (count, n) with at least {_PART} problems, got {tuple(rows_a.shape)}")
+        raise ValueError(f"a must have the shape (count, n) with count >= {_PART}, got {tuple(rows_a.shape)}")
     arrays = _geometry_arrays(C, x, y)
     low, high = (eps, eps) if isinstance(eps, int | float) else eps
     for bound in (low, high):
@@ -57,7 +56,7 @@ def write_problems(
         raise ValueError(f"eps must be a number or (lowest, highest), got {eps}")
     folder.mkdir(parents=True, exist_ok=True)
     _dataset(rows_a, rows_b).save_to_disk(folder / "problems")
-    np.savez(folder / "geometry.npz", **arrays)
+    np.savez(folder / "geometry.npz", allow_pickle=False, **arrays)
     card = {"cost": cost, "eps": [float(low), float(high)], "count": len(rows_a)}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return folder
@@ -104,7 +103,9 @@ class StoredProblems(ProblemSet):
     def geometry(self) -> Geometry:
         return self.space
 
-    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(
+        self, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         index = torch.randint(len(self.a), (self.batch,), generator=generator)
         return self.a[index], self.b[index]
 
@@ -120,7 +121,9 @@ def _normalised(weights: Tensor) -> Tensor:
 
 def _geometry_arrays(C: ArrayLike | None, x: ArrayLike | None, y: ArrayLike | None) -> dict[str, np.ndarray]:
     given: Sequence[tuple[str, ArrayLike | None]] = (("C", C), ("x", x), ("y", y))
-    arrays = {name: np.ascontiguousarray(value, dtype=np.float64) for name, value in given if value is not None}
+    arrays = {
+        name: np.ascontiguousarray(value, dtype=np.float64) for name, value in given if value is not None
+    }
     if arrays.keys() not in ({"C"}, {"x", "y"}):
         raise ValueError(f"the geometry is C, or x and y; got {sorted(arrays) or 'none of them'}")
     return arrays
@@ -132,7 +135,7 @@ def _geometry(arrays: dict[str, np.ndarray], cost: str) -> Geometry:
     return Points(torch.as_tensor(arrays["x"]), torch.as_tensor(arrays["y"]), cost)
 
 
-def _dataset(a: Tensor, b: Tensor):  # noqa: ANN202, the class is imported late
+def _dataset(a: Tensor, b: Tensor):
     import pyarrow as pa  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415
 

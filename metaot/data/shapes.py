@@ -37,11 +37,17 @@ class ShapePairs(ProblemSet):
     side: int
     stream: int = 0
 
-    @cached_property
+    @property
     def geometry(self) -> Grid:
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> Grid:
         return Grid(self.side, self.side)
 
-    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(
+        self, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         seed = int(torch.randint(2**40, (), generator=generator))
         own = torch.Generator().manual_seed(3 * seed + self.stream)
         images = as_weights(random_images(2 * self.batch, self.side, own).double())
@@ -88,7 +94,10 @@ def _textures(count: int, side: int, generator: torch.Generator) -> Tensor:
     field = basis.T @ (_normal((count, modes, modes), generator) * decay) @ basis
     field = field / field.square().mean((1, 2), keepdim=True).sqrt()
     field = torch.where(_coin(count, generator), (1.5 * field).exp().clamp_max(20), field.clamp_min(0))
-    centre, radius = _uniform((count, 1, 2), generator, 0.3, 0.7), _uniform((count, 1, 2), generator, 0.15, 0.5)
+    centre, radius = (
+        _uniform((count, 1, 2), generator, 0.3, 0.7),
+        _uniform((count, 1, 2), generator, 0.15, 0.5),
+    )
     window = _bumps(centre, radius, torch.ones(count, 1, dtype=_FLOAT), side) > 0.5
     image = torch.where(_coin(count, generator), field * window, field)
     return image / image.amax((1, 2), keepdim=True).clamp_min(1e-6) + 1e-6 * window

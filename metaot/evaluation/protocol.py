@@ -6,7 +6,7 @@ run for every start. The time of the start itself counts; the starts take turns,
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import final
 
@@ -22,7 +22,7 @@ from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, marginal_error, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
-from metaot.solvers.iterate import StateT
+from metaot.solvers.iterate import take
 from metaot.solvers.solve import PotentialPredictor
 
 Starts = dict[str, PotentialPredictor | None]
@@ -170,16 +170,11 @@ def error_curve(
         if not bool(going.any()):
             break
         if not bool(going.all()):
-            alive, state, problem = alive[going], _part(state, going), problem[going]
+            alive, state, problem = alive[going], take(state, going), problem[going]
         state = solver.step(problem, state)
         error = solver.error(problem, state)
         curve.append(curve[-1].index_copy(0, alive, error))
     return torch.stack(curve)
-
-
-def _part(state: StateT, index: Tensor) -> StateT:
-    parts = {field.name: getattr(state, field.name)[index] for field in fields(state)}  # type: ignore[arg-type]
-    return replace(state, **parts)  # type: ignore[type-var]
 
 
 def _times(problem: Problem, starts: Starts, settings: _Settings) -> dict[str, tuple[Timing, ...]]:

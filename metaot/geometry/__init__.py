@@ -12,11 +12,12 @@ __all__ = ["Dense", "Eps", "Geometry", "Grid", "Points", "rebuild"]
 
 def rebuild(kind: str, cost: str | None, tensors: dict[str, Tensor]) -> Geometry:
     """Make a geometry again from the name of its class, its `cost_name` and its `tensors()`."""
-    makers = {
-        "Dense": lambda: Dense(tensors["C"]),
-        "Points": lambda: Points(tensors["x"], tensors["y"], cost or "sqeuclidean"),
-        "Grid": lambda: Grid(*tensors.values(), cost=cost or "sqeuclidean"),
-    }
-    if kind not in makers:
-        raise ValueError(f"a geometry is one of {sorted(makers)}, got {kind!r}")
-    return makers[kind]()
+    if kind == "Dense":
+        return Dense(tensors["C"])
+    if cost is None:
+        raise ValueError(f"a {kind} whose cost has no name cannot be made again: use Dense(C)")
+    if kind == "Points":
+        return Points(tensors["x"], tensors["y"], cost)
+    if kind == "Grid":
+        return Grid(*tensors.values(), cost=cost)
+    raise ValueError(f"a geometry is Dense, Points or Grid, got {kind!r}")

@@ -39,7 +39,7 @@ class Geometry(ABC):
 
     @abstractmethod
     def mean(
-        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*batch m k"], eps: Eps
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
     ) -> Float[Tensor, "*batch n k"]:
         r"""Return $\sum_j w_{ij} v_j$, the mean of v under the weights of the softmin."""
 
@@ -78,17 +78,25 @@ class Geometry(ABC):
         """Return it with all batch dimensions merged into one; itself when it is shared."""
 
     def matches(self, other: "Geometry") -> bool:
-        """Tell whether `other` is the same space: type, cost, and coordinates or matrix to six digits."""
+        """Tell whether `other` is the same space: type, cost, and coordinates or matrix to six digits.
+
+        Costs that are functions of the user's are compared by the first row of C.
+        """
         if self is other:
             return True
         if type(self) is not type(other) or self.cost_name != other.cost_name:
             return False
         mine, theirs = self.tensors(), other.tensors()
-        return mine.keys() == theirs.keys() and all(
-            mine[k].shape == theirs[k].shape
-            and torch.allclose(mine[k].double().cpu(), theirs[k].double().cpu(), 1e-6, 1e-6)
-            for k in mine
-        )
+        if mine.keys() != theirs.keys() or not all(_close(mine[k], theirs[k]) for k in mine):
+            return False
+        first = slice(0, 1)
+        return self.cost_name is not None or _close(self.cost_rows(first), other.cost_rows(first))
+
+
+def _close(mine: Tensor, theirs: Tensor) -> bool:
+    if mine.shape != theirs.shape:
+        return False
+    return torch.allclose(mine.double().cpu(), theirs.double().cpu(), 1e-6, 1e-6)
 
 
 def expand_eps(eps: Eps, like: Tensor, dims: int = 1) -> float | Tensor:

@@ -33,9 +33,7 @@ def euclidean(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) ->
     return _safe_sqrt(squared_euclidean(x, y))
 
 
-def great_circle(
-    x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]
-) -> Float[Tensor, "*batch n m"]:
+def great_circle(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch n m"]:
     """Return the angle between unit vectors, in radians; accurate for close and for antipodal ones.
 
     Kahan's form 2 atan2(|x - y|, |x + y|) of arccos(<x, y>).

@@ -31,8 +31,12 @@ class Dense(RowwiseGeometry):
     def batch_shape(self) -> tuple[int, ...]:
         return tuple(self.C.shape[:-2])
 
-    @cached_property
+    @property
     def T(self) -> "Dense":
+        return self._transposed
+
+    @cached_property
+    def _transposed(self) -> "Dense":
         return Dense(self.C.mT)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry
 from metaot.geometry.checks import require_finite
-from metaot.geometry.separable import AxisWeights
+from metaot.geometry.separable import AxisWeights, grid_log_sum, rows_along, undo_rows
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,7 +41,7 @@ class Grid(Geometry):
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
         axis_cost = AXIS_COSTS[cost] if isinstance(cost, str) else cost
-        self._costs = tuple(axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        self.axis_costs = tuple(axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -57,17 +57,24 @@ class Grid(Geometry):
     def batch_shape(self) -> tuple[int, ...]:
         return ()
 
-    @cached_property
+    @property
     def T(self) -> "Grid":
+        return self._transposed
+
+    @cached_property
+    def _transposed(self) -> "Grid":
         cost = self.cost
         if isinstance(cost, str):
             return self
         return Grid(*self.axes, cost=lambda s, t: cost(t, s))
 
-    @cached_property
+    @property
     def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
-        mesh = torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1).flatten(0, -2)
-        return mesh, mesh
+        return self._mesh, self._mesh
+
+    @cached_property
+    def _mesh(self) -> Float[Tensor, "n d"]:
+        return torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1).flatten(0, -2)
 
     @property
     def cost_name(self) -> str | None:
@@ -75,37 +82,37 @@ class Grid(Geometry):
 
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         z, scale = self._split(h, eps)
-        for axis, cost in enumerate(self._costs):
-            z = self._unrows(AxisWeights(self._rows(z, axis), cost, scale).log_sum, z, axis)
-        result = -z.reshape(-1, h.shape[-1]) * (scale[:, None] if isinstance(scale, Tensor) else scale)
-        return result.reshape(h.shape).to(h)
+        result = -grid_log_sum(z, self.axis_costs, scale).reshape(-1, h.shape[-1])
+        return (result * (scale[:, None] if isinstance(scale, Tensor) else scale)).reshape(h.shape).to(h)
 
     def mean(
-        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*batch m k"], eps: Eps
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
     ) -> Float[Tensor, "*batch n k"]:
         z, scale = self._split(h, eps)
         values = v.double().expand(*h.shape, v.shape[-1]).reshape(-1, *v.shape[-2:])
         values = values.movedim(-1, 0).reshape(-1, *z.shape)
-        for axis, cost in enumerate(self._costs):
-            weights = AxisWeights(self._rows(z, axis), cost, scale)
-            values = self._unrows(weights.mean(self._rows(values, axis)), values, axis)
-            z = self._unrows(weights.log_sum, z, axis)
+        for axis, cost in enumerate(self.axis_costs):
+            weights = AxisWeights(rows_along(z, axis, len(self.axes)), cost, scale)
+            values = undo_rows(
+                weights.mean(rows_along(values, axis, len(self.axes))), values, axis, len(self.axes)
+            )
+            z = undo_rows(weights.log_sum, z, axis, len(self.axes))
         return values.flatten(2).movedim(0, -1).reshape(*h.shape, -1).to(h)
 
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         z, scale = self._split(h, eps)
         total = torch.zeros_like(z)
-        for axis, cost in enumerate(self._costs):
-            weights = AxisWeights(self._rows(z, axis), cost, scale)
-            so_far = weights.mean(self._rows(total[None], axis))[0]
-            total = self._unrows(so_far + weights.mean_cost, z, axis)
-            z = self._unrows(weights.log_sum, z, axis)
+        for axis, cost in enumerate(self.axis_costs):
+            weights = AxisWeights(rows_along(z, axis, len(self.axes)), cost, scale)
+            so_far = weights.mean(rows_along(total[None], axis, len(self.axes)))[0]
+            total = undo_rows(so_far + weights.mean_cost, z, axis, len(self.axes))
+            z = undo_rows(weights.log_sum, z, axis, len(self.axes))
         return total.reshape(h.shape).to(h)
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
         total = self.axes[0].new_zeros(len(index), 1)
-        for place, cost in zip(torch.unravel_index(index, self.sizes), self._costs, strict=True):
+        for place, cost in zip(torch.unravel_index(index, self.sizes), self.axis_costs, strict=True):
             total = (total[:, :, None] + cost[place][:, None, :]).flatten(1)
         return total
 
@@ -130,16 +137,6 @@ class Grid(Geometry):
             scale = eps.double().expand(h.shape[:-1]).reshape(-1)
             return z / scale.reshape(-1, *(1,) * len(self.sizes)), scale
         return z / eps, eps
-
-    def _rows(self, z: Tensor, axis: int) -> Float[Tensor, "*lead rows points"]:
-        """Bring a grid axis behind the others and flatten those; `lead` is all that stands before the grid."""
-        z = z.movedim(axis - len(self.axes), -1)
-        return z.reshape(*z.shape[: z.ndim - len(self.axes)], -1, z.shape[-1])
-
-    def _unrows(self, rows: Float[Tensor, "*lead rows points"], like: Tensor, axis: int) -> Tensor:
-        """Undo `_rows` for a tensor that looked like `like`."""
-        shape = like.movedim(axis - len(self.axes), -1).shape
-        return rows.reshape(shape).movedim(-1, axis - len(self.axes))
 
     def __repr__(self) -> str:
         return f"Grid{self.sizes} with cost {self.cost!r}"

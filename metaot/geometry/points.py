@@ -12,7 +12,7 @@ from metaot.geometry.costs import Cost, named_cost
 from metaot.geometry.rowwise import RowwiseGeometry
 
 _KEEP = 2**24
-"""Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made anew, in blocks."""
+"""Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
 
 
 @final
@@ -39,9 +39,7 @@ class Points(RowwiseGeometry):
                 f"clouds x of {tuple(x.shape)} and y of {tuple(y.shape)} do not fit: same batch, same d"
             )
         if x.dtype != y.dtype or x.device != y.device:
-            raise ValueError(
-                f"x is {x.dtype} on {x.device}, y is {y.dtype} on {y.device}: bring them together"
-            )
+            raise ValueError(f"x is {x.dtype} on {x.device}, y is {y.dtype} on {y.device}: bring them together")
         if cost == "sphere":
             _require_unit("x", x)
             _require_unit("y", y)
@@ -56,8 +54,12 @@ class Points(RowwiseGeometry):
     def batch_shape(self) -> tuple[int, ...]:
         return tuple(self.x.shape[:-2])
 
-    @cached_property
+    @property
     def T(self) -> "Points":
+        return self._transposed
+
+    @cached_property
+    def _transposed(self) -> "Points":
         cost = self.cost
         if callable(cost):
             return Points(self.y, self.x, lambda y, x: cost(x, y).mT)
@@ -107,6 +109,4 @@ def _require_unit(name: str, x: Tensor) -> None:
     norm = x.norm(dim=-1)
     bad = (norm - 1).abs() > 1e-4
     if bad.any():
-        raise ValueError(
-            f"cost 'sphere' wants unit vectors, got |{name}|{first_place(bad, norm)}: normalise them"
-        )
+        raise ValueError(f"cost 'sphere' wants unit vectors, got |{name}|{first_place(bad, norm)}: normalise them")

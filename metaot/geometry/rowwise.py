@@ -21,7 +21,7 @@ class RowwiseGeometry(Geometry):
         return -expand_eps(eps, h) * torch.cat(parts, -1)
 
     def mean(
-        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*batch m k"], eps: Eps
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
     ) -> Float[Tensor, "*batch n k"]:
         return torch.cat([z.softmax(-1) @ v for _, z in self._exponents(h, eps)], -2)
 
@@ -30,7 +30,7 @@ class RowwiseGeometry(Geometry):
         return torch.cat(parts, -1)
 
     def _exponents(self, h: Tensor, eps: Eps) -> Iterator[tuple[Tensor, Tensor]]:
-        n, m = self.shape
+        n = self.shape[0]
         step = max(1, BLOCK // max(1, h.numel()))
         scale = expand_eps(eps, h, 2)
         for start in range(0, n, step):

@@ -1,5 +1,6 @@
 """The paper's network: both weight vectors in, the potential out (Meta OT, arXiv 2206.05262, section 3.1)."""
 
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -22,7 +23,7 @@ class PotentialMLP(PotentialModel):
         self.config = {"n": n, "m": m, "eps": eps, "width": width, "depth": depth}
         self.bounds = (eps[0], eps[1])
         sizes = [n + m + 1, *[width] * depth]
-        layers = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in zip(sizes, sizes[1:], strict=False)]
+        layers = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
         self.layers = nn.Sequential(*layers, nn.Linear(width, n))
         self.register_buffer("scale_a", torch.full((), float(n)))
         self.register_buffer("scale_b", torch.full((), float(m)))

@@ -1,9 +1,9 @@
 """Iterative amortization: a prediction, and learnt Sinkhorn steps that see what is still wrong with it.
 
-A network cannot know its own error; a Sinkhorn step shows it, as the marginal that is missing. The step mends the
-high frequencies, which a network finds hard and Sinkhorn easy; a small network reads the low frequencies of the
-missing marginal and mends these, which Sinkhorn finds hard (Marino, Yue and Mandt, arXiv 1807.09356, for
-amortized inference).
+A network cannot know its own error; a Sinkhorn step shows it, as the marginal that is missing. The step
+mends the high frequencies, which a network finds hard and Sinkhorn easy; a small network reads the low
+frequencies of the missing marginal and mends these, which Sinkhorn finds hard (Marino, Yue and Mandt,
+arXiv 1807.09356, for amortized inference).
 """
 
 from typing import Any, final
@@ -23,15 +23,16 @@ from metaot.models.spectral import UNIT, SpectralPotential, grid_sizes
 class RefinedPotential(PotentialModel):
     """A `SpectralPotential` and `passes` corrected Sinkhorn steps, all with the same correction.
 
-    `first` holds the settings of the spectral network. The prediction costs `passes` Sinkhorn steps beside its
-    networks; `passes` may be set to another number after training, 0 for the spectral network alone. `forward`
-    is matrix products, exponentials and logarithms, without branches. For a grid with a named cost.
+    `first` holds the settings of the spectral network. The prediction costs `passes` Sinkhorn steps beside
+    its networks; `passes` may be set to another number after training, 0 for the spectral network alone.
+    `forward` is matrix products, exponentials and logarithms, without branches.
     """
 
     def __init__(
         self,
         sizes: list[int],
         eps: list[float],
+        *,
         first: dict[str, Any] | None = None,
         passes: int = 2,
         modes: int = 14,
@@ -39,7 +40,8 @@ class RefinedPotential(PotentialModel):
     ) -> None:
         super().__init__()
         self.config = {
-            "sizes": sizes, "eps": eps, "first": first or {}, "passes": passes, "modes": modes, "hidden": hidden
+            "sizes": sizes, "eps": eps, "first": first or {},
+            "passes": passes, "modes": modes, "hidden": hidden,
         }  # fmt: skip
         self.passes = passes
         self.first = SpectralPotential(sizes, eps, **(first or {}))
@@ -109,8 +111,8 @@ class Correction(nn.Module):
 class GridStep(nn.Module):
     """One Sinkhorn step in float64 as plain matrix products on the axes of a grid, without branches.
 
-    Sums are kept above 1e-300 where `Grid.softmin` would start again in the log domain: the same numbers unless
-    mass is carried further than sqrt(690 eps) along an axis.
+    Sums are kept above 1e-300 where `Grid.softmin` would start again in the log domain: the same numbers
+    unless potentials vary by some hundred eps and mass is far from where they are high.
     """
 
     def __init__(self, sizes: list[int]) -> None:
@@ -135,29 +137,27 @@ class GridStep(nn.Module):
         scale = eps.double()[:, None]
         kernels = [(-self._cost(axis) / scale[:, :, None]).exp() for axis in range(len(self.sizes))]
         start = f.double() / scale
-        g = -self._log_sums(start + _log(a), kernels)
-        after = -self._log_sums(g + _log(b), kernels)
+        after = self._transform(self._transform(start, a, kernels), b, kernels)
         missing = a * (1 - (start - after).clamp_max(600).exp())
         return (after * scale).float(), missing.float()
 
-    def _log_sums(self, z: Float[Tensor, "batch n"], kernels: list[Tensor]) -> Float[Tensor, "batch n"]:
-        """Return log sum_j exp(z_j - C_ij/eps)."""
-        values = z.reshape(-1, *self.sizes)
-        for axis, kernel in enumerate(kernels):
-            rows = values.movedim(axis + 1, -1)
-            shape = rows.shape
-            rows = rows.reshape(shape[0], -1, shape[-1])
-            top = rows.amax(-1, keepdim=True)
-            sums = ((rows - top).exp() @ kernel).clamp_min(_TINY)
-            values = (top + sums.log()).reshape(shape).movedim(-1, axis + 1)
-        return values.flatten(1)
+    def _transform(
+        self, z: Float[Tensor, "batch n"], weights: Float[Tensor, "batch n"], kernels: list[Tensor]
+    ) -> Float[Tensor, "batch m"]:
+        """Return -log sum_i w_i exp(z_i - C_ij/eps)."""
+        shape = (-1, *self.sizes)
+        z = z.reshape(shape)
+        top = z.amax(-1, keepdim=True)
+        sums = weights.reshape(shape) * (z - top).exp()
+        for axis in range(len(kernels) - 1, -1, -1):
+            highest = top.amax(axis + 1, keepdim=True)
+            sums = (sums * (top - highest).exp()).movedim(axis + 1, -1)
+            rows = sums.reshape(sums.shape[0], -1, sums.shape[-1]) @ kernels[axis]
+            sums, top = rows.reshape(sums.shape).movedim(-1, axis + 1), highest
+        return -(top + sums.clamp_min(_TINY).log()).flatten(1)
 
     def _cost(self, axis: int) -> Float[Tensor, "size size"]:
         return getattr(self, f"cost{axis}")
 
 
 _TINY = 1e-300
-
-
-def _log(weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    return weights.double().clamp_min(_TINY).log()

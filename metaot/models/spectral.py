@@ -28,6 +28,7 @@ class SpectralPotential(PotentialModel):
         self,
         sizes: list[int],
         eps: list[float],
+        *,
         moments: int = 14,
         modes: int = 14,
         width: int = 384,

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, Protocol, TypeVar, final
+from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class Batch(Protocol):
     """A batch of something, of which a part can be taken."""
 
@@ -29,7 +30,7 @@ class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
 
     @abstractmethod
     def init(self, problem: ProblemT, guess: ValueT | None) -> StateT:
-        """Return the state to start from; a guess that is worse than none is replaced, instance by instance."""
+        """Return the state to start from; instances whose guess is worse than none start without it."""
 
     @abstractmethod
     def step(self, problem: ProblemT, state: StateT) -> StateT:
@@ -73,16 +74,14 @@ def iterate(
     steps = torch.zeros_like(error, dtype=torch.int64)
     alive = torch.arange(len(error), device=error.device)
     for count in range(max_steps + 1):
-        done = (
-            (error <= tol) | error.isnan() if count < max_steps else torch.ones_like(error, dtype=torch.bool)
-        )
-        if bool(done.any()):
+        done = (error <= tol) | error.isnan() if count < max_steps else torch.ones_like(error, dtype=torch.bool)
+        if bool(done.any()) or len(done) == 0:
             left = alive[done]
-            _put(last_state, left, _take(state, done))
+            _put(last_state, left, take(state, done))
             last_error[left], steps[left] = error[done], count
             if bool(done.all()):
                 break
-            alive, state, problem = alive[~done], _take(state, ~done), problem[~done]
+            alive, state, problem = alive[~done], take(state, ~done), problem[~done]
         state = solver.step(problem, state)
         error = solver.error(problem, state)
     return Iterated(last_state, last_error, last_error <= tol, steps)
@@ -93,7 +92,8 @@ def _map(change: Any, state: StateT) -> StateT:
     return replace(state, **parts)  # type: ignore[type-var]
 
 
-def _take(state: StateT, index: Tensor) -> StateT:
+def take(state: StateT, index: Tensor) -> StateT:
+    """Return the part of a state that belongs to these instances."""
     return _map(lambda part: part[index], state)
 
 

@@ -63,8 +63,8 @@ class Solution:
         """Return the whole of P: batch x n x m numbers."""
         return plan(self.problem, self.potentials)
 
-    def transport(self, values: Float[Tensor, "*batch m k"] | None = None) -> Float[Tensor, "*batch n k"]:
-        """Return the mean of `values` that each source atom is sent to; the target's coordinates by default."""
+    def transport(self, values: Float[Tensor, "*#batch m k"] | None = None) -> Float[Tensor, "*batch n k"]:
+        """Return the mean of `values` that each source atom is sent to; by default of the coordinates."""
         if values is None:
             points = self.problem.geometry.points
             if points is None:

@@ -1,6 +1,6 @@
 """`solve`: refine a start until each instance has converged."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution
 
 
+@runtime_checkable
 class PotentialPredictor(Protocol):
     """Anything that predicts potentials of a problem."""
 
@@ -48,9 +49,7 @@ def solve(
     batch = problem.batch_shape
     return Solution(
         problem=problem,
-        potentials=DualPotentials(
-            potentials.f.reshape(problem.a.shape), potentials.g.reshape(problem.b.shape)
-        ),
+        potentials=DualPotentials(potentials.f.reshape(problem.a.shape), potentials.g.reshape(problem.b.shape)),
         error=result.error.reshape(batch),
         converged=result.converged.reshape(batch),
         steps=result.steps.reshape(batch),

@@ -40,8 +40,9 @@ def train(
 ) -> int:
     """Train by a recipe into `folder` and return the step that was reached.
 
-    Ctrl-C and SIGTERM save and return early. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call
-    at a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/.
+    Ctrl-C and SIGTERM save and return early. `resume` continues the run in `folder` exactly where its last
+    save was. `stop_at` ends this call at a step before the recipe's last. The folder gets model.pt, model.json,
+    training.pt and board/.
     Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe.
     """
     _check_folder(recipe, folder, resume)
@@ -132,7 +133,9 @@ def _new_state(recipe: Recipe, problems: ProblemSet, device: torch.device) -> Tr
 def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
     begun = (folder / FILE).exists()
     if begun and not resume:
-        raise ValueError(f"{folder} holds a run already: go on with --resume, or name another folder with --out")
+        raise ValueError(
+            f"{folder} holds a run already: go on with --resume, or name another folder with --out"
+        )
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume: leave --resume away to begin one")
     if resume:
@@ -140,7 +143,9 @@ def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
         changed = [key for key in new if key not in _MAY_CHANGE and old.get(key) != new[key]]
         if changed:
             key = changed[0]
-            raise ValueError(f"{folder} was begun with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings")
+            raise ValueError(
+                f"{folder} was begun with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings"
+            )
 
 
 def _device(name: str) -> torch.device:
@@ -149,7 +154,9 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _progress(state: TrainingState, recipe: Recipe, loss: torch.Tensor, norm: torch.Tensor) -> dict[str, float]:
+def _progress(
+    state: TrainingState, recipe: Recipe, loss: torch.Tensor, norm: torch.Tensor
+) -> dict[str, float]:
     batch = getattr(recipe.data, "batch", 1)
     return {
         "loss": loss.item(),
@@ -164,7 +171,11 @@ def _short(figures: dict[str, float]) -> dict[str, str]:
 
 
 def _save(
-    state: TrainingState, predictor: AmortizedPotential, recipe: Recipe, figures: dict[str, float], folder: Path
+    state: TrainingState,
+    predictor: AmortizedPotential,
+    recipe: Recipe,
+    figures: dict[str, float],
+    folder: Path,
 ) -> None:
     facts: dict[str, Any] = {
         "recipe": recipe.to_json(),

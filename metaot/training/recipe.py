@@ -50,7 +50,7 @@ class Recipe:
 def override(settings: T, assignments: list[str]) -> T:
     """Return `settings` with "key=value" assignments made; "data.batch=64" reaches inside.
 
-    A value has the type of the one that it replaces; ValueError says what was expected, or which keys there are.
+    A value has the type of the one that it replaces; ValueError says what was expected, or which keys exist.
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -65,10 +65,7 @@ def _assign(settings: Any, path: list[str], text: str, key: str) -> Any:
     name, *rest = path
     if name not in known and not isinstance(settings, dict):
         raise ValueError(f"--set {key}: no setting {name!r}; there are {sorted(known)}")
-    if rest:
-        value = _assign(known[name], rest, text, key)
-    else:
-        value = _parse(text, known.get(name), key)
+    value = _assign(known[name], rest, text, key) if rest else _parse(text, known.get(name), key)
     return {**settings, name: value} if isinstance(settings, dict) else replace(settings, **{name: value})
 
 
@@ -88,11 +85,17 @@ def _parse(text: str, old: Any, key: str) -> Any:
         value = float(value)
     if isinstance(old, tuple):
         value = [value, value] if isinstance(value, int | float) else value
-        if isinstance(value, list) and len(value) == len(old) and all(isinstance(v, int | float) for v in value):
+        if (
+            isinstance(value, list)
+            and len(value) == len(old)
+            and all(isinstance(v, int | float) for v in value)
+        ):
             return tuple(float(v) for v in value)
     elif isinstance(old, str):
         return text
     elif old is None or type(value) is type(old):
         return value
-    wanted = f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
+    wanted = (
+        f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
+    )
     raise ValueError(f"--set {key}: wanted {wanted} (now {old!r}), got {text!r}")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import final
 
 import torch
-from torch import nn
 
 from metaot.checkpoint import write_atomically
 from metaot.models import PotentialModel
@@ -52,6 +51,6 @@ class TrainingState:
             mean.lerp_(value, 1 - decay)
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
+def frozen_copy(model: PotentialModel) -> PotentialModel:
     """Return a copy that takes no gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)

@@ -31,7 +31,9 @@ def test_cost_matrix_round_trip(tmp_path: Path, generator: torch.Generator) -> N
 
 def test_pairs_stay_together(tmp_path: Path, generator: torch.Generator) -> None:
     a = weights(40, 6)
-    write_problems(tmp_path / "set", a, a[:, ::-1], x=RNG.random((6, 2)), y=RNG.random((6, 2)), eps=(0.01, 1.0))
+    write_problems(
+        tmp_path / "set", a, a[:, ::-1], x=RNG.random((6, 2)), y=RNG.random((6, 2)), eps=(0.01, 1.0)
+    )
     problem = ProblemFolder(str(tmp_path / "set"), batch=16).split("train").sample(generator)
     assert isinstance(problem.geometry, Points)
     assert torch.equal(problem.a.flip(-1), problem.b)
@@ -54,7 +56,7 @@ def test_float32_weights_keep_their_mass(tmp_path: Path, generator: torch.Genera
         ({"eps": (1.0, 0.1)}, "eps must be a number or"),
         ({"C": None}, "C, or x and y"),
         ({"x": np.zeros((5, 1))}, "C, or x and y"),
-        ({"a": weights(3, 5)}, "at least 20"),
+        ({"a": weights(3, 5)}, "count >= 20"),
     ],
 )
 def test_bad_arrays_write_nothing(tmp_path: Path, change: dict, words: str) -> None:

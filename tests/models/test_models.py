@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaot.geometry import Dense, Geometry, Grid
-from metaot.models import MODELS, PotentialModel, SpectralPotential
+from metaot.models import MODELS, PotentialModel
 
 CASES = {
     "PotentialMLP": (Dense(torch.rand(12, 9)), {"width": 16, "depth": 2}),
@@ -67,9 +67,7 @@ def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> N
         assert gradient.abs().max() > 0
 
 
-def test_spectral_reads_only_what_it_should() -> None:
-    """Constant weights have no moments; the highest frequencies of a are not read."""
-    model, geometry = build("SpectralPotential")
-    assert isinstance(model, SpectralPotential)
+@pytest.mark.parametrize("kind", ["SpectralPotential", "RefinedPotential"])
+def test_image_models_refuse_what_is_no_image(kind: str) -> None:
     with pytest.raises(ValueError, match="PotentialMLP"):
-        SpectralPotential.for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))
+        MODELS[kind].for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))

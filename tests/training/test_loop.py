@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,15 @@ def test_the_learning_rate_rises_and_falls() -> None:
     rates = [schedule(step, 10, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[10] == pytest.approx(1)
-    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
     assert rates[-1] < 1e-3
 
 
 def test_the_users_own_problems_train_on_any_geometry(tmp_path: Path) -> None:
     a, b = torch.rand(2, 60, 12).double().softmax(-1)
-    write_problems(tmp_path / "set", a, b, x=torch.rand(12, 2), y=torch.rand(12, 2), cost="euclidean", eps=0.1)
+    write_problems(
+        tmp_path / "set", a, b, x=torch.rand(12, 2), y=torch.rand(12, 2), cost="euclidean", eps=0.1
+    )
     recipe = RECIPES["problems"]()
     data = replace(recipe.data, path=str(tmp_path / "set"), batch=8)
     small = replace(recipe, data=data, model_settings={"width": 16}, steps=3, validation_eps=0.1)

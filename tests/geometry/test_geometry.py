@@ -1,0 +1,176 @@
+"""What every geometry promises, against the definitions on the whole cost matrix."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import (
+    BATCHES,
+    SPACES,
+    assert_close,
+    every_batch,
+    every_dtype,
+    every_space,
+    matrix,
+    temperatures,
+)
+from torch import Tensor
+
+from metaot.geometry import Dense, Geometry, Grid, Points, rebuild
+
+every_eps = pytest.mark.parametrize("eps", [1.0, 1e-1, 1e-2, 1e-3, 1e-4, "one each"])
+
+
+def log_weights(C: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+    return (h[..., None, :] - C) / eps[..., None, None]
+
+
+def with_gaps(*shape: int) -> Tensor:
+    """Return a potential with some entries -inf, as the logarithms of weights have."""
+    h = torch.rand(shape)
+    h[..., 1::3] = -torch.inf
+    return h
+
+
+@every_space
+@every_batch
+@every_eps
+@every_dtype
+def test_the_primitives_are_what_they_are_called(space, batch, eps, dtype):
+    geometry = space(batch).to(torch.empty(0, dtype=dtype))
+    _, m = geometry.shape
+    h, v = with_gaps(*batch, m).to(dtype), torch.rand(*batch, m, 3).to(dtype)
+    eps = temperatures(batch, 1.0, 1e-4) if eps == "one each" else eps
+    C, scale = matrix(geometry).double(), torch.as_tensor(eps)
+    z = log_weights(C, h.double(), scale)
+    w = z.softmax(-1)
+
+    rounding = 100 * torch.finfo(dtype).eps
+    of_weights = min(1.0, rounding / float(scale.min()))
+    for actual, expected, atol in (
+        (geometry.softmin(h, eps), -scale[..., None] * z.logsumexp(-1), rounding),
+        (geometry.mean(h, v, eps), w @ v.double(), of_weights),
+        (geometry.mean_cost(h, eps), (w * C).sum(-1), of_weights),
+    ):
+        assert actual.dtype == dtype
+        assert_close(actual, expected, atol=atol)
+
+
+@given(st.sampled_from(list(SPACES)), st.sampled_from(BATCHES), st.floats(1e-3, 10), st.floats(-5, 5))
+def test_softmin_is_a_smooth_minimum(name, batch, eps, t):
+    geometry = SPACES[name](batch)
+    _, m = geometry.shape
+    h = with_gaps(*batch, m)
+    softmin, hardmin = geometry.softmin(h, eps), (matrix(geometry) - h[..., None, :]).amin(-1)
+    assert_close(geometry.softmin(h + t, eps), softmin - t)
+    assert (softmin <= hardmin + 1e-12).all()
+    assert (softmin >= hardmin - eps * torch.tensor(float(m)).log() - 1e-12).all()
+    assert (geometry.softmin(h + torch.rand(m), eps) <= softmin + 1e-12).all()
+
+
+@every_space
+@every_batch
+def test_values_shared_by_the_batch_have_the_same_means(space, batch):
+    geometry = space(batch)
+    _, m = geometry.shape
+    h, v = with_gaps(*batch, m), torch.rand(m, 2)
+    assert_close(geometry.mean(h, v, 0.1), geometry.mean(h, v.expand(*batch, m, 2), 0.1))
+
+
+@every_space
+def test_means_of_constants_are_constants_and_means_of_costs_are_between_costs(space):
+    geometry = space(())
+    h, C = with_gaps(geometry.shape[1]), matrix(geometry)
+    assert_close(geometry.mean(h, torch.ones(len(h), 2), 1e-2), 1.0)
+    cost = geometry.mean_cost(h, 1e-2)
+    assert (cost >= C.amin(-1) - 1e-12).all()
+    assert (cost <= C.amax(-1) + 1e-12).all()
+
+
+@every_space
+@every_batch
+def test_rows_of_the_cost(space, batch):
+    geometry = space(batch)
+    n, m = geometry.shape
+    C = matrix(geometry)
+    assert C.shape == (*geometry.batch_shape, n, m)
+    assert_close(torch.cat([geometry.cost_rows(slice(i, i + 2)) for i in range(0, n, 2)], -2), C, 0)
+
+
+@every_space
+@every_batch
+def test_T_exchanges_source_and_target(space, batch):
+    geometry = space(batch)
+    assert geometry.T.shape == geometry.shape[::-1]
+    assert geometry.T.batch_shape == geometry.batch_shape
+    assert geometry.T.cost_name == geometry.cost_name
+    assert_close(matrix(geometry.T), matrix(geometry).mT, 1e-15)
+    assert_close(matrix(geometry.T.T), matrix(geometry), 0)
+    assert geometry.T is geometry.T, "made once"
+    if geometry.points is not None:
+        assert [p.shape for p in geometry.T.points] == [p.shape for p in reversed(geometry.points)]
+
+
+@pytest.mark.parametrize("name", ["dense, one each", "points, one each"])
+def test_index_and_flat_of_a_batch(name):
+    geometry = SPACES[name]((2, 3))
+    C = matrix(geometry)
+    assert geometry.batch_shape == (2, 3)
+    assert geometry.flat().batch_shape == (6,)
+    assert_close(matrix(geometry.flat()), C.flatten(0, 1), 0)
+    for index in (1, (1, 2), slice(1), torch.tensor([True, False]), (slice(None), torch.tensor([2, 0]))):
+        assert_close(matrix(geometry[index]), C[index], 0)
+
+
+@every_space
+def test_a_shared_geometry_is_its_own_part(space):
+    geometry = space(())
+    assert geometry[torch.tensor([True, False])] is geometry
+    assert geometry.flat() is geometry
+    assert geometry.batch_shape == ()
+
+
+@every_space
+def test_to_another_dtype(space):
+    geometry = space((3,))
+    assert geometry.to(torch.empty(0)) is geometry
+    single = geometry.to(torch.empty(0, dtype=torch.float32))
+    assert single.softmin(torch.zeros(3, geometry.shape[1], dtype=torch.float32), 0.1).dtype == torch.float32
+    assert_close(matrix(single), matrix(geometry), 1e-6)
+    assert single.matches(geometry)
+    assert geometry.matches(single)
+
+
+@every_space
+def test_a_space_matches_its_copies_and_no_other(space):
+    geometry, others = space((3,)), [other((3,)) for other in SPACES.values() if other is not space]
+    torch.manual_seed(0)
+    assert geometry.matches(space((3,)))
+    assert geometry.matches(geometry)
+    assert not any(geometry.matches(other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Grid(4, 3), Grid(3, 4)),
+        (Grid(4, 3), Grid(4, 3, cost="l1")),
+        (Grid(4, 3), Grid(torch.linspace(0, 2, 4), 3)),
+        (Grid(4, cost=lambda s, t: s - t), Grid(4, cost=lambda s, t: t - s)),
+        (Dense(torch.zeros(3, 2)), Dense(torch.full((3, 2), 1e-3))),
+        (Points(torch.eye(3), torch.eye(3)), Points(torch.eye(3), torch.eye(3), "euclidean")),
+        (Points(torch.eye(3), torch.eye(3)), Points(torch.eye(3), -torch.eye(3))),
+    ],
+    ids=str,
+)
+def test_spaces_that_differ_do_not_match(one: Geometry, other: Geometry):
+    assert not one.matches(other)
+    assert not other.matches(one)
+
+
+@pytest.mark.parametrize("name", ["dense", "points", "points, sphere", "grid", "grid, 3-D l1"])
+def test_a_space_is_rebuilt_from_its_tensors(name):
+    geometry = SPACES[name](())
+    again = rebuild(type(geometry).__name__, geometry.cost_name, geometry.tensors())
+    assert again.matches(geometry)
+    assert_close(matrix(again), matrix(geometry), 0)

@@ -1,0 +1,76 @@
+"""`Grid` does axis by axis what `Dense` and `Points` do on the whole matrix."""
+
+import pytest
+import torch
+from strategies import assert_close, every_dtype, matrix, unchecked, weights
+
+from metaot.geometry import Dense, Grid, Points
+
+GRIDS = {1: Grid(60), 2: Grid(11, 9), 3: Grid(5, 4, 3)}
+
+
+@pytest.mark.parametrize("dimension", GRIDS)
+@pytest.mark.parametrize("eps", [1.0, 1e-1, 1e-2, 1e-3, 1e-4])
+@every_dtype
+def test_grid_is_dense_is_points(dimension, eps, dtype):
+    grid = GRIDS[dimension]
+    mesh = grid.points[0].to(dtype)
+    b = weights(2, 3, grid.shape[1]).to(dtype)
+    b[0, 0] = torch.nn.functional.one_hot(torch.tensor(5), len(mesh)).to(dtype)
+    h, v = 0.1 * torch.rand_like(b) + eps * b.log(), torch.rand(*b.shape, 2).to(dtype)
+    rounding = 100 * torch.finfo(dtype).eps
+    for other in (Dense(matrix(grid).to(dtype)), Points(mesh, mesh)):
+        assert_close(grid.softmin(h, eps), other.softmin(h, eps), rounding)
+        assert_close(grid.mean(h, v, eps), other.mean(h, v, eps), min(1.0, rounding / eps))
+        assert_close(grid.mean_cost(h, eps), other.mean_cost(h, eps), min(1.0, rounding / eps))
+
+
+def test_atoms_are_in_the_order_of_a_flattened_image():
+    grid = Grid(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 10.0, 20.0]))
+    assert grid.sizes == (2, 3)
+    assert grid.shape == (6, 6)
+    x, y = grid.points
+    assert x.tolist() == [[0, 0], [0, 10], [0, 20], [1, 0], [1, 10], [1, 20]]
+    assert_close(y, x, 0)
+    assert_close(matrix(grid), (x[:, None] - y).square().sum(-1), 0)
+    assert_close(matrix(Grid(*grid.axes, cost="l1")), (x[:, None] - y).abs().sum(-1), 0)
+
+
+def test_whole_numbers_are_points_on_the_unit_interval():
+    assert Grid(3, 1).axes[0].tolist() == [0, 0.5, 1]
+    assert Grid(3, 1).axes[1].tolist() == [0]
+
+
+def test_a_cost_that_is_not_symmetric_is_from_source_to_target():
+    grid = Grid(torch.tensor([0.0, 1.0]), cost=lambda s, t: (t - s).clamp_min(0))
+    assert matrix(grid).tolist() == [[0, 1], [0, 0]]
+    assert matrix(grid.T).tolist() == [[0, 0], [1, 0]]
+
+
+def test_grids_too_large_for_their_matrix():
+    grid = Grid(150, 150)
+    h = torch.rand(grid.shape[1])
+    rows = slice(7777, 7779)
+    expected = Dense(grid.cost_rows(rows)).softmin(h, 1e-3)
+    assert_close(grid.softmin(h, 1e-3)[rows], expected, 1e-12)
+
+
+def test_an_empty_batch_has_an_empty_answer():
+    assert Grid(4, 3).softmin(torch.zeros(0, 12), 0.1).shape == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Grid, "at least one axis"),
+        (lambda: Grid(3, 0), "axis 1 of a Grid must have at least one point, got 0"),
+        (lambda: Grid(3, cost="sphere"), r"\['l1', 'sqeuclidean'\], got 'sphere'"),
+        (lambda: Grid(3, torch.zeros(2, 2)), r"axis 1 of a Grid must be a vector .* got \(2, 2\)"),
+        (lambda: Grid(torch.tensor([0.0, torch.nan])), r"axis 0 must be finite, got axis 0\[1\] = nan"),
+        (lambda: Grid([0.0, 1.0]), "axis 0 must be a torch tensor, got list"),
+        (lambda: Grid(torch.arange(3)), "axis 0 must be float32 or float64, got torch.int64"),
+    ],
+)
+def test_wrong_axes(make, message):
+    with unchecked(), pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,65 @@
+"""Point clouds: in blocks as in one piece, and what they refuse."""
+
+import pytest
+import torch
+from strategies import BATCHES, assert_close, matrix, on_sphere
+
+from metaot.geometry import Points, points, rowwise
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("block", [1, 20, 100])
+def test_blocks_change_nothing(monkeypatch, batch, block):
+    x, y = torch.rand(*batch, 7, 2), torch.rand(*batch, 5, 2)
+    h, v = torch.rand(*batch, 5), torch.rand(*batch, 5, 2)
+
+    def answers():
+        cloud = Points(x, y)
+        return cloud.softmin(h, 0.1), cloud.mean(h, v, 0.1), cloud.mean_cost(h, 0.1), matrix(cloud)
+
+    whole = answers()
+    monkeypatch.setattr(rowwise, "BLOCK", block)
+    monkeypatch.setattr(points, "_KEEP", 0)
+    for actual, expected in zip(answers(), whole, strict=True):
+        assert_close(actual, expected, 1e-14)
+
+
+def test_no_block_is_larger_than_asked(monkeypatch):
+    sizes = []
+
+    def cost(x, y):
+        sizes.append(x.shape[-2])
+        return (x[..., :, None, 0] - y[..., None, :, 0]).square()
+
+    monkeypatch.setattr(rowwise, "BLOCK", 3 * 5)
+    monkeypatch.setattr(points, "_KEEP", 0)
+    Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
+    assert sizes == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "cost", "message"),
+    [
+        (torch.rand(3, 2), torch.rand(4, 3), "sqeuclidean", r"x of \(3, 2\) and y of \(4, 3\) do not fit"),
+        (torch.rand(2, 3, 2), torch.rand(4, 2), "sqeuclidean", "do not fit"),
+        (
+            torch.rand(3),
+            torch.rand(3),
+            "sqeuclidean",
+            r"x must have the shape \(\*batch, atoms, d\), got \(3,\)",
+        ),
+        (torch.rand(3, 2), torch.rand(0, 2), "sqeuclidean", r"y must have the shape .* got \(0, 2\)"),
+        (torch.rand(3, 2), torch.rand(3, 2), "manhattan", "got 'manhattan'"),
+        (
+            torch.rand(3, 2).float(),
+            torch.rand(3, 2).double(),
+            "euclidean",
+            "x is torch.float32 .* torch.float64",
+        ),
+        (torch.rand(3, 2), torch.tensor([[0.0, 1.0], [torch.inf, 0.0]]), "euclidean", r"y\[1, 0\] = inf"),
+        (on_sphere(3), 2 * on_sphere(4), "sphere", r"unit vectors, got \|y\|\[0\] = 2: normalise"),
+    ],
+)
+def test_wrong_clouds(x, y, cost, message):
+    with pytest.raises(ValueError, match=message):
+        Points(x, y, cost)

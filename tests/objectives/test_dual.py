@@ -1,0 +1,151 @@
+"""The dual objective: a lower bound with the errors of the marginals as its gradient."""
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from strategies import SPACES, assert_close, every_space, given_problems, matrix, random_problem
+from torch import Tensor
+
+from metaot.geometry import Dense
+from metaot.objectives import dual_loss, dual_value, scaled_dual_loss
+from metaot.potentials import (
+    DualPotentials,
+    marginal_error,
+    plan,
+    source_marginal,
+    target_marginal,
+    transport_cost,
+)
+from metaot.problem import Problem
+from metaot.solvers import solve
+
+
+def some_potentials(problem: Problem, size: float = 0.1) -> DualPotentials:
+    return DualPotentials(size * torch.randn_like(problem.a), size * torch.randn_like(problem.b))
+
+
+def primal_value(problem: Problem, P: Tensor) -> Tensor:
+    """Return <C, P> + eps KL(P | a b^T)."""
+    product = problem.a[..., :, None] * problem.b[..., None, :]
+    entropy = torch.where(P > 0, P * (P / product).log(), 0.0).sum((-2, -1))
+    return (matrix(problem.geometry) * P).sum((-2, -1)) + problem.eps * entropy
+
+
+@given_problems()
+def test_it_is_its_formula(problem):
+    potentials = some_potentials(problem)
+    mass = plan(problem, potentials).sum((-2, -1))
+    linear = (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
+    assert_close(dual_value(problem, potentials), linear - problem.eps * (mass - 1), rtol=1e-10)
+
+
+@given_problems(lowest_eps=0.1, size=st.floats(0, 2))
+def test_weak_duality(problem, size):
+    """No dual value is above the primal value of a feasible plan: of the product, or of the solution."""
+    value = dual_value(problem, some_potentials(problem, size))
+    product = problem.a[..., :, None] * problem.b[..., None, :]
+    assert (value <= primal_value(problem, product) + 1e-10).all()
+    optimum = solve(problem, tol=1e-10, max_steps=2000).value
+    assert (value <= optimum + 1e-8).all()
+
+
+@given_problems(lowest_eps=0.1)
+def test_strong_duality(problem):
+    solution = solve(problem, tol=1e-9)
+    assert_close(solution.value, primal_value(problem, solution.plan()), 1e-7)
+
+
+@given_problems(t=st.floats(-5, 5))
+def test_a_constant_moves_from_f_to_g_and_source_to_target(problem, t):
+    potentials = some_potentials(problem)
+    value = dual_value(problem, potentials)
+    shifted = DualPotentials(potentials.f + t, potentials.g - t)
+    assert_close(dual_value(problem, shifted), value, 1e-9, rtol=1e-9)
+    assert_close(dual_value(problem.T, potentials.T), value, 1e-9, rtol=1e-9)
+
+
+@given_problems(s=st.floats(0.01, 100))
+def test_it_has_the_units_of_the_cost(problem, s):
+    scaled = Problem(problem.a, problem.b, Dense(s * matrix(problem.geometry)), s * problem.eps)
+    potentials = some_potentials(problem)
+    times_s = DualPotentials(s * potentials.f, s * potentials.g)
+    assert_close(dual_value(scaled, times_s), s * dual_value(problem, potentials), rtol=1e-9)
+
+
+@given_problems()
+def test_the_loss_is_minus_the_value_of_completed_potentials(problem):
+    potentials = DualPotentials.from_f(problem, some_potentials(problem).f)
+    assert_close(dual_loss(problem, potentials), -dual_value(problem, potentials))
+    assert_close(scaled_dual_loss(problem, potentials) * problem.eps, dual_loss(problem, potentials))
+
+
+@given_problems(lowest_eps=0.1)
+def test_the_gap_bounds_the_error(problem):
+    """Pinsker: the gap in units of eps is KL(P* | P), at least half the square of the L1 error."""
+    potentials = DualPotentials.from_f(problem, some_potentials(problem).f)
+    optimum = solve(problem, init=potentials, tol=1e-10).value
+    gap = scaled_dual_loss(problem, potentials) + optimum / problem.eps
+    assert (marginal_error(problem, potentials) <= (2 * gap + 1e-8).sqrt()).all()
+
+
+@given_problems()
+def test_the_gradient_of_the_loss_is_the_error_of_the_source_marginal(problem):
+    f = some_potentials(problem).f.requires_grad_()
+    potentials = DualPotentials.from_f(problem, f)
+    (slope,) = torch.autograd.grad(dual_loss(problem, potentials).sum(), f)
+    assert_close(slope, source_marginal(problem, potentials) - problem.a)
+
+
+@given_problems()
+def test_the_gradient_of_the_value_is_the_error_of_both_marginals(problem):
+    potentials = some_potentials(problem)
+    f, g = potentials.f.requires_grad_(), potentials.g.requires_grad_()
+    in_f, in_g = torch.autograd.grad(dual_value(problem, potentials).sum(), (f, g))
+    assert_close(in_f, problem.a - source_marginal(problem, potentials), rtol=1e-9)
+    assert_close(in_g, problem.b - target_marginal(problem, potentials), rtol=1e-9)
+
+
+@every_space
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_derivatives_in_potentials_and_weights(space, batch):
+    """Differences are one-sided in the weights, of which some are zero."""
+    problem, step = random_problem(space, batch, 0.5), 1e-7
+    parts = [0.1 * torch.randn_like(w) for w in (problem.a, problem.b)] + [problem.a, problem.b]
+    parts = [part.clone().requires_grad_() for part in parts]
+
+    def value(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        changed = Problem.trusted(a, b, problem.geometry, problem.eps)
+        return dual_value(changed, DualPotentials(f, g)).sum()
+
+    slopes = torch.autograd.grad(value(*parts), parts)
+    with torch.no_grad():
+        for k, slope in enumerate(slopes):
+            for place in range(slope.numel()):
+                more = [part.clone() for part in parts]
+                more[k].view(-1)[place] += step
+                difference = (value(*more) - value(*parts)) / step
+                assert_close(slope.reshape(-1)[place], difference, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["dense", "points", "grid"])
+def test_values_and_derivatives_are_finite_however_large_potentials_are_without_mass(name):
+    problem = random_problem(SPACES[name], (), 1e-3)
+    f = torch.where(problem.a > 0, 0.0, 5.0).requires_grad_()
+    g = torch.where(problem.b > 0, 0.0, 5.0).requires_grad_()
+    value = dual_value(problem, DualPotentials(f, g))
+    assert_close(value.detach(), dual_value(problem, DualPotentials(0 * f, 0 * g)).detach())
+    for slope, weights in zip(torch.autograd.grad(value, (f, g)), (problem.a, problem.b), strict=True):
+        assert slope.isfinite().all()
+        assert_close(slope[weights == 0], 0.0, 0)
+
+
+def test_at_the_solution_the_derivatives_in_the_weights_are_the_potentials():
+    """Up to a constant: the envelope theorem."""
+    problem = random_problem(SPACES["grid"], (), 0.1)
+    solution = solve(problem, tol=1e-12)
+    a = problem.a.clone().requires_grad_()
+    moved = Problem.trusted(a, problem.b, problem.geometry, problem.eps)
+    (slope,) = torch.autograd.grad(dual_value(moved, solution.potentials), a)
+    difference = slope - solution.potentials.f
+    assert_close(difference, difference.mean(), 1e-9)
+    assert_close(transport_cost(problem, solution.potentials), solution.cost(), 0)

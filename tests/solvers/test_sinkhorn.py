@@ -1,0 +1,86 @@
+"""Sinkhorn's algorithm: each step is two exact maximisations of the dual."""
+
+import torch
+from hypothesis import strategies as st
+from strategies import assert_close, every_dtype, given_problems, random_problem, weights
+
+from metaot.geometry import Dense, Grid
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials, c_transform, marginal_error, target_marginal
+from metaot.problem import Problem
+from metaot.solvers import Sinkhorn, Status, solve
+
+SINKHORN = Sinkhorn()
+
+
+@given_problems()
+def test_a_step_is_the_best_f_for_g_and_then_the_best_g_for_f(problem):
+    problem = problem.flat()
+    state = SINKHORN.init(problem, None)
+    after = SINKHORN.value(SINKHORN.step(problem, state))
+    f = c_transform(problem.T, SINKHORN.value(state).g)
+    assert_close(after.f, f)
+    assert_close(after.g, c_transform(problem, f))
+
+
+@given_problems(size=st.floats(0, 10))
+def test_every_step_raises_the_dual_value_and_keeps_the_target_marginal(problem, size):
+    problem = problem.flat()
+    state = SINKHORN.init(problem, DualPotentials(size * torch.randn_like(problem.a), problem.b))
+    for _ in range(5):
+        before, state = dual_value(problem, SINKHORN.value(state)), SINKHORN.step(problem, state)
+        assert (dual_value(problem, SINKHORN.value(state)) >= before - 1e-12).all()
+        assert_close(target_marginal(problem, SINKHORN.value(state)), problem.b)
+
+
+@given_problems()
+def test_its_error_is_that_of_both_marginals(problem):
+    problem = problem.flat()
+    state = SINKHORN.step(problem, SINKHORN.init(problem, None))
+    assert_close(SINKHORN.error(problem, state), marginal_error(problem, SINKHORN.value(state)))
+
+
+@given_problems(t=st.floats(-1e6, 1e6))
+def test_a_constant_of_the_start_means_nothing(problem, t):
+    problem = problem.flat()
+    f = 0.1 * torch.randn_like(problem.a)
+    state = SINKHORN.init(problem, DualPotentials(f, problem.b))
+    shifted = SINKHORN.init(problem, DualPotentials(f + t, problem.b))
+    assert_close(SINKHORN.value(shifted).f, SINKHORN.value(state).f, 1e-8)
+    assert_close(SINKHORN.error(problem, shifted), SINKHORN.error(problem, state), 1e-6)
+
+
+def test_a_cost_that_is_a_sum_is_solved_by_one_step():
+    """Then the plan is a b^T, and the potentials are the two summands."""
+    u, v = torch.rand(4), torch.rand(3)
+    problem = Problem(weights(4), weights(3), Dense(u[:, None] + v), 0.1)
+    solution = solve(problem, solver=SINKHORN, tol=1e-12)
+    assert solution.steps <= 1
+    assert_close(solution.plan(), problem.a[:, None] * problem.b)
+    assert_close(solution.potentials.f - u, (solution.potentials.f - u).mean())
+    assert_close(solution.value, problem.a @ u + problem.b @ v)
+
+
+@every_dtype
+def test_atoms_without_mass_far_from_the_others(dtype):
+    """exp((f - f_best)/eps) overflows on them."""
+    x = torch.linspace(0, 1, 20)
+    a = torch.nn.functional.one_hot(torch.tensor([0, 1]), 20).sum(0).to(dtype) / 2
+    for geometry in (Grid(x), Dense((x[:, None] - x).square())):
+        solution = solve(Problem(a, a.flip(0), geometry, 1e-3), tol=1e-4)
+        assert solution.status is Status.CONVERGED
+        assert_close(solution.cost(), (18 / 19) ** 2, 1e-3)
+
+
+def test_float32_is_right_to_its_rounding():
+    """Potentials of about |C| = 1 lose 1e-7 |C|/eps of the marginals."""
+    problem = random_problem(lambda batch: Grid(8, 8), (4,), 1e-2)
+    double = solve(problem, solver=SINKHORN, tol=1e-6)
+    single = solve(problem.to(torch.empty(0, dtype=torch.float32)), solver=SINKHORN, tol=2e-4)
+    assert single.potentials.f.dtype == single.error.dtype == torch.float32
+    assert single.status is Status.CONVERGED
+    assert_close(single.cost(), double.cost(), 2e-4)
+    assert_close(single.value, double.value, 1e-5)
+    plan = single.plan().double()
+    assert_close((plan.sum(-1) - problem.a).abs().sum(-1), 0.0, 4e-4)
+    assert_close((plan.sum(-2) - problem.b).abs().sum(-1), 0.0, 4e-5)

@@ -1,0 +1,281 @@
+"""What `solve` promises for every solver: truth for each instance, whatever it starts from."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from strategies import (
+    SPACES,
+    assert_close,
+    every_batch,
+    every_solver,
+    every_space,
+    given_problems,
+    matrix,
+    random_problem,
+    solvers,
+    temperatures,
+    unchecked,
+    weights,
+)
+from torch import Tensor
+
+from metaot.geometry import Dense, Grid
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials
+from metaot.problem import Problem
+from metaot.solvers import Solution, Status, solve
+
+
+def plan_error(solution: Solution) -> Tensor:
+    """Return the L1 error of both marginals of the plan itself."""
+    P, problem = solution.plan(), solution.problem
+    return (P.sum(-1) - problem.a).abs().sum(-1) + (P.sum(-2) - problem.b).abs().sum(-1)
+
+
+def start(f: Tensor, problem: Problem) -> DualPotentials:
+    """Return potentials with this f and a g that is of no use."""
+    return DualPotentials(f, torch.full_like(problem.b, torch.nan))
+
+
+@every_solver
+@every_space
+@every_batch
+def test_what_a_solution_says_is_true(solver, space, batch):
+    problem = random_problem(space, batch, temperatures(batch, 1.0, 0.05))
+    for max_steps in (0, 3, 10_000):
+        solution = solve(problem, solver=solver, tol=1e-6, max_steps=max_steps)
+        for part in (solution.error, solution.converged, solution.steps, solution.value, solution.cost()):
+            assert part.shape == batch
+        assert solution.potentials.f.shape == problem.a.shape
+        assert solution.potentials.g.shape == problem.b.shape
+        assert_close(solution.error, plan_error(solution), 1e-9)
+        assert torch.equal(solution.converged, solution.error <= 1e-6)
+        assert (solution.steps <= max_steps).all()
+        assert (solution.converged | (solution.steps == max_steps)).all()
+        assert (solution.status is Status.CONVERGED) == bool(solution.converged.all())
+        assert_close(solution.cost(), (matrix(problem.geometry) * solution.plan()).sum((-2, -1)))
+        assert_close(solution.value, dual_value(problem, solution.potentials), 0)
+    assert solution.status is Status.CONVERGED
+
+
+@every_solver
+@every_space
+@pytest.mark.parametrize("max_steps", [3, 10_000])
+def test_a_batch_is_solved_as_its_instances_are(solver, space, max_steps):
+    problem = random_problem(space, (2, 3), temperatures((2, 3), 1.0, 0.05))
+    batch = solve(problem, solver=solver, max_steps=max_steps)
+    for index in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
+        alone = solve(problem[tuple(index)], solver=solver, max_steps=max_steps)
+        assert alone.steps == batch.steps[*index]
+        assert_close(alone.error, batch.error[*index])
+        assert_close(alone.potentials.f, batch.potentials.f[*index])
+        assert_close(alone.potentials.g, batch.potentials.g[*index])
+
+
+@given_problems(lowest_eps=0.1, solver=solvers)
+def test_a_start_at_the_solution_takes_no_step(problem, solver):
+    solution = solve(problem, solver=solver)
+    again = solve(problem, solver=solver, init=solution.potentials)
+    assert (again.steps == 0).all()
+    assert_close(again.cost(), solution.cost(), 1e-8)
+
+
+BAD_STARTS = {
+    "huge": lambda a: 1e3 * torch.randn_like(a),
+    "largest": lambda a: 1.7e308 * torch.randn_like(a).sign(),
+    "nan": lambda a: torch.full_like(a, torch.nan),
+    "one nan": lambda a: torch.zeros_like(a).index_fill(-1, torch.tensor(1), torch.nan),
+    "inf": lambda a: torch.full_like(a, torch.inf),
+    "one -inf": lambda a: torch.zeros_like(a).index_fill(-1, torch.tensor(2), -torch.inf),
+}
+
+
+@every_solver
+@pytest.mark.parametrize("name", ["dense", "grid", "points, one each"])
+@pytest.mark.parametrize("bad", BAD_STARTS.values(), ids=BAD_STARTS.keys())
+def test_a_useless_start_costs_at_most_one_step(solver, name, bad):
+    problem = random_problem(SPACES[name], (2, 3), 0.1)
+    cold = solve(problem, solver=solver)
+    warm = solve(problem, solver=solver, init=start(bad(problem.a), problem))
+    assert (warm.steps <= cold.steps + 1).all()
+    assert warm.status is Status.CONVERGED
+    assert_close(warm.cost(), cold.cost(), 1e-5)
+
+
+@given_problems(lowest_eps=0.1, size=st.floats(0, 30), solver=solvers)
+def test_a_start_of_a_smaller_dual_value_is_replaced_instance_by_instance(problem, solver, size):
+    guess = DualPotentials.from_f(problem, size * torch.randn_like(problem.a))
+    zeros = DualPotentials.from_f(problem, torch.zeros_like(problem.a))
+    cold, warm = solve(problem, solver=solver), solve(problem, solver=solver, init=guess)
+    worse = dual_value(problem, guess) < dual_value(problem, zeros) - 1e-9
+    assert torch.equal(warm.steps[worse], cold.steps[worse])
+    assert_close(warm.potentials.f[worse], cold.potentials.f[worse])
+
+
+@every_solver
+def test_one_bad_start_does_not_spoil_the_others(solver):
+    problem = random_problem(SPACES["grid"], (3,), 0.05)
+    f = solve(problem, solver=solver).potentials.f.clone()
+    f[1] = torch.nan
+    warm = solve(problem, solver=solver, init=start(f, problem))
+    assert warm.status is Status.CONVERGED
+    assert warm.steps[[0, 2]].tolist() == [0, 0]
+    assert warm.steps[1] == solve(problem[1], solver=solver).steps
+
+
+@every_solver
+def test_a_better_start_needs_fewer_steps(solver):
+    """The nearer the start, the fewer the steps, on average."""
+    problem = random_problem(lambda batch: Grid(6, 6), (20,), 0.05)
+    solution = solve(problem, solver=solver, tol=1e-9)
+    noise = torch.randn_like(problem.a)
+    starts = [start(solution.potentials.f + size * noise, problem) for size in (1e-4, 1e-3, 1e-2)]
+    steps = [solve(problem, solver=solver, init=init).steps.double().mean() for init in starts]
+    cold = solve(problem, solver=solver).steps.double().mean()
+    assert steps[0] < steps[1] < steps[2] < cold
+
+
+@every_solver
+def test_a_predictor_is_a_start(solver):
+    problem = random_problem(SPACES["grid"], (2, 3), 0.1)
+    solution, seen = solve(problem, solver=solver), []
+
+    class Oracle:
+        def predict(self, problem: Problem) -> DualPotentials:
+            seen.append(problem)
+            single = solution.potentials.f.float(), solution.potentials.g.float()
+            return DualPotentials(*single)
+
+    warm = solve(problem, solver=solver, init=Oracle(), tol=1e-4)
+    assert len(seen) == 1
+    assert seen[0] is problem
+    assert (warm.steps == 0).all()
+    assert warm.potentials.f.dtype == torch.float64, "the solver's dtype is that of the problem"
+
+
+@given_problems(lowest_eps=0.1, s=st.floats(0.01, 100), solver=solvers)
+def test_potentials_scale_with_the_units_of_the_cost(problem, solver, s):
+    solution = solve(problem, solver=solver)
+    scaled = replace(problem, geometry=Dense(s * matrix(problem.geometry)), eps=s * problem.eps)
+    other = solve(scaled, solver=solver)
+    assert_close(other.plan(), solution.plan(), 1e-6)
+    assert_close(other.value, s * solution.value, rtol=1e-6)
+    assert_close(other.cost(), s * solution.cost(), rtol=1e-5)
+
+
+@given_problems(lowest_eps=0.1, solver=solvers)
+def test_the_solution_of_the_transpose_is_the_transpose(problem, solver):
+    solution, transposed = (solve(p, solver=solver, tol=1e-9) for p in (problem, problem.T))
+    assert_close(transposed.plan(), solution.plan().mT, 1e-7)
+    assert_close(transposed.value, solution.value, 1e-7)
+
+
+@given_problems(lowest_eps=0.1, solver=solvers)
+def test_padding_with_atoms_without_mass_changes_nothing(problem, solver):
+    C, padding = matrix(problem.geometry), torch.nn.functional.pad
+    rows = torch.rand(*C.shape[:-2], 2, C.shape[-1])
+    columns = torch.rand(*C.shape[:-2], C.shape[-2] + 2, 3)
+    padded = Problem(
+        padding(problem.a, (0, 2)),
+        padding(problem.b, (0, 3)),
+        Dense(torch.cat([torch.cat([C, rows], -2), columns], -1)),
+        problem.eps,
+    )
+    solution, other = solve(problem, solver=solver), solve(padded, solver=solver)
+    assert torch.equal(other.steps, solution.steps)
+    assert_close(other.error, solution.error)
+    assert_close(other.value, solution.value)
+    assert_close(other.potentials.f[..., :-2], solution.potentials.f)
+    assert_close(other.potentials.g[..., :-3], solution.potentials.g)
+    assert_close(other.plan(), padding(solution.plan(), (0, 3, 0, 2)))
+
+
+@every_solver
+def test_not_converging_is_a_result(solver):
+    problem = random_problem(SPACES["grid"], (3,), 1e-3)
+    solution = solve(problem, solver=solver, tol=1e-15, max_steps=1)
+    assert solution.status is Status.MAX_STEPS
+    assert solution.steps.tolist() == [1, 1, 1]
+    assert not solution.converged.any()
+    assert solution.plan().isfinite().all()
+
+
+@every_solver
+def test_no_step_at_all(solver):
+    problem = random_problem(SPACES["grid"], (3,), 0.1)
+    solution = solve(problem, solver=solver, max_steps=0)
+    assert solution.status is Status.MAX_STEPS
+    assert solution.steps.tolist() == [0, 0, 0]
+    assert_close(solution.error, plan_error(solution))
+
+
+@every_solver
+def test_an_instance_that_is_not_finite_is_told_and_harms_no_other(solver):
+    good = random_problem(SPACES["grid"], (3,), 0.1)
+    a = good.a.clone()
+    a[1] = torch.nan
+    solution = solve(Problem.trusted(a, good.b, good.geometry, good.eps), solver=solver)
+    assert solution.status is Status.NONFINITE
+    assert solution.converged.tolist() == [True, False, True]
+    assert_close(solution.cost()[[0, 2]], solve(good, solver=solver).cost()[[0, 2]])
+
+
+@every_solver
+@pytest.mark.parametrize("name", ["dense", "grid", "points"])
+def test_an_empty_batch_is_solved(solver, name):
+    solution = solve(random_problem(SPACES[name], (0,), 0.1), solver=solver)
+    assert solution.status is Status.CONVERGED
+    assert solution.cost().shape == (0,)
+
+
+@every_solver
+def test_nothing_requires_a_gradient_afterwards(solver):
+    problem = random_problem(SPACES["grid"], (3,), 0.1)
+    a = problem.a.clone().requires_grad_()
+    solution = solve(replace(problem, a=a), solver=solver, init=start(torch.zeros_like(a), problem))
+    assert not solution.potentials.f.requires_grad
+    assert not solution.error.requires_grad
+
+
+@pytest.mark.parametrize("name", ["grid", "points", "points, one each", "points, sphere"])
+@every_batch
+def test_transport_sends_atoms_to_the_mean_of_their_targets(name, batch):
+    problem = random_problem(SPACES[name], batch, 0.1)
+    solution = solve(problem)
+    P, (_, y) = solution.plan(), problem.geometry.points
+    sent = solution.transport()
+    assert sent.shape == (*problem.a.shape, y.shape[-1])
+    assert_close(sent * P.sum(-1)[..., None], P @ y, 1e-9)
+    assert_close((problem.a[..., None] * sent).sum(-2), (problem.b[..., None] * y).sum(-2), 1e-5)
+    assert_close(solution.transport(torch.ones(*problem.b.shape, 2)), 1.0)
+
+
+def test_a_matrix_has_no_coordinates_to_transport():
+    with pytest.raises(ValueError, match="Dense geometry has no coordinates: pass the values"):
+        solve(random_problem(SPACES["dense"])).transport()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tol": 0.0}, "tol must be positive, got 0.0"),
+        ({"tol": -1e-3}, "tol must be positive, got -0.001"),
+        ({"tol": float("nan")}, "tol must be positive, got nan"),
+        ({"max_steps": -1}, "max_steps must not be negative, got -1"),
+        (
+            {"init": DualPotentials(torch.zeros(3, 4), torch.zeros(3, 5))},
+            r"init.g has the shape \(3, 5\), the problem's weights \(3, 4\)",
+        ),
+        (
+            {"init": DualPotentials(torch.zeros(4), torch.zeros(4))},
+            r"init.f has the shape \(4,\), .* \(3, 4\)",
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(arguments, message):
+    problem = Problem(weights(3, 4), weights(3, 4), Grid(4), 0.1)
+    with unchecked(), pytest.raises(ValueError, match=message):
+        solve(problem, **arguments)

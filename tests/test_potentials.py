@@ -1,0 +1,179 @@
+"""What follows from potentials, against the plan P_ij = a_i b_j exp((f_i + g_j - C_ij)/eps) itself."""
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from strategies import (
+    SPACES,
+    assert_close,
+    every_batch,
+    every_space,
+    given_problems,
+    matrix,
+    random_problem,
+    temperatures,
+)
+from torch import Tensor
+
+from metaot.geometry import Dense
+from metaot.potentials import (
+    DualPotentials,
+    barycentric_map,
+    c_transform,
+    marginal_error,
+    plan,
+    source_marginal,
+    target_marginal,
+    tilted,
+    transport_cost,
+)
+from metaot.problem import Problem
+
+
+def some_potentials(problem: Problem) -> DualPotentials:
+    """Potentials that solve nothing."""
+    return DualPotentials(0.1 * torch.randn_like(problem.a), 0.1 * torch.randn_like(problem.b))
+
+
+def plan_by_definition(problem: Problem, potentials: DualPotentials) -> Tensor:
+    eps = torch.as_tensor(problem.eps)[..., None, None]
+    exponent = potentials.f[..., :, None] + potentials.g[..., None, :] - matrix(problem.geometry)
+    return problem.a[..., :, None] * problem.b[..., None, :] * (exponent / eps).exp()
+
+
+@every_space
+@every_batch
+@pytest.mark.parametrize("eps", [0.1, "one each"])
+def test_everything_is_what_it_is_of_the_plan(space, batch, eps):
+    problem = random_problem(space, batch, temperatures(batch, 1.0, 0.05) if eps == "one each" else eps)
+    potentials = some_potentials(problem)
+    P = plan_by_definition(problem, potentials)
+    source, target = P.sum(-1), P.sum(-2)
+    assert_close(plan(problem, potentials), P, rtol=1e-10)
+    assert_close(source_marginal(problem, potentials), source, rtol=1e-10)
+    assert_close(target_marginal(problem, potentials), target, rtol=1e-10)
+    assert_close(transport_cost(problem, potentials), (P * matrix(problem.geometry)).sum((-2, -1)), rtol=1e-10)
+    error = (source - problem.a).abs().sum(-1) + (target - problem.b).abs().sum(-1)
+    assert_close(marginal_error(problem, potentials), error, rtol=1e-10)
+
+    values = torch.rand(*problem.b.shape, 2)
+    mean = barycentric_map(problem, potentials, values)
+    assert_close(mean * source[..., None], P @ values, rtol=1e-10)
+    assert mean.isfinite().all(), "defined on atoms without mass too"
+
+
+@given_problems()
+def test_the_c_transform_makes_the_target_marginal_exact(problem):
+    potentials = DualPotentials.from_f(problem, some_potentials(problem).f)
+    assert_close(target_marginal(problem, potentials), problem.b)
+    assert_close(plan(problem, potentials).sum(-2), problem.b)
+    assert_close(plan(problem, potentials).sum((-2, -1)), 1.0)
+    assert potentials.g.isfinite().all(), "functions on the whole space, also where b is zero"
+
+
+@given_problems(t=st.floats(-10, 10))
+def test_a_constant_moves_from_f_to_g_and_changes_nothing(problem, t):
+    potentials = some_potentials(problem)
+    shifted = DualPotentials(potentials.f + t, potentials.g - t)
+    assert_close(c_transform(problem, potentials.f + t), c_transform(problem, potentials.f) - t)
+    for quantity in (source_marginal, transport_cost, marginal_error):
+        expected = quantity(problem, potentials)
+        assert_close(quantity(problem, shifted), expected, 1e-11, rtol=1e-10)
+
+
+@given_problems()
+def test_everything_is_the_same_after_source_and_target_are_exchanged(problem):
+    potentials = some_potentials(problem)
+    assert potentials == potentials.T.T
+    assert_close(plan(problem.T, potentials.T), plan(problem, potentials).mT, rtol=1e-10)
+    for quantity in (transport_cost, marginal_error):
+        assert_close(quantity(problem.T, potentials.T), quantity(problem, potentials), rtol=1e-10)
+
+
+@given_problems(s=st.floats(0.01, 100))
+def test_potentials_scale_with_the_units_of_the_cost(problem, s):
+    dense = Dense(matrix(problem.geometry))
+    scaled = Problem(problem.a, problem.b, Dense(s * dense.C), s * problem.eps)
+    f = some_potentials(problem).f
+    assert_close(c_transform(scaled, s * f), s * c_transform(problem, f), rtol=1e-10)
+
+
+@given_problems()
+def test_atoms_without_mass_change_nothing(problem):
+    """What is there of f on an atom without mass does not matter either, as long as it is finite."""
+    potentials = some_potentials(problem)
+    f = torch.where(problem.a > 0, potentials.f, 1e6 * torch.randn_like(problem.a))
+    assert_close(c_transform(problem, f), c_transform(problem, potentials.f), 0)
+    elsewhere = DualPotentials(f, potentials.g)
+    assert_close(source_marginal(problem, elsewhere), source_marginal(problem, potentials), 0)
+    assert_close(transport_cost(problem, elsewhere), transport_cost(problem, potentials), 0)
+
+
+def derivative_of_c_transform(problem: Problem, f: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Jacobians of g in f and in a, by hand."""
+    eps = torch.as_tensor(problem.eps)
+    g = c_transform(problem, f)
+    density = ((f[:, None] + g - matrix(problem.geometry)) / eps).exp()
+    return -(problem.a[:, None] * density).T, -eps * density.T
+
+
+@every_space
+@pytest.mark.parametrize("eps", [1.0, 0.5])
+def test_the_derivative_of_the_c_transform(space, eps):
+    """Also in weights that are zero, where differences cannot be central."""
+    problem = random_problem(space, (), eps)
+    f = 0.1 * torch.randn_like(problem.a)
+
+    def transformed(f: Tensor, a: Tensor) -> Tensor:
+        return c_transform(Problem.trusted(a, problem.b, problem.geometry, eps), f)
+
+    in_f, in_a = torch.autograd.functional.jacobian(transformed, (f, problem.a))
+    expected_in_f, expected_in_a = derivative_of_c_transform(problem, f)
+    assert_close(in_f, expected_in_f, rtol=1e-10)
+    assert_close(in_a, expected_in_a, rtol=1e-9)
+    assert torch.autograd.gradcheck(lambda f: transformed(f, problem.a), f.requires_grad_())
+
+    step = 1e-7
+    for i in range(len(f)):
+        more = problem.a.detach().clone()
+        more[i] += step
+        difference = (transformed(f, more) - transformed(f, problem.a)) / step
+        assert_close(in_a[:, i], difference, 1e-5, rtol=1e-4)
+
+
+@every_space
+@every_batch
+def test_the_derivative_of_a_batch_is_that_of_each_instance(space, batch):
+    problem = random_problem(space, batch, temperatures(batch, 1.0, 0.05))
+    f, v = 0.1 * torch.randn_like(problem.a), torch.randn_like(problem.b)
+
+    def slope(problem: Problem, f: Tensor, v: Tensor) -> Tensor:
+        f = f.clone().requires_grad_()
+        return torch.autograd.grad(c_transform(problem, f), f, v)[0]
+
+    whole, flat = slope(problem, f, v).reshape(-1, f.shape[-1]), problem.flat()
+    for k, (f_k, v_k) in enumerate(zip(f.flatten(0, -2), v.flatten(0, -2), strict=True) if batch else []):
+        assert_close(whole[k], slope(flat[k], f_k, v_k), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["dense", "points", "grid"])
+def test_derivatives_are_finite_however_large_f_is_without_mass(name):
+    """exp((f - f_best)/eps) overflows there, but its weight is zero."""
+    problem = random_problem(SPACES[name], (), 1e-3)
+    a = problem.a.clone().requires_grad_()
+    f = torch.where(a > 0, 0.0, 5.0).detach().requires_grad_()
+    c_transform(Problem(a, problem.b, problem.geometry, 1e-3), f).sum().backward()
+    assert f.grad.isfinite().all()
+    assert a.grad.isfinite().all()
+    assert_close(f.grad[problem.a == 0], 0.0, 0)
+
+
+def test_tilted_weights():
+    w = torch.tensor([0.5, 0.0, 0.0], requires_grad=True)
+    x = torch.tensor([1.0, 1.0, 1e4], requires_grad=True)
+    y = tilted(w, x)
+    assert_close(y.detach(), torch.tensor([0.5 * torch.e, 0, 0]))
+    y.sum().backward()
+    assert_close(x.grad, torch.tensor([0.5 * torch.e, 0, 0]))
+    assert_close(w.grad[:2], torch.e)
+    assert w.grad.isfinite().all()

@@ -1,0 +1,145 @@
+"""Problems: what is refused at once, and with which words; parts, transposes and other dtypes."""
+
+import pytest
+import torch
+from strategies import assert_close, given_problems, matrix, temperatures, unchecked, weights
+
+from metaot.geometry import Dense, Grid, Points
+from metaot.problem import Problem
+
+QUARTERS = torch.full((2, 3, 4), 0.25, dtype=torch.float64)
+
+
+def changed(value: float) -> torch.Tensor:
+    """Put this value at [1, 2, 3] of the weights."""
+    a = QUARTERS.clone()
+    a[1, 2, 3] = value
+    return a
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (changed(torch.nan), r"{} must be finite, got {}\[1, 2, 3\] = nan"),
+        (changed(torch.inf), r"{} must be finite, got {}\[1, 2, 3\] = inf"),
+        (changed(-0.25), r"{} must not be negative, got {}\[1, 2, 3\] = -0.25"),
+        (changed(0.5), r"{} must sum to one, got sum {}\[1, 2\] = 1.25: divide by {}.sum"),
+        (QUARTERS[0, 0] / 2, r"{} must sum to one, got sum {} = 0.5"),
+        (QUARTERS.long(), r"{} must be float32 or float64, got torch.int64: use .double\(\)"),
+        (QUARTERS.tolist(), r"{} must be a torch tensor, got list: use torch.as_tensor"),
+        (QUARTERS[0, 0, 0], r"{} must have the shape \(\*batch, atoms\), got \(\)"),
+        (QUARTERS[..., :0], r"{} must have the shape \(\*batch, atoms\), got \(2, 3, 0\)"),
+    ],
+)
+def test_wrong_weights(name, weights, message):
+    parts = {"a": QUARTERS, "b": QUARTERS} | {name: weights}
+    with unchecked(), pytest.raises(ValueError, match=message.replace("{}", name)):
+        Problem(**parts, geometry=Grid(4), eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("b", "geometry", "message"),
+    [
+        (QUARTERS.float(), Grid(4), "a is torch.float64 on cpu, b is torch.float32 on cpu"),
+        (QUARTERS[0], Grid(4), r"a of shape \(2, 3, 4\) and b of \(3, 4\) differ in their batch"),
+        (QUARTERS, Grid(5), r"weights of sizes \(4, 4\) do not fit the geometry of sizes \(5, 5\)"),
+        (QUARTERS, Dense(torch.zeros(4, 3)), r"\(4, 4\) do not fit the geometry of sizes \(4, 3\)"),
+        (QUARTERS, Dense(torch.zeros(3, 4, 4)), r"a batch \(2, 3\) of weights .* a batch \(3,\)"),
+    ],
+)
+def test_parts_that_do_not_fit(b, geometry, message):
+    with unchecked(), pytest.raises(ValueError, match=message):
+        Problem(QUARTERS, b, geometry, 0.1)
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, float("nan"), float("inf")])
+def test_wrong_eps(eps):
+    with unchecked(), pytest.raises(ValueError, match=f"eps must be positive and finite, got {eps}"):
+        Problem(QUARTERS, QUARTERS, Grid(4), eps)
+    each = torch.ones(2, 3)
+    each[1, 0] = eps
+    with unchecked(), pytest.raises(ValueError, match=rf"positive and finite, got eps\[1, 0\] = {eps:g}"):
+        Problem(QUARTERS, QUARTERS, Grid(4), each)
+
+
+def test_eps_of_another_batch():
+    with unchecked(), pytest.raises(ValueError, match=r"the batch's shape \(2, 3\), got \(3,\)"):
+        Problem(QUARTERS, QUARTERS, Grid(4), torch.ones(3))
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-7), (torch.float32, 1e-5)], ids=str)
+def test_rounding_of_the_mass_is_forgiven(dtype, rounding):
+    a = torch.tensor([0.5, 0.5 + rounding], dtype=dtype)
+    Problem(a, a, Grid(2), 0.1)
+    with unchecked(), pytest.raises(ValueError, match="must sum to one"):
+        Problem(a + 100 * rounding, a, Grid(2), 0.1)
+
+
+def test_the_geometry_and_eps_follow_the_weights():
+    a = weights(3, 2).float()
+    problem = Problem(a, a, Dense(torch.zeros(2, 2)), torch.ones(3))
+    assert matrix(problem.geometry).dtype == torch.float32
+    assert problem.eps.dtype == torch.float32
+    assert problem.to(torch.empty(0)).a.dtype == torch.float64
+    assert matrix(problem.to(torch.empty(0)).geometry).dtype == torch.float64
+
+
+@given_problems()
+def test_the_transpose_of_the_transpose(problem):
+    assert_close(problem.T.a, problem.b, 0)
+    assert_close(problem.T.b, problem.a, 0)
+    assert_close(matrix(problem.T.geometry), matrix(problem.geometry).mT, 1e-15)
+    twice = problem.T.T
+    assert twice.a is problem.a
+    assert twice.b is problem.b
+    assert twice.eps is problem.eps
+    assert_close(matrix(twice.geometry), matrix(problem.geometry), 0)
+
+
+GEOMETRIES = {
+    "dense": lambda: Dense(torch.rand(2, 3, 4, 5)),
+    "points": lambda: Points(torch.rand(2, 3, 4, 2), torch.rand(2, 3, 5, 2)),
+    "shared": lambda: Dense(torch.rand(4, 5)),
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+@pytest.mark.parametrize(
+    "index",
+    [0, (1, 2), slice(1), (slice(None), 1), torch.tensor([1, 0, 1]), torch.rand(2, 3) > 0.5],
+    ids=str,
+)
+def test_an_index_takes_a_part_of_everything(geometry, index):
+    problem = Problem(weights(2, 3, 4), weights(2, 3, 5), geometry(), temperatures((2, 3)))
+    part = problem[index]
+    assert_close(part.a, problem.a[index], 0)
+    assert_close(part.b, problem.b[index], 0)
+    assert_close(part.eps, problem.eps[index], 0)
+    C = matrix(problem.geometry)
+    assert_close(matrix(part.geometry), C[index] if C.ndim > 2 else C, 0)
+    Problem(part.a, part.b, part.geometry, part.eps)
+
+
+@given_problems()
+def test_flat_has_one_batch_dimension(problem):
+    flat = problem.flat()
+    count = problem.batch_shape.numel()
+    assert flat.batch_shape == (count,)
+    assert flat.geometry.batch_shape in ((), (count,))
+    assert_close(flat.a.reshape(problem.a.shape), problem.a, 0)
+    assert_close(flat.b.reshape(problem.b.shape), problem.b, 0)
+
+
+def test_flat_of_one_problem_on_its_own_geometry():
+    """A batch of () becomes one of (1,)."""
+    problem = Problem(weights(4), weights(5), Dense(torch.rand(4, 5)), torch.tensor(0.1)).flat()
+    assert problem.batch_shape == (1,)
+    assert problem.eps.shape == (1,)
+    Problem(problem.a, problem.b, problem.geometry, problem.eps)
+
+
+def test_one_eps_for_every_instance_stays_a_number():
+    with unchecked():
+        assert isinstance(Problem(QUARTERS, QUARTERS, Grid(4), 1).eps, float)
+    assert Problem(QUARTERS, QUARTERS, Grid(4), 0.1)[0].flat().eps == 0.1
