@@ -36,7 +36,5 @@ if __name__ == "__main__":
     cold, warm = metaot.solve(problem, tol=1e-4), metaot.solve(problem, init=model, tol=1e-4)
     steps = f"{cold.steps.tolist()} from zeros, {warm.steps.tolist()} from the model"
     print(f"\nyour own problems, Sinkhorn steps to 1e-4: {steps}")
-    print(
-        f"transport costs {[round(cost, 5) for cost in warm.cost().tolist()]}, errors <= {warm.error.max():.1e}"
-    )
+    print(f"transport costs {[round(cost, 5) for cost in warm.cost().tolist()]}, errors <= {warm.error.max():.1e}")
     print(f"pictures: {FOLDER}/evaluation/*.png; curves: tensorboard --logdir {FOLDER}")

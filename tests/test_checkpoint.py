@@ -18,9 +18,7 @@ from metaot.problem import Problem
 SPACES = {
     "Dense": Dense(torch.rand(6, 6, dtype=torch.float64)),
     "Grid": Grid(2, 3),
-    "Points": Points(
-        torch.rand(6, 2, dtype=torch.float64), torch.rand(6, 2, dtype=torch.float64), "euclidean"
-    ),
+    "Points": Points(torch.rand(6, 2, dtype=torch.float64), torch.rand(6, 2, dtype=torch.float64), "euclidean"),
 }
 
 

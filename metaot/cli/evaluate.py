@@ -21,9 +21,7 @@ DIGITS = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
-    parser.add_argument(
-        "--data", choices=sorted(RECIPES), help="data of this recipe (default: the checkpoint's)"
-    )
+    parser.add_argument("--data", choices=sorted(RECIPES), help="data of this recipe (default: the checkpoint's)")
     parser.add_argument(
         "--eps", type=float, nargs="+", help="temperatures (default: as validated, and the lowest)"
     )
@@ -31,15 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tol", type=float, nargs="+", default=[1e-2, 1e-3, 1e-4, 1e-5], help="L1 errors to reach"
     )
     parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
-    parser.add_argument(
-        "--batch", type=int, default=1, help="problems solved at once when timing (default: 1)"
-    )
+    parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument("--out", type=Path, help="folder of the results (default: CHECKPOINT/evaluation)")
-    parser.add_argument(
-        "--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)"
-    )
+    parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,9 +10,7 @@ FETCHERS = {"mnist": mnist.fetch}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", choices=sorted(FETCHERS))
-    parser.add_argument(
-        "--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)"
-    )
+    parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
 def run(options: argparse.Namespace) -> None:

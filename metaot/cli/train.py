@@ -14,13 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="override a setting: steps=500, seed=1, data.batch=64, model_settings.width=256",
     )  # fmt: skip
-    parser.add_argument(
-        "--resume", action="store_true", help="go on exactly where the run in --out was saved"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --out was saved")
     parser.add_argument("--stop-at", type=int, metavar="STEP", help="save and leave at this step")
-    parser.add_argument(
-        "--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)"
-    )
+    parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

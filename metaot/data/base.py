@@ -31,9 +31,7 @@ class ProblemSet(ABC):
         """The space that all problems share."""
 
     @abstractmethod
-    def weights(
-        self, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         """Draw the weights (a, b) of a batch, float64."""
 
     def sample(self, generator: torch.Generator) -> Problem:

@@ -32,9 +32,7 @@ class ImagePairs(ProblemSet):
     def _grid(self) -> Grid:
         return Grid(*self.images.shape[1:])
 
-    def weights(
-        self, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         index = torch.randint(len(self.images), (2, self.batch), generator=generator)
         a, b = (as_weights(self.images[row].double()) for row in index)
         return a, b

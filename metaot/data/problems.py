@@ -103,9 +103,7 @@ class StoredProblems(ProblemSet):
     def geometry(self) -> Geometry:
         return self.space
 
-    def weights(
-        self, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         index = torch.randint(len(self.a), (self.batch,), generator=generator)
         return self.a[index], self.b[index]
 
@@ -121,9 +119,7 @@ def _normalised(weights: Tensor) -> Tensor:
 
 def _geometry_arrays(C: ArrayLike | None, x: ArrayLike | None, y: ArrayLike | None) -> dict[str, np.ndarray]:
     given: Sequence[tuple[str, ArrayLike | None]] = (("C", C), ("x", x), ("y", y))
-    arrays = {
-        name: np.ascontiguousarray(value, dtype=np.float64) for name, value in given if value is not None
-    }
+    arrays = {name: np.ascontiguousarray(value, dtype=np.float64) for name, value in given if value is not None}
     if arrays.keys() not in ({"C"}, {"x", "y"}):
         raise ValueError(f"the geometry is C, or x and y; got {sorted(arrays) or 'none of them'}")
     return arrays

@@ -45,9 +45,7 @@ class ShapePairs(ProblemSet):
     def _grid(self) -> Grid:
         return Grid(self.side, self.side)
 
-    def weights(
-        self, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         seed = int(torch.randint(2**40, (), generator=generator))
         own = torch.Generator().manual_seed(3 * seed + self.stream)
         images = as_weights(random_images(2 * self.batch, self.side, own).double())

@@ -39,9 +39,7 @@ def draw_convergence(report: Report, path: Path) -> None:
         _convergence_panel(axes, result, floor)
     row[0].set_ylabel("L1 marginal error")
     title = f"mean and 10-90 % band\nof {report.instances} problems"
-    row[0].legend(
-        title=title, alignment="left", frameon=False, loc="upper right", fontsize=9, title_fontsize=9
-    )
+    row[0].legend(title=title, alignment="left", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
     _save(figure, path)
 
 
@@ -98,9 +96,7 @@ def draw_interpolations(
 def _frames(
     problem: Problem, potentials: DualPotentials, times: Sequence[float], sizes: tuple[int, int]
 ) -> list[Float[Tensor, "pairs height width"]]:
-    return [
-        displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).detach().cpu() for t in times
-    ]
+    return [displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).detach().cpu() for t in times]
 
 
 def _draw_image(axes: Axes, image: Float[Tensor, "height width"], title: str) -> None:

@@ -82,9 +82,7 @@ def _split(starts: Sequence[StartResult]) -> tuple[StartResult, list[StartResult
 def _quality_table(starts: Sequence[StartResult]) -> list[str]:
     headers = ["start", "steps", "L1 error", "dual gap", "relative gap", "error of <C, P>"]
     rows = [
-        [start.name, str(quality.steps), *_quality_cells(quality)]
-        for start in starts
-        for quality in start.quality
+        [start.name, str(quality.steps), *_quality_cells(quality)] for start in starts for quality in start.quality
     ]
     return markdown(headers, rows)
 

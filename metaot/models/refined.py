@@ -49,9 +49,7 @@ class RefinedPotential(PotentialModel):
         self.correction = Correction(sizes, modes, self.first.config["width"], hidden)
 
     @classmethod
-    def for_geometry(
-        cls, geometry: Geometry, eps: tuple[float, float], **settings: Any
-    ) -> "RefinedPotential":
+    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "RefinedPotential":
         model = cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
         assert isinstance(geometry, Grid)
         model.step.set_costs(geometry)

@@ -57,9 +57,7 @@ class SpectralPotential(PotentialModel):
         nn.init.ones_(self.gain.bias)
 
     @classmethod
-    def for_geometry(
-        cls, geometry: Geometry, eps: tuple[float, float], **settings: Any
-    ) -> "SpectralPotential":
+    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "SpectralPotential":
         return cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
 
     def stages(

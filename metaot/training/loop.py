@@ -133,9 +133,7 @@ def _new_state(recipe: Recipe, problems: ProblemSet, device: torch.device) -> Tr
 def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
     begun = (folder / FILE).exists()
     if begun and not resume:
-        raise ValueError(
-            f"{folder} holds a run already: go on with --resume, or name another folder with --out"
-        )
+        raise ValueError(f"{folder} holds a run already: go on with --resume, or name another folder with --out")
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume: leave --resume away to begin one")
     if resume:
@@ -154,9 +152,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _progress(
-    state: TrainingState, recipe: Recipe, loss: torch.Tensor, norm: torch.Tensor
-) -> dict[str, float]:
+def _progress(state: TrainingState, recipe: Recipe, loss: torch.Tensor, norm: torch.Tensor) -> dict[str, float]:
     batch = getattr(recipe.data, "batch", 1)
     return {
         "loss": loss.item(),

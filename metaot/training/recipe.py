@@ -85,17 +85,11 @@ def _parse(text: str, old: Any, key: str) -> Any:
         value = float(value)
     if isinstance(old, tuple):
         value = [value, value] if isinstance(value, int | float) else value
-        if (
-            isinstance(value, list)
-            and len(value) == len(old)
-            and all(isinstance(v, int | float) for v in value)
-        ):
+        if isinstance(value, list) and len(value) == len(old) and all(isinstance(v, int | float) for v in value):
             return tuple(float(v) for v in value)
     elif isinstance(old, str):
         return text
     elif old is None or type(value) is type(old):
         return value
-    wanted = (
-        f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
-    )
+    wanted = f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
     raise ValueError(f"--set {key}: wanted {wanted} (now {old!r}), got {text!r}")

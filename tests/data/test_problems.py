@@ -31,9 +31,7 @@ def test_cost_matrix_round_trip(tmp_path: Path, generator: torch.Generator) -> N
 
 def test_pairs_stay_together(tmp_path: Path, generator: torch.Generator) -> None:
     a = weights(40, 6)
-    write_problems(
-        tmp_path / "set", a, a[:, ::-1], x=RNG.random((6, 2)), y=RNG.random((6, 2)), eps=(0.01, 1.0)
-    )
+    write_problems(tmp_path / "set", a, a[:, ::-1], x=RNG.random((6, 2)), y=RNG.random((6, 2)), eps=(0.01, 1.0))
     problem = ProblemFolder(str(tmp_path / "set"), batch=16).split("train").sample(generator)
     assert isinstance(problem.geometry, Points)
     assert torch.equal(problem.a.flip(-1), problem.b)

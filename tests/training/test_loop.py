@@ -97,9 +97,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 def test_the_users_own_problems_train_on_any_geometry(tmp_path: Path) -> None:
     a, b = torch.rand(2, 60, 12).double().softmax(-1)
-    write_problems(
-        tmp_path / "set", a, b, x=torch.rand(12, 2), y=torch.rand(12, 2), cost="euclidean", eps=0.1
-    )
+    write_problems(tmp_path / "set", a, b, x=torch.rand(12, 2), y=torch.rand(12, 2), cost="euclidean", eps=0.1)
     recipe = RECIPES["problems"]()
     data = replace(recipe.data, path=str(tmp_path / "set"), batch=8)
     small = replace(recipe, data=data, model_settings={"width": 16}, steps=3, validation_eps=0.1)
