@@ -73,6 +73,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def annotate(folder: Path, **facts: Any) -> None:
+    """Add facts to the readable half of a checkpoint, or replace them."""
+    content = json.dumps({**read_card(folder), **facts}, indent=2) + "\n"
+    write_atomically(folder / CARD, lambda path: path.write_text(content))
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a temporary file and move it to `path`: a reader sees the old file or the new one."""
     partial = path.with_name(path.name + ".partial")

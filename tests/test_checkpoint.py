@@ -92,7 +92,7 @@ def test_another_geometry_or_eps_is_refused() -> None:
     known = predictor(Grid(2, 3))
     with pytest.raises(ValueError, match=r"trained on Grid\(2, 3\).*got a problem on Grid\(3, 2\)"):
         known.predict(problem(Grid(3, 2)))
-    with pytest.raises(ValueError, match=r"\[0\.01, 0\.1\], got eps= 0\.2"):
+    with pytest.raises(ValueError, match=r"\[0\.01, 0\.1\], got eps = 0\.2"):
         known.predict(problem(Grid(2, 3), 0.2))
     many = Problem(*torch.rand(2, 2, 6).softmax(-1), Grid(2, 3), torch.tensor([0.05, 0.001]))
     with pytest.raises(ValueError, match=r"eps\[1\] = 0\.001"):

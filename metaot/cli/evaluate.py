@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from metaot.amortize import AmortizedPotential
-from metaot.checkpoint import load, read_card, write_atomically
+from metaot.checkpoint import annotate, load, read_card, write_atomically
 from metaot.data import ProblemSet, source_from_json
 from metaot.evaluation import evaluate
 from metaot.recipes import RECIPES
@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
     parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
+    parser.add_argument("--seconds", type=float, default=10, help="at most this long for the times to one error")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument("--out", type=Path, help="folder of the results (default: CHECKPOINT/evaluation)")
+    parser.add_argument("--record", action="store_true", help="write the means into the checkpoint's model.json")
     parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
@@ -51,12 +53,15 @@ def run(options: argparse.Namespace) -> None:
         instances=options.instances,
         batch=options.batch,
         seed=options.seed,
+        seconds=options.seconds,
     )
     print(report.table())
     folder = options.out or options.checkpoint / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"checkpoint": str(options.checkpoint), "data": type(source).__name__, **report.to_json()}
     _write_json(folder / "evaluation.json", content)
+    if options.record:
+        annotate(options.checkpoint, test={"data": type(source).__name__, **report.summary()})
     _draw(predictor, problems, report, temperatures[0], folder)
     print(f"\nwritten to {folder}: evaluation.json and pictures")
 

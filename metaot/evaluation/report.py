@@ -39,6 +39,17 @@ class Report:
             head += " No Gaussian start: it needs coordinates and the cost |x - y|^2."
         return "\n\n".join([textwrap.fill(head, 110), *sections])
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a checkpoint's card tells of the model: means of steps, errors and gaps at each eps."""
+        measured = {}
+        for result in self.results:
+            (model,) = (start for start in result.starts if start.name == "model")
+            measured[f"{result.eps:g}"] = {
+                "mean_steps": {f"{tol:g}": float(model.steps(tol).double().mean()) for tol in self.tolerances},
+                "after_steps": [_quality_means(quality) for quality in model.quality],
+            }
+        return {"instances": self.instances, "seed": self.seed, "eps": measured}
+
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts; a number that is not finite becomes None."""
         return {
@@ -101,6 +112,16 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
         "median_seconds": float(timing.seconds.quantile(0.5)),
         "p95_seconds": float(timing.seconds.quantile(0.95)),
         "seconds_per_instance": _numbers(timing.seconds),
+    }
+
+
+def _quality_means(quality: Quality) -> dict[str, Any]:
+    return {
+        "steps": quality.steps,
+        "l1_error": float(f"{quality.error.mean():.4g}"),
+        "relative_dual_gap": float(f"{quality.relative_gap.mean():.4g}"),
+        "relative_cost_error": float(f"{quality.cost_error.mean():.4g}"),
+        "relative_cost_error_p95": float(f"{quality.cost_error.quantile(0.95):.4g}"),
     }
 
 

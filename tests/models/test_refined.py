@@ -1,0 +1,57 @@
+"""The learnt Sinkhorn step: exact where nothing is corrected, and blind to nothing."""
+
+import itertools
+
+import pytest
+import torch
+
+from metaot.geometry import Grid
+from metaot.models import RefinedPotential
+from metaot.models.refined import Correction, GridStep
+from metaot.potentials import DualPotentials, c_transform, source_marginal
+from metaot.problem import Problem
+
+
+def problem(grid: Grid, eps: float) -> Problem:
+    weights = torch.rand(2, 5, grid.shape[0]) * (torch.rand(2, 5, grid.shape[0]) < 0.5) + 1e-9
+    a, b = weights / weights.sum(-1, keepdim=True)
+    return Problem(a, b, grid, torch.full((5,), eps))
+
+
+@pytest.mark.parametrize("sizes", [(9,), (5, 6), (3, 4, 2)])
+@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
+def test_the_step_is_sinkhorns(sizes: tuple[int, ...], eps: float) -> None:
+    grid = Grid(*sizes)
+    step = GridStep(list(sizes))
+    step.set_costs(grid)
+    case = problem(grid, eps)
+    f = 0.1 * torch.rand_like(case.a)
+    after, missing = step(f, case.a, case.b, torch.as_tensor(case.eps))
+    exact = c_transform(case.T, c_transform(case, f))
+    assert torch.allclose(after.double(), exact, atol=1e-6)
+    marginal = source_marginal(case, DualPotentials.from_f(case, f))
+    assert torch.allclose(missing.double(), case.a - marginal, atol=1e-6)
+
+
+def test_untrained_passes_are_sinkhorn_steps() -> None:
+    """The correction starts at zero, so each pass can only raise the dual value."""
+    torch.set_default_dtype(torch.float32)
+    grid = Grid(6, 6)
+    settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
+    model = RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=3, **settings)
+    torch.set_default_dtype(torch.float64)
+    case = problem(grid, 0.02)
+    stages = model.stages(case.a.float(), case.b.float(), torch.as_tensor(case.eps).float())
+    assert len(stages) == 4
+    values = [(f * case.a).sum(-1) + (c_transform(case, f.double()) * case.b).sum(-1) for f in stages]
+    assert all(bool((later > earlier - 1e-7).all()) for earlier, later in itertools.pairwise(values))
+
+
+def test_nothing_missing_nothing_corrected() -> None:
+    torch.set_default_dtype(torch.float32)
+    correction = Correction([4, 4], modes=3, width=8, hidden=8)
+    torch.nn.init.normal_(correction.outputs.weight)
+    x, temperature = torch.rand(2, 8), torch.rand(2, 5)
+    small = correction(x, torch.zeros(2, 16), temperature).abs().max()
+    large = correction(x, torch.rand(2, 16), temperature).abs().max()
+    assert small < 1e-3 * large
