@@ -34,7 +34,21 @@ _HOME = {
     "load": "checkpoint",
 }
 
-__all__ = list(_HOME)
+__all__ = [
+    "Dense",
+    "DualPotentials",
+    "Geometry",
+    "Grid",
+    "Points",
+    "Problem",
+    "Sinkhorn",
+    "Solution",
+    "Status",
+    "c_transform",
+    "dual_value",
+    "load",
+    "solve",
+]
 __version__ = "0.1.0"
 
 

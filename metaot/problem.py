@@ -103,10 +103,13 @@ class Problem:
             eps.reshape(-1) if isinstance(eps, Tensor) else eps,
         )
 
-    def to(self, like: Tensor) -> "Problem":
-        """Return the problems in the dtype and on the device of `like`."""
+    def to(self, like: Tensor, geometry: Geometry | None = None) -> "Problem":
+        """Return the problems in the dtype and on the device of `like`.
+
+        `geometry` is their space where it has been moved already, so that it is not moved again.
+        """
         eps = self.eps.to(like) if isinstance(self.eps, Tensor) else self.eps
-        return Problem.trusted(self.a.to(like), self.b.to(like), self.geometry.to(like), eps)
+        return Problem.trusted(self.a.to(like), self.b.to(like), geometry or self.geometry.to(like), eps)
 
 
 def _require_weights(name: str, weights: Tensor) -> None:

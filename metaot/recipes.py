@@ -10,7 +10,14 @@ from metaot.training import Recipe
 
 def shapes() -> Recipe:
     """Embedded random images on the 28 x 28 grid; no data is read."""
-    return Recipe("shapes", Shapes(batch=64, eps=(1e-2, 1e-2)), SpectralPotential, steps=10_000)
+    return Recipe(
+        "shapes",
+        Shapes(batch=64, eps=(1e-2, 1e-2)),
+        RefinedPotential,
+        steps=10_000,
+        learning_rate=3e-3,
+        warmup=200,
+    )
 
 
 def mnist() -> Recipe:

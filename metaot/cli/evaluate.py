@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
     parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
-    parser.add_argument("--seconds", type=float, default=10, help="at most this long for the times to one error")
+    parser.add_argument("--seconds", type=float, default=10.0, help="at most this long for the times to one error")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument("--out", type=Path, help="folder of the results (default: CHECKPOINT/evaluation)")
     parser.add_argument("--record", action="store_true", help="write the means into the checkpoint's model.json")

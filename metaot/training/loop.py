@@ -25,7 +25,7 @@ from metaot.training.signals import stop_on_signal
 from metaot.training.state import FILE, TrainingState, frozen_copy
 from metaot.training.validation import Validation
 
-_MAY_CHANGE = {"steps", "validate_every", "save_every", "device"}
+_MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "device"}
 """Settings that --resume accepts with another value."""
 
 
@@ -65,21 +65,20 @@ def train(
     figures: dict[str, float] = {}
     with stop_on_signal() as request, bar:
         while state.step < last and not request.asked:
-            problem = _problem(problems, recipe.seed, state.step).to(like)
+            problem = _problem(problems, recipe.seed, state.step).to(like, geometry)
             loss, norm = _update(state, learner, problem, recipe)
+            state.seconds = time.perf_counter() - started
             bar.update()
 
             if state.step % recipe.validate_every == 0 or state.step == last:
-                state.seconds = time.perf_counter() - started
                 figures, guess = validation.measure(predictor)
                 board.scalars("validation", figures, state.step)
-                board.scalars("training", _progress(state, recipe, loss, norm), state.step)
                 board.pictures(validation, guess, state.step)
+            if state.step % recipe.log_every == 0 or state.step == last:
+                board.scalars("training", _progress(state, recipe, loss, norm), state.step)
                 bar.set_postfix(_short({"loss": loss.item(), **figures}))
             if state.step % recipe.save_every == 0:
-                state.seconds = time.perf_counter() - started
                 _save(state, predictor, recipe, figures, folder)
-        state.seconds = time.perf_counter() - started
         _save(state, predictor, recipe, figures, folder)
     board.close()
     return state.step

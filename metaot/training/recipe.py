@@ -32,6 +32,7 @@ class Recipe:
     seed: int = 0
     validation_eps: float = 1e-2
     validation_batch: int = 64
+    log_every: int = 50
     validate_every: int = 500
     save_every: int = 1000
     device: str = "auto"

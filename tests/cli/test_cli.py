@@ -13,7 +13,7 @@ from metaot.cli import main
 
 TINY = [
     "data.side=8", "data.batch=8", "data.eps=0.1", "validation_eps=0.1",
-    "model_settings.width=32", "model_settings.moments=5", "steps=20",
+    "model_settings.hidden=16", "model_settings.modes=5", "steps=20",
 ]  # fmt: skip
 
 
@@ -108,5 +108,5 @@ def test_importing_the_package_loads_no_torch() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    code = "import metaot; [getattr(metaot, name) for name in metaot.__all__]"
+    code = "import metaot; [getattr(metaot, name) for name in {*metaot.__all__, *metaot._HOME}]"
     subprocess.run([sys.executable, "-c", code], check=True)

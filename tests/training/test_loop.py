@@ -30,7 +30,7 @@ def tiny(steps: int = 40) -> Recipe:
     return replace(
         RECIPES["shapes"](),
         data=Shapes(batch=16, eps=(0.02, 0.02), side=8),
-        model_settings={"moments": 6, "modes": 6, "width": 64},
+        model_settings={"first": {"moments": 6, "modes": 6, "width": 64}, "modes": 6, "hidden": 32},
         steps=steps,
         warmup=5,
         average=0.9,
@@ -78,7 +78,7 @@ def test_a_run_is_never_overwritten_by_accident(tmp_path: Path) -> None:
     train(tiny(2), tmp_path, progress=False)
     with pytest.raises(ValueError, match="--resume"):
         train(tiny(2), tmp_path)
-    with pytest.raises(ValueError, match=r"learning_rate = 0\.001, not 0\.5"):
+    with pytest.raises(ValueError, match=r"learning_rate = 0\.003, not 0\.5"):
         train(replace(tiny(2), learning_rate=0.5), tmp_path, resume=True)
 
 
@@ -108,7 +108,7 @@ def test_the_users_own_problems_train_on_any_geometry(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "metaot", "train", "shapes", "--out", str(tmp_path), "--quiet"]
-    settings = ["data.side=8", "data.batch=4", "model_settings.width=16", "save_every=1000000"]
+    settings = ["data.side=8", "data.batch=4", "model_settings.first={}", "save_every=1000000"]
     options = [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, text=True)
