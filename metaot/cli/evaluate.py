@@ -10,7 +10,7 @@ import torch
 
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import annotate, load, read_card, write_atomically
-from metaot.data import ProblemSet, source_from_json
+from metaot.data import ProblemSet, middle, source_from_json
 from metaot.evaluation import evaluate
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
     parser.add_argument("--data", choices=sorted(RECIPES), help="data of this recipe (default: the checkpoint's)")
     parser.add_argument(
-        "--eps", type=float, nargs="+", help="temperatures (default: as validated, and the lowest)"
+        "--eps", type=float, nargs="+", help="temperatures (default: the middle and the lowest trained)"
     )
     parser.add_argument(
         "--tol", type=float, nargs="+", default=[1e-2, 1e-3, 1e-4, 1e-5], help="L1 errors to reach"
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     predictor, card = load(options.checkpoint), read_card(options.checkpoint)
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
-    temperatures = options.eps or sorted({card["recipe"]["validation_eps"], card["eps"][0]}, reverse=True)
+    temperatures = options.eps or sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)
     report = evaluate(
         predictor,
         problems,

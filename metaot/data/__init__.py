@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metaot.data.base import ProblemSet, Source, Split
+from metaot.data.base import ProblemSet, Source, Split, middle
 from metaot.data.images import ImagePairs
 from metaot.data.mnist import Mnist
 from metaot.data.problems import ProblemFolder, write_problems
@@ -28,6 +28,7 @@ __all__ = [
     "Shapes",
     "Source",
     "Split",
+    "middle",
     "source_from_json",
     "write_problems",
 ]

@@ -18,6 +18,11 @@ EpsRange = tuple[float, float]
 """The lowest and the highest temperature, both in use; equal when there is one."""
 
 
+def middle(eps: EpsRange) -> float:
+    """Return the temperature in the middle of a range of logarithms."""
+    return float(f"{math.sqrt(eps[0] * eps[1]):.6g}")
+
+
 @dataclass(frozen=True)
 class ProblemSet(ABC):
     """Problems on one geometry, drawn with `sample`; `dataclasses.replace` changes the batch or eps."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from metaot import __version__
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import read_card, save
-from metaot.data import ProblemSet
+from metaot.data import ProblemSet, middle
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.training.board import Board
@@ -50,7 +50,8 @@ def train(
     like = torch.zeros((), dtype=torch.float64, device=device)
     problems = recipe.data.split("train", data_dir)
     held_out = recipe.data.split("validation", data_dir)
-    validation = Validation.of(held_out, recipe.validation_batch, recipe.validation_eps, like)
+    eps = recipe.validation_eps or middle(problems.eps)
+    validation = Validation.of(held_out, recipe.validation_batch, eps, like)
     state = _new_state(recipe, problems, device)
     if resume:
         state.load(folder)

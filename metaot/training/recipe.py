@@ -30,7 +30,8 @@ class Recipe:
     average: float = 0.999
     """The decay of the running mean of the weights that is saved and validated; 0 for none."""
     seed: int = 0
-    validation_eps: float = 1e-2
+    validation_eps: float | None = None
+    """The temperature of the validation problems; None for the middle of the range that is trained."""
     validation_batch: int = 64
     log_every: int = 50
     validate_every: int = 500

@@ -12,7 +12,7 @@ from metaot.checkpoint import read_card
 from metaot.cli import main
 
 TINY = [
-    "data.side=8", "data.batch=8", "data.eps=0.1", "validation_eps=0.1",
+    "data.side=8", "data.batch=8", "data.eps=0.1",
     "model_settings.hidden=16", "model_settings.modes=5", "steps=20",
 ]  # fmt: skip
 

@@ -35,7 +35,6 @@ def tiny(steps: int = 40) -> Recipe:
         warmup=5,
         average=0.9,
         validation_batch=16,
-        validation_eps=0.02,
         validate_every=20,
         save_every=10,
     )
@@ -100,7 +99,7 @@ def test_the_users_own_problems_train_on_any_geometry(tmp_path: Path) -> None:
     write_problems(tmp_path / "set", a, b, x=torch.rand(12, 2), y=torch.rand(12, 2), cost="euclidean", eps=0.1)
     recipe = RECIPES["problems"]()
     data = replace(recipe.data, path=str(tmp_path / "set"), batch=8)
-    small = replace(recipe, data=data, model_settings={"width": 16}, steps=3, validation_eps=0.1)
+    small = replace(recipe, data=data, model_settings={"width": 16}, steps=3)
     assert train(small, tmp_path / "run", progress=False) == 3
     assert metaot.load(tmp_path / "run").geometry.matches(data.split("test").geometry)
 
