@@ -8,7 +8,6 @@ from typing import final
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.geometry.base import Eps
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, barycentric_map, plan, transport_cost
 from metaot.problem import Problem
@@ -49,11 +48,6 @@ class Solution:
     def value(self) -> Float[Tensor, "*batch"]:
         """The dual value: a lower bound of min <C, P> + eps KL(P | a b^T), equal to it at the solution."""
         return dual_value(self.problem, self.potentials)
-
-    @property
-    def eps(self) -> Eps:
-        """The temperature of the problem."""
-        return self.problem.eps
 
     def cost(self) -> Float[Tensor, "*batch"]:
         """Return <C, P>, without the plan."""

@@ -1,0 +1,47 @@
+"""The checkpoints of the repository: small, described, and as good as the README says."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaot
+from metaot.data import Mnist, mnist
+from metaot.potentials import marginal_error
+
+ROOT = Path(__file__).parents[1] / "checkpoints"
+DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))
+needs_mnist = pytest.mark.skipif(not (DATA / "mnist" / mnist.FILES["test"]).exists(), reason="no MNIST")
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.iterdir()), ids=lambda folder: folder.name)
+def test_a_card_says_how_the_model_was_made_and_measured(folder: Path) -> None:
+    card = json.loads((folder / "model.json").read_text())
+    assert {"recipe", "seed", "step", "command", "training_seconds", "machine", "versions", "test"} <= card.keys()
+    assert (folder / "model.pt").stat().st_size < 10e6
+    assert {file.name for file in folder.iterdir() if file.is_file()} == {"model.pt", "model.json"}
+
+
+@needs_mnist
+@pytest.mark.parametrize(("tol", "floor"), [(1e-2, 2.0), (1e-3, 15.0)])
+def test_mnist_steps_even_counting_those_inside_the_prediction(tol: float, floor: float) -> None:
+    """One pass inside the prediction counts as the Sinkhorn step that it contains."""
+    model = metaot.load(ROOT / "mnist")
+    model.model.passes = 1
+    problem = Mnist(batch=64, eps=(1e-2, 1e-2)).split("test").sample(torch.Generator().manual_seed(5))
+    steps = metaot.solve(problem, init=model, tol=tol).steps
+    assert steps.double().mean() + model.model.passes <= floor
+
+
+@needs_mnist
+def test_mnist_predicts_at_every_temperature_of_its_range() -> None:
+    model = metaot.load(ROOT / "mnist")
+    errors = []
+    for eps in (1e-3, 1e-2, 1e-1):
+        problem = Mnist(batch=32, eps=(eps, eps)).split("test").sample(torch.Generator().manual_seed(6))
+        errors.append(float(marginal_error(problem, model.predict(problem)).mean()))
+    assert errors[0] < 0.08
+    assert errors[1] < 0.01
+    assert errors[2] < 0.005
