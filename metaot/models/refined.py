@@ -120,8 +120,10 @@ class GridStep(nn.Module):
             self.register_buffer(f"cost{axis}", torch.zeros(size, size, dtype=torch.float64))
 
     def set_costs(self, grid: Grid) -> None:
-        """Take the costs of the axes of a grid with a symmetric cost."""
+        """Take the costs of the axes of a grid; ValueError unless they are symmetric."""
         for axis, cost in enumerate(grid.axis_costs):
+            if not torch.equal(cost, cost.mT):
+                raise ValueError(f"the refined model wants a symmetric cost, got another on axis {axis} of {grid}")
             self._cost(axis).copy_(cost)
 
     def forward(

@@ -71,15 +71,14 @@ def train(
             state.seconds = time.perf_counter() - started
             bar.update()
 
-            if state.step % recipe.validate_every == 0 or state.step == last:
-                figures, guess = validation.measure(predictor)
-                board.scalars("validation", figures, state.step)
-                board.pictures(validation, guess, state.step)
-            if state.step % recipe.log_every == 0 or state.step == last:
+            if state.step % recipe.validate_every == 0:
+                figures = _validate(validation, predictor, board, state.step)
+            if state.step % recipe.log_every == 0:
                 board.scalars("training", _progress(state, recipe, loss, norm), state.step)
                 bar.set_postfix(_short({"loss": loss.item(), **figures}))
             if state.step % recipe.save_every == 0:
                 _save(state, predictor, recipe, figures, folder)
+        figures = _validate(validation, predictor, board, state.step)
         _save(state, predictor, recipe, figures, folder)
     board.close()
     return state.step
@@ -106,6 +105,14 @@ def _update(
     state.step += 1
     state.update_average(recipe.average)
     return loss.detach(), norm
+
+
+def _validate(validation: Validation, predictor: AmortizedPotential, board: Board, step: int) -> dict[str, float]:
+    """Measure the predictor on the fixed problems, show it on the board, and return the figures."""
+    figures, guess = validation.measure(predictor)
+    board.scalars("validation", figures, step)
+    board.pictures(validation, guess, step)
+    return figures
 
 
 def schedule(step: int, warmup: int, steps: int) -> float:

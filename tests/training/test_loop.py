@@ -71,6 +71,15 @@ def test_the_card_tells_what_was_done(tmp_path: Path) -> None:
     assert list((tmp_path / "board").iterdir())
 
 
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    train(tiny(4), tmp_path, progress=False)
+    before, card = weights(tmp_path), read_card(tmp_path)
+    assert train(tiny(4), tmp_path, resume=True, progress=False) == 4
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert read_card(tmp_path)["validation"] == card["validation"]
+
+
 def test_a_run_is_never_overwritten_by_accident(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no run to resume"):
         train(tiny(2), tmp_path, resume=True)
