@@ -1,7 +1,7 @@
 """The README's MNIST tables and pictures: python -m benchmarks.mnist [--data-dir DIR].
 
-The shipped checkpoint on 500 pairs of test digits at eps 1e-2 and 1e-3, timed one by one and in batches of 64, and with
-0 and 1 Sinkhorn steps inside the prediction instead of 2. Results go to benchmarks/results/mnist*;
+The shipped checkpoint on 500 pairs of test digits at eps 1e-2 and 1e-3, timed one by one and in batches of 64,
+and with 0 and 1 Sinkhorn steps inside the prediction instead of 2. Results go to benchmarks/results/mnist*;
 `python -m benchmarks.mnist --tables` prints the README's tables from the committed results.
 """
 
