@@ -34,7 +34,7 @@ class Support:
         sizes = torch.stack([(problem.a != 0).sum(-1), (problem.b != 0).sum(-1)])
         exchanged = sizes[0] > sizes[1]
         k, l = (int(side.max()) if len(side) else 1 for side in (sizes.amin(0), sizes.amax(0)))
-        (i, a), (j, b) = _heaviest(problem.a, l), _heaviest(problem.b, l)
+        (i, a), (j, b) = _with_mass(problem.a, l), _with_mass(problem.b, l)
         swap = exchanged[:, None]
         return cls(
             exchanged=exchanged,
@@ -86,7 +86,7 @@ class Support:
                 yield side, exchanged, part.T if exchanged else part
 
 
-def _heaviest(weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _with_mass(weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return `count` atoms of each instance and their weights, those with mass first; padded if there are less."""
     atoms = (weights == 0).to(torch.uint8).argsort(dim=-1, stable=True)[:, :count]
     padding = (0, count - atoms.shape[-1])
