@@ -4,14 +4,14 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: setup test demo format
+.PHONY: setup test demo bench format
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity]" --group dev
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity]" --group dev
 	touch $@
 
 test: setup
@@ -23,6 +23,9 @@ test: setup
 
 demo: setup
 	$(BIN)/python examples/demo.py
+
+bench: setup
+	$(BIN)/python -m benchmarks.mnist
 
 format: setup
 	$(BIN)/ruff check --fix .

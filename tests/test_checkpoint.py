@@ -12,7 +12,7 @@ import metaot
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import read_card, save, write_atomically
 from metaot.geometry import Dense, Geometry, Grid, Points
-from metaot.models import PotentialMLP
+from metaot.models import PotentialMLP, single
 from metaot.problem import Problem
 
 SPACES = {
@@ -23,8 +23,7 @@ SPACES = {
 
 
 def predictor(geometry: Geometry) -> AmortizedPotential:
-    torch.set_default_dtype(torch.float32)
-    model = PotentialMLP.for_geometry(geometry, (0.01, 0.1), width=8, depth=1)
+    model = single(PotentialMLP.for_geometry(geometry, (0.01, 0.1), width=8, depth=1))
     return AmortizedPotential(model.eval().requires_grad_(False), geometry, (0.01, 0.1))
 
 

@@ -33,6 +33,17 @@ class AmortizedPotential(Predictor):
     def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
         self.model, self.geometry, self.eps = model, geometry, eps
 
+    @property
+    def passes(self) -> int:
+        """How many Sinkhorn steps a prediction contains; a refined model may be given another number."""
+        return self.model.passes
+
+    @passes.setter
+    def passes(self, count: int) -> None:
+        if count < 0 or (count > 0 and self.model.passes == 0):
+            raise ValueError(f"passes must be >= 0, and 0 for a model that has none, got {count}")
+        self.model.passes = count
+
     def predict(self, problem: Problem) -> DualPotentials:
         return DualPotentials.from_f(problem, self.stages(problem)[-1])
 

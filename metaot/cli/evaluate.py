@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tol", type=float, nargs="+", default=[1e-2, 1e-3, 1e-4, 1e-5], help="L1 errors to reach"
     )
+    parser.add_argument("--passes", type=int, help="Sinkhorn steps inside a prediction (default: as trained)")
     parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
     parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
@@ -42,6 +43,8 @@ def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     predictor, card = load(options.checkpoint), read_card(options.checkpoint)
+    if options.passes is not None:
+        predictor.passes = options.passes
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
     temperatures = options.eps or sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)

@@ -1,8 +1,10 @@
 """Train a meta-model by a recipe: data, network, objective and schedule in one name."""
 
 import argparse
+import shlex
 from pathlib import Path
 
+from metaot.checkpoint import annotate
 from metaot.recipes import RECIPES
 from metaot.training import override, train
 
@@ -31,6 +33,8 @@ def run(options: argparse.Namespace) -> None:
         stop_at=options.stop_at,
         progress=not options.quiet,
     )
+    settings = [part for setting in options.settings for part in ("--set", setting)]
+    annotate(folder, command=shlex.join(["python", "train.py", options.recipe, *settings]))
     if step < recipe.steps:
         print(f"saved step {step} of {recipe.steps} in {folder}: go on with the same command and --resume")
     else:

@@ -82,6 +82,7 @@ def evaluate(
     return Report(
         machine=_machine(),
         geometry=repr(problems.geometry),
+        passes=getattr(predictor, "passes", 0),
         instances=instances,
         batch=batch,
         seed=seed,

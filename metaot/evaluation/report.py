@@ -19,6 +19,7 @@ class Report:
 
     machine: dict[str, str | int]
     geometry: str
+    passes: int
     instances: int
     batch: int
     seed: int
@@ -37,6 +38,8 @@ class Report:
         sections = [eps_section(result, self.tolerances, self.batch) for result in self.results]
         if all(start.name != "Gaussian" for result in self.results for start in result.starts):
             head += " No Gaussian start: it needs coordinates and the cost |x - y|^2."
+        if self.passes:
+            head += f" The model's prediction contains {self.passes} Sinkhorn steps, which are not counted."
         return "\n\n".join([textwrap.fill(head, 110), *sections])
 
     def summary(self) -> dict[str, Any]:
@@ -48,13 +51,14 @@ class Report:
                 "mean_steps": {f"{tol:g}": float(model.steps(tol).double().mean()) for tol in self.tolerances},
                 "after_steps": [_quality_means(quality) for quality in model.quality],
             }
-        return {"instances": self.instances, "seed": self.seed, "eps": measured}
+        return {"instances": self.instances, "seed": self.seed, "passes": self.passes, "eps": measured}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts; a number that is not finite becomes None."""
         return {
             "machine": self.machine,
             "geometry": self.geometry,
+            "passes": self.passes,
             "instances": self.instances,
             "batch": self.batch,
             "seed": self.seed,

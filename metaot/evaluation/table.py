@@ -45,7 +45,7 @@ def _steps_rows(starts: Sequence[StartResult], tolerances: Sequence[float]) -> l
     ratios = []
     for tol in tolerances:
         own, *rest = (float(start.steps(tol).double().mean()) for start in (model, *others))
-        ratios.append(f"{min(rest) / own:.2f}x" if own > 0 else "-")
+        ratios.append(f"{min(rest) / own:.2f}x" if own >= 0.5 else "-")
     rows = [[start.name, *(_steps_cell(start, tol) for tol in tolerances)] for start in starts]
     return [*rows, ["best other / model", *ratios]]
 

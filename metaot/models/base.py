@@ -18,6 +18,8 @@ class PotentialModel(nn.Module, ABC):
     """
 
     config: dict[str, Any]
+    passes: int = 0
+    """How many Sinkhorn steps a prediction contains."""
 
     @classmethod
     @abstractmethod
@@ -41,6 +43,13 @@ class PotentialModel(nn.Module, ABC):
     @abstractmethod
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         """Set the scale of the inputs from a sample of problems; called once, before training."""
+
+
+def single(model: PotentialModel) -> PotentialModel:
+    """Give a new model float32 weights, whatever torch's default dtype is; buffers keep their own."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()
+    return model
 
 
 def log_unit(eps: Float[Tensor, "batch"], bounds: tuple[float, float]) -> Float[Tensor, "batch"]:

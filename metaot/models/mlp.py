@@ -25,8 +25,8 @@ class PotentialMLP(PotentialModel):
         sizes = [n + m + 1, *[width] * depth]
         layers = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
         self.layers = nn.Sequential(*layers, nn.Linear(width, n))
-        self.register_buffer("scale_a", torch.full((), float(n)))
-        self.register_buffer("scale_b", torch.full((), float(m)))
+        self.register_buffer("scale_a", torch.tensor(float(n), dtype=torch.float32))
+        self.register_buffer("scale_b", torch.tensor(float(m), dtype=torch.float32))
         self.scale_a: Tensor
         self.scale_b: Tensor
 

@@ -42,8 +42,8 @@ class SpectralPotential(PotentialModel):
         }  # fmt: skip
         self.bounds = (eps[0], eps[1])
         self.analysis, self.synthesis = Cosines(sizes, moments), Cosines(sizes, modes)
-        self.register_buffer("centre", torch.zeros(self.analysis.count - 1))
-        self.register_buffer("spread", torch.ones(self.analysis.count - 1))
+        self.register_buffer("centre", torch.zeros(self.analysis.count - 1, dtype=torch.float32))
+        self.register_buffer("spread", torch.ones(self.analysis.count - 1, dtype=torch.float32))
         self.register_buffer("damping", UNIT * self.synthesis.damping(), persistent=False)
         self.centre: Tensor
         self.spread: Tensor

@@ -17,6 +17,7 @@ from metaot import __version__
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import read_card, save
 from metaot.data import ProblemSet, middle
+from metaot.models import single
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.training.board import Board
@@ -129,7 +130,7 @@ def _problem(problems: ProblemSet, seed: int, step: int) -> Problem:
 
 def _new_state(recipe: Recipe, problems: ProblemSet, device: torch.device) -> TrainingState:
     torch.manual_seed(recipe.seed)
-    model = recipe.model.for_geometry(problems.geometry, problems.eps, **recipe.model_settings)
+    model = single(recipe.model.for_geometry(problems.geometry, problems.eps, **recipe.model_settings))
     samples = [_problem(problems, recipe.seed, recipe.steps + k) for k in range(8)]
     model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
     model.to(device)

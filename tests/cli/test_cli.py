@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from metaot.checkpoint import read_card
 from metaot.cli import main
@@ -17,15 +16,9 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _single() -> None:
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    torch.set_default_dtype(torch.float32)
     settings = [part for setting in TINY for part in ("--set", setting)]
     assert main(["train", "shapes", "--out", str(folder), "--quiet", *settings]) == 0
     return folder

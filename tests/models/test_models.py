@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaot.geometry import Dense, Geometry, Grid
-from metaot.models import MODELS, PotentialModel
+from metaot.models import MODELS, PotentialModel, single
 
 CASES = {
     "PotentialMLP": (Dense(torch.rand(12, 9)), {"width": 16, "depth": 2}),
@@ -20,15 +20,14 @@ BOTH = pytest.mark.parametrize("kind", CASES)
 
 
 def build(kind: str) -> tuple[PotentialModel, Geometry]:
-    torch.set_default_dtype(torch.float32)
     geometry, settings = CASES[kind]
-    return MODELS[kind].for_geometry(geometry, (1e-3, 1e-1), **settings), geometry
+    return single(MODELS[kind].for_geometry(geometry, (1e-3, 1e-1), **settings)), geometry
 
 
 def inputs(geometry: Geometry, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     n, m = geometry.shape
     a, b = torch.rand(batch, n).softmax(-1), torch.rand(batch, m).softmax(-1)
-    return a, b, torch.logspace(-3, -1, batch)
+    return a.float(), b.float(), torch.logspace(-3, -1, batch).float()
 
 
 def test_every_model_is_tested() -> None:
@@ -48,7 +47,7 @@ def test_an_instance_does_not_see_its_batch(kind: str) -> None:
 def test_the_config_is_json_and_rebuilds_the_model(kind: str) -> None:
     model, geometry = build(kind)
     model.standardise(*inputs(geometry, 30)[:2])
-    twin = MODELS[kind](**json.loads(json.dumps(model.config)))
+    twin = single(MODELS[kind](**json.loads(json.dumps(model.config))))
     twin.load_state_dict(model.state_dict())
     case = inputs(geometry, 3)
     assert torch.equal(twin(*case), model(*case))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaot.geometry import Grid
-from metaot.models import RefinedPotential
+from metaot.models import RefinedPotential, single
 from metaot.models.refined import Correction, GridStep
 from metaot.potentials import DualPotentials, c_transform, source_marginal
 from metaot.problem import Problem
@@ -35,11 +35,9 @@ def test_the_step_is_sinkhorns(sizes: tuple[int, ...], eps: float) -> None:
 
 def test_untrained_passes_are_sinkhorn_steps() -> None:
     """The correction starts at zero, so each pass can only raise the dual value."""
-    torch.set_default_dtype(torch.float32)
     grid = Grid(6, 6)
     settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
-    model = RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=3, **settings)
-    torch.set_default_dtype(torch.float64)
+    model = single(RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=3, **settings))
     case = problem(grid, 0.02)
     stages = model.stages(case.a.float(), case.b.float(), torch.as_tensor(case.eps).float())
     assert len(stages) == 4
@@ -48,10 +46,9 @@ def test_untrained_passes_are_sinkhorn_steps() -> None:
 
 
 def test_nothing_missing_nothing_corrected() -> None:
-    torch.set_default_dtype(torch.float32)
-    correction = Correction([4, 4], modes=3, width=8, hidden=8)
+    correction = Correction([4, 4], modes=3, width=8, hidden=8).float()
     torch.nn.init.normal_(correction.outputs.weight)
-    x, temperature = torch.rand(2, 8), torch.rand(2, 5)
-    small = correction(x, torch.zeros(2, 16), temperature).abs().max()
-    large = correction(x, torch.rand(2, 16), temperature).abs().max()
+    x, temperature = torch.rand(2, 8).float(), torch.rand(2, 5).float()
+    small = correction(x, torch.zeros(2, 16).float(), temperature).abs().max()
+    large = correction(x, torch.rand(2, 16).float(), temperature).abs().max()
     assert small < 1e-3 * large

@@ -21,11 +21,6 @@ from metaot.training import Recipe, train
 from metaot.training.loop import schedule
 
 
-@pytest.fixture(autouse=True)
-def _single() -> None:
-    torch.set_default_dtype(torch.float32)
-
-
 def tiny(steps: int = 40) -> Recipe:
     return replace(
         RECIPES["shapes"](),
