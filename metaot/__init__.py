@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
+    from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
     from metaot.solvers import Status as Status
@@ -27,6 +28,7 @@ _HOME = {
     "DualPotentials": "potentials",
     "c_transform": "potentials",
     "dual_value": "objectives",
+    "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
     "Status": "solvers",
@@ -39,6 +41,7 @@ __all__ = [
     "DualPotentials",
     "Geometry",
     "Grid",
+    "Newton",
     "Points",
     "Problem",
     "Sinkhorn",

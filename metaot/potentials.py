@@ -77,6 +77,11 @@ class _CTransform(torch.autograd.Function):
         return gradient_f, gradient_a, None, None
 
 
+def centred(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    """Remove the constant that means nothing, so that a huge one costs no digits."""
+    return f - (f * weights).sum(-1, keepdim=True)
+
+
 def tilted(weights: Float[Tensor, "*batch n"], exponent: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
     """Return w exp(x); where w is zero, that is zero and its derivatives are finite, however large x."""
     return weights * torch.where(weights > 0, exponent, _capped(exponent)).exp()

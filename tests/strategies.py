@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.problem import Problem
-from metaot.solvers import Sinkhorn, Solver
+from metaot.solvers import Newton, Sinkhorn, Solver
 
 Batch = tuple[int, ...]
 BATCHES: list[Batch] = [(), (3,), (2, 3)]
@@ -33,7 +33,7 @@ SPACES: dict[str, Callable[[Batch], Geometry]] = {
 }
 """Spaces, with costs between 0 and pi, for problems of this batch; a new geometry joins here."""
 
-SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn()}
+SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
 """Solvers of discrete problems; a new one joins here."""
 
 solvers = st.sampled_from(list(SOLVERS.values()))

@@ -128,7 +128,7 @@ def _measure(
     quality = [_quality(0, problem, guess, reference)]
     for step in range(1, QUALITY_STEPS + 1):
         state = solver.step(problem, state)
-        quality.append(_quality(step, problem, solver.value(state), reference))
+        quality.append(_quality(step, problem, solver.value(problem, state), reference))
     tol, max_steps = settings.tolerances[-1], settings.max_steps
     curve = error_curve(problem, None if start is None else guess, tol=tol, max_steps=max_steps)
     return StartResult(name, curve, _worse(problem, guess, cold), tuple(quality), timings)

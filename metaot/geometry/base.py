@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Eps = float | Float[Tensor, "*batch"]
@@ -50,6 +50,12 @@ class Geometry(ABC):
     @abstractmethod
     def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
         """Return these rows of C, one column for each target atom; the whole of C is never kept for it."""
+
+    @abstractmethod
+    def cost_block(
+        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
+    ) -> Float[Tensor, "batch k l"]:
+        """Return C at these rows and columns, chosen for each instance; a batched geometry has this batch."""
 
     @property
     @abstractmethod

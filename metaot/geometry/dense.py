@@ -3,7 +3,8 @@
 from functools import cached_property
 from typing import final
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.checks import require_finite
@@ -19,7 +20,7 @@ class Dense(RowwiseGeometry):
 
     def __init__(self, C: Float[Tensor, "..."]) -> None:
         require_finite("C", C)
-        if C.ndim < 2 or 0 in C.shape:
+        if C.ndim < 2 or 0 in C.shape[-2:]:
             raise ValueError(f"C must have the shape (n, m) or (*batch, n, m), got {tuple(C.shape)}")
         self.C = C
 
@@ -49,6 +50,14 @@ class Dense(RowwiseGeometry):
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
         return self.C[..., rows, :]
+
+    def cost_block(
+        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
+    ) -> Float[Tensor, "batch k l"]:
+        rows, columns = rows[:, :, None], columns[:, None, :]
+        if not self.batch_shape:
+            return self.C[rows, columns]
+        return self.C[torch.arange(len(self.C), device=rows.device)[:, None, None], rows, columns]
 
     def tensors(self) -> dict[str, Tensor]:
         return {"C": self.C}

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry
@@ -114,6 +114,15 @@ class Grid(Geometry):
         total = self.axes[0].new_zeros(len(index), 1)
         for place, cost in zip(torch.unravel_index(index, self.sizes), self.axis_costs, strict=True):
             total = (total[:, :, None] + cost[place][:, None, :]).flatten(1)
+        return total
+
+    def cost_block(
+        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
+    ) -> Float[Tensor, "batch k l"]:
+        i, j = (torch.unravel_index(atoms, self.sizes) for atoms in (rows, columns))
+        total = torch.zeros((), dtype=torch.float64, device=rows.device)
+        for axis, cost in enumerate(self.axis_costs):
+            total = total + cost[i[axis][:, :, None], j[axis][:, None, :]]
         return total
 
     def tensors(self) -> dict[str, Tensor]:

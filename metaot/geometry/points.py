@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.checks import first_place, require_finite
@@ -32,7 +32,7 @@ class Points(RowwiseGeometry):
     ) -> None:
         for name, cloud in (("x", x), ("y", y)):
             require_finite(name, cloud)
-            if cloud.ndim < 2 or 0 in cloud.shape:
+            if cloud.ndim < 2 or 0 in cloud.shape[-2:]:
                 raise ValueError(f"{name} must have the shape (*batch, atoms, d), got {tuple(cloud.shape)}")
         if x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
             raise ValueError(
@@ -79,6 +79,11 @@ class Points(RowwiseGeometry):
             return self._matrix[..., rows, :]
         return self._cost(self.x[..., rows, :], self.y)
 
+    def cost_block(
+        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
+    ) -> Float[Tensor, "batch k l"]:
+        return self._cost(_chosen(self.x, rows), _chosen(self.y, columns))
+
     @cached_property
     def _matrix(self) -> Tensor:
         return self._cost(self.x, self.y)
@@ -103,6 +108,13 @@ class Points(RowwiseGeometry):
 
     def __repr__(self) -> str:
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={self.cost!r})"
+
+
+def _chosen(cloud: Tensor, atoms: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k d"]:
+    """Return these atoms of a cloud that is shared by the batch, or of one for each instance."""
+    if cloud.ndim == 2:
+        return cloud[atoms]
+    return cloud.gather(-2, atoms[..., None].expand(*atoms.shape, cloud.shape[-1]))
 
 
 def _require_unit(name: str, x: Tensor) -> None:

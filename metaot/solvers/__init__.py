@@ -1,8 +1,9 @@
 """Solvers that start from a prediction: `solve` and the settings of the methods."""
 
 from metaot.solvers.iterate import Solver
+from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution, Status
 from metaot.solvers.solve import solve
 
-__all__ = ["Sinkhorn", "Solution", "Solver", "Status", "solve"]
+__all__ = ["Newton", "Sinkhorn", "Solution", "Solver", "Status", "solve"]

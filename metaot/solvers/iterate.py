@@ -41,7 +41,7 @@ class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
         """Return the error of the state's value, instance by instance."""
 
     @abstractmethod
-    def value(self, state: StateT) -> ValueT:
+    def value(self, problem: ProblemT, state: StateT) -> ValueT:
         """Return what the caller asked for."""
 
 

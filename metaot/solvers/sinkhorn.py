@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, c_transform, tilted
+from metaot.objectives import dual_loss
+from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
 from metaot.solvers.iterate import Solver
 
@@ -36,9 +37,9 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         cold = torch.zeros_like(problem.a)
         if guess is None:
             return _state(problem, cold)
-        guess = DualPotentials.from_f(problem, _centred(problem, guess.f))
+        guess = DualPotentials.from_f(problem, centred(problem.a, guess.f))
         start = DualPotentials.from_f(problem, cold)
-        better = (_value(problem, guess) >= _value(problem, start))[:, None]
+        better = (dual_loss(problem, guess) <= dual_loss(problem, start))[:, None]
         return _state(problem, torch.where(better, guess.f, cold), torch.where(better, guess.g, start.g))
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
@@ -49,20 +50,10 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         source = tilted(problem.a, (state.f - state.next_f) / expand_eps(problem.eps, state.f))
         return (source - problem.a).abs().sum(-1)
 
-    def value(self, state: SinkhornState) -> DualPotentials:
+    def value(self, problem: Problem, state: SinkhornState) -> DualPotentials:
         return DualPotentials(state.f, state.g)
 
 
 def _state(problem: Problem, f: Tensor, g: Tensor | None = None) -> SinkhornState:
     g = c_transform(problem, f) if g is None else g
     return SinkhornState(f, g, c_transform(problem.T, g))
-
-
-def _centred(problem: Problem, f: Tensor) -> Tensor:
-    """Remove the constant that means nothing, so that a huge one costs no digits."""
-    return f - (f * problem.a).sum(-1, keepdim=True)
-
-
-def _value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "batch"]:
-    """Return the dual value of potentials of which g is the best for f."""
-    return (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)

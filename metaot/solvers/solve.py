@@ -45,7 +45,7 @@ def solve(
     flat = problem.flat()
     guess = None if init is None else _guess(problem, init)
     result = iterate(solver, flat, solver.init(flat, guess), tol=tol, max_steps=max_steps)
-    potentials: DualPotentials = solver.value(result.state)
+    potentials: DualPotentials = solver.value(flat, result.state)
     batch = problem.batch_shape
     return Solution(
         problem=problem,

@@ -89,6 +89,18 @@ def test_means_of_constants_are_constants_and_means_of_costs_are_between_costs(s
 
 @every_space
 @every_batch
+def test_blocks_of_the_cost_are_chosen_for_each_instance(space, batch):
+    geometry = space(batch).flat()
+    n, m = geometry.shape
+    count = geometry.batch_shape[0] if geometry.batch_shape else 3
+    rows, columns = torch.randint(n, (count, 4)), torch.randint(m, (count, 2))
+    C = matrix(geometry).expand(count, n, m)
+    expected = torch.stack([C[k][rows[k]][:, columns[k]] for k in range(count)])
+    assert_close(geometry.cost_block(rows, columns), expected, 1e-15)
+
+
+@every_space
+@every_batch
 def test_rows_of_the_cost(space, batch):
     geometry = space(batch)
     n, m = geometry.shape

@@ -38,7 +38,7 @@ class Shrink(Solver[Rates, Number, Tensor]):
     def error(self, problem: Rates, state: Number) -> Tensor:
         return state.x.abs()
 
-    def value(self, state: Number) -> Tensor:
+    def value(self, problem: Rates, state: Number) -> Tensor:
         return state.x
 
 

@@ -76,10 +76,11 @@ def test_a_batch_is_solved_as_its_instances_are(solver, space, max_steps):
 
 @given_problems(lowest_eps=0.1, solver=solvers)
 def test_a_start_at_the_solution_takes_no_step(problem, solver):
+    """Only f is taken of it, and completed: what that moves is no more mass than the error was."""
     solution = solve(problem, solver=solver)
     again = solve(problem, solver=solver, init=solution.potentials)
     assert (again.steps == 0).all()
-    assert_close(again.cost(), solution.cost(), 1e-8)
+    assert_close(again.cost(), solution.cost(), 1e-6 * float(matrix(problem.geometry).max()) + 1e-8)
 
 
 BAD_STARTS = {

@@ -1,0 +1,127 @@
+"""Newton's method on the semi-dual: ascent from anywhere, quadratic convergence in the end."""
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from strategies import SPACES, assert_close, given_problems, random_problem, weights
+
+from metaot.geometry import Dense, Grid, Points
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials, c_transform, marginal_error
+from metaot.problem import Problem
+from metaot.solvers import Newton, Sinkhorn, Status, solve
+
+NEWTON = Newton()
+
+
+def wide(eps: float, batch: int = 4, n: int = 9, m: int = 23) -> Problem:
+    """Problems on the square, with more atoms on the target."""
+    return Problem(weights(batch, n), weights(batch, m), Points(torch.rand(n, 2), torch.rand(m, 2)), eps)
+
+
+def clusters(count: int, gap: float, eps: float) -> Problem:
+    """Groups of atoms far from each other, that hold the same mass on both sides."""
+    centre = gap * torch.arange(float(count)).repeat_interleave(4)[:, None]
+    x, y = (centre + torch.rand(4 * count, 2) for _ in range(2))
+    a, b = (w.reshape(count, 4) for w in (torch.rand(4 * count), torch.rand(4 * count)))
+    a, b = ((w / w.sum(-1, keepdim=True)).flatten() / count for w in (a, b))
+    return Problem(a, b, Points(x, y), eps)
+
+
+@pytest.mark.parametrize("name", ["dense", "dense, one each", "grid", "points, callable"])
+def test_convergence_is_quadratic_near_the_solution(name):
+    """The error squares itself: e' <= K e^2, down to rounding."""
+    problem = random_problem(SPACES[name], (3,), 0.05)
+    exact = solve(problem, solver=NEWTON, tol=1e-13).potentials.f
+    start = DualPotentials(exact + 1e-3 * problem.eps * torch.randn_like(exact), problem.b)
+    state = NEWTON.init(problem, start)
+    for _ in range(2):
+        before, state = NEWTON.error(problem, state), NEWTON.step(problem, state)
+        assert (NEWTON.error(problem, state) <= 10 * before.square() + 1e-13).all()
+
+
+@given_problems(lowest_eps=1e-3, size=st.floats(0, 10))
+def test_a_step_raises_the_dual_value_by_at_least_one_of_sinkhorns(problem, size):
+    problem = problem.flat()
+    state = NEWTON.init(problem, DualPotentials(size * torch.randn_like(problem.a), problem.b))
+    for _ in range(5):
+        before, state = NEWTON.value(problem, state), NEWTON.step(problem, state)
+        update = DualPotentials.from_f(problem, c_transform(problem.T, before.g))
+        value = dual_value(problem, NEWTON.value(problem, state))
+        floor = torch.where(state.exchanged, dual_value(problem, before), dual_value(problem, update))
+        assert (value >= floor - 1e-12 * size - 1e-12).all()
+
+
+@given_problems()
+def test_its_error_is_that_of_both_marginals(problem):
+    problem = problem.flat()
+    state = NEWTON.step(problem, NEWTON.init(problem, None))
+    assert_close(NEWTON.error(problem, state), marginal_error(problem, NEWTON.value(problem, state)))
+
+
+@given_problems()
+def test_potentials_without_mass_are_the_best_ones(problem):
+    solution = solve(problem, solver=NEWTON, tol=1e-10)
+    f, g = solution.potentials.f, solution.potentials.g
+    nobody = problem.a == 0
+    assert_close(f[nobody], c_transform(problem.T, g)[nobody])
+    nobody = problem.b == 0
+    assert_close(g[nobody], c_transform(problem, f)[nobody])
+
+
+@pytest.mark.parametrize("eps", [1.0, 0.05])
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_it_agrees_with_sinkhorn(eps, exchanged):
+    problem = wide(eps).T if exchanged else wide(eps)
+    ours, theirs = (solve(problem, solver=s, tol=1e-11, max_steps=100_000) for s in (NEWTON, Sinkhorn()))
+    assert ours.status is theirs.status is Status.CONVERGED
+    assert_close(ours.plan(), theirs.plan(), 1e-9)
+    assert (ours.steps < theirs.steps).all()
+
+
+def test_the_smaller_side_is_the_unknown_whichever_it_is():
+    for problem in (wide(0.1), wide(0.1).T):
+        state = NEWTON.init(problem, None)
+        assert state.C.shape[-2] < state.C.shape[-1]
+        assert state.f.shape[-1] == min((problem.a > 0).sum(-1).max(), (problem.b > 0).sum(-1).max())
+
+
+def test_sides_of_a_batch_differ_by_support():
+    few, many = torch.tensor([0.0, 0.3, 0.7, 0, 0, 0, 0, 0]), torch.rand(8).softmax(0)
+    a, b = torch.stack([few, many]), torch.stack([many, few])
+    problem = Problem(a, b, Dense(torch.rand(8, 8)), 0.02)
+    assert NEWTON.init(problem, None).exchanged.tolist() == [False, True]
+    both = solve(problem, solver=NEWTON, tol=1e-11)
+    assert both.status is Status.CONVERGED
+    for k in range(2):
+        assert_close(both.potentials.g[k], solve(problem[k], solver=NEWTON, tol=1e-11).potentials.g)
+
+
+@pytest.mark.parametrize("eps", [1e-2, 1e-3, 3e-4])
+@pytest.mark.parametrize("size", [0.0, 1.0, 100.0])
+def test_small_eps_from_far_away(eps, size):
+    problem = wide(eps, batch=8, n=30, m=40)
+    start = DualPotentials(size * torch.randn_like(problem.a), problem.b)
+    solution = solve(problem, solver=NEWTON, init=start, tol=1e-9, max_steps=100)
+    assert solution.status is Status.CONVERGED
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-9).all()
+
+
+@pytest.mark.parametrize("gap", [3.0, 30.0])
+@pytest.mark.parametrize("eps", [0.1, 1e-2])
+def test_plans_that_fall_apart(gap, eps):
+    """The Hessian has a null vector for each group of atoms, up to exp(-gap^2/eps)."""
+    problem = clusters(3, gap, eps)
+    solution = solve(problem, solver=NEWTON, tol=1e-9, max_steps=50)
+    assert solution.status is Status.CONVERGED
+    parts = solution.plan().reshape(3, 4, 3, 4).sum((1, 3))
+    assert_close(parts, torch.eye(3) / 3, 1e-8)
+
+
+def test_float32_is_right_to_its_rounding():
+    problem = random_problem(lambda batch: Grid(8, 8), (4,), 1e-2)
+    double = solve(problem, solver=NEWTON, tol=1e-9)
+    single = solve(problem.to(torch.empty(0, dtype=torch.float32)), solver=NEWTON, tol=2e-4, max_steps=30)
+    assert single.potentials.f.dtype == single.error.dtype == torch.float32
+    assert single.status is Status.CONVERGED
+    assert_close(single.cost(), double.cost(), 2e-4)
