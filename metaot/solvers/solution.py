@@ -27,7 +27,7 @@ class Solution:
     """Refined potentials of a batch of problems.
 
     `error` is the L1 error of both marginals when the instance stopped, `steps` how many steps it took,
-    `solver` the settings that were used. Not converging is told here, and never raised.
+    `solvers` the methods that took part. Not converging is told here, and never raised.
     """
 
     problem: Problem
@@ -35,7 +35,7 @@ class Solution:
     error: Float[Tensor, "*batch"]
     converged: Bool[Tensor, "*batch"]
     steps: Int[Tensor, "*batch"]
-    solver: object
+    solvers: tuple[object, ...]
 
     @cached_property
     def status(self) -> Status:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.iterate import Solver, iterate
-from metaot.solvers.sinkhorn import Sinkhorn
+from metaot.solvers.choose import refine, refine_by_choice
+from metaot.solvers.iterate import Solver
 from metaot.solvers.solution import Solution
 
 
@@ -34,26 +34,29 @@ def solve(
 
     `init` is where to start: potentials, or anything with `predict(problem)`. A start whose dual value is
     worse than that of zeros (or NaN) is replaced by zeros, instance by instance. `solver` holds the settings
-    of a method; None chooses one. An instance that needs more than `max_steps` steps is returned as it
-    is then, with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
+    of a method; None makes Sinkhorn steps, and turns to Newton for the instances that need more than a hundred of
+    them and have up to about a thousand atoms with mass on the smaller side. An instance that needs more than
+    `max_steps` steps is returned as it is then, with `converged` false; nothing is raised. ValueError is raised
+    for contradictory arguments.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
     if max_steps < 0:
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
-    solver = Sinkhorn() if solver is None else solver
     flat = problem.flat()
     guess = None if init is None else _guess(problem, init)
-    result = iterate(solver, flat, solver.init(flat, guess), tol=tol, max_steps=max_steps)
-    potentials: DualPotentials = solver.value(flat, result.state)
-    batch = problem.batch_shape
+    if solver is None:
+        result, solvers = refine_by_choice(flat, guess, tol=tol, max_steps=max_steps)
+    else:
+        result, solvers = refine(solver, flat, guess, tol=tol, max_steps=max_steps), (solver,)
+    potentials, batch = result.potentials, problem.batch_shape
     return Solution(
         problem=problem,
         potentials=DualPotentials(potentials.f.reshape(problem.a.shape), potentials.g.reshape(problem.b.shape)),
         error=result.error.reshape(batch),
         converged=result.converged.reshape(batch),
         steps=result.steps.reshape(batch),
-        solver=solver,
+        solvers=solvers,
     )
 
 

@@ -10,7 +10,7 @@ from metaot.data import ProblemSet
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
-from metaot.solvers import solve
+from metaot.solvers import Sinkhorn, solve
 
 _SEED = 2**31 - 1
 _TARGET = 1e-3
@@ -33,14 +33,15 @@ class Validation:
         generator = torch.Generator().manual_seed(_SEED)
         problem = replace(problems, batch=batch, eps=(eps, eps)).sample(generator).to(like)
         solution = solve(problem, tol=1e-6, max_steps=5000)
-        return cls(problem, solution.potentials, solution.value, solve(problem, tol=_TARGET).steps.double())
+        cold = solve(problem, solver=Sinkhorn(), tol=_TARGET)
+        return cls(problem, solution.potentials, solution.value, cold.steps.double())
 
     @torch.no_grad()
     def measure(self, predictor: AmortizedPotential) -> tuple[dict[str, float], DualPotentials]:
         """Return the mean dual gap, L1 marginal error and saved steps of a predictor, and its prediction."""
         guess = predictor.predict(self.problem)
         gap = self.exact_value - dual_value(self.problem, guess)
-        steps = solve(self.problem, init=guess, tol=_TARGET).steps.double()
+        steps = solve(self.problem, init=guess, solver=Sinkhorn(), tol=_TARGET).steps.double()
         figures = {
             "dual_gap": gap.mean().item(),
             "marginal_error": marginal_error(self.problem, guess).mean().item(),
