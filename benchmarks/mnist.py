@@ -60,7 +60,15 @@ def tables() -> str:
 def _passes_rows(reports: list[dict[str, Any]]) -> list[str]:
     models = [(r["passes"], eps, start) for r in reports for eps, name, start in _starts(r) if name == "model"]
     return [
-        _row([eps, f"{passes} steps", *_steps(start, passes), _l1(start), _error(start, 0)])
+        _row(
+            [
+                eps,
+                f"{passes} step{'' if passes == 1 else 's'}",
+                *_steps(start, passes),
+                _l1(start),
+                _error(start, 0),
+            ]
+        )
         for passes, eps, start in sorted(models, key=lambda model: (-float(model[1]), model[0]))
     ]
 
