@@ -16,10 +16,10 @@ from metaot.cli import main
 RESULTS = Path(__file__).parent / "results"
 COMMON = ["evaluate", "checkpoints/mnist", "--eps", "1e-2", "1e-3", "--seed", "20261122", "--threads", "1"]
 RUNS = {
-    "mnist": ["--instances", "500", "--seconds", "20", "--record"],
-    "mnist-batch64": ["--instances", "128", "--batch", "64", "--seconds", "20"],
-    "mnist-passes0": ["--instances", "500", "--passes", "0", "--seconds", "5"],
-    "mnist-passes1": ["--instances", "500", "--passes", "1", "--seconds", "5"],
+    "mnist": ["--instances", "500", "--seconds", "8", "--record"],
+    "mnist-batch64": ["--instances", "128", "--batch", "64", "--seconds", "8"],
+    "mnist-passes0": ["--instances", "500", "--passes", "0", "--seconds", "1"],
+    "mnist-passes1": ["--instances", "500", "--passes", "1", "--seconds", "1"],
 }
 
 
