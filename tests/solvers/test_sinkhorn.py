@@ -33,6 +33,13 @@ def test_every_step_raises_the_dual_value_and_keeps_the_target_marginal(problem,
         assert_close(target_marginal(problem, SINKHORN.value(problem, state)), problem.b)
 
 
+@given_problems(lowest_eps=0.1)
+def test_a_start_at_its_own_solution_is_returned(problem):
+    solution = solve(problem, solver=SINKHORN)
+    again = solve(problem, solver=SINKHORN, init=solution.potentials)
+    assert_close(again.cost(), solution.cost(), 1e-8)
+
+
 @given_problems()
 def test_its_error_is_that_of_both_marginals(problem):
     problem = problem.flat()
