@@ -78,7 +78,7 @@ def draw_interpolations(
     side, header = WIDTH / (2 * TIMES + 0.5), 0.45
     figure = Figure(figsize=(WIDTH, rows * side * sizes[0] / sizes[1] + header), dpi=DPI)
     bottom, top = 0.004, 1 - header / figure.get_figheight()
-    titles = ("exact solution", "prediction alone, no solver")
+    titles = ("exact solution", "prediction of the model")
     for half, (frames, title) in enumerate(zip(images, titles, strict=True)):
         left = 0.002 if half == 0 else 0.5 + 0.25 / (2 * TIMES + 0.5)
         right = left + TIMES / (2 * TIMES + 0.5) - 0.002
