@@ -119,11 +119,18 @@ class Grid(Geometry):
     def cost_block(
         self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
     ) -> Float[Tensor, "batch k l"]:
-        i, j = (torch.unravel_index(atoms, self.sizes) for atoms in (rows, columns))
-        total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        for axis, cost in enumerate(self.axis_costs):
-            total = total + cost[i[axis][:, :, None], j[axis][:, None, :]]
-        return total
+        blocks = [self._block(i, j) for i, j in zip(rows.unbind(), columns.unbind(), strict=True)]
+        return torch.stack(blocks) if blocks else self.axes[0].new_zeros(*rows.shape, columns.shape[-1])
+
+    def _block(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+        places = zip(self._places, self.axis_costs, strict=True)
+        parts = [cost.index_select(1, at[columns]).index_select(0, at[rows]) for at, cost in places]
+        return sum(parts[1:], parts[0])
+
+    @cached_property
+    def _places(self) -> tuple[Int[Tensor, "n"], ...]:
+        """For each axis, the place of every atom along it."""
+        return torch.unravel_index(torch.arange(self.shape[0], device=self.axes[0].device), self.sizes)
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"axis{k}": axis for k, axis in enumerate(self.axes)}
