@@ -89,14 +89,12 @@ class Grid(Geometry):
     def mean(
         self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
     ) -> Float[Tensor, "*batch n k"]:
-        kernel = self._at(eps, h)
         values = [_flat(column.expand(h.shape)) for column in v.unbind(-1)]
-        means = kernel.mean(_flat(h) / kernel.eps, values)
+        means = self._at(eps, h).mean(_flat(h), values)
         return torch.stack(means, -1).reshape(*h.shape, len(means)).to(h)
 
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        kernel = self._at(eps, h)
-        return kernel.mean_cost(_flat(h) / kernel.eps).reshape(h.shape).to(h)
+        return self._at(eps, h).mean_cost(_flat(h)).reshape(h.shape).to(h)
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]

@@ -12,6 +12,7 @@ of float64. The number of blocks grows as 1/eps, until each has one row and R is
 No potentials are too strange for this, and nothing is tested while summing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,15 +22,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Exponents of float64 reach from -708 to 709. A part of a sum that is lost is below exp(-708), so that a sum
-# above exp(-660) has all its digits, for 1e6 terms and values between 1e-6 and 1.
-_LOWEST = -660.0
-_HIGHEST_COST = 1290.0
-"""Bound of cost/eps for plain sums: with exp(z - top) scaled up to exp(630), they are above exp(-660)."""
-_HIGHEST_AXIS_COST = 690.0
-"""Bound of cost/eps along one axis: the entries of its kernel are normal numbers."""
-_HIGHEST_REST = 502.0
-"""Bound of |R|/eps in a block; 500 is that of the unit interval as one block at eps = 1e-3."""
+# All exponents are of two: torch's exp takes twice as long as its exp2, and ten times where results underflow.
+# Those of float64 reach from -1022 to 1023. A part of a sum that is lost is below 2^-1022, so that a sum above
+# 2^-950 has all its digits, for 1e5 terms and values between 1e-6 and 1.
+_LOWEST = -950.0
+_HIGHEST_COST = 1860.0
+"""Bound of the exponents of plain sums: with 2^(z - top) scaled up to 2^910, the sums are above 2^-950."""
+_HIGHEST_AXIS_COST = 995.0
+"""Bound of the exponents along one axis: the entries of its kernel are normal numbers."""
+_HIGHEST_REST = 724.0
+"""Bound of the exponents of R in a block; 722 is that of the unit interval as one block at eps = 1e-3."""
 _EMPTY = -1e300
 """Stands for the maximum of a row without mass: far below every other, and finite."""
 _CHUNK = 2**22
@@ -54,7 +56,7 @@ def contract(x: Float[Tensor, "batch n"], kernels: tuple[Tensor, ...]) -> Float[
 @final
 @dataclass(frozen=True)
 class AxisKernel:
-    """The kernel exp(-c/eps) of one axis, in blocks of rows; a group is what has one eps.
+    """The kernel exp2(-c/unit) of one axis, in blocks of rows; a group is what has one unit.
 
     The first dimension, `pieces`, is blocks x groups: batched products of three dimensions cost the least.
     """
@@ -67,9 +69,9 @@ class AxisKernel:
     lift: float
 
     @classmethod
-    def of(cls, cost: Float[Tensor, "n m"], eps: Float[Tensor, "groups"]) -> "AxisKernel":
-        """Choose as few blocks as eps allows."""
-        lowest, rows, blocks = float(eps.amin()), len(cost), 1
+    def of(cls, cost: Float[Tensor, "n m"], unit: Float[Tensor, "groups"]) -> "AxisKernel":
+        """Choose as few blocks as the units allow."""
+        lowest, rows, blocks = float(unit.amin()), len(cost), 1
         while True:
             size = -(-rows // blocks)
             costs, near, far, rest = _split(cost, size)
@@ -77,13 +79,13 @@ class AxisKernel:
             if worst <= _HIGHEST_REST or size == 1:
                 break
             blocks = min(rows, max(-(-rows // (size - 1)), int(blocks * worst / _HIGHEST_REST)))
-        # Sums are between exp(lift - drop - worst) and exp(lift - drop + worst), lost terms below
-        # exp(worst - drop - 708) and entries of the kernel above exp(-drop - worst).
+        # Exponents of sums are between lift - drop - worst and lift - drop + worst, those of lost terms below
+        # worst - drop - 1022, and those of the kernel above -drop - worst.
         lift = max(0.0, 2 * worst + _LOWEST)
-        drop = min(lift, 700 - worst)
-        scale = eps[:, None, None]
-        pieces = [(-rest / scale - drop).exp(), near / scale, far / scale - drop, costs.expand(-1, len(eps), -1, -1)]
-        return cls((len(costs), len(eps), rows), *(piece.flatten(0, 1) for piece in pieces), lift)
+        drop = min(lift, 1010 - worst)
+        scale, costs = unit[:, None, None], costs.expand(-1, len(unit), -1, -1)
+        pieces = ((-rest / scale - drop).exp2(), near / scale, far / scale - drop, costs)
+        return cls((len(costs), len(unit), rows), *(piece.flatten(0, 1) for piece in pieces), lift)
 
     def parts(self, size: int) -> "list[AxisKernel]":
         """Return it in parts of a few blocks, so that so many numbers a block are not too many at once."""
@@ -107,9 +109,9 @@ class AxisKernel:
     def join(self, x: Float[Tensor, "pieces block_rows lines"]) -> Float[Tensor, "groups rows lines"]:
         """Join the blocks."""
         blocks, groups, rows = self.shape
-        if blocks == 1:
-            return x
-        return x.unflatten(0, (blocks, groups)).transpose(0, 1).flatten(1, 2)[:, :rows]
+        if blocks > 1:
+            x = x.unflatten(0, (blocks, groups)).transpose(0, 1).flatten(1, 2)
+        return x if x.shape[1] == rows else x[:, :rows]
 
 
 def _split(cost: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -128,7 +130,7 @@ def _midrange(x: Tensor, dim: int) -> Tensor:
 
 @final
 class AxisWeights:
-    r"""Weights $w_{ij} \propto \exp(z_j - c_{ij}/\epsilon)$ along the last axis of z.
+    """Weights w_ij = exp2(z_j - c_ij/unit), normalised over j, along the last axis of z.
 
     The results have the rows i before the lines: the next axis is then the last one.
     """
@@ -140,13 +142,13 @@ class AxisWeights:
         self._top = exponents.amax(-1, keepdim=True).clamp_min_(_EMPTY)
         if axis.lift:
             self._top -= axis.lift
-        self.scalings = exponents.sub_(self._top).exp_()
+        self.scalings = exponents.sub_(self._top).exp2_()
         self._sums = torch.bmm(axis.kernel, self.scalings.mT)
 
     @cached_property
     def log_sum(self) -> Float[Tensor, "groups n lines"]:
-        """The logarithm of the sum over j, before normalisation; -inf for lines without mass."""
-        return self._axis.join(self._sums.log().add_(self._top.mT).sub_(self._axis.far))
+        """The binary logarithm of the sum over j, before normalisation; -inf for lines without mass."""
+        return self._axis.join(self._sums.log2().add_(self._top.mT).sub_(self._axis.far))
 
     def mean(self, v: Float[Tensor, "groups lines m"]) -> Float[Tensor, "groups n lines"]:
         """Return the mean of v over j; zero for lines without mass."""
@@ -170,16 +172,15 @@ class Separable:
     """The Gibbs kernel of a grid at one eps, or at one for each of a batch: a factor for each axis."""
 
     def __init__(self, costs: tuple[Tensor, ...], eps: float | Float[Tensor, "batch"]) -> None:
-        self.eps = eps[:, None] if isinstance(eps, Tensor) else eps
-        self._costs = costs
-        self._groups = eps if isinstance(eps, Tensor) else costs[0].new_tensor([eps])
+        units = (eps if isinstance(eps, Tensor) else costs[0].new_tensor([eps])) * math.log(2)
+        self._costs, self._units = costs, units
         self._lowest = [float(cost.amin()) for cost in costs]
-        lowest_eps = float(self._groups.amin())
-        ranges = [
-            (float(cost.amax()) - low) / lowest_eps for cost, low in zip(costs, self._lowest, strict=True)
-        ]
+        self.unit = units[:, None] if isinstance(eps, Tensor) else eps * math.log(2)
+        """What one power of two costs: exp(-C/eps) = exp2(-C/unit)."""
+        lowest = float(units.amin())
+        ranges = [(float(cost.amax()) - low) / lowest for cost, low in zip(costs, self._lowest, strict=True)]
         self.is_plain = sum(ranges) <= _HIGHEST_COST and max(ranges) <= _HIGHEST_AXIS_COST
-        """Whether plain products are exact: cost/eps fits into float64."""
+        """Whether plain products are exact: C/unit fits into the exponents of float64."""
         self.lift = max(0.0, sum(ranges) + _LOWEST)
         """Exponent by which plain sums are scaled up, so that none is too small."""
         self.offset = sum(self._lowest)
@@ -188,25 +189,25 @@ class Separable:
     @cached_property
     def kernels(self) -> tuple[Tensor, ...]:
         """The plain kernel of each axis, of the cost above its lowest."""
-        scale = self.eps[:, None] if isinstance(self.eps, Tensor) else self.eps
-        return tuple((-(c - low) / scale).exp() for c, low in zip(self._costs, self._lowest, strict=True))
+        unit = self.unit[:, None] if isinstance(self.unit, Tensor) else self.unit
+        return tuple((-(c - low) / unit).exp2() for c, low in zip(self._costs, self._lowest, strict=True))
 
     @cached_property
     def axes(self) -> tuple[AxisKernel, ...]:
-        """The kernel of each axis in blocks, for every eps."""
-        return tuple(AxisKernel.of(cost, self._groups) for cost in self._costs)
+        """The kernel of each axis in blocks, whatever eps."""
+        return tuple(AxisKernel.of(cost, self._units) for cost in self._costs)
 
     def softmin(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-        r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$, float64."""
+        r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
         if not self.is_plain:
-            return -self.eps * self._log_sum(h / self.eps)
+            return self._log_sum(h / self.unit).mul_(-self.unit)
         top = h.amax(-1, keepdim=True).clamp_min_(_EMPTY)
         if self.lift:
-            top -= self.lift * self.eps
-        sums = contract((h - top).div_(self.eps).exp_(), self.kernels)
+            top -= self.lift * self.unit
+        sums = contract((h - top).div_(self.unit).exp2_(), self.kernels)
         if self.offset:
             top -= self.offset
-        return sums.log_().mul_(-self.eps).sub_(top)
+        return sums.log2_().mul_(-self.unit).sub_(top)
 
     def _log_sum(self, z: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         rows = self.lines(z)
@@ -216,28 +217,28 @@ class Separable:
             rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return self.unlined(rows, z)
 
-    def mean(self, z: Float[Tensor, "batch n"], values: list[Float[Tensor, "batch n"]]) -> list[Tensor]:
-        """Return the mean of each of the values under the weights of z."""
-        rows, means = self.lines(z), [self.lines(v) for v in values]
+    def mean(self, h: Float[Tensor, "batch n"], values: list[Float[Tensor, "batch n"]]) -> list[Tensor]:
+        """Return the mean of each of the values under the weights of h."""
+        rows, means = self.lines(h / self.unit), [self.lines(v) for v in values]
         for axis in reversed(self.axes):
             lines = (len(rows), -1, axis.near.shape[-1])
             weights = AxisWeights(rows.reshape(lines), axis)
             rows, means = weights.log_sum, [weights.mean(v.reshape(lines)) for v in means]
-        return [self.unlined(v, z) for v in means]
+        return [self.unlined(v, h) for v in means]
 
-    def mean_cost(self, z: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-        """Return the mean of the cost under the weights of z."""
-        rows = self.lines(z)
+    def mean_cost(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """Return the mean of the cost under the weights of h."""
+        rows = self.lines(h / self.unit)
         total = torch.zeros_like(rows)
         for axis in reversed(self.axes):
             lines = (len(rows), -1, axis.near.shape[-1])
             weights = AxisWeights(rows.reshape(lines), axis)
             rows, total = weights.log_sum, weights.mean(total.reshape(lines)) + weights.mean_cost
-        return self.unlined(total, z)
+        return self.unlined(total, h)
 
     def lines(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "groups lines n"]:
         """Bring the instances of one eps together."""
-        return x.reshape(len(self._groups), -1, x.shape[-1])
+        return x.reshape(len(self._units), -1, x.shape[-1])
 
     def unlined(self, rows: Tensor, like: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         """Undo `lines`, with all axes before the instances."""
