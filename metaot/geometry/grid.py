@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry
 from metaot.geometry.checks import require_finite
-from metaot.geometry.separable import Recent, Separable
+from metaot.geometry.grid_kernel import GridKernel, product
+from metaot.geometry.separable import Separable, Separables
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -19,9 +20,6 @@ AXIS_COSTS: dict[str, AxisCost] = {
     "sqeuclidean": lambda s, t: (s - t).square(),
     "l1": lambda s, t: (s - t).abs(),
 }
-
-_KEEP = 2**20
-"""Entries of the costs of all axes up to which the kernels of more than the last eps are kept: 8 MiB."""
 
 
 @final
@@ -96,6 +94,21 @@ class Grid(Geometry):
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         return self._at(eps, h).mean_cost(_flat(h)).reshape(h.shape).to(h)
 
+    def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> GridKernel:
+        axes = self._at(eps, f)
+
+        def transposed() -> GridKernel:
+            return GridKernel(product(self.T._at(eps, g), _flat(g), _flat(f)), lambda: forward)
+
+        forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
+        return forward
+
+    def kernel_work(self, eps: Eps) -> int:
+        """Count a matrix product as a tenth of a product with a vector, which has to read the matrix."""
+        lowest = float(eps.min()) if isinstance(eps, Tensor) else eps
+        axes = self._kernels.at(lowest)
+        return int(self.shape[0] * sum(size / 10 + axes.blocks for size in self.sizes))
+
     def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
         total = self.axes[0].new_zeros(len(index), 1)
@@ -130,14 +143,13 @@ class Grid(Geometry):
         """Return the kernel at this eps; one for each instance of h, if they differ."""
         if isinstance(eps, Tensor):
             if eps.numel() > 1:
-                return self._kernels(eps.double().expand(h.shape[:-1]).reshape(-1))
+                return self._kernels.at(eps.double().expand(h.shape[:-1]).reshape(-1))
             eps = float(eps) if eps.numel() else 1.0
-        return self._kernels(eps)
+        return self._kernels.at(eps)
 
     @cached_property
-    def _kernels(self) -> Recent[Separable]:
-        keep = 4 if sum(cost.numel() for cost in self.axis_costs) <= _KEEP else 1
-        return Recent(lambda eps: Separable(self.axis_costs, eps), keep)
+    def _kernels(self) -> Separables:
+        return Separables(self.axis_costs)
 
     def __repr__(self) -> str:
         return f"Grid{self.sizes} with cost {self.cost!r}"
