@@ -22,7 +22,7 @@ from metaot.geometry.separable_axis import AxisKernel, AxisWeights
 class GridKernel(Kernel):
     """A kernel on a grid, in float64 inside; its transposed kernel is made when it is first asked for.
 
-    An entry K_ij v_j is lost where it is 1e-15 of the sum over its row of K max |v|, or less. |v| is below 1e20.
+    Entries of K that are less than 1e-20 of the sum of their row may be lost; |v| must be less than 1e20.
     """
 
     def __init__(self, product: "Product", transposed: "Callable[[], GridKernel]") -> None:
@@ -30,7 +30,8 @@ class GridKernel(Kernel):
         self._transposed: GridKernel | Callable[[], GridKernel] = transposed
 
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
-        return self._product.times(v.double()).to(v.dtype)
+        result = self._product.times(v.double())
+        return result if v.dtype == torch.float64 else result.to(v.dtype)
 
     @property
     def T(self) -> "GridKernel":

@@ -41,11 +41,11 @@ class AxisKernel:
     """
 
     shape: tuple[int, int, int]
+    lift: float
     kernel: Float[Tensor, "pieces block_rows m"]
     near: Float[Tensor, "pieces 1 m"]
     far: Float[Tensor, "pieces block_rows 1"]
     costs: Float[Tensor, "pieces block_rows m"]
-    lift: float
 
     @classmethod
     def of(cls, cost: Float[Tensor, "n m"], unit: Float[Tensor, "groups"]) -> "AxisKernel":
@@ -64,11 +64,11 @@ class AxisKernel:
         drop = min(lift, 1010 - worst)
         scale, costs = unit[:, None, None], costs.expand(-1, len(unit), -1, -1)
         pieces = ((-rest / scale - drop).exp2(), near / scale, far / scale - drop, costs)
-        return cls((len(costs), len(unit), rows), *(piece.flatten(0, 1) for piece in pieces), lift)
+        return cls((len(costs), len(unit), rows), lift, *(piece.flatten(0, 1) for piece in pieces))
 
     def parts(self, size: int) -> "list[AxisKernel]":
         """Return it in parts of a few blocks, so that so many numbers a block are not too many at once."""
-        blocks, groups, rows = self.shape
+        blocks = self.shape[0]
         step = max(1, _CHUNK // max(1, size))
         if step >= blocks:
             return [self]
@@ -79,7 +79,7 @@ class AxisKernel:
         size = self.kernel.shape[1]
         tensors = (self.kernel, self.near, self.far, self.costs)
         pieces = (t[first * groups : last * groups] for t in tensors)
-        return AxisKernel((last - first, groups, min(rows, last * size) - first * size), *pieces, self.lift)
+        return AxisKernel((last - first, groups, min(rows, last * size) - first * size), self.lift, *pieces)
 
     def __getitem__(self, index: Tensor) -> "AxisKernel":
         """Return those of a part of the groups; itself when there is one for all."""
@@ -89,7 +89,7 @@ class AxisKernel:
         tensors = (self.kernel, self.near, self.far, self.costs)
         pieces = [t.unflatten(0, (blocks, groups))[:, index] for t in tensors]
         shape = (blocks, pieces[0].shape[1], rows)
-        return AxisKernel(shape, *(piece.flatten(0, 1) for piece in pieces), self.lift)
+        return AxisKernel(shape, self.lift, *(piece.flatten(0, 1) for piece in pieces))
 
     def spread(self, x: Float[Tensor, "groups lines m"]) -> Float[Tensor, "_ lines m"]:
         """Repeat it for each block, where broadcasting does not."""
