@@ -107,6 +107,20 @@ def test_sums_are_exact_whatever_the_potential(grid, eps, spread):
     assert_close(grid.mean_cost(h, eps), (w * C).sum(-1), float(C.abs().max()) * 10 * rounding)
 
 
+@pytest.mark.parametrize("sizes", [(9,), (6, 5), (4, 3, 3)], ids=str)
+@pytest.mark.parametrize("eps", [3e-3, 2e-3, 1.56e-3, 1.5e-3, 1.46e-3, 1.44e-3, 1e-3])
+def test_sums_are_exact_at_the_limits_of_plain_products(sizes, eps):
+    grid = Grid(*sizes)
+    h = torch.full((2, grid.shape[1]), -torch.inf)
+    h[0, 0], h[1, 0], h[1, -1] = 0, -len(sizes) / 2, 0
+    assert_close(grid.softmin(h, eps), ((matrix(grid) - h[:, None, :]) / -eps).logsumexp(-1) * -eps, 1e-14)
+    f = grid.softmin(h, eps)
+    K = ((f[:, :, None] + h[:, None, :] - matrix(grid)) / eps).exp()
+    v = torch.rand(2, grid.shape[1])
+    assert_product(grid.kernel(f, h, eps).times(v), K, v, 1e-11)
+    assert_product(grid.kernel(f, h, eps).T.times(v), K.mT, v, 1e-11)
+
+
 @every_eps
 def test_without_mass_nothing_is_nan(eps):
     grid, eps = Grid(8, 5), temperature(eps, 2)
