@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry
 from metaot.geometry.checks import require_finite
-from metaot.geometry.separable import AxisWeights, grid_log_sum, rows_along, undo_rows
+from metaot.geometry.grid_kernel import GridKernel, product
+from metaot.geometry.separable import Separable, Separables
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,33 +82,32 @@ class Grid(Geometry):
         return self.cost if isinstance(self.cost, str) else None
 
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        z, scale = self._split(h, eps)
-        result = -grid_log_sum(z, self.axis_costs, scale).reshape(-1, h.shape[-1])
-        return (result * (scale[:, None] if isinstance(scale, Tensor) else scale)).reshape(h.shape).to(h)
+        return self._at(eps, h).softmin(_flat(h)).reshape(h.shape).to(h)
 
     def mean(
         self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
     ) -> Float[Tensor, "*batch n k"]:
-        z, scale = self._split(h, eps)
-        values = v.double().expand(*h.shape, v.shape[-1]).reshape(-1, *v.shape[-2:])
-        values = values.movedim(-1, 0).reshape(-1, *z.shape)
-        for axis, cost in enumerate(self.axis_costs):
-            weights = AxisWeights(rows_along(z, axis, len(self.axes)), cost, scale)
-            values = undo_rows(
-                weights.mean(rows_along(values, axis, len(self.axes))), values, axis, len(self.axes)
-            )
-            z = undo_rows(weights.log_sum, z, axis, len(self.axes))
-        return values.flatten(2).movedim(0, -1).reshape(*h.shape, -1).to(h)
+        values = [_flat(column.expand(h.shape)) for column in v.unbind(-1)]
+        means = self._at(eps, h).mean(_flat(h), values)
+        return torch.stack(means, -1).reshape(*h.shape, len(means)).to(h)
 
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        z, scale = self._split(h, eps)
-        total = torch.zeros_like(z)
-        for axis, cost in enumerate(self.axis_costs):
-            weights = AxisWeights(rows_along(z, axis, len(self.axes)), cost, scale)
-            so_far = weights.mean(rows_along(total[None], axis, len(self.axes)))[0]
-            total = undo_rows(so_far + weights.mean_cost, z, axis, len(self.axes))
-            z = undo_rows(weights.log_sum, z, axis, len(self.axes))
-        return total.reshape(h.shape).to(h)
+        return self._at(eps, h).mean_cost(_flat(h)).reshape(h.shape).to(h)
+
+    def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> GridKernel:
+        axes = self._at(eps, f)
+
+        def transposed() -> GridKernel:
+            return GridKernel(product(self.T._at(eps, g), _flat(g), _flat(f)), lambda: forward)
+
+        forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
+        return forward
+
+    def kernel_work(self, eps: Eps) -> int:
+        """Count a matrix product as a tenth of a product with a vector, which has to read the matrix."""
+        lowest = float(eps.min()) if isinstance(eps, Tensor) else eps
+        axes = self._kernels.at(lowest)
+        return int(self.shape[0] * sum(size / 10 + axes.blocks for size in self.sizes))
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
@@ -146,16 +146,24 @@ class Grid(Geometry):
     def flat(self) -> "Grid":
         return self
 
-    def _split(self, h: Tensor, eps: Eps) -> tuple[Tensor, float | Tensor]:
-        """Return h/eps as batch x sizes in float64, and eps as a number or one for each of the batch."""
-        z = h.double().reshape(-1, *self.sizes)
+    def _at(self, eps: Eps, h: Tensor) -> Separable:
+        """Return the kernel at this eps; one for each instance of h, if they differ."""
         if isinstance(eps, Tensor):
-            scale = eps.double().expand(h.shape[:-1]).reshape(-1)
-            return z / scale.reshape(-1, *(1,) * len(self.sizes)), scale
-        return z / eps, eps
+            if eps.numel() > 1:
+                return self._kernels.at(eps.double().expand(h.shape[:-1]).reshape(-1))
+            eps = float(eps) if eps.numel() else 1.0
+        return self._kernels.at(eps)
+
+    @cached_property
+    def _kernels(self) -> Separables:
+        return Separables(self.axis_costs)
 
     def __repr__(self) -> str:
         return f"Grid{self.sizes} with cost {self.cost!r}"
+
+
+def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:
+    return h.double().reshape(math.prod(h.shape[:-1]), h.shape[-1])
 
 
 def _coordinates(k: int, axis: int | Tensor) -> Float[Tensor, "points"]:

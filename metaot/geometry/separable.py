@@ -1,9 +1,7 @@
-"""Sums over the atoms of a grid, axis by axis, as matrix products where these are exact.
+"""Sums over the atoms of a grid, axis by axis, as matrix products that are exact to rounding in float64.
 
-A sum of positive products loses digits only by underflow. So what is summed is scaled by its maximum and
-multiplied with the Gibbs kernel of each axis in float64; every sum that comes out far above the smallest number
-is then right to rounding. The others (small eps, mass far away) are done again with more care, in the end with a
-logsumexp.
+Where the whole cost is less than about 1300 eps, exp(-C/eps) and sums with it fit into float64: one power and
+one logarithm for each atom, and a matrix product for each axis. Otherwise as in `separable_axis`.
 """
 
 import math
@@ -14,121 +12,158 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_SAFE = 1e-280
-"""Terms lost to underflow are below 1e-308 each: no digit of a sum above this bound."""
+from metaot.geometry.separable_axis import EMPTY, LOWEST, AxisKernel, AxisWeights
+
+_HIGHEST_COST = 1860.0
+"""Bound of the exponents of plain sums: with 2^(z - top) scaled up to 2^910, the sums are above 2^-950."""
+_HIGHEST_AXIS_COST = 995.0
+"""Bound of the exponents along one axis: the entries of its kernel are normal numbers."""
+_KEEP = 2**20
+"""Entries of the costs of all axes up to which the kernels of more than the last eps are kept: 8 MiB."""
 
 
-def grid_log_sum(
-    z: Float[Tensor, "batch *sizes"], costs: tuple[Tensor, ...], eps: float | Tensor
-) -> Float[Tensor, "batch *sizes"]:
-    r"""Return $\log \sum_j \exp(z_j - \sum_k c^k_{ij}/\epsilon)$ over all atoms j of a grid, float64.
+def contract(x: Float[Tensor, "batch n"], kernels: tuple[Tensor, ...]) -> Float[Tensor, "batch n"]:
+    """Multiply with the kernels of all axes: each n m, or batch n m with one for each instance.
 
-    `costs` has one matrix for each axis; eps is a number, or one for each of the batch. One exponential and
-    one logarithm for each atom; an instance in which a sum may have underflowed is done again, axis by axis.
+    The last axis becomes the first one by each product, so that nothing is copied between them.
     """
-    top = _finite(z.amax(-1, keepdim=True))
-    sums = _contract((z - top).exp(), costs[-1], eps, len(costs) - 1)
-    for axis in range(len(costs) - 2, -1, -1):
-        highest = top.amax(axis + 1, keepdim=True)
-        sums = _contract(sums * (top - highest).exp(), costs[axis], eps, axis)
-        top = highest
-    result = top + sums.log()
-    if sums.numel() and bool(sums.amin() < _SAFE):
-        lost = (sums < _SAFE).flatten(1).any(1)
-        result[lost] = _careful(z[lost], costs, eps[lost] if isinstance(eps, Tensor) else eps)
-    return result
-
-
-def rows_along(z: Tensor, axis: int, dimension: int) -> Tensor:
-    """Bring one of the last `dimension` axes behind the others and flatten those: lead x rows x points."""
-    z = z.movedim(axis - dimension, -1)
-    lead = z.ndim - dimension
-    return z.reshape(*z.shape[:lead], math.prod(z.shape[lead:-1]), z.shape[-1])
-
-
-def undo_rows(rows: Float[Tensor, "*lead rows points"], like: Tensor, axis: int, dimension: int) -> Tensor:
-    """Undo `rows_along` for a tensor that looked like `like`."""
-    return rows.reshape(like.movedim(axis - dimension, -1).shape).movedim(-1, axis - dimension)
-
-
-def _contract(values: Tensor, cost: Tensor, eps: float | Tensor, axis: int) -> Tensor:
-    """Multiply with the Gibbs kernel of an axis."""
-    kernel = (-cost / (eps[:, None, None] if isinstance(eps, Tensor) else eps)).exp()
-    dimension = values.ndim - 1
-    return undo_rows(rows_along(values, axis, dimension) @ kernel.mT, values, axis, dimension)
-
-
-def _careful(z: Tensor, costs: tuple[Tensor, ...], eps: float | Tensor) -> Tensor:
-    """Return the logarithm of the sums with a new maximum for each row of each axis."""
-    for axis, cost in enumerate(costs):
-        rows = AxisWeights(rows_along(z, axis, len(costs)), cost, eps).log_sum
-        z = undo_rows(rows, z, axis, len(costs))
-    return z
-
-
-def _finite(top: Tensor) -> Tensor:
-    """Return the maximum that a row is scaled by: any number where the row has no mass."""
-    return torch.where(top == -torch.inf, _EMPTY, top)
-
-
-_EMPTY = -1e300
-"""Stands for the maximum of a row without mass: far below every other, and finite."""
+    batch, n = x.shape
+    if batch == 1 and len(kernels) == 2 and kernels[0].ndim == 2:
+        K, L = kernels  # one image: the same with fewer calls, each of which takes as long as a product of 28 x 28
+        return (K @ x.reshape(len(K), -1) @ L.mT).reshape(1, n)
+    for K in reversed(kernels):
+        lines = (-1, K.shape[-1]) if K.ndim == 2 else (batch, -1, K.shape[-1])
+        x = K @ x.reshape(lines).mT
+    return x.reshape(n, batch).mT if kernels[0].ndim == 2 else x.reshape(batch, n)
 
 
 @final
-class AxisWeights:
-    r"""Weights $w_{ij} \propto \exp(z_j - c_{ij}/\epsilon)$ over the last axis of z, float64.
+class Separable:
+    """The Gibbs kernel of a grid at one eps, or at one for each of a batch: a factor for each axis."""
 
-    `scaled` is c/eps of one axis, n m or, with an eps for each instance, batch n m with z batch rows m.
-    """
-
-    def __init__(self, z: Float[Tensor, "batch rows m"], cost: Float[Tensor, "n m"], eps: float | Tensor) -> None:
-        self._cost = cost
-        self._scaled = cost / (eps[:, None, None] if isinstance(eps, Tensor) else eps)
-        self._kernel = (-self._scaled).exp()
-        self._z = z
-        highest = z.amax(-1, keepdim=True)
-        self._top = torch.where(highest == -torch.inf, 0.0, highest)
-        self._scalings = (z - self._top).exp()
-        self._total = self._scalings @ self._kernel.mT
-        lost = ((self._total < _SAFE) & (highest > -torch.inf)).any(-1)
-        self._lost = lost if bool(lost.any()) else None
-
-    @cached_property
-    def log_sum(self) -> Float[Tensor, "batch rows n"]:
-        """The logarithm of the sum over j, before normalisation; -inf for rows without mass."""
-        result = self._top + self._total.log()
-        if self._lost is not None:
-            result[self._lost] = self._lost_exponents.logsumexp(-1)
-        return result
-
-    def mean(self, v: Float[Tensor, "k batch rows m"]) -> Float[Tensor, "k batch rows n"]:
-        """Return the mean over j of each of the k values; zero for rows without mass."""
-        result = ((self._scalings * v) @ self._kernel.mT) / self._divisor
-        if self._lost is not None:
-            result[:, self._lost] = (self._lost_weights @ v[:, self._lost, :, None]).squeeze(-1)
-        return result
+    def __init__(self, costs: tuple[Tensor, ...], eps: float | Float[Tensor, "batch"]) -> None:
+        units = (eps if isinstance(eps, Tensor) else costs[0].new_tensor([eps])) * math.log(2)
+        self._costs, self._units = costs, units
+        self._lowest = [float(cost.amin()) for cost in costs]
+        self.unit = units[:, None] if isinstance(eps, Tensor) else eps * math.log(2)
+        """What one power of two costs: exp(-C/eps) = exp2(-C/unit)."""
+        lowest = float(units.amin())
+        ranges = [(float(cost.amax()) - low) / lowest for cost, low in zip(costs, self._lowest, strict=True)]
+        self.is_plain = sum(ranges) <= _HIGHEST_COST and max(ranges) <= _HIGHEST_AXIS_COST
+        """Whether plain products are exact: C/unit fits into the exponents of float64."""
+        self.lift = max(0.0, sum(ranges) + LOWEST)
+        """Exponent by which plain sums are scaled up, so that none is too small."""
+        self.offset = sum(self._lowest)
+        """The lowest cost, of which the plain kernels know nothing."""
 
     @cached_property
-    def mean_cost(self) -> Float[Tensor, "batch rows n"]:
-        """The mean over j of the cost along this axis; zero for rows without mass."""
-        result = (self._scalings @ (self._kernel * self._cost).mT) / self._divisor
-        if self._lost is not None:
-            result[self._lost] = (self._lost_weights * self._cost).sum(-1)
-        return result
+    def kernels(self) -> tuple[Tensor, ...]:
+        """The plain kernel of each axis, of the cost above its lowest."""
+        unit = self.unit[:, None] if isinstance(self.unit, Tensor) else self.unit
+        return tuple((-(c - low) / unit).exp2() for c, low in zip(self._costs, self._lowest, strict=True))
 
     @cached_property
-    def _divisor(self) -> Tensor:
-        return torch.where(self._total > 0, self._total, 1.0)
+    def axes(self) -> tuple[AxisKernel, ...]:
+        """The kernel of each axis in blocks, whatever eps."""
+        return tuple(AxisKernel.of(cost, self._units) for cost in self._costs)
 
-    @cached_property
-    def _lost_exponents(self) -> Float[Tensor, "lost n m"]:
-        assert self._lost is not None
-        scaled = self._scaled
-        if scaled.ndim == 3:
-            scaled = scaled[self._lost.nonzero()[:, 0]]
-        return self._z[self._lost][:, None, :] - scaled
+    @property
+    def blocks(self) -> int:
+        """The highest number of blocks of an axis."""
+        return 1 if self.is_plain else max(axis.shape[0] for axis in self.axes)
 
-    @cached_property
-    def _lost_weights(self) -> Float[Tensor, "lost n m"]:
-        return self._lost_exponents.softmax(-1)
+    def softmin(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
+        if not self.is_plain:
+            return self._log_sum(h / self.unit).mul_(-self.unit)
+        powers, top = self.powers(h)
+        if self.offset:
+            top -= self.offset
+        return contract(powers, self.kernels).log2_().mul_(-self.unit).sub_(top)
+
+    def powers(self, h: Float[Tensor, "batch n"]) -> tuple[Tensor, Float[Tensor, "batch 1"]]:
+        """Return exp((h - top)/eps) and top: such that no plain sum overflows or loses digits."""
+        top = h.amax(-1, keepdim=True).clamp_min_(EMPTY)
+        if self.lift:
+            top -= self.lift * self.unit
+        return (h - top).div_(self.unit).exp2_(), top
+
+    def _log_sum(self, z: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        rows = self.lines(z)
+        for axis in reversed(self.axes):
+            rows = rows.reshape(len(rows), -1, axis.near.shape[-1])
+            parts = [AxisWeights(rows, part).log_sum for part in axis.parts(rows.numel())]
+            rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self.unlined(rows, z)
+
+    def mean(self, h: Float[Tensor, "batch n"], values: list[Float[Tensor, "batch n"]]) -> list[Tensor]:
+        """Return the mean of each of the values under the weights of h."""
+        if self.is_plain:
+            powers, _ = self.powers(h)
+            sums = _without_zeros(contract(powers, self.kernels))
+            return [contract(powers * v, self.kernels).div_(sums) for v in values]
+        rows, means = self.lines(h / self.unit), [self.lines(v) for v in values]
+        for axis in reversed(self.axes):
+            lines = (len(rows), -1, axis.near.shape[-1])
+            weights = AxisWeights(rows.reshape(lines), axis)
+            rows, means = weights.log_sum, [weights.mean(v.reshape(lines)) for v in means]
+        return [self.unlined(v, h) for v in means]
+
+    def mean_cost(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """Return the mean of the cost under the weights of h."""
+        if self.is_plain:
+            powers, _ = self.powers(h)
+            sums = _without_zeros(contract(powers, self.kernels))
+            return self._sums_of_costs(powers).div_(sums)
+        rows = self.lines(h / self.unit)
+        total = torch.zeros_like(rows)
+        for axis in reversed(self.axes):
+            lines = (len(rows), -1, axis.near.shape[-1])
+            weights = AxisWeights(rows.reshape(lines), axis)
+            rows, total = weights.log_sum, weights.mean(total.reshape(lines)) + weights.mean_cost
+        return self.unlined(total, h)
+
+    def _sums_of_costs(self, powers: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        total, K = torch.zeros_like(powers), self.kernels
+        for k, cost in enumerate(self._costs):
+            total += contract(powers, (*K[:k], K[k] * cost, *K[k + 1 :]))
+        return total
+
+    def lines(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "groups lines n"]:
+        """Bring the instances of one eps together."""
+        return x.reshape(len(self._units), -1, x.shape[-1])
+
+    def unlined(self, rows: Tensor, like: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """Undo `lines`, with all axes before the instances."""
+        return rows.reshape(len(rows), like.shape[-1], -1).mT.reshape(like.shape)
+
+
+def _without_zeros(sums: Tensor) -> Tensor:
+    """Return what to divide by, for means that are zero where there is no mass."""
+    return torch.where(sums == 0, torch.inf, sums)
+
+
+@final
+class Separables:
+    """The kernels of a grid at the last few eps; a tensor is known by its values."""
+
+    def __init__(self, costs: tuple[Tensor, ...]) -> None:
+        self._costs = costs
+        self._keep = 4 if sum(cost.numel() for cost in costs) <= _KEEP else 1
+        self._recent: list[tuple[float | Tensor, Separable]] = []
+
+    def at(self, eps: float | Float[Tensor, "batch"]) -> Separable:
+        """Return the kernel at this eps, or at these of a batch."""
+        for key, kernel in self._recent:
+            if _same(key, eps):
+                return kernel
+        kernel = Separable(self._costs, eps)
+        key = eps.clone() if isinstance(eps, Tensor) else eps
+        self._recent = [(key, kernel), *self._recent[: self._keep - 1]]
+        return kernel
+
+
+def _same(key: float | Tensor, eps: float | Tensor) -> bool:
+    if isinstance(key, Tensor) or isinstance(eps, Tensor):
+        return isinstance(key, Tensor) and isinstance(eps, Tensor) and torch.equal(key, eps)
+    return key == eps

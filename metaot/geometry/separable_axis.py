@@ -1,0 +1,156 @@
+"""The Gibbs kernel of one axis of a grid in blocks of rows, so that float64 is enough for every eps.
+
+A sum of positive products loses digits only where the terms that matter underflow. So the cost of an axis is
+made small first. In a block B of rows i,
+
+    c_ij = far_i + near_j + R_ij,
+
+where R is the small part that makes the rows differ: |R| <= |B| |axis| / 2 for the squared distance. `near` is
+subtracted from z before its maximum is taken, `far` after the logarithm, and only exp(-R/eps) is a matrix. The
+number of blocks grows as 1/eps, until each is one row and R is zero: an ordinary logsumexp. Sums are exact to
+rounding whatever z is, and nothing is tested while summing.
+
+All exponents are of two: torch's exp takes twice as long as its exp2, and ten times where results underflow.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Exponents of float64 reach from -1022 to 1023. A part of a sum that is lost is below 2^-1022.
+LOWEST = -950.0
+"""A sum above this power of two has all its digits: for 1e5 terms, and values between 1e-6 and 1."""
+EMPTY = -1e300
+"""Stands for the maximum of a row without mass: far below every other, and finite."""
+_HIGHEST_REST = 724.0
+"""Bound of the exponents of R in a block; 722 is that of the unit interval as one block at eps = 1e-3."""
+_CHUNK = 2**22
+"""Powers that are made at once: 32 MiB."""
+
+
+@final
+@dataclass(frozen=True)
+class AxisKernel:
+    """The kernel exp2(-c/unit) of one axis, in blocks of rows; a group is what has one unit.
+
+    The first dimension, `pieces`, is blocks x groups: batched products of three dimensions cost the least.
+    """
+
+    shape: tuple[int, int, int]
+    lift: float
+    kernel: Float[Tensor, "pieces block_rows m"]
+    near: Float[Tensor, "pieces 1 m"]
+    far: Float[Tensor, "pieces block_rows 1"]
+    costs: Float[Tensor, "pieces block_rows m"]
+
+    @classmethod
+    def of(cls, cost: Float[Tensor, "n m"], unit: Float[Tensor, "groups"]) -> "AxisKernel":
+        """Choose as few blocks as the units allow."""
+        lowest, rows, blocks = float(unit.amin()), len(cost), 1
+        while True:
+            size = -(-rows // blocks)
+            costs, near, far, rest = _split(cost, size)
+            worst = float(rest.abs().amax()) / lowest
+            if worst <= _HIGHEST_REST or size == 1:
+                break
+            blocks = min(rows, max(-(-rows // (size - 1)), int(blocks * worst / _HIGHEST_REST)))
+        # Exponents of sums are between lift - drop - worst and lift - drop + worst, those of lost terms below
+        # worst - drop - 1022, and those of the kernel above -drop - worst.
+        lift = max(0.0, 2 * worst + LOWEST)
+        drop = min(lift, 1010 - worst)
+        scale, costs = unit[:, None, None], costs.expand(-1, len(unit), -1, -1)
+        pieces = ((-rest / scale - drop).exp2(), near / scale, far / scale - drop, costs)
+        return cls((len(costs), len(unit), rows), lift, *(piece.flatten(0, 1) for piece in pieces))
+
+    def parts(self, size: int) -> "list[AxisKernel]":
+        """Return it in parts of a few blocks, so that so many numbers a block are not too many at once."""
+        blocks = self.shape[0]
+        step = max(1, _CHUNK // max(1, size))
+        if step >= blocks:
+            return [self]
+        return [self._part(k, min(k + step, blocks)) for k in range(0, blocks, step)]
+
+    def _part(self, first: int, last: int) -> "AxisKernel":
+        _, groups, rows = self.shape
+        size = self.kernel.shape[1]
+        tensors = (self.kernel, self.near, self.far, self.costs)
+        pieces = (t[first * groups : last * groups] for t in tensors)
+        return AxisKernel((last - first, groups, min(rows, last * size) - first * size), self.lift, *pieces)
+
+    def __getitem__(self, index: Tensor) -> "AxisKernel":
+        """Return those of a part of the groups; itself when there is one for all."""
+        blocks, groups, rows = self.shape
+        if groups == 1:
+            return self
+        tensors = (self.kernel, self.near, self.far, self.costs)
+        pieces = [t.unflatten(0, (blocks, groups))[:, index] for t in tensors]
+        shape = (blocks, pieces[0].shape[1], rows)
+        return AxisKernel(shape, self.lift, *(piece.flatten(0, 1) for piece in pieces))
+
+    def spread(self, x: Float[Tensor, "groups lines m"]) -> Float[Tensor, "_ lines m"]:
+        """Repeat it for each block, where broadcasting does not."""
+        return x if 1 in self.shape[:2] else x.repeat(self.shape[0], 1, 1)
+
+    def join(self, x: Float[Tensor, "pieces block_rows lines"]) -> Float[Tensor, "groups rows lines"]:
+        """Join the blocks."""
+        blocks, groups, rows = self.shape
+        if blocks > 1:
+            x = x.unflatten(0, (blocks, groups)).transpose(0, 1).flatten(1, 2)
+        return x if x.shape[1] == rows else x[:, :rows]
+
+
+def _split(cost: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the cost in blocks of so many rows, and its parts: near, far and the rest."""
+    rows = torch.arange(-(-len(cost) // size) * size, device=cost.device).clamp_max(len(cost) - 1)
+    costs = cost[rows].reshape(-1, 1, size, cost.shape[-1])
+    far = _midrange(costs - costs[:, :, size // 2, None], -1)
+    near = _midrange(costs - far, -2)
+    return costs, near, far, costs - far - near
+
+
+def _midrange(x: Tensor, dim: int) -> Tensor:
+    low, high = x.aminmax(dim=dim, keepdim=True)
+    return (low + high) / 2
+
+
+@final
+class AxisWeights:
+    """Weights w_ij = exp2(z_j - c_ij/unit), normalised over j, along the last axis of z.
+
+    The results have the rows i before the lines: the next axis is then the last one.
+    """
+
+    def __init__(self, z: Float[Tensor, "groups lines m"], axis: AxisKernel) -> None:
+        self._axis = axis
+        exponents = axis.spread(z) - axis.near
+        # One number for each line; the maximum of a line without mass is any, its sums are zero.
+        self._top = exponents.amax(-1, keepdim=True).clamp_min_(EMPTY)
+        if axis.lift:
+            self._top -= axis.lift
+        self.scalings = exponents.sub_(self._top).exp2_()
+        self._sums = torch.bmm(axis.kernel, self.scalings.mT)
+
+    @cached_property
+    def log_sum(self) -> Float[Tensor, "groups n lines"]:
+        """The binary logarithm of the sum over j, before normalisation; -inf for lines without mass."""
+        return self._axis.join(self._sums.log2().add_(self._top.mT).sub_(self._axis.far))
+
+    def mean(self, v: Float[Tensor, "groups lines m"]) -> Float[Tensor, "groups n lines"]:
+        """Return the mean of v over j; zero for lines without mass."""
+        scaled = self.scalings * self._axis.spread(v)
+        return self._axis.join(torch.bmm(self._axis.kernel, scaled.mT) * self.inverse)
+
+    @cached_property
+    def mean_cost(self) -> Float[Tensor, "groups n lines"]:
+        """The mean over j of the cost along this axis; zero for lines without mass."""
+        kernel = self._axis.kernel * self._axis.costs
+        return self._axis.join(torch.bmm(kernel, self.scalings.mT) * self.inverse)
+
+    @cached_property
+    def inverse(self) -> Float[Tensor, "pieces block_rows lines"]:
+        """What a sum is multiplied with to be a mean."""
+        return torch.where(self._sums == 0, torch.inf, self._sums).reciprocal_()
