@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metaot.models.axes import along_all
+
 
 @final
 class Cosines(nn.Module):
@@ -28,17 +30,12 @@ class Cosines(nn.Module):
 
     def moments(self, weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch count"]:
         """Return sum_i w_i cos(pi k x_i) for all frequencies k, the zeroth first."""
-        values = weights.reshape(-1, *self.sizes)
-        for axis in range(len(self.sizes)):
-            values = (values.movedim(axis + 1, -1) @ self._basis(axis).mT).movedim(-1, axis + 1)
-        return values.flatten(1)
+        return along_all(weights.reshape(-1, *self.sizes), self.bases).flatten(1)
 
     def function(self, coefficients: Float[Tensor, "batch count"]) -> Float[Tensor, "batch n"]:
         """Return sum_k c_k cos(pi k x_i), the function on the grid with these coefficients."""
-        values = coefficients.reshape(-1, *[self.modes] * len(self.sizes))
-        for axis in range(len(self.sizes)):
-            values = (values.movedim(axis + 1, -1) @ self._basis(axis)).movedim(-1, axis + 1)
-        return values.flatten(1)
+        shape = [self.modes] * len(self.sizes)
+        return along_all(coefficients.reshape(-1, *shape), [basis.mT for basis in self.bases]).flatten(1)
 
     def damping(self) -> Float[Tensor, "count"]:
         """Return 1/(1 + |k|^2) for each coefficient: a potential is smooth."""
@@ -46,8 +43,10 @@ class Cosines(nn.Module):
         grid = torch.meshgrid(*[squares] * len(self.sizes), indexing="ij")
         return (1 / (1 + torch.stack(grid).sum(0))).flatten()
 
-    def _basis(self, axis: int) -> Float[Tensor, "modes size"]:
-        return getattr(self, f"basis{axis}")
+    @property
+    def bases(self) -> list[Float[Tensor, "1 modes size"]]:
+        """The cosines of each axis."""
+        return [getattr(self, f"basis{axis}")[None] for axis in range(len(self.sizes))]
 
 
 def _cosines(count: int, size: int) -> Float[Tensor, "count size"]:
