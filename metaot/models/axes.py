@@ -1,33 +1,49 @@
-"""Matrix products along the axes of a grid, without copies."""
+"""Linear maps of arrays that are a product of one matrix for each axis."""
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 
-def along(
-    values: Shaped[Tensor, "batch *sizes"], axis: int, matrix: Shaped[Tensor, "#batch rows columns"]
-) -> Shaped[Tensor, "batch *new_sizes"]:
-    """Multiply the vectors along one axis of a batch of arrays by a matrix, shared or one for each instance."""
+@final
+@dataclass(frozen=True)
+class Separable:
+    """One matrix for each axis, of the shape (1 or batch, rows, columns); that of the last axis is transposed.
+
+    Stored so that for two axes neither the matrices nor the values are transposed or copied.
+    """
+
+    matrices: list[Tensor]
+
+    @classmethod
+    def of(cls, matrices: list[Tensor]) -> "Separable":
+        """Take matrices that multiply from the left."""
+        return cls([*matrices[:-1], matrices[-1].mT])
+
+    def __call__(self, values: Shaped[Tensor, "batch *sizes"]) -> Shaped[Tensor, "batch *new_sizes"]:
+        """Multiply along all axes, the last one first."""
+        for axis in range(len(self.matrices) - 1, -1, -1):
+            values = self.along(values, axis)
+        return values
+
+    def along(self, values: Shaped[Tensor, "batch *sizes"], axis: int) -> Shaped[Tensor, "batch *new_sizes"]:
+        """Multiply along one axis."""
+        matrix, batch = self.matrices[axis], values.shape[0]
+        if len(self.matrices) != 2:
+            return _along(values, axis, matrix)
+        if axis == 1:
+            return torch.bmm(values, matrix.expand(batch, -1, -1))
+        return torch.bmm(matrix.expand(batch, -1, -1), values)
+
+
+def _along(values: Tensor, axis: int, matrix: Tensor) -> Tensor:
     batch, *sizes = values.shape
     before, size, after = sizes[:axis], sizes[axis], sizes[axis + 1 :]
-    rows = matrix.shape[1]
     if not after:
-        product = torch.bmm(values.reshape(batch, -1, size), matrix.mT.expand(batch, size, rows))
-    elif not before:
-        product = torch.bmm(matrix.expand(batch, rows, size), values.reshape(batch, size, -1))
-    else:
-        shared = matrix[:, None].expand(batch, math.prod(before), rows, size)
-        product = shared @ values.reshape(batch, -1, size, math.prod(after))
-    return product.reshape(batch, *before, rows, *after)
-
-
-def along_all(
-    values: Shaped[Tensor, "batch *sizes"], matrices: list[Tensor]
-) -> Shaped[Tensor, "batch *new_sizes"]:
-    """Multiply the vectors along every axis by its matrix; the last axis is first."""
-    for axis in range(len(matrices) - 1, -1, -1):
-        values = along(values, axis, matrices[axis])
-    return values
+        return (values.reshape(batch, -1, size) @ matrix).reshape(batch, *before, -1)
+    rows = matrix[:, None] @ values.reshape(batch, math.prod(before), size, -1)
+    return rows.reshape(batch, *before, -1, *after)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from metaot.geometry import Geometry, Grid
-from metaot.models.axes import along, along_all
+from metaot.models.axes import Separable
 from metaot.models.base import PotentialModel
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock
@@ -116,14 +116,15 @@ class Correction(nn.Module):
         """Return the correction at a temperature, shared or one for each instance."""
         return CorrectionAt(
             sizes=self.cosines.sizes,
-            analysis=[100 ** (1 / len(self.cosines.sizes)) * basis for basis in self.cosines.bases],
+            analysis=self.cosines.analysis,
             inputs=(self.inputs.weight, self.inputs.bias),
             scale=self.scale(temperature),
             block=self.block.at(temperature),
             norm=(self.norm.weight, self.norm.bias),
             outputs=(self.outputs.weight, self.outputs.bias),
             damping=self.damping,
-            synthesis=[basis.mT for basis in self.cosines.bases],
+            modes=[self.cosines.modes] * len(self.cosines.sizes),
+            synthesis=self.cosines.synthesis,
         )
 
 
@@ -133,25 +134,25 @@ class CorrectionAt:
     """A `Correction` at a temperature."""
 
     sizes: list[int]
-    analysis: list[Tensor]
+    analysis: Separable
     inputs: tuple[Tensor, Tensor]
     scale: Float[Tensor, "k width"]
     block: BlockAt
     norm: tuple[Tensor, Tensor]
     outputs: tuple[Tensor, Tensor]
     damping: Float[Tensor, "count"]
-    synthesis: list[Tensor]
+    modes: list[int]
+    synthesis: Separable
 
     def __call__(
         self, x: Float[Tensor, "batch width"], missing: Float[Tensor, "batch n"]
     ) -> Float[Tensor, "batch n"]:
         """Return what to add to f, from the features of the problem and the missing marginal."""
-        moments = along_all(missing.reshape(-1, *self.sizes), self.analysis).flatten(1)[:, 1:]
+        moments = 100 * self.analysis(missing.reshape(-1, *self.sizes)).flatten(1)[:, 1:]
         size = (moments.square().mean(-1, keepdim=True) + 1e-6).sqrt()
         x = self.block(torch.addcmul(x, linear(moments / size, *self.inputs), self.scale))
         coefficients = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs) * self.damping * size
-        shape = [basis.shape[-1] for basis in self.synthesis]
-        return along_all(coefficients.reshape(-1, *shape), self.synthesis).flatten(1)
+        return self.synthesis(coefficients.reshape(-1, *self.modes)).flatten(1)
 
 
 @final
@@ -177,9 +178,9 @@ class GridStep(nn.Module):
 
     def at(self, eps: Float[Tensor, "temperatures"]) -> "StepAt":
         """Return the step at a temperature, shared or one for each instance."""
-        scale = eps.double().reshape(-1, *[1] * len(self.sizes))
-        flat = scale.reshape(-1, 1, 1)
-        return StepAt(self.sizes, scale, [(-self._cost(axis) / flat).exp() for axis in range(len(self.sizes))])
+        scale = eps.double()[:, None, None]
+        kernels = [(-self._cost(axis) / scale).exp() for axis in range(len(self.sizes))]
+        return StepAt(self.sizes, scale.reshape(-1, *[1] * len(self.sizes)), Separable.of(kernels))
 
     def _cost(self, axis: int) -> Float[Tensor, "size size"]:
         return getattr(self, f"cost{axis}")
@@ -192,21 +193,21 @@ class StepAt:
 
     sizes: list[int]
     scale: Float[Tensor, "k *ones"]
-    kernels: list[Tensor]
+    kernels: Separable
 
     def __call__(
         self, f: Float[Tensor, "batch n"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
     ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
         """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""
-        z, a, b = (value.double().reshape(-1, *self.sizes) for value in (f, a, b))
-        start = z / self.scale
+        f, a, b = (value.double().reshape(-1, *self.sizes) for value in (f, a, b))
+        start = f / self.scale
         top = start.amax(-1, keepdim=True)
         sums, top = self._transform(a * (start - top).exp(), top)
         lowest = sums.amin(-1, keepdim=True)
         sums, top = self._transform(b * (lowest / sums), -(top + lowest.log()))
         after = -(top + sums.log())
-        missing = a * (1 - (start - after).clamp_max(600).exp())
-        return (after * self.scale).float().flatten(1), missing.float().flatten(1)
+        missing = torch.addcmul(a, a, (start - after).clamp_max(600).exp(), value=-1)
+        return (after * self.scale).flatten(1).float(), missing.flatten(1).float()
 
     def _transform(
         self, weights: Float[Tensor, "batch *sizes"], top: Float[Tensor, "batch *rows"]
@@ -215,11 +216,11 @@ class StepAt:
 
         `top` has one number for each row along the last axis, `highest` one for each instance.
         """
-        last = len(self.kernels) - 1
-        sums = along(weights, last, self.kernels[last])
+        last = len(self.sizes) - 1
+        sums = self.kernels.along(weights, last)
         for axis in range(last - 1, -1, -1):
             highest = top.amax(axis + 1, keepdim=True)
-            sums = along(sums * (top - highest).exp(), axis, self.kernels[axis])
+            sums = self.kernels.along(sums * (top - highest).exp(), axis)
             top = highest
         return sums.clamp_min(_TINY), top
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from metaot.geometry import Geometry, Grid
-from metaot.models.axes import along_all
+from metaot.models.axes import Separable
 from metaot.models.base import PotentialModel, log_unit
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock, chebyshev
@@ -68,14 +68,15 @@ class SpectralPotential(PotentialModel):
         weight, bias = self._inputs(temperature)
         return SpectralAt(
             sizes=self.analysis.sizes,
-            analysis=self.analysis.bases,
+            analysis=self.analysis.analysis,
             weight=weight,
             bias=bias,
             blocks=[block.at(temperature) for block in self.blocks],  # type: ignore[operator], a ModulatedBlock
             norm=(self.norm.weight, self.norm.bias),
             outputs=(self.outputs.weight, self.outputs.bias),
             gain=self.gain(temperature) * self.damping,
-            synthesis=[basis.mT for basis in self.synthesis.bases],
+            modes=[self.synthesis.modes] * len(self.synthesis.sizes),
+            synthesis=self.synthesis.synthesis,
         )
 
     def temperature(self, eps: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
@@ -104,14 +105,15 @@ class SpectralAt:
     """A `SpectralPotential` at a temperature."""
 
     sizes: list[int]
-    analysis: list[Tensor]
+    analysis: Separable
     weight: Float[Tensor, "width moments"]
     bias: Float[Tensor, "k width"]
     blocks: list[BlockAt]
     norm: tuple[Tensor, Tensor]
     outputs: tuple[Tensor, Tensor]
     gain: Float[Tensor, "k count"]
-    synthesis: list[Tensor]
+    modes: list[int]
+    synthesis: Separable
 
     def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
         return [self.decode(self.encode(a, b))]
@@ -119,7 +121,7 @@ class SpectralAt:
     def encode(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch width"]:
         """Return the features of a problem."""
         both = torch.stack([a, b], 1).reshape(-1, *self.sizes)
-        moments = along_all(both, self.analysis).reshape(a.shape[0], -1)
+        moments = self.analysis(both).reshape(a.shape[0], -1)
         x = torch.addmm(self.bias, moments, self.weight.mT)
         for block in self.blocks:
             x = block(x)
@@ -128,8 +130,7 @@ class SpectralAt:
     def decode(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch n"]:
         """Return the potential of these features."""
         coefficients = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs) * self.gain
-        shape = [basis.shape[-1] for basis in self.synthesis]
-        return along_all(coefficients.reshape(-1, *shape), self.synthesis).flatten(1)
+        return self.synthesis(coefficients.reshape(-1, *self.modes)).flatten(1)
 
 
 def grid_sizes(model: str, geometry: Geometry) -> list[int]:
