@@ -3,11 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.geometry import Geometry
+from metaot.amortize.prepared import Prepared
+from metaot.geometry import Eps, Geometry
 from metaot.geometry.checks import first_place
 from metaot.models import PotentialModel
 from metaot.potentials import DualPotentials
@@ -32,6 +32,8 @@ class AmortizedPotential(Predictor):
 
     def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
         self.model, self.geometry, self.eps = model, geometry, eps
+        self._prepared = Prepared()
+        self._matching: Geometry | None = None
 
     @property
     def passes(self) -> int:
@@ -40,32 +42,47 @@ class AmortizedPotential(Predictor):
 
     @passes.setter
     def passes(self, count: int) -> None:
-        if count < 0 or (count > 0 and self.model.passes == 0):
-            raise ValueError(f"passes must be >= 0, and 0 for a model that has none, got {count}")
+        if count < 0 or (count > 0 and not self.model.refines):
+            raise ValueError(f"passes must be >= 0, and 0 for a {type(self.model).__name__}, got {count}")
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        return DualPotentials.from_f(problem, self.stages(problem)[-1])
+        f = self._evaluate(problem)[-1]
+        return DualPotentials.from_f(problem, f.to(problem.a.dtype).reshape(problem.a.shape))
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
-        self._require_known(problem)
-        flat = problem.flat()
-        eps = torch.as_tensor(flat.eps, dtype=torch.float32, device=flat.a.device).expand(len(flat.a))
-        stages = self.model.stages(flat.a.float(), flat.b.float(), eps)
-        return [f.to(problem.a.dtype).reshape(problem.a.shape) for f in stages]
+        return [f.to(problem.a.dtype).reshape(problem.a.shape) for f in self._evaluate(problem)]
 
-    def _require_known(self, problem: Problem) -> None:
-        if not self.geometry.matches(problem.geometry):
+    def _evaluate(self, problem: Problem) -> list[Float[Tensor, "instances n"]]:
+        self._require_known_geometry(problem.geometry)
+        self._require_known_eps(problem.eps)
+        flat = problem.flat()
+        if isinstance(flat.eps, Tensor):
+            evaluator = self.model.at(flat.eps.float())
+        else:
+            evaluator = self._prepared.at(self.model, flat.eps, flat.a.device)
+        return evaluator(flat.a.float(), flat.b.float())
+
+    def _require_known_geometry(self, geometry: Geometry) -> None:
+        if geometry is self.geometry or geometry is self._matching:
+            return
+        if not self.geometry.matches(geometry):
             raise ValueError(
-                f"the model was trained on {self.geometry}, got a problem on {problem.geometry}: "
+                f"the model was trained on {self.geometry}, got a problem on {geometry}: "
                 "build problems with `predictor.geometry`, or train a model for yours"
             )
-        low, high = self.eps
-        eps = torch.as_tensor(problem.eps)
-        bad = (eps < low * (1 - 1e-6)) | (eps > high * (1 + 1e-6))
-        if bad.any():
+        self._matching = geometry  # comparing takes longer than predicting
+
+    def _require_known_eps(self, eps: Eps) -> None:
+        low, high = self.eps[0] * (1 - 1e-6), self.eps[1] * (1 + 1e-6)
+        if isinstance(eps, Tensor):
+            bad = (eps < low) | (eps > high)
+            where = first_place(bad, eps) if bad.any() else ""
+        else:
+            where = "" if low <= eps <= high else f" = {eps:.6g}"
+        if where:
             raise ValueError(
-                f"the model was trained for eps in [{low:g}, {high:g}], got eps{first_place(bad, eps)}: "
+                f"the model was trained for eps in [{self.eps[0]:g}, {self.eps[1]:g}], got eps{where}: "
                 "train one for yours"
             )

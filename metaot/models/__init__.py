@@ -1,6 +1,6 @@
 """Networks from tensors to tensors."""
 
-from metaot.models.base import PotentialModel, single
+from metaot.models.base import Evaluator, PotentialModel, single
 from metaot.models.mlp import PotentialMLP
 from metaot.models.refined import RefinedPotential
 from metaot.models.spectral import SpectralPotential
@@ -11,4 +11,12 @@ MODELS: dict[str, type[PotentialModel]] = {
     "RefinedPotential": RefinedPotential,
 }
 
-__all__ = ["MODELS", "PotentialMLP", "PotentialModel", "RefinedPotential", "SpectralPotential", "single"]
+__all__ = [
+    "MODELS",
+    "Evaluator",
+    "PotentialMLP",
+    "PotentialModel",
+    "RefinedPotential",
+    "SpectralPotential",
+    "single",
+]

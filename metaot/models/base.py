@@ -2,12 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
+
+Evaluator = Callable[[Float[Tensor, "batch n"], Float[Tensor, "batch m"]], list[Float[Tensor, "batch n"]]]
+"""What a model is at a given temperature: (a, b) -> stages."""
 
 
 class PotentialModel(nn.Module, ABC):
@@ -20,6 +24,8 @@ class PotentialModel(nn.Module, ABC):
     config: dict[str, Any]
     passes: int = 0
     """How many Sinkhorn steps a prediction contains."""
+    refines: bool = False
+    """Whether `passes` may be set to another number."""
 
     @classmethod
     @abstractmethod
@@ -27,6 +33,13 @@ class PotentialModel(nn.Module, ABC):
         """Return a new model for problems on `geometry` with eps in a range."""
 
     @abstractmethod
+    def at(self, eps: Float[Tensor, "temperatures"]) -> Evaluator:
+        """Return (a, b) -> stages at one temperature for the whole batch, or at one for each instance.
+
+        What depends on eps alone is computed here, so that many predictions at one temperature can share it.
+        The answer is of the weights, the device and the `passes` of now: ask again when one of them changes.
+        """
+
     def stages(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
     ) -> list[Float[Tensor, "batch n"]]:
@@ -34,6 +47,7 @@ class PotentialModel(nn.Module, ABC):
 
         Training scores every stage. Most models have one.
         """
+        return self.at(eps)(a, b)
 
     def forward(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
@@ -52,7 +66,7 @@ def single(model: PotentialModel) -> PotentialModel:
     return model
 
 
-def log_unit(eps: Float[Tensor, "batch"], bounds: tuple[float, float]) -> Float[Tensor, "batch"]:
+def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tensor, "k"]:
     """Map eps to [-1, 1], evenly in its logarithm; to 0 when the range is one number."""
     low, high = math.log(bounds[0]), math.log(bounds[1])
     return (2 * eps.log() - low - high) / max(high - low, 1.0)

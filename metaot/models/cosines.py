@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metaot.models.axes import Separable
+
 
 @final
 class Cosines(nn.Module):
@@ -26,19 +28,19 @@ class Cosines(nn.Module):
         """The number of coefficients."""
         return self.modes ** len(self.sizes)
 
-    def moments(self, weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch count"]:
-        """Return sum_i w_i cos(pi k x_i) for all frequencies k, the zeroth first."""
-        values = weights.reshape(-1, *self.sizes)
-        for axis in range(len(self.sizes)):
-            values = (values.movedim(axis + 1, -1) @ self._basis(axis).mT).movedim(-1, axis + 1)
-        return values.flatten(1)
+    @property
+    def analysis(self) -> Separable:
+        """The map from a weight vector w to sum_i w_i cos(pi k x_i), for all frequencies k, the zeroth first."""
+        return Separable.of(self._bases())
 
-    def function(self, coefficients: Float[Tensor, "batch count"]) -> Float[Tensor, "batch n"]:
-        """Return sum_k c_k cos(pi k x_i), the function on the grid with these coefficients."""
-        values = coefficients.reshape(-1, *[self.modes] * len(self.sizes))
-        for axis in range(len(self.sizes)):
-            values = (values.movedim(axis + 1, -1) @ self._basis(axis)).movedim(-1, axis + 1)
-        return values.flatten(1)
+    @property
+    def synthesis(self) -> Separable:
+        """The map from coefficients c to sum_k c_k cos(pi k x_i), the function on the grid."""
+        return Separable.of([basis.mT for basis in self._bases()])
+
+    def moments(self, weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch count"]:
+        """Return the moments of weights."""
+        return self.analysis(weights.reshape(-1, *self.sizes)).flatten(1)
 
     def damping(self) -> Float[Tensor, "count"]:
         """Return 1/(1 + |k|^2) for each coefficient: a potential is smooth."""
@@ -46,8 +48,8 @@ class Cosines(nn.Module):
         grid = torch.meshgrid(*[squares] * len(self.sizes), indexing="ij")
         return (1 / (1 + torch.stack(grid).sum(0))).flatten()
 
-    def _basis(self, axis: int) -> Float[Tensor, "modes size"]:
-        return getattr(self, f"basis{axis}")
+    def _bases(self) -> list[Tensor]:
+        return [getattr(self, f"basis{axis}")[None] for axis in range(len(self.sizes))]
 
 
 def _cosines(count: int, size: int) -> Float[Tensor, "count size"]:

@@ -1,17 +1,18 @@
 """Layers that know the temperature."""
 
+from dataclasses import dataclass
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, linear
 
 TEMPERATURES = 5
 """The number of Chebyshev polynomials of log eps that networks read."""
 
 
-def chebyshev(t: Float[Tensor, "batch"]) -> Float[Tensor, "batch temperatures"]:
+def chebyshev(t: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
     """Return the first Chebyshev polynomials at t in [-1, 1]."""
     terms = [torch.ones_like(t), t]
     while len(terms) < TEMPERATURES:
@@ -34,9 +35,29 @@ class ModulatedBlock(nn.Module):
         with torch.no_grad():
             self.outer.weight.mul_(0.5)
 
-    def forward(
-        self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
-    ) -> Float[Tensor, "batch width"]:
+    def at(self, temperature: Float[Tensor, "k temperatures"]) -> "BlockAt":
+        """Return the block at a temperature, shared or one for each instance."""
         scale, shift = self.modulation(temperature).chunk(2, -1)
-        gate, value = self.inner(self.norm(x) * (1 + scale) + shift).chunk(2, -1)
-        return x + self.outer(gelu(gate) * value)
+        inner, outer = self.inner, self.outer
+        return BlockAt(
+            scale=self.norm.weight * (1 + scale),
+            shift=self.norm.bias * (1 + scale) + shift,
+            inner=(inner.weight, inner.bias),
+            outer=(outer.weight, outer.bias),
+        )
+
+
+@final
+@dataclass(frozen=True)
+class BlockAt:
+    """A `ModulatedBlock` at a temperature; the modulation and the affine part of the norm are one."""
+
+    scale: Float[Tensor, "k width"]
+    shift: Float[Tensor, "k width"]
+    inner: tuple[Tensor, Tensor]
+    outer: tuple[Tensor, Tensor]
+
+    def __call__(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        normal = torch.layer_norm(x, x.shape[1:])
+        gate, value = linear(torch.addcmul(self.shift, normal, self.scale), *self.inner).chunk(2, -1)
+        return x + linear(gelu(gate) * value, *self.outer)

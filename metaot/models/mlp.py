@@ -1,5 +1,6 @@
 """The paper's network: both weight vectors in, the potential out (Meta OT, arXiv 2206.05262, section 3.1)."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, final
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
-from metaot.models.base import PotentialModel, log_unit
+from metaot.models.base import Evaluator, PotentialModel, log_unit
 
 
 @final
@@ -35,10 +36,13 @@ class PotentialMLP(PotentialModel):
         n, m = geometry.shape
         return cls(n=n, m=m, eps=list(eps), **settings)
 
-    def stages(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
+    def at(self, eps: Float[Tensor, "temperatures"]) -> Evaluator:
+        return partial(self._stages, log_unit(eps, self.bounds)[:, None])
+
+    def _stages(
+        self, t: Float[Tensor, "#batch 1"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
     ) -> list[Float[Tensor, "batch n"]]:
-        inputs = [a * self.scale_a, b * self.scale_b, log_unit(eps, self.bounds)[:, None]]
+        inputs = [a * self.scale_a, b * self.scale_b, t.expand(a.shape[0], 1)]
         return [self.layers(torch.cat(inputs, -1))]
 
     @torch.no_grad()

@@ -6,17 +6,20 @@ frequencies of the missing marginal and mends these, which Sinkhorn finds hard (
 arXiv 1807.09356, for amortized inference).
 """
 
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from metaot.geometry import Geometry, Grid
+from metaot.models.axes import Separable
 from metaot.models.base import PotentialModel
 from metaot.models.cosines import Cosines
-from metaot.models.layers import TEMPERATURES, ModulatedBlock
-from metaot.models.spectral import UNIT, SpectralPotential, grid_sizes
+from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock
+from metaot.models.spectral import UNIT, SpectralAt, SpectralPotential, grid_sizes
 
 
 @final
@@ -27,6 +30,8 @@ class RefinedPotential(PotentialModel):
     its networks; `passes` may be set to another number after training, 0 for the spectral network alone.
     `forward` is matrix products, exponentials and logarithms, without branches.
     """
+
+    refines = True
 
     def __init__(
         self,
@@ -55,20 +60,34 @@ class RefinedPotential(PotentialModel):
         model.step.set_costs(geometry)
         return model
 
-    def stages(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
-    ) -> list[Float[Tensor, "batch n"]]:
-        temperature = self.first.temperature(eps)
-        x = self.first.encode(a, b, temperature)
-        stages = [self.first.decode(x, temperature)]
-        for _ in range(self.passes):
-            with torch.no_grad():
-                stepped, missing = self.step(stages[-1], a, b, eps)
-            stages.append(stepped + self.correction(x, missing, temperature))
-        return stages
+    def at(self, eps: Float[Tensor, "temperatures"]) -> "SpectralAt | RefinedAt":
+        first = self.first.at(eps)
+        if self.passes == 0:
+            return first
+        return RefinedAt(first, self.passes, self.step.at(eps), self.correction.at(self.first.temperature(eps)))
 
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         self.first.standardise(a, b)
+
+
+@final
+@dataclass(frozen=True)
+class RefinedAt:
+    """A `RefinedPotential` at a temperature."""
+
+    first: SpectralAt
+    passes: int
+    step: "StepAt"
+    correction: "CorrectionAt"
+
+    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
+        x = self.first.encode(a, b)
+        stages = [self.first.decode(x)]
+        for _ in range(self.passes):
+            with torch.no_grad():
+                stepped, missing = self.step(stages[-1], a, b)
+            stages.append(stepped + self.correction(x, missing))
+        return stages
 
 
 @final
@@ -93,16 +112,47 @@ class Correction(nn.Module):
         nn.init.zeros_(self.outputs.weight)
         nn.init.zeros_(self.outputs.bias)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch width"],
-        missing: Float[Tensor, "batch n"],
-        temperature: Float[Tensor, "batch temperatures"],
+    def at(self, temperature: Float[Tensor, "k temperatures"]) -> "CorrectionAt":
+        """Return the correction at a temperature, shared or one for each instance."""
+        return CorrectionAt(
+            sizes=self.cosines.sizes,
+            analysis=self.cosines.analysis,
+            inputs=(self.inputs.weight, self.inputs.bias),
+            scale=self.scale(temperature),
+            block=self.block.at(temperature),
+            norm=(self.norm.weight, self.norm.bias),
+            outputs=(self.outputs.weight, self.outputs.bias),
+            damping=self.damping,
+            modes=[self.cosines.modes] * len(self.cosines.sizes),
+            synthesis=self.cosines.synthesis,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class CorrectionAt:
+    """A `Correction` at a temperature."""
+
+    sizes: list[int]
+    analysis: Separable
+    inputs: tuple[Tensor, Tensor]
+    scale: Float[Tensor, "k width"]
+    block: BlockAt
+    norm: tuple[Tensor, Tensor]
+    outputs: tuple[Tensor, Tensor]
+    damping: Float[Tensor, "count"]
+    modes: list[int]
+    synthesis: Separable
+
+    def __call__(
+        self, x: Float[Tensor, "batch width"], missing: Float[Tensor, "batch n"]
     ) -> Float[Tensor, "batch n"]:
-        moments = 100 * self.cosines.moments(missing)[:, 1:]
+        """Return what to add to f, from the features of the problem and the missing marginal."""
+        moments = 100 * self.analysis(missing.reshape(-1, *self.sizes)).flatten(1)[:, 1:]
         size = (moments.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-        x = self.block(x + self.inputs(moments / size) * self.scale(temperature), temperature)
-        return self.cosines.function(self.outputs(self.norm(x)) * self.damping * size)
+        x = self.block(torch.addcmul(x, linear(moments / size, *self.inputs), self.scale))
+        coefficients = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs) * self.damping * size
+        return self.synthesis(coefficients.reshape(-1, *self.modes)).flatten(1)
 
 
 @final
@@ -126,38 +176,53 @@ class GridStep(nn.Module):
                 raise ValueError(f"the refined model wants a symmetric cost, got another on axis {axis} of {grid}")
             self._cost(axis).copy_(cost)
 
-    def forward(
-        self,
-        f: Float[Tensor, "batch n"],
-        a: Float[Tensor, "batch n"],
-        b: Float[Tensor, "batch m"],
-        eps: Float[Tensor, "batch"],
-    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
-        """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""
-        scale = eps.double()[:, None]
-        kernels = [(-self._cost(axis) / scale[:, :, None]).exp() for axis in range(len(self.sizes))]
-        start = f.double() / scale
-        after = self._transform(self._transform(start, a, kernels), b, kernels)
-        missing = a * (1 - (start - after).clamp_max(600).exp())
-        return (after * scale).float(), missing.float()
-
-    def _transform(
-        self, z: Float[Tensor, "batch n"], weights: Float[Tensor, "batch n"], kernels: list[Tensor]
-    ) -> Float[Tensor, "batch m"]:
-        """Return -log sum_i w_i exp(z_i - C_ij/eps)."""
-        shape = (-1, *self.sizes)
-        z = z.reshape(shape)
-        top = z.amax(-1, keepdim=True)
-        sums = weights.reshape(shape) * (z - top).exp()
-        for axis in range(len(kernels) - 1, -1, -1):
-            highest = top.amax(axis + 1, keepdim=True)
-            sums = (sums * (top - highest).exp()).movedim(axis + 1, -1)
-            rows = sums.reshape(sums.shape[0], -1, sums.shape[-1]) @ kernels[axis]
-            sums, top = rows.reshape(sums.shape).movedim(-1, axis + 1), highest
-        return -(top + sums.clamp_min(_TINY).log()).flatten(1)
+    def at(self, eps: Float[Tensor, "temperatures"]) -> "StepAt":
+        """Return the step at a temperature, shared or one for each instance."""
+        scale = eps.double()[:, None, None]
+        kernels = [(-self._cost(axis) / scale).exp() for axis in range(len(self.sizes))]
+        return StepAt(self.sizes, scale.reshape(-1, *[1] * len(self.sizes)), Separable.of(kernels))
 
     def _cost(self, axis: int) -> Float[Tensor, "size size"]:
         return getattr(self, f"cost{axis}")
+
+
+@final
+@dataclass(frozen=True)
+class StepAt:
+    """A `GridStep` at a temperature."""
+
+    sizes: list[int]
+    scale: Float[Tensor, "k *ones"]
+    kernels: Separable
+
+    def __call__(
+        self, f: Float[Tensor, "batch n"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
+        """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""
+        f, a, b = (value.double().reshape(-1, *self.sizes) for value in (f, a, b))
+        start = f / self.scale
+        top = start.amax(-1, keepdim=True)
+        sums, top = self._transform(a * (start - top).exp(), top)
+        lowest = sums.amin(-1, keepdim=True)
+        sums, top = self._transform(b * (lowest / sums), -(top + lowest.log()))
+        after = -(top + sums.log())
+        missing = torch.addcmul(a, a, (start - after).clamp_max(600).exp(), value=-1)
+        return (after * self.scale).flatten(1).float(), missing.flatten(1).float()
+
+    def _transform(
+        self, weights: Float[Tensor, "batch *sizes"], top: Float[Tensor, "batch *rows"]
+    ) -> tuple[Float[Tensor, "batch *sizes"], Float[Tensor, "batch *ones"]]:
+        """Return sums and highest so that log sum_i w_i exp(top_i - C_ij/eps) = highest + log sums_j.
+
+        `top` has one number for each row along the last axis, `highest` one for each instance.
+        """
+        last = len(self.sizes) - 1
+        sums = self.kernels.along(weights, last)
+        for axis in range(last - 1, -1, -1):
+            highest = top.amax(axis + 1, keepdim=True)
+            sums = self.kernels.along(sums * (top - highest).exp(), axis)
+            top = highest
+        return sums.clamp_min(_TINY), top
 
 
 _TINY = 1e-300

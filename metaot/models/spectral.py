@@ -1,15 +1,18 @@
 """Cosine moments of both measures in, cosine coefficients of the potential out."""
 
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear, pad
 
 from metaot.geometry import Geometry, Grid
+from metaot.models.axes import Separable
 from metaot.models.base import PotentialModel, log_unit
 from metaot.models.cosines import Cosines
-from metaot.models.layers import TEMPERATURES, ModulatedBlock, chebyshev
+from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock, chebyshev
 
 UNIT = 0.1
 """The size of a potential on the unit square, so that the network's outputs are of order one."""
@@ -60,33 +63,34 @@ class SpectralPotential(PotentialModel):
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "SpectralPotential":
         return cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
 
-    def stages(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
-    ) -> list[Float[Tensor, "batch n"]]:
+    def at(self, eps: Float[Tensor, "temperatures"]) -> "SpectralAt":
         temperature = self.temperature(eps)
-        return [self.decode(self.encode(a, b, temperature), temperature)]
+        weight, bias = self._inputs(temperature)
+        return SpectralAt(
+            sizes=self.analysis.sizes,
+            analysis=self.analysis.analysis,
+            weight=weight,
+            bias=bias,
+            blocks=[block.at(temperature) for block in self.blocks],  # type: ignore[operator], a ModulatedBlock
+            norm=(self.norm.weight, self.norm.bias),
+            outputs=(self.outputs.weight, self.outputs.bias),
+            gain=self.gain(temperature) * self.damping,
+            modes=[self.synthesis.modes] * len(self.synthesis.sizes),
+            synthesis=self.synthesis.synthesis,
+        )
 
-    def temperature(self, eps: Float[Tensor, "batch"]) -> Float[Tensor, "batch temperatures"]:
+    def temperature(self, eps: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
         """Return what the network reads of eps."""
         return chebyshev(log_unit(eps, self.bounds))
 
-    def encode(
-        self,
-        a: Float[Tensor, "batch n"],
-        b: Float[Tensor, "batch m"],
-        temperature: Float[Tensor, "batch temperatures"],
-    ) -> Float[Tensor, "batch width"]:
-        """Return the features of a problem."""
-        x = self.inputs(torch.cat([self._read(a), self._read(b), temperature], -1))
-        for block in self.blocks:
-            x = block(x, temperature)
-        return x
-
-    def decode(
-        self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
-    ) -> Float[Tensor, "batch n"]:
-        """Return the potential of these features."""
-        return self.synthesis.function(self.outputs(self.norm(x)) * self.gain(temperature) * self.damping)
+    def _inputs(
+        self, temperature: Float[Tensor, "k temperatures"]
+    ) -> tuple[Float[Tensor, "width moments"], Float[Tensor, "k width"]]:
+        """Return the first layer as one that reads the moments as they are, with the zeroth, which is ignored."""
+        of_moments, of_eps = self.inputs.weight.split([2 * len(self.spread), TEMPERATURES], 1)
+        weight = of_moments.unflatten(1, (2, len(self.spread))) / self.spread
+        bias = linear(temperature, of_eps, self.inputs.bias - (weight * self.centre).sum((1, 2)))
+        return pad(weight, (1, 0)).flatten(1), bias
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
@@ -94,9 +98,39 @@ class SpectralPotential(PotentialModel):
         self.centre.copy_(moments.mean(0))
         self.spread.copy_(moments.std(0) + 1e-6)
 
-    def _read(self, a: Float[Tensor, "batch n"]) -> Float[Tensor, "batch inputs"]:
-        """Return the standardised moments of a measure, without its mass."""
-        return (self.analysis.moments(a)[:, 1:] - self.centre) / self.spread
+
+@final
+@dataclass(frozen=True)
+class SpectralAt:
+    """A `SpectralPotential` at a temperature."""
+
+    sizes: list[int]
+    analysis: Separable
+    weight: Float[Tensor, "width moments"]
+    bias: Float[Tensor, "k width"]
+    blocks: list[BlockAt]
+    norm: tuple[Tensor, Tensor]
+    outputs: tuple[Tensor, Tensor]
+    gain: Float[Tensor, "k count"]
+    modes: list[int]
+    synthesis: Separable
+
+    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
+        return [self.decode(self.encode(a, b))]
+
+    def encode(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch width"]:
+        """Return the features of a problem."""
+        both = torch.stack([a, b], 1).reshape(-1, *self.sizes)
+        moments = self.analysis(both).reshape(a.shape[0], -1)
+        x = torch.addmm(self.bias, moments, self.weight.mT)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def decode(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch n"]:
+        """Return the potential of these features."""
+        coefficients = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs) * self.gain
+        return self.synthesis(coefficients.reshape(-1, *self.modes)).flatten(1)
 
 
 def grid_sizes(model: str, geometry: Geometry) -> list[int]:

@@ -70,3 +70,18 @@ def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> N
 def test_image_models_refuse_what_is_no_image(kind: str) -> None:
     with pytest.raises(ValueError, match="PotentialMLP"):
         MODELS[kind].for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))
+
+
+@BOTH
+def test_a_model_at_a_temperature_is_the_model(kind: str) -> None:
+    """At one temperature for the whole batch, or at one for each instance."""
+    model, geometry = build(kind)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.standardise(*inputs(geometry, 30)[:2])
+    a, b, eps = inputs(geometry, 3)
+    for mine, stage in zip(model.at(eps)(a, b), model.stages(a, b, eps), strict=True):
+        assert torch.equal(mine, stage)
+    shared = model.at(eps[1:2])(a, b)[-1]
+    torch.testing.assert_close(shared, model(a, b, eps[1:2].expand(3)), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(shared, model(a, b, eps), atol=1e-4)

@@ -26,7 +26,7 @@ def test_the_step_is_sinkhorns(sizes: tuple[int, ...], eps: float) -> None:
     step.set_costs(grid)
     case = problem(grid, eps)
     f = 0.1 * torch.rand_like(case.a)
-    after, missing = step(f, case.a, case.b, torch.as_tensor(case.eps))
+    after, missing = step.at(torch.as_tensor(case.eps))(f, case.a, case.b)
     exact = c_transform(case.T, c_transform(case, f))
     assert torch.allclose(after.double(), exact, atol=1e-6)
     marginal = source_marginal(case, DualPotentials.from_f(case, f))
@@ -49,6 +49,6 @@ def test_nothing_missing_nothing_corrected() -> None:
     correction = Correction([4, 4], modes=3, width=8, hidden=8).float()
     torch.nn.init.normal_(correction.outputs.weight)
     x, temperature = torch.rand(2, 8).float(), torch.rand(2, 5).float()
-    small = correction(x, torch.zeros(2, 16).float(), temperature).abs().max()
-    large = correction(x, torch.rand(2, 16).float(), temperature).abs().max()
+    small = correction.at(temperature)(x, torch.zeros(2, 16).float()).abs().max()
+    large = correction.at(temperature)(x, torch.rand(2, 16).float()).abs().max()
     assert small < 1e-3 * large
