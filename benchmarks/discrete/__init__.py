@@ -5,7 +5,10 @@ drift of the clock hits all alike. The clock covers the solver's call, and the n
 predicted; what a library wants prepared (support, cost matrix, padding, compilation) is made before.
 
 The accuracy is the L1 error of both marginals, computed here from what each method returns. A library has its
-own stopping rule, so its tolerance is calibrated for each problem and accuracy: the loosest setting that
-reaches the accuracy on two other instances (`measure.calibrated`). The error of every timed solve is recorded,
-and a cell tells how many instances missed. Slow methods solve fewer instances (`n=` in the cell).
+own stopping rule, so its tolerance is calibrated for each problem and accuracy: the loosest one, in steps of a
+factor 1.4, that reaches the accuracy on up to 16 other instances (2 of large images and batches, fewer of slow
+solves; `measure.calibrated`). These solves warm caches and compilers up, too. The error of every timed solve is
+recorded, and a cell tells how many instances missed. Slow methods solve fewer instances (`n=` in the cell).
+
+Exactly what is timed where is told by the problems in `problems` and the methods in `methods`.
 """

@@ -14,8 +14,8 @@ from benchmarks.discrete.methods.base import Method
 from benchmarks.discrete.problems import CALIBRATION_SEED, SEED, Family, Instance
 
 TARGETS = (1e-2, 1e-3, 1e-6, 1e-9)
-CALIBRATION = 2
-"""Instances for the choice of a setting; they warm the caches and compilers up, too."""
+CALIBRATION_SECONDS = 2
+"""After that many seconds no further instance is taken for the choice of a setting."""
 
 FEWEST = 5
 """Instances that every method is timed on, however slow."""
@@ -72,7 +72,7 @@ def measure(
     """Return for each method and accuracy what its instances took."""
     chosen = [method for method in methods if method.suits(family)]
     cells: dict[str, dict[float, Cell]] = {}
-    instances = list(family.draw(CALIBRATION_SEED, CALIBRATION))
+    instances = list(family.draw(CALIBRATION_SEED, family.calibration))
     for method in chosen:
         begin = perf_counter()
         cells[method.name] = _calibrate_all(method, instances, limit)
@@ -111,8 +111,10 @@ def calibrated(
     """
     settings = method.settings(target)
     at = place if place is not None else settings.index(target) if target in settings else 0
-    spent = 0.0
-    for k, (instance, ready) in enumerate(zip(instances, inputs, strict=True)):
+    if len(settings) == 1:
+        instances = instances[:1]
+    spent, begin = 0.0, perf_counter()
+    for k, (instance, ready) in enumerate(zip(instances, inputs, strict=False)):
         trial = attempt(method, instance, ready, settings[at], limit)
         while k == 0 and at > 0 and trial.error <= target and trial.seconds < 1:
             looser = attempt(method, instance, ready, settings[at - 1], limit)
@@ -128,7 +130,7 @@ def calibrated(
             trial = attempt(method, instance, ready, settings[at], limit)
         if trial.cut:
             return Cell(LIMIT)
-        if trial.seconds > 1:
+        if k > 0 and perf_counter() - begin > CALIBRATION_SECONDS:
             break
     return Cell(OK, settings[at], at)
 

@@ -88,6 +88,11 @@ class Family:
         """An upper bound for the entries of a cost matrix on the support."""
         return self.atoms**2
 
+    @property
+    def calibration(self) -> int:
+        """How many other instances a setting is chosen on; fewer where they are large."""
+        return 16 if self.atoms <= 1024 and self.size == 1 else 2
+
 
 def families(pairs: int, data_dir: Path | None) -> list[Family]:
     """Return all problems; data are read when instances are drawn."""
@@ -101,7 +106,7 @@ def families(pairs: int, data_dir: Path | None) -> list[Family]:
         title = f"MNIST, 28 x 28, eps = {eps:g}, batches of 64"
         draw = lambda *s, e=eps: mnist(*s, 64, e, data_dir)  # noqa: E731
         count = max(1, round(pairs / 16))
-        chosen.append(Family(f"mnist-{eps:g}-batch64", title, count, 350, draw, size=64, images=True))
+        chosen.append(Family(f"batch64-mnist-{eps:g}", title, count, 350, draw, size=64, images=True))
     for side, share in ((64, 0.2), (128, 0.08)):
         for eps in (1e-2, 1e-3):
             title = f"paintings, {side} x {side}, eps = {eps:g}"

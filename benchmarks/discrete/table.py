@@ -7,7 +7,7 @@ from benchmarks.discrete.measure import LIMIT, OK
 from benchmarks.discrete.methods.base import EXACT, PEER
 
 Cells = dict[str, dict[str, Any]]
-ENOUGH = 0.9
+ENOUGH = 0.8
 """Share of the instances that must have reached the accuracy for a method to count as the fastest."""
 
 HEAD = """\
@@ -130,8 +130,8 @@ def _extras(extras: dict[str, Any]) -> list[str]:
         row = extras["memory"]
         parts.append(
             f"## Memory\n\nOne pair of {row['side']} x {row['side']} images, eps = {row['eps']:g}, cold, to "
-            f"{row['tol']:g}: {row['seconds']:.3g} s, {row['steps']} steps, {row['mib_above_start']:.0f} MiB above what "
-            f"the imports and the data hold{'' if row['converged'] else ' (did not converge)'}.\n"
+            f"{row['tol']:g}: {row['seconds']:.3g} s, {row['steps']} steps, {row['mib_above_start']:.0f} MiB "
+            f"above what the imports and the data hold{'' if row['converged'] else ' (did not converge)'}.\n"
         )
     return parts
 

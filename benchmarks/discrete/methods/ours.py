@@ -72,7 +72,7 @@ class ModelStart:
 
     def fits(self, family: Family) -> bool:
         """Tell whether the model is for this grid."""
-        return family.name.startswith("mnist")
+        return "mnist" in family.name
 
 
 def decreasing(problem: Problem, tol: float) -> Solution:
