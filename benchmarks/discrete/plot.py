@@ -32,6 +32,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     rows = -(-len(families) // COLUMNS)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(8, 2.25 * rows + 0.7), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06, hspace=0.04)
         grid = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False)
         for k, axes in enumerate(grid.flat):
             if k < len(families):

@@ -16,6 +16,8 @@ class Method(ABC):
     name: str
     library: str
     kind: str
+    compiled = False
+    """Whether the first solve with a setting compiles, and must not be timed."""
 
     @abstractmethod
     def suits(self, family: Family) -> bool:

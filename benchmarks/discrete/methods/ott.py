@@ -28,6 +28,7 @@ class Ott(Method):
 
     log_domain: bool = field(kw_only=True)
     start: ModelStart | None = field(kw_only=True, default=None)
+    compiled = True
 
     def suits(self, family: Family) -> bool:
         fits = self.start is None or self.start.fits(family)

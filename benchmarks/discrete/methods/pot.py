@@ -58,7 +58,7 @@ class PotExact(Method):
     """`ot.emd`: the unregularised problem; its plan has exact marginals."""
 
     def suits(self, family: Family) -> bool:
-        return family.size == 1 and family.entries <= 2e7
+        return family.size == 1 and family.entries <= 2e6  # it cannot be interrupted
 
     def settings(self, target: float) -> list[None]:
         return [None]
