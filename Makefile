@@ -25,7 +25,9 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 bench: setup
+	$(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,peers]"
 	$(BIN)/python -m benchmarks.mnist
+	$(BIN)/python -m benchmarks.discrete
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,79 @@
+"""Bad starts, and the memory of a large pair."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import metaot
+from benchmarks.discrete.problems import SEED, mnist, paintings
+from metaot import DualPotentials
+
+TOL = 1e-6
+BAD_STARTS, BATCH = 1000, 50
+SIDE, EPS = 128, 1e-3
+
+
+def bad_starts(eps: float, data_dir: Path | None) -> dict[str, Any]:
+    """Count the random starts from which `solve` takes more than one step more than cold."""
+    generator = torch.Generator().manual_seed(SEED)
+    extra, unfinished = [], 0
+    for instance in mnist(SEED, BAD_STARTS // BATCH, BATCH, eps, data_dir):
+        problem = instance.problem
+        size = 10 ** (5 * torch.rand(BATCH, 1, generator=generator, dtype=torch.float64) - 3)
+        f, g = (size * torch.randn(w.shape, generator=generator, dtype=w.dtype) for w in (problem.a, problem.b))
+        cold = metaot.solve(problem, tol=TOL)
+        bad = metaot.solve(problem, init=DualPotentials(f, g), tol=TOL)
+        extra += (bad.steps - cold.steps).tolist()
+        unfinished += int((~bad.converged).sum())
+    worse = sum(count > 1 for count in extra)
+    return {
+        "eps": eps,
+        "starts": len(extra),
+        "worse": worse,
+        "most_extra_steps": max(extra),
+        "unfinished": unfinished,
+    }
+
+
+def large_pair(data_dir: Path | None, threads: int) -> dict[str, Any]:
+    """Solve one pair of large images in a process of its own; return its time and its memory above the start."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.discrete.extras",
+        str(threads),
+        *([str(data_dir)] if data_dir else []),
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def _solve_large_pair(threads: int, data_dir: Path | None) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    problem = next(paintings(SEED, 1, SIDE, EPS, data_dir)).problem
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = perf_counter()
+    solution = metaot.solve(problem, tol=TOL, max_steps=100_000)
+    seconds = perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "side": SIDE,
+        "eps": EPS,
+        "tol": TOL,
+        "seconds": round(seconds, 3),
+        "mib_above_start": round((peak - before) / 1024, 1),
+        "steps": int(solution.steps),
+        "error": float(f"{float(solution.error):.2e}"),
+        "converged": bool(solution.converged),
+    }
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    print(json.dumps(_solve_large_pair(int(sys.argv[1]), folder)))

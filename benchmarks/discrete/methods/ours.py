@@ -1,0 +1,108 @@
+"""metaot, from each of its starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+
+import metaot
+from benchmarks.discrete.check import potentials_error
+from benchmarks.discrete.methods.base import OURS, Method
+from benchmarks.discrete.problems import Family, Instance
+from metaot import DualPotentials, Problem, Solution
+from metaot.amortize import AmortizedPotential, GaussianStart
+
+NEWTON_ATOMS = 1024
+"""Atoms up to which Newton is run alone: it factorises dense matrices."""
+
+
+@final
+@dataclass(frozen=True)
+class Metaot(Method):
+    """`run(problem, tol)` is timed."""
+
+    run: Callable[[Problem, float], Solution] = field(kw_only=True)
+    fits: Callable[[Family], bool] = field(kw_only=True, default=lambda family: True)
+
+    def suits(self, family: Family) -> bool:
+        return self.fits(family)
+
+    def settings(self, target: float) -> list[Any]:
+        return [target]
+
+    def prepare(self, instance: Instance) -> Problem:
+        return instance.problem
+
+    def solve(self, inputs: Problem, setting: float) -> Solution:
+        return self.run(inputs, setting)
+
+    def error(self, instance: Instance, output: Solution) -> float:
+        f, g = (z.reshape(-1, z.shape[-1]).numpy() for z in (output.potentials.f, output.potentials.g))
+        errors = []
+        for k, one in enumerate(instance.split()):
+            log_u, log_v = log_scalings(one.problem, f[k], g[k])
+            errors.append(potentials_error(one, log_u, log_v))
+        return max(errors)
+
+    def steps(self, output: Solution) -> int:
+        return int(output.steps.max())
+
+
+def log_scalings(problem: Problem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return f/eps + log a and g/eps + log b; finite, however small, where there is no mass."""
+    eps = float(problem.eps)
+    a, b = (np.maximum(w.numpy(), 1e-300) for w in (problem.a, problem.b))
+    return f / eps + np.log(a), g / eps + np.log(b)
+
+
+@final
+@dataclass(frozen=True)
+class ModelStart:
+    """The model at the problem's eps, or at the nearest one that it was trained for."""
+
+    model: AmortizedPotential
+
+    def predict(self, problem: Problem) -> DualPotentials:
+        low, high = self.model.eps
+        eps = min(max(float(problem.eps), low), high)
+        near = problem if eps == problem.eps else replace(problem, eps=eps)
+        return self.model.predict(near)
+
+    def fits(self, family: Family) -> bool:
+        """Tell whether the model is for this grid."""
+        return "mnist" in family.name
+
+
+def decreasing(problem: Problem, tol: float) -> Solution:
+    """Solve at eps 4^k, ..., 4 eps, eps, each from the potentials of the last one."""
+    eps, ladder = float(problem.eps), [float(problem.eps)]
+    largest = float(problem.geometry.cost_rows(slice(0, 1)).max())
+    while 4 * ladder[-1] <= 0.1 * largest:
+        ladder.append(4 * ladder[-1])
+    start, steps = None, 0
+    for high in reversed(ladder[1:]):
+        solution = metaot.solve(replace(problem, eps=high), init=start, tol=max(tol, 1e-2))
+        start, steps = solution.potentials, steps + solution.steps
+    solution = metaot.solve(replace(problem, eps=eps), init=start, tol=tol)
+    return replace(solution, steps=solution.steps + torch.as_tensor(steps))
+
+
+def methods(start: ModelStart) -> list[Method]:
+    def solved(init: object = None, solver: Callable[[], Any] | None = None) -> Callable[..., Solution]:
+        return lambda problem, tol: metaot.solve(
+            problem, init=init, solver=solver() if solver else None, tol=tol, max_steps=100_000
+        )
+
+    def small(family: Family) -> bool:
+        return family.atoms <= NEWTON_ATOMS
+
+    return [
+        Metaot("metaot from the model", "metaot", OURS, run=solved(start), fits=start.fits),
+        Metaot("metaot, cold", "metaot", OURS, run=solved()),
+        Metaot("metaot, Gaussian start", "metaot", OURS, run=solved(GaussianStart())),
+        Metaot("metaot, decreasing eps", "metaot", OURS, run=decreasing),
+        Metaot("metaot Newton, cold", "metaot", OURS, run=solved(solver=metaot.Newton), fits=small),
+        Metaot("metaot Sinkhorn, cold", "metaot", OURS, run=solved(solver=metaot.Sinkhorn)),
+    ]
