@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot.geometry.kernel import Kernel
+
 Eps = float | Float[Tensor, "*batch"]
 """A temperature in the units of the cost: one number, or one for each instance of the batch."""
 
@@ -46,6 +48,19 @@ class Geometry(ABC):
     @abstractmethod
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         r"""Return $\sum_j w_{ij} C_{ij}$, the mean cost under the weights of the softmin."""
+
+    @abstractmethod
+    def best_plan(
+        self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
+    ) -> tuple[Float[Tensor, "batch m"], Kernel]:
+        r"""Return the softmin g of h over the source, and the plan $b_j \exp((h_i + g_j - C_{ij})/\epsilon)$.
+
+        Its columns have the sums b. The kernel is that matrix, prepared for many products.
+        """
+
+    @abstractmethod
+    def kernel_work(self, eps: Eps) -> int:
+        """Return about how many multiplications of a plain matrix a product with a kernel is worth."""
 
     @abstractmethod
     def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
@@ -110,3 +125,8 @@ def expand_eps(eps: Eps, like: Tensor, dims: int = 1) -> float | Tensor:
     if not isinstance(eps, Tensor):
         return eps
     return eps.to(like).reshape(eps.shape + (1,) * dims)
+
+
+def in_units_of(eps: Eps, z: Tensor, dims: int = 1) -> Tensor:
+    """Return z/eps for a z with `dims` dimensions behind the batch; z itself where eps is the number one."""
+    return z if not isinstance(eps, Tensor) and eps == 1.0 else z / expand_eps(eps, z, dims)

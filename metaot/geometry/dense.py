@@ -24,6 +24,13 @@ class Dense(RowwiseGeometry):
             raise ValueError(f"C must have the shape (n, m) or (*batch, n, m), got {tuple(C.shape)}")
         self.C = C
 
+    @classmethod
+    def trusted(cls, C: Float[Tensor, "..."]) -> "Dense":
+        """Make a geometry of a matrix that was checked before."""
+        geometry = object.__new__(cls)
+        geometry.C = C
+        return geometry
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.C.shape[-2], self.C.shape[-1]
@@ -38,7 +45,7 @@ class Dense(RowwiseGeometry):
 
     @cached_property
     def _transposed(self) -> "Dense":
-        return Dense(self.C.mT)
+        return Dense.trusted(self.C.mT)
 
     @property
     def points(self) -> None:
@@ -64,13 +71,13 @@ class Dense(RowwiseGeometry):
 
     def to(self, like: Tensor) -> "Dense":
         C = self.C.to(like)
-        return self if C is self.C else Dense(C)
+        return self if C is self.C else Dense.trusted(C)
 
     def __getitem__(self, index: object) -> "Dense":
-        return Dense(self.C[index]) if self.batch_shape else self  # type: ignore[index]
+        return Dense.trusted(self.C[index]) if self.batch_shape else self  # type: ignore[index]
 
     def flat(self) -> "Dense":
-        return Dense(self.C.reshape(-1, *self.shape)) if len(self.batch_shape) > 1 else self
+        return Dense.trusted(self.C.reshape(-1, *self.shape)) if len(self.batch_shape) > 1 else self
 
     def __repr__(self) -> str:
         return f"Dense(C of shape {tuple(self.C.shape)})"

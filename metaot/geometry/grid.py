@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaot.geometry.base import Eps, Geometry
+from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
 from metaot.geometry.grid_kernel import GridKernel, product
 from metaot.geometry.separable import Separable, Separables
@@ -93,6 +93,12 @@ class Grid(Geometry):
 
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         return self._at(eps, h).mean_cost(_flat(h)).reshape(h.shape).to(h)
+
+    def best_plan(
+        self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
+    ) -> tuple[Float[Tensor, "batch m"], GridKernel]:
+        g = self.T.softmin(h, eps)
+        return g, self.kernel(h, g + expand_eps(eps, g) * b.log(), eps)
 
     def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> GridKernel:
         axes = self._at(eps, f)

@@ -43,8 +43,18 @@ class Points(RowwiseGeometry):
         if cost == "sphere":
             _require_unit("x", x)
             _require_unit("y", y)
+        self._set(x, y, cost)
+
+    def _set(self, x: Tensor, y: Tensor, cost: str | Cost) -> None:
         self.x, self.y, self.cost = x, y, cost
         self._cost = named_cost(cost)
+
+    @classmethod
+    def trusted(cls, x: Tensor, y: Tensor, cost: str | Cost) -> "Points":
+        """Make a geometry of clouds that were checked before."""
+        geometry = object.__new__(cls)
+        geometry._set(x, y, cost)
+        return geometry
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,8 +72,8 @@ class Points(RowwiseGeometry):
     def _transposed(self) -> "Points":
         cost = self.cost
         if callable(cost):
-            return Points(self.y, self.x, lambda y, x: cost(x, y).mT)
-        return Points(self.y, self.x, cost)
+            return Points.trusted(self.y, self.x, lambda y, x: cost(x, y).mT)
+        return Points.trusted(self.y, self.x, cost)
 
     @property
     def points(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
@@ -93,18 +103,18 @@ class Points(RowwiseGeometry):
 
     def to(self, like: Tensor) -> "Points":
         x, y = self.x.to(like), self.y.to(like)
-        return self if x is self.x and y is self.y else Points(x, y, self.cost)
+        return self if x is self.x and y is self.y else Points.trusted(x, y, self.cost)
 
     def __getitem__(self, index: object) -> "Points":
         if not self.batch_shape:
             return self
-        return Points(self.x[index], self.y[index], self.cost)  # type: ignore[index]
+        return Points.trusted(self.x[index], self.y[index], self.cost)  # type: ignore[index]
 
     def flat(self) -> "Points":
         if len(self.batch_shape) <= 1:
             return self
         (n, m), d = self.shape, self.x.shape[-1]
-        return Points(self.x.reshape(-1, n, d), self.y.reshape(-1, m, d), self.cost)
+        return Points.trusted(self.x.reshape(-1, n, d), self.y.reshape(-1, m, d), self.cost)
 
     def __repr__(self) -> str:
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={self.cost!r})"

@@ -22,10 +22,11 @@ ValueT = TypeVar("ValueT")
 
 
 class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
-    """Settings, and four operations on problems with one batch dimension.
+    """Settings, and a few operations on problems with one batch dimension.
 
-    All that changes is in the state: a frozen dataclass of tensors, each with the batch in front. A solver
-    never loops over steps, prints, or waits for the device.
+    All that changes is in the state: a frozen dataclass of numbers, which all instances share, and of tensors
+    or the like, with the batch in front. A solver never loops over steps or prints; only `init` and `adjust`
+    may wait for the device.
     """
 
     @abstractmethod
@@ -35,6 +36,10 @@ class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
     @abstractmethod
     def step(self, problem: ProblemT, state: StateT) -> StateT:
         """Return the next state."""
+
+    @abstractmethod
+    def adjust(self, problem: ProblemT, state: StateT, error: Float[Tensor, "batch"]) -> StateT:
+        """Return the same point in a better shape for the next steps, with the error at hand."""
 
     @abstractmethod
     def error(self, problem: ProblemT, state: StateT) -> Float[Tensor, "batch"]:
@@ -47,13 +52,17 @@ class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
 
 @final
 @dataclass(frozen=True)
-class Iterated(Generic[StateT]):
-    """The state in which each instance stopped, its error there, and its number of steps."""
+class Iterated(Generic[ValueT]):
+    """The value with which each instance stopped, its error there, and its number of steps."""
 
-    state: StateT
+    value: ValueT
     error: Float[Tensor, "batch"]
     converged: Bool[Tensor, "batch"]
     steps: Int[Tensor, "batch"]
+
+
+_TOGETHER = 10
+"""Most steps of a GPU between two tests, each of which makes the device wait."""
 
 
 def iterate(
@@ -63,40 +72,64 @@ def iterate(
     *,
     tol: float,
     max_steps: int,
-) -> Iterated[StateT]:
+) -> Iterated[ValueT]:
     """Step until every instance has an error of at most `tol`, or has made `max_steps` steps.
 
-    The error is tested before the first step and after each one. An instance that has converged, or whose
-    error is NaN, leaves the batch in the state that it has then.
+    The error is tested before the first step and after each one (on a GPU, after some). An instance that has
+    converged, or whose error is NaN, has the value that it has then; when half of the batch is done, the rest
+    goes on without it.
     """
     error = solver.error(problem, state)
-    last_state, last_error = _map(torch.clone, state), error.clone()
-    steps = torch.zeros_like(error, dtype=torch.int64)
     alive = torch.arange(len(error), device=error.device)
-    for count in range(max_steps + 1):
-        done = (error <= tol) | error.isnan() if count < max_steps else torch.ones_like(error, dtype=torch.bool)
+    running = torch.ones_like(error, dtype=torch.bool)
+    stopped: list[tuple[Tensor, ValueT, Tensor, int]] = []
+    count = 0
+    while True:
+        done = running if count >= max_steps else running & ~(error > tol)
         if bool(done.any()) or len(done) == 0:
-            left = alive[done]
-            _put(last_state, left, take(state, done))
-            last_error[left], steps[left] = error[done], count
-            if bool(done.all()):
+            stopped.append((alive[done], part(solver.value(problem, state), done), error[done], count))
+            running = running & ~done
+            left = int(running.sum())
+            if left == 0:
                 break
-            alive, state, problem = alive[~done], take(state, ~done), problem[~done]
-        state = solver.step(problem, state)
+            if 2 * left <= len(running):
+                problem, state = problem[running], part(state, running)
+                alive, error, running = alive[running], error[running], running[running]
+        state = solver.adjust(problem, state, error)
+        together = min(_TOGETHER, 1 + count // 2) if error.is_cuda else 1
+        for _ in range(min(together, max_steps - count)):
+            state, count = solver.step(problem, state), count + 1
         error = solver.error(problem, state)
-    return Iterated(last_state, last_error, last_error <= tol, steps)
+    return _assembled(stopped, tol)
 
 
-def _map(change: Any, state: StateT) -> StateT:
-    parts = {field.name: change(getattr(state, field.name)) for field in fields(state)}  # type: ignore[arg-type]
-    return replace(state, **parts)  # type: ignore[type-var]
+def _assembled(stopped: list[tuple[Tensor, ValueT, Tensor, int]], tol: float) -> Iterated[ValueT]:
+    """Put the instances, which stopped one after the other, into their order."""
+    indices, values, errors, counts = zip(*stopped, strict=True)
+    order = torch.cat(indices).argsort()
+    error = torch.cat(errors)[order]
+    steps = torch.cat([torch.full_like(i, count) for i, count in zip(indices, counts, strict=True)])[order]
+    return Iterated(joined(values, order), error, error <= tol, steps)
 
 
-def take(state: StateT, index: Tensor) -> StateT:
-    """Return the part of a state that belongs to these instances."""
-    return _map(lambda part: part[index], state)
+def part(state: StateT, index: Tensor) -> StateT:
+    """Return the part of a tensor or of a state that belongs to these instances."""
+    if isinstance(state, Tensor):
+        return state[index]  # type: ignore[return-value]
+    changed = {name: value[index] for name, value in _batched(state)}
+    return replace(state, **changed)  # type: ignore[type-var]
 
 
-def _put(state: StateT, index: Tensor, part: StateT) -> None:
-    for field in fields(state):  # type: ignore[arg-type]
-        getattr(state, field.name)[index] = getattr(part, field.name)
+def joined(states: tuple[StateT, ...], order: Tensor) -> StateT:
+    """Return these states, one behind the other, in another order."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(states)[order]  # type: ignore[arg-type, return-value]
+    changed = {name: torch.cat([getattr(s, name) for s in states])[order] for name, _ in _batched(first)}
+    return replace(first, **changed)  # type: ignore[type-var]
+
+
+def _batched(state: Any) -> list[tuple[str, Any]]:
+    """Return the fields of a state that have a batch: all but numbers and None."""
+    parts = [(field.name, getattr(state, field.name)) for field in fields(state)]
+    return [(name, value) for name, value in parts if not isinstance(value, int | float | None)]

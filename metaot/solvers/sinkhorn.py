@@ -1,6 +1,12 @@
-"""Sinkhorn's algorithm in the log domain (algorithm 1 of Meta OT, arXiv 2206.05262; Cuturi 2013)."""
+"""Sinkhorn's algorithm (Cuturi 2013; algorithm 1 of Meta OT, arXiv 2206.05262), over-relaxed in the scaling domain.
 
-from dataclasses import dataclass
+The potentials of the start are absorbed into a Gibbs kernel, which is then about the plan; a step is two products
+with it, and no exponential (Schmitzer, arXiv 1610.06519). Starts so far away that marginals leave floating point
+make steps in the log domain. Over-relaxation (Thibault et al., arXiv 1711.01851) takes each update omega times.
+"""
+
+import math
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -8,15 +14,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
-from metaot.objectives import dual_loss
-from metaot.potentials import DualPotentials, c_transform, centred, tilted
+from metaot.geometry.kernel import Kernel
+from metaot.potentials import DualPotentials, c_transform, tilted
 from metaot.problem import Problem
 from metaot.solvers.iterate import Solver
+from metaot.solvers.relaxation import Relaxation
 
 
 @final
 @dataclass(frozen=True)
-class SinkhornState:
+class Logarithmic:
     """Potentials of which g is the best for f, and the f that the next step takes: the best for g."""
 
     f: Float[Tensor, "batch n"]
@@ -26,34 +33,113 @@ class SinkhornState:
 
 @final
 @dataclass(frozen=True)
-class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
-    """Alternating exact maximisation of the dual in f and in g; one step updates both.
+class Scaled:
+    """Scalings u and v of a kernel that has the potentials f and g absorbed; `rows` is K v, `columns` K^T u."""
 
-    Of a guess, f is used. Safe at every eps in float64; in float32 errors below about 1e-7 |C|/eps are
-    rounding.
+    f: Float[Tensor, "batch n"]
+    g: Float[Tensor, "batch m"]
+    kernel: Kernel
+    u: Float[Tensor, "batch n"]
+    v: Float[Tensor, "batch m"]
+    rows: Float[Tensor, "batch n"]
+    columns: Float[Tensor, "batch m"]
+    relaxation: Relaxation
+    steps: int
+
+
+SinkhornState = Logarithmic | Scaled
+
+
+@final
+@dataclass(frozen=True)
+class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
+    """Alternating maximisation of the dual in f and in g; one step updates both.
+
+    Of a guess, f is used. With `relaxed`, updates go beyond the maximum by a factor that is fitted to the rate
+    observed, instance by instance: several times fewer steps where many are needed. Without, each step
+    maximises exactly. Safe at every eps in float64; in float32 errors below about 1e-7 |C|/eps are rounding.
     """
 
+    relaxed: bool = True
+
     def init(self, problem: Problem, guess: DualPotentials | None) -> SinkhornState:
-        cold = torch.zeros_like(problem.a)
-        if guess is None:
-            return _state(problem, cold)
-        guess = DualPotentials.from_f(problem, centred(problem.a, guess.f))
-        start = DualPotentials.from_f(problem, cold)
-        better = (dual_loss(problem, guess) <= dual_loss(problem, start))[:, None]
-        return _state(problem, torch.where(better, guess.f, cold), torch.where(better, guess.g, start.g))
+        start = torch.zeros_like(problem.a) if guess is None else guess.f
+        return _absorbed(problem, start)
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
-        return _state(problem, state.next_f)
+        if isinstance(state, Logarithmic):
+            return _logarithmic(problem, DualPotentials.from_f(problem, state.next_f))
+        u = state.u * _factor(problem.a, state.u * state.rows, state.relaxation)
+        columns = state.kernel.T.times(u)
+        v = state.v * _factor(problem.b, state.v * columns, state.relaxation)
+        rows = state.kernel.times(v)
+        return replace(state, u=u, v=v, rows=rows, columns=columns, steps=state.steps + 1)
+
+    def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
+        if isinstance(state, Logarithmic):
+            far = (_gap(problem, state) < -math.log(_reach(state.f))) & (problem.a > 0)
+            return state if bool(far.any()) else _absorbed(problem, state.f)
+        if not self.relaxed:
+            return state
+        relaxation = state.relaxation.adjusted(state.steps, error)
+        if relaxation.changed > state.relaxation.changed and bool((_growth(state) > _reach(state.u)).any()):
+            fresh = _absorbed(problem, self.value(problem, state).f)
+            return replace(fresh, relaxation=relaxation, steps=state.steps) if isinstance(fresh, Scaled) else fresh
+        return replace(state, relaxation=relaxation)
 
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
-        """L1 error of the source marginal; the target's is exact by construction."""
-        source = tilted(problem.a, (state.f - state.next_f) / expand_eps(problem.eps, state.f))
-        return (source - problem.a).abs().sum(-1)
+        """L1 error of the source marginal, plus the target's where over-relaxation has left it.
+
+        At least the error of f and the best g for it.
+        """
+        if isinstance(state, Logarithmic):
+            return _distance(tilted(problem.a, _gap(problem, state)), problem.a)
+        error = _distance(state.u * state.rows, problem.a)
+        return error if state.relaxation.plain else error + _distance(state.v * state.columns, problem.b)
 
     def value(self, problem: Problem, state: SinkhornState) -> DualPotentials:
-        return DualPotentials(state.f, state.g)
+        if isinstance(state, Logarithmic):
+            return DualPotentials(state.f, state.g)
+        eps = expand_eps(problem.eps, state.f)
+        return DualPotentials(state.f + eps * state.u.log(), state.g + eps * state.v.log())
 
 
-def _state(problem: Problem, f: Tensor, g: Tensor | None = None) -> SinkhornState:
-    g = c_transform(problem, f) if g is None else g
-    return SinkhornState(f, g, c_transform(problem.T, g))
+def _logarithmic(problem: Problem, start: DualPotentials) -> Logarithmic:
+    return Logarithmic(start.f, start.g, c_transform(problem.T, start.g))
+
+
+def _gap(problem: Problem, state: Logarithmic) -> Float[Tensor, "batch n"]:
+    """Return the logarithm of the source marginal over the weights."""
+    return (state.f - state.next_f) / expand_eps(problem.eps, state.f)
+
+
+def _absorbed(problem: Problem, f: Float[Tensor, "batch n"]) -> SinkhornState:
+    """Absorb f and the best g for it into a kernel, if the other marginal is near enough to be a number."""
+    h = f + expand_eps(problem.eps, f) * problem.a.log()
+    g, kernel = problem.geometry.best_plan(h, problem.b, problem.eps)
+    u, v = torch.ones_like(problem.a), torch.ones_like(problem.b)
+    rows = kernel.times(v)
+    if bool((rows * _reach(rows) < problem.a).any()):
+        return _logarithmic(problem, DualPotentials(f, g))
+    relaxation = Relaxation.none(problem.a.sum(-1))
+    return Scaled(f, g, kernel, u, v, rows, problem.b, relaxation, 0)
+
+
+def _factor(weights: Tensor, marginal: Tensor, relaxation: Relaxation) -> Tensor:
+    """Return what a scaling is multiplied with, so that its marginal is right, or over-relaxed."""
+    reach = _reach(weights)
+    factor = (weights / marginal.clamp_min(torch.finfo(weights.dtype).tiny)).clamp(1 / reach, reach)
+    return factor if relaxation.plain else factor ** relaxation.omega[:, None]
+
+
+def _reach(like: Tensor) -> float:
+    """Return a number far from one, of which some powers fit into the dtype: 1e15 in float64."""
+    return torch.finfo(like.dtype).tiny ** -0.05
+
+
+def _growth(state: Scaled) -> Float[Tensor, "batch"]:
+    return state.u.amax(-1) * state.v.amax(-1)
+
+
+def _distance(marginal: Tensor, weights: Tensor) -> Float[Tensor, "batch"]:
+    return torch.linalg.vector_norm(marginal - weights, 1, -1)

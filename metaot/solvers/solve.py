@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.choose import refine, refine_by_choice
+from metaot.solvers.choose import refine_by, refine_by_choice
 from metaot.solvers.iterate import Solver
 from metaot.solvers.solution import Solution
 
@@ -48,13 +48,13 @@ def solve(
     if solver is None:
         result, solvers = refine_by_choice(flat, guess, tol=tol, max_steps=max_steps)
     else:
-        result, solvers = refine(solver, flat, guess, tol=tol, max_steps=max_steps), (solver,)
+        result, solvers = refine_by(solver, flat, guess, tol=tol, max_steps=max_steps)
     potentials, batch = result.potentials, problem.batch_shape
     return Solution(
         problem=problem,
         potentials=DualPotentials(potentials.f.reshape(problem.a.shape), potentials.g.reshape(problem.b.shape)),
         error=result.error.reshape(batch),
-        converged=result.converged.reshape(batch),
+        converged=(result.error <= tol).reshape(batch),
         steps=result.steps.reshape(batch),
         solvers=solvers,
     )

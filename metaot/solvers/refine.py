@@ -1,0 +1,126 @@
+"""One method, from a start to certified potentials: on the atoms with mass where that pays, on all in the end."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from metaot.geometry.base import expand_eps
+from metaot.objectives import dual_loss
+from metaot.potentials import DualPotentials, c_transform, centred, tilted
+from metaot.problem import Problem
+from metaot.solvers.iterate import Solver, StateT, iterate
+from metaot.solvers.support import Support
+
+DOUBTFUL = 0.1
+"""A start with a larger L1 error than this must beat a step from zeros, the others zeros themselves."""
+
+
+@final
+@dataclass(frozen=True)
+class Refined:
+    """Potentials of a flat batch, and for each instance its error and its steps."""
+
+    potentials: DualPotentials
+    error: Float[Tensor, "batch"]
+    steps: Int[Tensor, "batch"]
+
+    @property
+    def T(self) -> "Refined":
+        """The same for the problems with source and target exchanged."""
+        return Refined(self.potentials.T, self.error, self.steps)
+
+    def put(self, index: Tensor, other: "Refined") -> None:
+        """Take over what became of some instances, and add their steps."""
+        self.potentials.f[index], self.potentials.g[index] = other.potentials.f, other.potentials.g
+        self.error[index] = other.error
+        self.steps[index] += other.steps
+
+
+def refine(
+    solver: Solver, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int, whole: bool
+) -> Refined:
+    """Refine a guess by one method: on the `whole`, or on the support with the smaller sides as the source."""
+    if whole:
+        result = iterate(solver, problem, _start(solver, problem, guess), tol=tol, max_steps=max_steps)
+        return _completed(problem, result.value.f, result.steps)
+    exchanged = (problem.a != 0).sum(-1) > (problem.b != 0).sum(-1)
+    if not bool(exchanged.any()):
+        return _on_support(solver, problem, guess, tol, max_steps)
+    if bool(exchanged.all()):
+        guess = None if guess is None else DualPotentials.from_f(problem, guess.f).T
+        return _on_support(solver, problem.T, guess, tol, max_steps).T
+    result = _room(problem)
+    for side in (exchanged, ~exchanged):
+        mine = None if guess is None else guess[side]
+        result.put(side, refine(solver, problem[side], mine, tol=tol, max_steps=max_steps, whole=False))
+    return result
+
+
+def _on_support(
+    solver: Solver, problem: Problem, guess: DualPotentials | None, tol: float, max_steps: int
+) -> Refined:
+    support = Support.of(problem)
+    guess = None if guess is None else support.gathered(problem, guess)
+    state = _start(solver, support.problem, guess)
+    result = iterate(solver, support.problem, state, tol=tol, max_steps=max_steps)
+    return _completed(problem, support.spread(problem, result.value.f), result.steps)
+
+
+def _completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Refined:
+    """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error on the whole.
+
+    The error is that of the source's marginal; the target's is exact.
+    """
+    g = c_transform(problem, f)
+    best = c_transform(problem.T, g)
+    marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
+    error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+    return Refined(DualPotentials(torch.where(problem.a != 0, f, best), g), error, steps)
+
+
+def _room(problem: Problem) -> Refined:
+    """Return room for results."""
+    error = problem.a.new_zeros(len(problem.a))
+    potentials = DualPotentials(torch.empty_like(problem.a), torch.empty_like(problem.b))
+    return Refined(potentials, error, torch.zeros_like(error, dtype=torch.int64))
+
+
+def _start(
+    solver: Solver[Problem, StateT, DualPotentials], problem: Problem, guess: DualPotentials | None
+) -> StateT:
+    """Return the state of a guess, or of zeros where these are the better start."""
+    if guess is None:
+        return solver.init(problem, None)
+    guess = DualPotentials(_finite(centred(problem.a, guess.f)), guess.g)
+    state = solver.init(problem, guess)
+    worse = _worse_than_zeros(problem, solver.value(problem, state), solver.error(problem, state))
+    if not bool(worse.any()):
+        return state
+    return solver.init(problem, DualPotentials(torch.where(worse[:, None], 0.0, guess.f), guess.g))
+
+
+def _worse_than_zeros(
+    problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"]
+) -> Bool[Tensor, "batch"]:
+    """Tell which starts have a smaller dual value than zeros, or, of the doubtful ones, than a step from zeros."""
+    loss = dual_loss(problem, start)
+    zeros = DualPotentials.from_f(problem, torch.zeros_like(start.f))
+    worse = ~(loss <= dual_loss(problem, zeros))
+    doubtful = ~(error <= DOUBTFUL)
+    if bool(doubtful.any()):
+        f = c_transform(problem.T, zeros.g)
+        first = DualPotentials.from_f(problem, f)
+        f = c_transform(problem.T, first.g)
+        second = DualPotentials(f, first.g)
+        missing = tilted(problem.a, (first.f - f) / expand_eps(problem.eps, f)) - problem.a
+        rival = torch.linalg.vector_norm(missing, 1, -1)
+        worse |= doubtful & ~((loss <= dual_loss(problem, second)) & (error <= 0.5 * rival))
+    return worse
+
+
+def _finite(f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    """Replace the potentials of instances that are not finite by zeros."""
+    return torch.where(f.isfinite().all(-1, keepdim=True), f, 0.0)
