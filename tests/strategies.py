@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from metaot.geometry import Dense, Geometry, Grid, Points
+from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Newton, Sinkhorn, Solver
 
@@ -33,7 +34,11 @@ SPACES: dict[str, Callable[[Batch], Geometry]] = {
 }
 """Spaces, with costs between 0 and pi, for problems of this batch; a new geometry joins here."""
 
-SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
+SOLVERS: dict[str, Solver] = {
+    "sinkhorn": Sinkhorn(),
+    "sinkhorn, plain": Sinkhorn(relaxed=False),
+    "newton": Newton(),
+}
 """Solvers of discrete problems; a new one joins here."""
 
 solvers = st.sampled_from(list(SOLVERS.values()))
@@ -113,6 +118,11 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def on_mass(problem: Problem, potentials: DualPotentials) -> DualPotentials:
+    """Return potentials with zeros where there is no mass, of which solvers know nothing."""
+    return DualPotentials(torch.where(problem.a > 0, potentials.f, 0.0), torch.where(problem.b > 0, potentials.g, 0.0))
 
 
 def assert_close(actual: Tensor, expected: Tensor | float, atol: float = 1e-10, rtol: float = 0.0) -> None:

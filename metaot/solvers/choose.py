@@ -14,9 +14,6 @@ from metaot.solvers.sinkhorn import Sinkhorn
 PATIENCE = 300
 """Sinkhorn steps before Newton takes over."""
 
-ATOMS = FACTORISED
-"""Atoms with mass on the smaller side, up to which Newton takes over."""
-
 _BLOCK = 2**22
 """Entries of the plans that Newton holds at once: a few hundred MiB in all."""
 
@@ -43,7 +40,7 @@ def refine_by_choice(
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine a guess by Sinkhorn, and go on with Newton where that is the better; return who took part."""
     sizes = _sizes(problem)
-    suited = sizes.amin(0) <= ATOMS
+    suited = sizes.amin(0) <= FACTORISED
     patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
     result, _ = refine_by(Sinkhorn(), problem, guess, tol=tol, max_steps=patience)
     left = _left(result, tol, max_steps)
@@ -82,7 +79,7 @@ def _whole(solver: Solver, problem: Problem) -> bool:
         return True
     sizes = _sizes(problem)
     if isinstance(solver, Newton):
-        return int(sizes.amin(0).max()) > ATOMS
+        return int(sizes.amin(0).max()) > FACTORISED
     return int(sizes.amax(1).prod()) >= problem.geometry.kernel_work(problem.eps)
 
 

@@ -57,7 +57,7 @@ def test_each_instance_stops_on_its_own():
     solver, result = run(0.02, 20)
     assert result.steps.tolist() == [2, 6, 20, 1, 1, 6]
     assert result.converged.tolist() == [True, True, False, True, False, True]
-    assert solver.batches == [6, 4] + [3] * 4 + [1] * 14, "who is done has left"
+    assert solver.batches == [6, 6] + [3] * 4 + [1] * 14, "when half of them are done, they leave"
 
 
 def test_state_and_error_are_those_at_the_last_step():

@@ -2,25 +2,31 @@
 
 import torch
 from hypothesis import strategies as st
-from strategies import assert_close, every_dtype, given_problems, random_problem, weights
+from strategies import assert_close, every_dtype, given_problems, on_mass, random_problem, weights
 
 from metaot.geometry import Dense, Grid
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error, target_marginal
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, Status, solve
+from metaot.solvers.sinkhorn import SinkhornState
 
-SINKHORN = Sinkhorn()
+SINKHORN = Sinkhorn(relaxed=False)
+
+
+def value(problem: Problem, state: SinkhornState) -> DualPotentials:
+    return on_mass(problem, SINKHORN.value(problem, state))
 
 
 @given_problems()
 def test_a_step_is_the_best_f_for_g_and_then_the_best_g_for_f(problem):
     problem = problem.flat()
     state = SINKHORN.init(problem, None)
-    after = SINKHORN.value(problem, SINKHORN.step(problem, state))
-    f = c_transform(problem.T, SINKHORN.value(problem, state).g)
-    assert_close(after.f, f)
-    assert_close(after.g, c_transform(problem, f))
+    after = value(problem, SINKHORN.step(problem, state))
+    f = c_transform(problem.T, value(problem, state).g)
+    best = on_mass(problem, DualPotentials(f, c_transform(problem, f)))
+    assert_close(after.f, best.f)
+    assert_close(after.g, best.g)
 
 
 @given_problems(size=st.floats(0, 10))
@@ -28,33 +34,33 @@ def test_every_step_raises_the_dual_value_and_keeps_the_target_marginal(problem,
     problem = problem.flat()
     state = SINKHORN.init(problem, DualPotentials(size * torch.randn_like(problem.a), problem.b))
     for _ in range(5):
-        before, state = dual_value(problem, SINKHORN.value(problem, state)), SINKHORN.step(problem, state)
-        assert (dual_value(problem, SINKHORN.value(problem, state)) >= before - 1e-12).all()
-        assert_close(target_marginal(problem, SINKHORN.value(problem, state)), problem.b)
+        before, state = dual_value(problem, value(problem, state)), SINKHORN.step(problem, state)
+        assert (dual_value(problem, value(problem, state)) >= before - 1e-12).all()
+        assert_close(target_marginal(problem, value(problem, state)), problem.b)
 
 
 @given_problems(lowest_eps=0.1)
 def test_a_start_at_its_own_solution_is_returned(problem):
     solution = solve(problem, solver=SINKHORN)
     again = solve(problem, solver=SINKHORN, init=solution.potentials)
-    assert_close(again.cost(), solution.cost(), 1e-8)
+    assert_close(again.cost(), solution.cost(), 1e-6)
 
 
 @given_problems()
 def test_its_error_is_that_of_both_marginals(problem):
     problem = problem.flat()
     state = SINKHORN.step(problem, SINKHORN.init(problem, None))
-    assert_close(SINKHORN.error(problem, state), marginal_error(problem, SINKHORN.value(problem, state)))
+    assert_close(SINKHORN.error(problem, state), marginal_error(problem, value(problem, state)))
 
 
 @given_problems(t=st.floats(-1e6, 1e6))
 def test_a_constant_of_the_start_means_nothing(problem, t):
-    problem = problem.flat()
     f = 0.1 * torch.randn_like(problem.a)
-    state = SINKHORN.init(problem, DualPotentials(f, problem.b))
-    shifted = SINKHORN.init(problem, DualPotentials(f + t, problem.b))
-    assert_close(SINKHORN.value(problem, shifted).f, SINKHORN.value(problem, state).f, 1e-8)
-    assert_close(SINKHORN.error(problem, shifted), SINKHORN.error(problem, state), 1e-6)
+    one, other = (
+        solve(problem, solver=SINKHORN, init=DualPotentials(start, problem.b), max_steps=2) for start in (f, f + t)
+    )
+    assert torch.equal(one.steps, other.steps)
+    assert_close(other.potentials.f - other.potentials.f[..., :1], one.potentials.f - one.potentials.f[..., :1], 1e-8)
 
 
 def test_a_cost_that_is_a_sum_is_solved_by_one_step():
