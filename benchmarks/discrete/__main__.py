@@ -71,14 +71,14 @@ def run(options: argparse.Namespace, file: Path) -> None:
     for family in everything:
         if not _asked(family.name, options.only):
             continue
-        begin = perf_counter()
+        begin, limit = perf_counter(), options.limit * (6 if family.size > 1 else 1)
         print(family.title, flush=True)
         try:
-            cells = measure(family, methods, limit=options.limit, budget=options.budget, tell=_tell)
+            cells = measure(family, methods, limit=limit, budget=options.budget, tell=_tell)
         except FileNotFoundError as reason:
             print(f"  left out: {reason}")
             continue
-        facts = {"title": family.title, "count": family.count, "size": family.size, "limit": options.limit}
+        facts = {"title": family.title, "count": family.count, "size": family.size, "limit": limit}
         results["families"][family.name] = {**facts, "cells": cells}
         print(f"  {perf_counter() - begin:.0f} s in all", flush=True)
         _save(results, [family.name for family in everything], file)

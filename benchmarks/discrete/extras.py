@@ -1,13 +1,13 @@
 """Bad starts, and the memory of a large pair."""
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 import metaot
@@ -43,37 +43,9 @@ def bad_starts(eps: float, data_dir: Path | None) -> dict[str, Any]:
 
 def large_pair(data_dir: Path | None, threads: int) -> dict[str, Any]:
     """Solve one pair of large images in a process of its own; return its time and its memory above the start."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.discrete.extras",
-        str(threads),
-        *([str(data_dir)] if data_dir else []),
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
-
-
-def _solve_large_pair(threads: int, data_dir: Path | None) -> dict[str, Any]:
-    torch.set_num_threads(threads)
     problem = next(paintings(SEED, 1, SIDE, EPS, data_dir)).problem
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = perf_counter()
-    solution = metaot.solve(problem, tol=TOL, max_steps=100_000)
-    seconds = perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "side": SIDE,
-        "eps": EPS,
-        "tol": TOL,
-        "seconds": round(seconds, 3),
-        "mib_above_start": round((peak - before) / 1024, 1),
-        "steps": int(solution.steps),
-        "error": float(f"{float(solution.error):.2e}"),
-        "converged": bool(solution.converged),
-    }
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    print(json.dumps(_solve_large_pair(int(sys.argv[1]), folder)))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.npy"
+        np.save(file, torch.stack([problem.a, problem.b]).numpy())
+        command = [sys.executable, "-m", "benchmarks.discrete.memory", str(file), str(EPS), str(TOL), str(threads)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

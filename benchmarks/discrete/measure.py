@@ -18,7 +18,7 @@ CALIBRATION_SECONDS = 2
 """After that many seconds no further instance is taken for the choice of a setting."""
 
 FEWEST = 5
-"""Instances that every method is timed on, however slow."""
+"""Instances that a slow method is timed on, too: at least two of them, and up to three times the budget."""
 
 PAUSE = 0.003
 """Seconds between two solves, in which the threads of the last one's library fall asleep."""
@@ -49,7 +49,9 @@ class Cell:
         self.steps.append(trial.steps)
 
     def wants_more(self, budget: float) -> bool:
-        return self.status == OK and (len(self.ms) < FEWEST or sum(self.ms) < 1e3 * budget)
+        count, seconds = len(self.ms), sum(self.ms) / 1e3
+        few = count < 2 or (count < FEWEST and seconds < 3 * budget)
+        return self.status == OK and (few or seconds < budget)
 
     def as_json(self) -> dict[str, Any]:
         facts = {key: value for key, value in vars(self).items() if key != "place" and value not in (None, [])}
