@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry
 from metaot.geometry.checks import require_finite
 from metaot.geometry.separable import AxisWeights, grid_log_sum, rows_along, undo_rows
@@ -108,6 +109,12 @@ class Grid(Geometry):
             total = undo_rows(so_far + weights.mean_cost, z, axis, len(self.axes))
             z = undo_rows(weights.log_sum, z, axis, len(self.axes))
         return total.reshape(h.shape).to(h)
+
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        return grid_hardmin(h.double().reshape(-1, *self.sizes), self.axis_costs).reshape(h.shape).to(h)
+
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        return grid_times_cost(v.double().reshape(-1, *self.sizes), self.axis_costs).reshape(v.shape).to(v)
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]

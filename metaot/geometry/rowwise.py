@@ -29,13 +29,23 @@ class RowwiseGeometry(Geometry):
         parts = [(z.softmax(-1) * C).sum(-1) for C, z in self._exponents(h, eps)]
         return torch.cat(parts, -1)
 
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        return torch.cat([(C - h[..., None, :]).amin(-1) for C in self._blocks(h)], -1)
+
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        return torch.cat([(v[..., None, :] @ C.mT).squeeze(-2) for C in self._blocks(v)], -1)
+
     def _exponents(self, h: Tensor, eps: Eps) -> Iterator[tuple[Tensor, Tensor]]:
+        scale = expand_eps(eps, h, 2)
+        for C in self._blocks(h):
+            yield C, (h[..., None, :] - C) / scale
+
+    def _blocks(self, h: Tensor) -> Iterator[Tensor]:
+        """Yield C by as many rows as fit into a block for this batch."""
         n = self.shape[0]
         step = max(1, BLOCK // max(1, h.numel()))
-        scale = expand_eps(eps, h, 2)
         for start in range(0, n, step):
-            C = self.cost_rows(slice(start, min(n, start + step))).to(h)
-            yield C, (h[..., None, :] - C) / scale
+            yield self.cost_rows(slice(start, min(n, start + step))).to(h)
 
     @property
     @abstractmethod

@@ -15,7 +15,8 @@ def test_blocks_change_nothing(monkeypatch, batch, block):
 
     def answers():
         cloud = Points(x, y)
-        return cloud.softmin(h, 0.1), cloud.mean(h, v, 0.1), cloud.mean_cost(h, 0.1), matrix(cloud)
+        smooth = cloud.softmin(h, 0.1), cloud.mean(h, v, 0.1), cloud.mean_cost(h, 0.1)
+        return *smooth, cloud.hardmin(h), cloud.times_cost(h), matrix(cloud)
 
     whole = answers()
     monkeypatch.setattr(rowwise, "BLOCK", block)
