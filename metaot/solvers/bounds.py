@@ -47,20 +47,15 @@ def transport_bounds(problem: Problem, potentials: DualPotentials) -> Bounds:
     two, and so at most eps log(atoms with mass on either side).
 
     All is done in float64. A mass that is one only within `Problem`'s tolerance is made one: bounded is the cost
-    between a/sum(a) and b/sum(b), with the cost matrix that the problem's dtype holds. NaN in the potentials of an
-    instance gives NaN for it. Never n x m: axis by axis on a grid, in blocks on other spaces.
+    between a/sum(a) and b/sum(b), with the coordinates or the matrix as the problem's dtype holds them. NaN in the
+    potentials of an instance gives NaN for it. Never n x m: axis by axis on a grid, in blocks on other spaces.
     """
-    problem = _normalised(problem)
-    g = centred(problem.b, potentials.g.to(problem.b))
-    f = potentials.f.to(problem.a) + (potentials.g.to(problem.b) - g)[..., :1]
+    problem = problem.normalised()
+    f, g = potentials.f.to(problem.a), potentials.g.to(problem.b)
+    level = (g * problem.b).sum(-1, keepdim=True)
+    f, g = f + level, g - level
     lower = torch.maximum(_feasible_value(problem, centred(problem.a, f)), _feasible_value(problem.T, g))
     return Bounds(lower, _rounded_cost(problem, DualPotentials(f, g)))
-
-
-def _normalised(problem: Problem) -> Problem:
-    problem = problem.to(problem.a.double())
-    a, b = (weights / weights.sum(-1, keepdim=True) for weights in (problem.a, problem.b))
-    return Problem.trusted(a, b, problem.geometry, problem.eps)
 
 
 def _feasible_value(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
