@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metaot.solvers import Solution as Solution
     from metaot.solvers import Status as Status
     from metaot.solvers import solve as solve
+    from metaot.tools import ot_value as ot_value
 
 _HOME = {
     "Dense": "geometry",
@@ -33,6 +34,7 @@ _HOME = {
     "Solution": "solvers",
     "Status": "solvers",
     "solve": "solvers",
+    "ot_value": "tools",
     "load": "checkpoint",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "c_transform",
     "dual_value",
     "load",
+    "ot_value",
     "solve",
 ]
 __version__ = "0.1.0"

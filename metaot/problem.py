@@ -111,6 +111,17 @@ class Problem:
         eps = self.eps.to(like) if isinstance(self.eps, Tensor) else self.eps
         return Problem.trusted(self.a.to(like), self.b.to(like), geometry or self.geometry.to(like), eps)
 
+    def normalised(self) -> "Problem":
+        """Return the problems in float64, with masses that are one to its precision.
+
+        Between masses that differ there is no plan, and no solver reaches an error below their difference. A cost
+        with a name is evaluated anew, from the same coordinates. A matrix, and a function of the user's that may
+        know only its own dtype, are left as they are; what they give is converted then.
+        """
+        double = self.to(self.a.double(), None if self.geometry.cost_name else self.geometry)
+        a, b = (weights / weights.sum(-1, keepdim=True) for weights in (double.a, double.b))
+        return Problem.trusted(a, b, double.geometry, double.eps)
+
 
 def _require_weights(name: str, weights: Tensor) -> None:
     require_finite(name, weights)

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from strategies import assert_close, given_problems, matrix, temperatures, unchecked, weights
+from strategies import (
+    SPACES,
+    assert_close,
+    given_problems,
+    matrix,
+    random_problem,
+    temperatures,
+    unchecked,
+    weights,
+)
 
 from metaot.geometry import Dense, Grid, Points
 from metaot.problem import Problem
@@ -143,3 +152,26 @@ def test_one_eps_for_every_instance_stays_a_number():
     with unchecked():
         assert isinstance(Problem(QUARTERS, QUARTERS, Grid(4), 1).eps, float)
     assert Problem(QUARTERS, QUARTERS, Grid(4), 0.1)[0].flat().eps == 0.1
+
+
+@pytest.mark.parametrize("name", ["dense", "points", "points, callable", "grid, callable"])
+def test_normalised_are_double_and_have_mass_one_and_a_cost_that_agrees_with_its_transpose(name):
+    double = random_problem(SPACES[name], (3,), temperatures((3,)))
+    single = Problem(1.00001 * double.a.float(), double.b.float(), double.geometry, double.eps)
+    again = single.normalised()
+    assert again.a.dtype == again.b.dtype == again.eps.dtype == torch.float64
+    for side in (again.a, again.b):
+        assert_close(side.sum(-1), 1.0, 1e-15)
+    assert_close(again.a, double.a, 1e-7)
+    assert_close(matrix(again.geometry), matrix(double.geometry), 1e-6)
+    assert_close(matrix(again.geometry.T), matrix(again.geometry).mT, 1e-15)
+    assert double.normalised().geometry is double.geometry
+
+
+def test_a_cost_of_the_users_is_asked_in_the_dtype_that_it_knows():
+    layer = torch.nn.Linear(2, 3, dtype=torch.float32)
+    cloud = Points(
+        torch.rand(4, 2).float(), torch.rand(4, 2).float(), lambda x, y: torch.cdist(layer(x), layer(y))
+    )
+    problem = Problem(QUARTERS.float(), QUARTERS.float(), cloud, 0.1).normalised()
+    assert problem.geometry.softmin(problem.b, 0.1).dtype == torch.float64

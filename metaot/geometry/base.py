@@ -63,6 +63,14 @@ class Geometry(ABC):
         """Return about how many multiplications of a plain matrix a product with a kernel is worth."""
 
     @abstractmethod
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        r"""Return $\min_j C_{ij} - h_j$, the softmin's limit as eps falls to zero; +inf if all of h is -inf."""
+
+    @abstractmethod
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        """Return C v."""
+
+    @abstractmethod
     def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
         """Return these rows of C, one column for each target atom; the whole of C is never kept for it."""
 

@@ -85,7 +85,8 @@ class Points(RowwiseGeometry):
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
         n, m = self.shape
-        if n * m * torch.Size(self.batch_shape).numel() <= _KEEP:
+        small = n * m * torch.Size(self.batch_shape).numel() <= _KEEP
+        if small and not torch.is_grad_enabled():
             return self._matrix[..., rows, :]
         return self._cost(self.x[..., rows, :], self.y)
 
@@ -96,6 +97,7 @@ class Points(RowwiseGeometry):
 
     @cached_property
     def _matrix(self) -> Tensor:
+        """The cost without its history: kept for solvers, never for what may be differentiated."""
         return self._cost(self.x, self.y)
 
     def tensors(self) -> dict[str, Tensor]:

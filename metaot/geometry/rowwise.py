@@ -31,8 +31,8 @@ class RowwiseGeometry(Geometry):
         return torch.cat([z.softmax(-1) @ v for z in self.exponents(h, eps)], -2)
 
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        parts = [(z.softmax(-1) * C).sum(-1) for C, z in self._blocks(h, eps)]
-        return torch.cat(parts, -1)
+        blocks = zip(self._blocks(h), self.exponents(h, eps), strict=True)
+        return torch.cat([(z.softmax(-1) * C).sum(-1) for C, z in blocks], -1)
 
     def best_plan(
         self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
@@ -52,16 +52,23 @@ class RowwiseGeometry(Geometry):
         n, m = self.shape
         return n * m
 
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        return torch.cat([(C - h[..., None, :]).amin(-1) for C in self._blocks(h)], -1)
+
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        return torch.cat([(v[..., None, :] @ C.mT).squeeze(-2) for C in self._blocks(v)], -1)
+
     def exponents(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Iterator[Float[Tensor, "*batch rows m"]]:
         """Yield (h_j - C_ij)/eps for successive blocks of rows i."""
-        return (z for _, z in self._blocks(h, eps))
+        for C in self._blocks(h):
+            yield in_units_of(eps, h[..., None, :] - C, 2)
 
-    def _blocks(self, h: Tensor, eps: Eps) -> Iterator[tuple[Tensor, Tensor]]:
+    def _blocks(self, h: Float[Tensor, "*batch m"]) -> Iterator[Tensor]:
+        """Yield C by as many rows as fit into a block for this batch."""
         n = self.shape[0]
         step = max(1, BLOCK // max(1, h.numel()))
         for start in range(0, n, step):
-            C = self.cost_rows(slice(start, min(n, start + step))).to(h)
-            yield C, in_units_of(eps, h[..., None, :] - C, 2)
+            yield self.cost_rows(slice(start, min(n, start + step))).to(h)
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, barycentric_map, plan, transport_cost
 from metaot.problem import Problem
+from metaot.solvers.bounds import Bounds, transport_bounds
 
 
 class Status(IntEnum):
@@ -52,6 +53,14 @@ class Solution:
     def cost(self) -> Float[Tensor, "*batch"]:
         """Return <C, P>, without the plan."""
         return transport_cost(self.problem, self.potentials)
+
+    def bounds(self) -> Bounds:
+        """Return a lower and an upper bound of min <C, P> without entropy, converged or not, in float64.
+
+        Unlike `value` and `cost`, they do not depend on eps for their truth, only for how close they are; see
+        `transport_bounds`.
+        """
+        return transport_bounds(self.problem, self.potentials)
 
     def plan(self) -> Float[Tensor, "*batch n m"]:
         """Return the whole of P: batch x n x m numbers."""

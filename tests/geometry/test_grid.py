@@ -4,7 +4,7 @@ import pytest
 import torch
 from strategies import assert_close, every_dtype, matrix, unchecked, weights
 
-from metaot.geometry import Dense, Grid, Points
+from metaot.geometry import Dense, Grid, Points, axiswise
 
 GRIDS = {1: Grid(60), 2: Grid(11, 9), 3: Grid(5, 4, 3)}
 
@@ -51,12 +51,24 @@ def test_grids_too_large_for_their_matrix():
     grid = Grid(150, 150)
     h = torch.rand(grid.shape[1])
     rows = slice(7777, 7779)
-    expected = Dense(grid.cost_rows(rows)).softmin(h, 1e-3)
-    assert_close(grid.softmin(h, 1e-3)[rows], expected, 1e-12)
+    dense = Dense(grid.cost_rows(rows))
+    assert_close(grid.softmin(h, 1e-3)[rows], dense.softmin(h, 1e-3), 1e-12)
+    assert_close(grid.hardmin(h)[rows], dense.hardmin(h), 1e-12)
+    assert_close(grid.times_cost(h)[rows], dense.times_cost(h), 1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 20, 100])
+def test_the_minimum_in_blocks_is_the_minimum(monkeypatch, block):
+    grid, h = Grid(4, 3, cost=lambda s, t: (t - 0.5 * s).square()), torch.rand(2, 12)
+    whole = grid.hardmin(h)
+    monkeypatch.setattr(axiswise, "_BLOCK", block)
+    assert_close(grid.hardmin(h), whole, 0)
 
 
 def test_an_empty_batch_has_an_empty_answer():
-    assert Grid(4, 3).softmin(torch.zeros(0, 12), 0.1).shape == (0, 12)
+    nothing = torch.zeros(0, 12)
+    for answer in (Grid(4, 3).softmin(nothing, 0.1), Grid(4, 3).hardmin(nothing), Grid(4, 3).times_cost(nothing)):
+        assert answer.shape == (0, 12)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ def test_blocks_change_nothing(monkeypatch, batch, block):
     x, y = torch.rand(*batch, 7, 2), torch.rand(*batch, 5, 2)
     h, v = torch.rand(*batch, 5), torch.rand(*batch, 5, 2)
 
+    @torch.no_grad()
     def answers():
         cloud = Points(x, y)
-        return cloud.softmin(h, 0.1), cloud.mean(h, v, 0.1), cloud.mean_cost(h, 0.1), matrix(cloud)
+        smooth = cloud.softmin(h, 0.1), cloud.mean(h, v, 0.1), cloud.mean_cost(h, 0.1)
+        return *smooth, cloud.hardmin(h), cloud.times_cost(h), matrix(cloud)
 
     whole = answers()
     monkeypatch.setattr(rowwise, "BLOCK", block)
@@ -35,6 +37,27 @@ def test_no_block_is_larger_than_asked(monkeypatch):
     monkeypatch.setattr(points, "_KEEP", 0)
     Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
     assert sizes == [3, 3, 1]
+
+
+def test_solvers_make_a_small_matrix_once():
+    calls = []
+    cloud = Points(torch.rand(7, 1), torch.rand(5, 1), lambda x, y: calls.append(1) or (x - y.mT).abs())
+    with torch.no_grad():
+        for _ in range(3):
+            cloud.softmin(torch.zeros(5), 0.1)
+    assert len(calls) == 1
+
+
+def test_a_matrix_that_is_kept_takes_no_derivative_away():
+    """A solver has used the cloud before, without derivatives; and each backward has a graph of its own."""
+    x, y, h = torch.rand(4, 2, requires_grad=True), torch.rand(5, 2), torch.rand(5)
+    cloud = Points(x, y)
+    with torch.no_grad():
+        cloud.softmin(h, 0.1)
+    (expected,) = torch.autograd.grad(Points(x, y).softmin(h, 0.1).sum(), x)
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(cloud.softmin(h, 0.1).sum(), x)
+        assert_close(slope, expected, 0)
 
 
 @pytest.mark.parametrize(
