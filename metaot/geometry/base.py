@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.kernel import Kernel
+from metaot.single import AxesKernel
 
 Eps = float | Float[Tensor, "*batch"]
 """A temperature in the units of the cost: one number, or one for each instance of the batch."""
@@ -57,6 +58,10 @@ class Geometry(ABC):
 
         Its columns have the sums b. The kernel is that matrix, prepared for many products.
         """
+
+    @abstractmethod
+    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None:
+        """Return exp(-C/eps) on the CPU as matrices along axes, if there are axes and no C/eps is over `largest`."""
 
     @abstractmethod
     def kernel_work(self, eps: Eps) -> int:

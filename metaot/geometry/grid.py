@@ -14,6 +14,7 @@ from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
 from metaot.geometry.grid_kernel import GridKernel, product
 from metaot.geometry.separable import Separable, Separables
+from metaot.single import AxesKernel
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -109,6 +110,24 @@ class Grid(Geometry):
 
         forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
         return forward
+
+    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None:
+        if self._highest_cost > largest * eps:
+            return None
+        if eps not in self._axes_kernels:
+            self._axes_kernels.clear()
+            kernels = [(-cost / eps).exp().numpy(force=True) for cost in self.axis_costs]
+            self._axes_kernels[eps] = AxesKernel(kernels)
+        return self._axes_kernels[eps]
+
+    @cached_property
+    def _axes_kernels(self) -> dict[float, AxesKernel]:
+        """The last one that was asked for."""
+        return {}
+
+    @cached_property
+    def _highest_cost(self) -> float:
+        return sum(float(cost.abs().max()) for cost in self.axis_costs)
 
     def kernel_work(self, eps: Eps) -> int:
         """Count a matrix product as a tenth of a product with a vector, which has to read the matrix."""

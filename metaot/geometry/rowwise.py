@@ -48,6 +48,9 @@ class RowwiseGeometry(Geometry):
         g = -(top.squeeze(-2) + total.log()) * expand_eps(eps, total)
         return g, MatrixKernel(K.mul_((b / total)[:, None, :]))
 
+    def axis_kernels(self, eps: float, largest: float) -> None:
+        return None
+
     def kernel_work(self, eps: Eps) -> int:
         n, m = self.shape
         return n * m

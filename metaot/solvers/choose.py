@@ -1,4 +1,4 @@
-"""Which method takes part, on which atoms: by size, eps and what is left to do; shown in the result."""
+"""Which method takes part, on which atoms: by size, eps, device and what is left to do; shown in the result."""
 
 import torch
 from jaxtyping import Int
@@ -6,83 +6,116 @@ from torch import Tensor
 
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
+from metaot.solvers.alone import PATIENCE, refine_alone
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import FACTORISED, Newton
-from metaot.solvers.refine import Refined, refine
+from metaot.solvers.refine import Refined, refine, room
 from metaot.solvers.sinkhorn import Sinkhorn
 
-PATIENCE = 300
-"""Sinkhorn steps before Newton takes over."""
+_CALLS = 300_000
+"""Multiplications in the time of the calls that a step of a batch takes."""
+
+_ALONE = 2**22
+"""Entries of the largest plan that is made for one problem alone on the CPU."""
 
 _BLOCK = 2**22
 """Entries of the plans that Newton holds at once: a few hundred MiB in all."""
 
 _ROUNDS = 3
-"""Times that a method may set out again where the error of the potentials themselves is not yet small enough."""
+"""Times that a method may set out where the error of the potentials themselves is not small enough afterwards."""
 
 
 def refine_by(
-    solver: Solver, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+    solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    """Refine a guess by one method."""
-    whole = _whole(solver, problem)
-    result = refine(solver, problem, guess, tol=tol, max_steps=max_steps, whole=whole)
+    """Refine a guess by one method, or by a choice of methods if it is None; return who took part."""
+    result, taken = _set_out(solver, problem, guess, tol=tol, max_steps=max_steps)
     for _ in range(_ROUNDS - 1):
-        left = _left(result, tol, max_steps)
+        unfinished = result.error > tol
+        if not bool(unfinished.any()):
+            break
+        left = (unfinished & (result.steps < max_steps)).nonzero()[:, 0]
         if len(left) == 0:
             break
-        _go_on(result, solver, problem, left, tol=tol, max_steps=max_steps)
-    return result, (solver,)
+        steps = max_steps - int(result.steps[left].max())
+        more, others = _set_out(solver, problem[left], result.potentials[left], tol=tol, max_steps=steps)
+        result.put(left, more)
+        taken = taken + tuple(other for other in others if other not in taken)
+    return result, taken
 
 
-def refine_by_choice(
-    problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+def _set_out(
+    solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    """Refine a guess by Sinkhorn, and go on with Newton where that is the better; return who took part."""
-    sizes = _sizes(problem)
+    sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
+    if _alone(solver, problem, sizes):
+        return _each_alone(solver, problem, guess, tol=tol, max_steps=max_steps)
+    if solver is not None:
+        whole = _whole(solver, problem, sizes)
+        return refine(solver, problem, guess, tol=tol, max_steps=max_steps, whole=whole), (solver,)
+    return _sinkhorn_then_newton(problem, guess, sizes, tol=tol, max_steps=max_steps)
+
+
+def _sinkhorn_then_newton(
+    problem: Problem, guess: DualPotentials | None, sizes: Int[Tensor, "2 batch"], *, tol: float, max_steps: int
+) -> tuple[Refined, tuple[Solver, ...]]:
+    """Refine by Sinkhorn; after some patience, by Newton those that are small enough for it."""
     suited = sizes.amin(0) <= FACTORISED
+    sinkhorn, newton = Sinkhorn(), Newton()
     patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
-    result, _ = refine_by(Sinkhorn(), problem, guess, tol=tol, max_steps=patience)
-    left = _left(result, tol, max_steps)
-    if len(left) == 0:
-        return result, (Sinkhorn(),)
-    hard = left[suited[left]]
-    rounds: list[tuple[Solver, Tensor]] = [(Sinkhorn(), left[~suited[left]])]
-    if len(hard):
-        block = max(1, _BLOCK // int(sizes[:, hard].amax(1).prod()))
-        rounds += [(Newton(), index) for index in hard.split(block)] * 2
-    for solver, index in rounds:
-        if len(index):
-            _go_on(result, solver, problem, index, tol=tol, max_steps=max_steps)
-    return result, (Sinkhorn(), Newton())
+    whole = _whole(sinkhorn, problem, sizes)
+    result = refine(sinkhorn, problem, guess, tol=tol, max_steps=patience, whole=whole)
+    hard = ((result.error > tol) & (result.steps < max_steps) & suited).nonzero()[:, 0]
+    if len(hard) == 0:
+        return result, (sinkhorn,)
+    together = max(1, _BLOCK // int(sizes[:, hard].amax(1).prod()))
+    for index in hard.split(together):
+        part, start = problem[index], result.potentials[index]
+        steps = max_steps - patience
+        if _alone(newton, part, sizes[:, index]):
+            more, _ = _each_alone(newton, part, start, tol=tol, max_steps=steps)
+        else:
+            more = refine(newton, part, start, tol=tol, max_steps=steps, whole=False)
+        result.put(index, more)
+    return result, (sinkhorn, newton)
 
 
-def _go_on(
-    result: Refined, solver: Solver, problem: Problem, index: Int[Tensor, "some"], *, tol: float, max_steps: int
-) -> None:
-    """Refine some instances further, as far as they are not done."""
-    index = index[(result.error[index] > tol) & (result.steps[index] < max_steps)]
-    if len(index):
-        part, guess = problem[index], result.potentials[index]
-        steps = max_steps - int(result.steps[index].max())
-        result.put(index, refine(solver, part, guess, tol=tol, max_steps=steps, whole=_whole(solver, part)))
+def _each_alone(
+    solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+) -> tuple[Refined, tuple[Solver, ...]]:
+    """Refine one problem after the other."""
+    if len(problem.a) == 1:
+        return refine_alone(problem, guess, solver, tol=tol, max_steps=max_steps)
+    result, taken = room(problem), ()
+    for k in range(len(problem.a)):
+        one = slice(k, k + 1)
+        mine = None if guess is None else guess[one]
+        refined, solvers = refine_alone(problem[one], mine, solver, tol=tol, max_steps=max_steps)
+        result.put(one, refined)
+        taken = max(taken, solvers, key=len)
+    return result, taken
 
 
-def _left(result: Refined, tol: float, max_steps: int) -> Int[Tensor, "some"]:
-    """Return the instances that are not done and may go on."""
-    return ((result.error > tol) & (result.steps < max_steps)).nonzero()[:, 0]
+def _alone(solver: Solver | None, problem: Problem, sizes: Int[Tensor, "2 batch"]) -> bool:
+    """Tell whether the problems of a batch had better be solved one after the other.
+
+    On a CPU always, unless they are too large, or products for many of them at once are much cheaper.
+    """
+    count = len(problem.a)
+    if count == 0 or problem.a.dtype != torch.float64 or problem.a.device.type != "cpu":
+        return False
+    largest = int(sizes.prod(0).max())
+    if largest > _ALONE:
+        return False
+    if isinstance(solver, Newton):
+        return int(sizes.amin(0).max()) <= FACTORISED
+    return largest <= problem.geometry.kernel_work(problem.eps) + _CALLS // count
 
 
-def _whole(solver: Solver, problem: Problem) -> bool:
+def _whole(solver: Solver, problem: Problem, sizes: Int[Tensor, "2 batch"]) -> bool:
     """Tell whether a method had better work on all atoms than on those with mass."""
     if len(problem.a) == 0:
         return True
-    sizes = _sizes(problem)
     if isinstance(solver, Newton):
         return int(sizes.amin(0).max()) > FACTORISED
     return int(sizes.amax(1).prod()) >= problem.geometry.kernel_work(problem.eps)
-
-
-def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
-    """Return the numbers of atoms with mass."""
-    return torch.stack([(problem.a != 0).sum(-1), (problem.b != 0).sum(-1)])

@@ -11,11 +11,9 @@ from metaot.geometry.base import expand_eps
 from metaot.objectives import dual_loss
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
+from metaot.single.start import DOUBTFUL, GOOD
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.support import Support
-
-DOUBTFUL = 0.1
-"""A start with a larger L1 error than this must beat a step from zeros, the others zeros themselves."""
 
 
 @final
@@ -45,14 +43,14 @@ def refine(
     """Refine a guess by one method: on the `whole`, or on the support with the smaller sides as the source."""
     if whole:
         result = iterate(solver, problem, _start(solver, problem, guess), tol=tol, max_steps=max_steps)
-        return _completed(problem, result.value.f, result.steps)
+        return completed(problem, result.value.f, result.steps)
     exchanged = (problem.a != 0).sum(-1) > (problem.b != 0).sum(-1)
     if not bool(exchanged.any()):
         return _on_support(solver, problem, guess, tol, max_steps)
     if bool(exchanged.all()):
         guess = None if guess is None else DualPotentials.from_f(problem, guess.f).T
         return _on_support(solver, problem.T, guess, tol, max_steps).T
-    result = _room(problem)
+    result = room(problem)
     for side in (exchanged, ~exchanged):
         mine = None if guess is None else guess[side]
         result.put(side, refine(solver, problem[side], mine, tol=tol, max_steps=max_steps, whole=False))
@@ -66,10 +64,10 @@ def _on_support(
     guess = None if guess is None else support.gathered(problem, guess)
     state = _start(solver, support.problem, guess)
     result = iterate(solver, support.problem, state, tol=tol, max_steps=max_steps)
-    return _completed(problem, support.spread(problem, result.value.f), result.steps)
+    return completed(problem, support.spread(problem, result.value.f), result.steps)
 
 
-def _completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Refined:
+def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Refined:
     """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error on the whole.
 
     The error is that of the source's marginal; the target's is exact.
@@ -81,7 +79,7 @@ def _completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor,
     return Refined(DualPotentials(torch.where(problem.a != 0, f, best), g), error, steps)
 
 
-def _room(problem: Problem) -> Refined:
+def room(problem: Problem) -> Refined:
     """Return room for results."""
     error = problem.a.new_zeros(len(problem.a))
     potentials = DualPotentials(torch.empty_like(problem.a), torch.empty_like(problem.b))
@@ -105,10 +103,12 @@ def _start(
 def _worse_than_zeros(
     problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"]
 ) -> Bool[Tensor, "batch"]:
-    """Tell which starts have a smaller dual value than zeros, or, of the doubtful ones, than a step from zeros."""
+    """Tell which starts zeros are better than, by the rule of `metaot.single.start`."""
+    if bool((error <= GOOD).all()):
+        return torch.zeros_like(error, dtype=torch.bool)
     loss = dual_loss(problem, start)
     zeros = DualPotentials.from_f(problem, torch.zeros_like(start.f))
-    worse = ~(loss <= dual_loss(problem, zeros))
+    worse = ~(loss <= dual_loss(problem, zeros)) & ~(error <= GOOD)
     doubtful = ~(error <= DOUBTFUL)
     if bool(doubtful.any()):
         f = c_transform(problem.T, zeros.g)

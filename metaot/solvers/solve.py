@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.choose import refine_by, refine_by_choice
+from metaot.solvers.choose import refine_by
 from metaot.solvers.iterate import Solver
 from metaot.solvers.solution import Solution
 
@@ -45,10 +45,7 @@ def solve(
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
     flat = problem.flat()
     guess = None if init is None else _guess(problem, init)
-    if solver is None:
-        result, solvers = refine_by_choice(flat, guess, tol=tol, max_steps=max_steps)
-    else:
-        result, solvers = refine_by(solver, flat, guess, tol=tol, max_steps=max_steps)
+    result, solvers = refine_by(solver, flat, guess, tol=tol, max_steps=max_steps)
     potentials, batch = result.potentials, problem.batch_shape
     return Solution(
         problem=problem,

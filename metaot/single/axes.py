@@ -1,0 +1,119 @@
+"""Sinkhorn on a grid whose Gibbs kernel fits into floating point: a small matrix product for each axis.
+
+Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v = e^g are functions on the whole grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from metaot.single.plan import Array, distance
+from metaot.single.relaxation import Relaxation
+from metaot.single.start import DOUBTFUL, GOOD
+
+LARGEST = 300.0
+"""Costs and ranges of potentials, in units of eps, up to which all that is multiplied fits into float64."""
+
+
+@final
+@dataclass(frozen=True)
+class GridRefinement:
+    """Potentials on all atoms, of which g is the best for f; the L1 error, and the steps."""
+
+    f: Array
+    g: Array
+    error: float
+    steps: int
+
+
+@final
+class AxesKernel:
+    """The matrix exp(-C) as the Kronecker product of one matrix for each axis."""
+
+    def __init__(self, kernels: Sequence[Array]) -> None:
+        self._forward = tuple(reversed(kernels))
+        self._backward = tuple(K.T for K in self._forward)
+
+    def times(self, v: Array) -> Array:
+        """Return K v."""
+        return _contracted(self._forward, v)
+
+    def transposed_times(self, u: Array) -> Array:
+        """Return K^T u."""
+        return _contracted(self._backward, u)
+
+
+def _contracted(kernels: Sequence[Array], v: Array) -> Array:
+    """Multiply along the last axis, which becomes the first, until all have had their turn."""
+    for K in kernels:
+        v = K @ v.reshape(-1, len(K)).T
+    return v.reshape(-1)
+
+
+def sinkhorn_on_axes(
+    K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int, relaxed: bool = True
+) -> GridRefinement:
+    """Step from f, or from zeros where these are the better start, until the error is at most `tol`."""
+    relaxation, steps = Relaxation(relaxed), 0
+    with np.errstate(all="ignore"):
+        u = _start(K, a, b, f)
+        v = 1 / K.transposed_times(a * u)
+        rows, columns = K.times(b * v), 1 / v
+        while True:
+            error = distance(a * (u * rows), a)
+            if relaxation.omega > 1:
+                error += distance(b * (v * columns), b)
+            if not error > tol or steps >= max_steps:
+                break
+            relaxation.shown(steps, error)
+            u = _updated(u, rows, relaxation.omega)
+            columns = K.transposed_times(a * u)
+            v = _updated(v, columns, relaxation.omega)
+            rows = K.times(b * v)
+            steps += 1
+        return _everywhere(K, a, b, u, steps)
+
+
+def _updated(u: Array, products: Array, omega: float) -> Array:
+    """Return the scaling with which the marginal is right; over-relaxed, beyond it."""
+    return 1 / products if omega == 1 else u * (u * products) ** -omega
+
+
+def _everywhere(K: AxesKernel, a: Array, b: Array, u: Array, steps: int) -> GridRefinement:
+    """Return the potentials of u, the best ones for it elsewhere, and their own error."""
+    columns = K.transposed_times(a * u)
+    rows = K.times(b / columns)
+    error = distance(a * (u * rows), a)
+    return GridRefinement(np.log(np.where(a > 0, u, 1 / rows)), -np.log(columns), error, steps)
+
+
+def _start(K: AxesKernel, a: Array, b: Array, f: Array | None) -> Array:
+    """Return the scaling of the guess, or that of zeros; by the rule of `single.start`."""
+    zeros = np.ones_like(a)
+    if f is None:
+        return zeros
+    f = f - f @ a
+    mine = f[a > 0]
+    if not np.ptp(mine) <= LARGEST:
+        return zeros
+    u = np.exp(np.clip(f, mine.min(), mine.max()))
+    columns = K.transposed_times(a * u)
+    error = distance(a * (u * K.times(b / columns)), a)
+    if error <= GOOD:
+        return u
+    value = a @ np.log(u) - b @ np.log(columns)
+    cold = K.transposed_times(a)
+    if not value >= -(b @ np.log(cold)):
+        return zeros
+    return u if error <= DOUBTFUL or _beats_steps(K, a, b, cold, float(value), error) else zeros
+
+
+def _beats_steps(K: AxesKernel, a: Array, b: Array, columns: Array, value: float, error: float) -> bool:
+    """Tell whether a start is clearly better than what two steps from zeros lead to."""
+    first = 1 / K.times(b / columns)
+    columns = K.transposed_times(a * first)
+    second = 1 / K.times(b / columns)
+    rival = distance(a * (first / second), a)
+    return value >= a @ np.log(second) - b @ np.log(columns) and error <= 0.5 * rival

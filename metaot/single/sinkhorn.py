@@ -1,0 +1,68 @@
+"""Over-relaxed Sinkhorn in the scaling domain, as `metaot.solvers.sinkhorn`, for one problem."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from metaot.single.plan import Array, Refinement, best_plan, c_transform, distance
+from metaot.single.relaxation import Relaxation
+
+_REACH = 1e15
+"""Marginals within this factor of the weights are near enough for scalings, and scalings are kept below it."""
+
+
+def sinkhorn(
+    C: Array,
+    a: Array,
+    b: Array,
+    f: Array,
+    *,
+    tol: float,
+    max_steps: int,
+    relaxed: bool = True,
+    most_ahead: float = math.inf,
+) -> Refinement:
+    """Step from f until the error is at most `tol`; stop early when more than `most_ahead` steps are in sight.
+
+    The error is that of the source's marginal, plus the target's where over-relaxation has left it.
+    """
+    relaxation, steps = Relaxation(relaxed), 0
+    with np.errstate(all="ignore"):
+        while True:
+            start = steps
+            K, _ = best_plan(C, a, b, f)
+            u, v, rows, columns = np.ones_like(a), np.ones_like(b), K.sum(1), b
+            far = bool((rows * _REACH < a).any())
+            while True:
+                error = distance(u * rows, a) + distance(v * columns, b)
+                due = relaxation.shown(steps, error)
+                hopeless = due and relaxation.ahead(error, tol) > most_ahead
+                if not error > tol or steps >= max_steps or hopeless:
+                    result = Refinement(f + np.log(u), error, steps)
+                    overflow = relaxed and math.isnan(error) and steps > start
+                    return _plainly(C, a, b, f, start, tol, max_steps) if overflow else result
+                if far or (due and u.max() * v.max() > _REACH):
+                    break
+                u = _updated(u, a, rows, relaxation.omega)
+                columns = u @ K
+                v = _updated(v, b, columns, relaxation.omega)
+                rows = K @ v
+                steps += 1
+            f = c_transform(C.T, b, c_transform(C, a, f)) if far else f + np.log(u)
+            steps += far
+
+
+def _updated(u: Array, weights: Array, products: Array, omega: float) -> Array:
+    """Return the scaling with which the marginal is right; over-relaxed, beyond it."""
+    if omega == 1:
+        return weights / products
+    return u * (weights / (u * products)) ** omega
+
+
+def _plainly(
+    C: Array, a: Array, b: Array, f: Array, steps: int, tol: float, max_steps: int
+) -> Refinement:
+    """Go on without over-relaxation, which has left floating point."""
+    rest = sinkhorn(C, a, b, f, tol=tol, max_steps=max_steps - steps, relaxed=False)
+    return replace(rest, steps=rest.steps + steps)
