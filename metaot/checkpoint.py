@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import rebuild
-from metaot.models import MODELS, single
+from metaot.models import MODELS, by_columns, single
 
 WEIGHTS, CARD = "model.pt", "model.json"
 FORMAT = 1
@@ -55,7 +55,7 @@ def load(path: str | Path) -> AmortizedPotential:
     kind, config = card["model"]["kind"], card["model"]["config"]
     if kind not in MODELS:
         raise ValueError(f"{folder} holds a {kind!r}; this version knows {sorted(MODELS)}")
-    model = single(MODELS[kind](**config))
+    model = by_columns(single(MODELS[kind](**config)))
     model.load_state_dict(_part("model", tensors))
     geometry = rebuild(card["geometry"]["kind"], card["geometry"]["cost"], _part("geometry", tensors))
     low, high = card["eps"]

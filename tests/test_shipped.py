@@ -10,6 +10,7 @@ import torch
 import metaot
 from metaot.data import Mnist, mnist
 from metaot.potentials import marginal_error
+from metaot.problem import Problem
 
 ROOT = Path(__file__).parents[1] / "checkpoints"
 DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))
@@ -45,3 +46,16 @@ def test_mnist_predicts_at_every_temperature_of_its_range() -> None:
     assert errors[0] < 0.08
     assert errors[1] < 0.01
     assert errors[2] < 0.005
+
+
+@needs_mnist
+@pytest.mark.parametrize("passes", [0, 1, 2])
+def test_mnist_predicts_one_image_as_in_a_batch(passes: int) -> None:
+    model = metaot.load(ROOT / "mnist")
+    model.passes = passes
+    for eps in (1e-3, 3e-3, 1e-2, 1e-1):
+        problem = Mnist(batch=8, eps=(eps, eps)).split("test").sample(torch.Generator().manual_seed(7))
+        problem = Problem(problem.a, problem.b, problem.geometry, eps)
+        together = model.predict(problem).f
+        for i, f in enumerate(together):
+            assert (model.predict(problem[i]).f - f).abs().max() <= 2e-6 * f.abs().max()

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import final
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -47,22 +49,25 @@ class AmortizedPotential(Predictor):
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        f = self._evaluate(problem)[-1]
-        return DualPotentials.from_f(problem, f.to(problem.a.dtype).reshape(problem.a.shape))
+        return DualPotentials.from_f(problem, _potential(problem, self._evaluate(problem)[-1]))
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
-        return [f.to(problem.a.dtype).reshape(problem.a.shape) for f in self._evaluate(problem)]
+        return [_potential(problem, f) for f in self._evaluate(problem)]
 
-    def _evaluate(self, problem: Problem) -> list[Float[Tensor, "instances n"]]:
+    def _evaluate(self, problem: Problem) -> list[Tensor] | list[np.ndarray]:
         self._require_known_geometry(problem.geometry)
         self._require_known_eps(problem.eps)
-        flat = problem.flat()
-        if isinstance(flat.eps, Tensor):
-            evaluator = self.model.at(flat.eps.float())
-        else:
-            evaluator = self._prepared.at(self.model, flat.eps, flat.a.device)
-        return evaluator(flat.a.float(), flat.b.float())
+        if isinstance(problem.eps, Tensor):
+            flat = problem.flat()
+            assert isinstance(flat.eps, Tensor)
+            return self.model.at(flat.eps.float())(flat.a.float(), flat.b.float())
+        evaluator, alone = self._prepared.at(self.model, problem.eps, problem.a.device)
+        arrays = None if alone is None else _arrays(problem)
+        if alone is None or arrays is None:
+            flat = problem.flat()
+            return evaluator(flat.a.float(), flat.b.float())
+        return alone(*arrays)
 
     def _require_known_geometry(self, geometry: Geometry) -> None:
         if geometry is self.geometry or geometry is self._matching:
@@ -86,3 +91,22 @@ class AmortizedPotential(Predictor):
                 f"the model was trained for eps in [{self.eps[0]:g}, {self.eps[1]:g}], got eps{where}: "
                 "train one for yours"
             )
+
+
+def _arrays(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the weights of one problem as vectors, float32; None for a batch and where numpy cannot read them."""
+    try:
+        a, b = problem.a.numpy(), problem.b.numpy()
+    except (RuntimeError, TypeError):  # they take gradients, or are a transform's, or of a dtype of torch's own
+        return None
+    if a.size != a.shape[-1]:
+        return None
+    return a.reshape(-1).astype(np.float32), b.reshape(-1).astype(np.float32)
+
+
+def _potential(problem: Problem, f: Tensor | np.ndarray) -> Float[Tensor, "*batch n"]:
+    """Return f in the dtype and the shape of the problem."""
+    if isinstance(f, Tensor):
+        return f.to(problem.a.dtype).reshape(problem.a.shape)
+    like = problem.a.numpy()
+    return torch.from_numpy(f.astype(like.dtype, copy=False).reshape(like.shape))

@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from metaot.models import Evaluator, PotentialModel
+from metaot.models import Alone, Evaluator, PotentialModel
 
 _KEPT = 8
 """How many temperatures are remembered."""
@@ -24,20 +24,24 @@ class Prepared:
     def __init__(self) -> None:
         self._kept: dict[float, _Kept] = {}
 
-    def at(self, model: PotentialModel, eps: float, device: torch.device) -> Evaluator:
-        """Return the model at a temperature; it may be used until the model changes."""
+    def at(self, model: PotentialModel, eps: float, device: torch.device) -> "tuple[Evaluator, Alone | None]":
+        """Return the model at a temperature, and its twin for one problem on a CPU, if there is one.
+
+        Both may be used until the model changes.
+        """
         kept = self._kept.get(eps)
         if kept is not None and kept.model is model and kept.state == _state(model, kept.tables):
-            return kept.evaluator
+            return kept.evaluators
         tables = _tables(model)
         state = _state(model, tables)
         if state is None:
-            return model.at(torch.tensor([eps], dtype=torch.float32, device=device))
+            return model.at(torch.tensor([eps], dtype=torch.float32, device=device)), None
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
             evaluator = model.at(torch.tensor([eps], dtype=torch.float32, device=device))
+            evaluators = evaluator, evaluator.alone() if _fits_numpy(model, device) else None
         others = [(key, value) for key, value in self._kept.items() if key != eps]
-        self._kept = dict([*others[1 - _KEPT :], (eps, _Kept(model, tables, state, evaluator))])
-        return evaluator
+        self._kept = dict([*others[1 - _KEPT :], (eps, _Kept(model, tables, state, evaluators))])
+        return evaluators
 
     def __reduce__(self) -> tuple[type["Prepared"], tuple[()]]:
         return Prepared, ()  # a copy has other weights, a process other addresses
@@ -58,11 +62,17 @@ class _Kept:
     model: PotentialModel
     tables: _Tables
     state: _State
-    evaluator: Evaluator
+    evaluators: tuple[Evaluator, Alone | None]
 
 
 def _tables(model: PotentialModel) -> _Tables:
     return [table for part in model.modules() for table in (part._parameters, part._buffers) if table]
+
+
+def _fits_numpy(model: PotentialModel, device: torch.device) -> bool:
+    return device.type == "cpu" and all(
+        weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in model.parameters()
+    )
 
 
 def _state(model: PotentialModel, tables: _Tables) -> _State | None:

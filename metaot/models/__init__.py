@@ -1,6 +1,7 @@
 """Networks from tensors to tensors."""
 
-from metaot.models.base import Evaluator, PotentialModel, single
+from metaot.models.alone import Alone
+from metaot.models.base import Evaluator, PotentialModel, by_columns, single
 from metaot.models.mlp import PotentialMLP
 from metaot.models.refined import RefinedPotential
 from metaot.models.spectral import SpectralPotential
@@ -13,10 +14,12 @@ MODELS: dict[str, type[PotentialModel]] = {
 
 __all__ = [
     "MODELS",
+    "Alone",
     "Evaluator",
     "PotentialMLP",
     "PotentialModel",
     "RefinedPotential",
     "SpectralPotential",
+    "by_columns",
     "single",
 ]

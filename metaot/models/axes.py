@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from metaot.models.alone import AxesAlone, first
+
 
 @final
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Separable:
         for axis in range(len(self.matrices) - 1, -1, -1):
             values = self.along(values, axis)
         return values
+
+    def alone(self) -> AxesAlone:
+        """Return the same in numpy, without a batch."""
+        *others, last = map(first, self.matrices)
+        return AxesAlone([last.T, *reversed(others)])
 
     def along(self, values: Shaped[Tensor, "batch *sizes"], axis: int) -> Shaped[Tensor, "batch *new_sizes"]:
         """Multiply along one axis."""

@@ -2,16 +2,28 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
+from metaot.models.alone import Alone
 
-Evaluator = Callable[[Float[Tensor, "batch n"], Float[Tensor, "batch m"]], list[Float[Tensor, "batch n"]]]
-"""What a model is at a given temperature: (a, b) -> stages."""
+
+class Evaluator(ABC):
+    """What a model is at a given temperature."""
+
+    @abstractmethod
+    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
+        """Return the stages of the prediction."""
+
+    @abstractmethod
+    def alone(self) -> Alone:
+        """Return the same in numpy, for one problem; only at one temperature, and with float32 on a CPU.
+
+        It holds views of the weights: ask again when they have changed.
+        """
 
 
 class PotentialModel(nn.Module, ABC):
@@ -63,6 +75,14 @@ def single(model: PotentialModel) -> PotentialModel:
     """Give a new model float32 weights, whatever torch's default dtype is; buffers keep their own."""
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
+    return model
+
+
+def by_columns(model: PotentialModel) -> PotentialModel:
+    """Store the matrices of a model column by column: a product with one vector then reads them a fifth faster."""
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data = parameter.data.mT.contiguous().mT
     return model
 
 

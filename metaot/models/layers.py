@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
+from metaot.models.alone import BlockAlone, first, layer
+
 TEMPERATURES = 5
 """The number of Chebyshev polynomials of log eps that networks read."""
 
@@ -61,3 +63,7 @@ class BlockAt:
         normal = torch.layer_norm(x, x.shape[1:])
         gate, value = linear(torch.addcmul(self.shift, normal, self.scale), *self.inner).chunk(2, -1)
         return x + linear(gelu(gate) * value, *self.outer)
+
+    def alone(self) -> BlockAlone:
+        """Return the same in numpy, for one instance."""
+        return BlockAlone(first(self.scale), first(self.shift), layer(self.inner), layer(self.outer))

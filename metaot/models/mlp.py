@@ -1,6 +1,6 @@
 """The paper's network: both weight vectors in, the potential out (Meta OT, arXiv 2206.05262, section 3.1)."""
 
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
+from metaot.models.alone import PerceptronAlone, array, first, layer
 from metaot.models.base import Evaluator, PotentialModel, log_unit
 
 
@@ -36,16 +37,31 @@ class PotentialMLP(PotentialModel):
         n, m = geometry.shape
         return cls(n=n, m=m, eps=list(eps), **settings)
 
-    def at(self, eps: Float[Tensor, "temperatures"]) -> Evaluator:
-        return partial(self._stages, log_unit(eps, self.bounds)[:, None])
-
-    def _stages(
-        self, t: Float[Tensor, "#batch 1"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
-    ) -> list[Float[Tensor, "batch n"]]:
-        inputs = [a * self.scale_a, b * self.scale_b, t.expand(a.shape[0], 1)]
-        return [self.layers(torch.cat(inputs, -1))]
+    def at(self, eps: Float[Tensor, "temperatures"]) -> "PerceptronAt":
+        return PerceptronAt(log_unit(eps, self.bounds)[:, None], self.scale_a, self.scale_b, self.layers)
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         self.scale_a.copy_(1 / a.std())
         self.scale_b.copy_(1 / b.std())
+
+
+@final
+@dataclass(frozen=True)
+class PerceptronAt(Evaluator):
+    """A `PotentialMLP` at a temperature."""
+
+    t: Float[Tensor, "k 1"]
+    scale_a: Tensor
+    scale_b: Tensor
+    layers: nn.Sequential
+
+    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
+        inputs = [a * self.scale_a, b * self.scale_b, self.t.expand(a.shape[0], 1)]
+        return [self.layers(torch.cat(inputs, -1))]
+
+    def alone(self) -> PerceptronAlone:
+        *hidden, last = [
+            layer((part.weight, part.bias)) for part in self.layers.modules() if isinstance(part, nn.Linear)
+        ]
+        return PerceptronAlone(first(self.t), (array(self.scale_a), array(self.scale_b)), hidden, last)

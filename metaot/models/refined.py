@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from metaot.geometry import Geometry, Grid
+from metaot.models.alone import TINY, CorrectionAlone, DecoderAlone, RefinedAlone, StepAlone, array, first, layer
 from metaot.models.axes import Separable
-from metaot.models.base import PotentialModel
+from metaot.models.base import Evaluator, PotentialModel
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock
 from metaot.models.spectral import UNIT, SpectralAt, SpectralPotential, grid_sizes
@@ -72,7 +73,7 @@ class RefinedPotential(PotentialModel):
 
 @final
 @dataclass(frozen=True)
-class RefinedAt:
+class RefinedAt(Evaluator):
     """A `RefinedPotential` at a temperature."""
 
     first: SpectralAt
@@ -88,6 +89,9 @@ class RefinedAt:
                 stepped, missing = self.step(stages[-1], a, b)
             stages.append(stepped + self.correction(x, missing))
         return stages
+
+    def alone(self) -> RefinedAlone:
+        return RefinedAlone(self.first.alone(), self.passes, self.step.alone(), self.correction.alone())
 
 
 @final
@@ -154,6 +158,17 @@ class CorrectionAt:
         coefficients = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs) * self.damping * size
         return self.synthesis(coefficients.reshape(-1, *self.modes)).flatten(1)
 
+    def alone(self) -> CorrectionAlone:
+        """Return the same in numpy, for one instance."""
+        synthesis = self.synthesis.alone()
+        return CorrectionAlone(
+            analysis=self.analysis.alone(),
+            inputs=layer(self.inputs),
+            scale=first(self.scale),
+            block=self.block.alone(),
+            decode=DecoderAlone(layer(self.norm), layer(self.outputs), array(self.damping), synthesis),
+        )
+
 
 @final
 class GridStep(nn.Module):
@@ -209,6 +224,11 @@ class StepAt:
         missing = torch.addcmul(a, a, (start - after).clamp_max(600).exp(), value=-1)
         return (after * self.scale).flatten(1).float(), missing.flatten(1).float()
 
+    def alone(self) -> StepAlone:
+        """Return the same in numpy, for one instance."""
+        *others, last = map(first, self.kernels.matrices)
+        return StepAlone(self.sizes, float(self.scale), [*others, last.T])
+
     def _transform(
         self, weights: Float[Tensor, "batch *sizes"], top: Float[Tensor, "batch *rows"]
     ) -> tuple[Float[Tensor, "batch *sizes"], Float[Tensor, "batch *ones"]]:
@@ -222,7 +242,4 @@ class StepAt:
             highest = top.amax(axis + 1, keepdim=True)
             sums = self.kernels.along(sums * (top - highest).exp(), axis)
             top = highest
-        return sums.clamp_min(_TINY), top
-
-
-_TINY = 1e-300
+        return sums.clamp_min(TINY), top

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from metaot.geometry import Geometry, Grid
+from metaot.models.alone import DecoderAlone, SpectralAlone, array, first, layer
 from metaot.models.axes import Separable
-from metaot.models.base import PotentialModel, log_unit
+from metaot.models.base import Evaluator, PotentialModel, log_unit
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock, chebyshev
 
@@ -90,7 +91,7 @@ class SpectralPotential(PotentialModel):
         of_moments, of_eps = self.inputs.weight.split([2 * len(self.spread), TEMPERATURES], 1)
         weight = of_moments.unflatten(1, (2, len(self.spread))) / self.spread
         bias = linear(temperature, of_eps, self.inputs.bias - (weight * self.centre).sum((1, 2)))
-        return pad(weight, (1, 0)).flatten(1), bias
+        return pad(weight.permute(1, 2, 0), (0, 0, 1, 0)).flatten(0, 1).mT, bias
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
@@ -101,7 +102,7 @@ class SpectralPotential(PotentialModel):
 
 @final
 @dataclass(frozen=True)
-class SpectralAt:
+class SpectralAt(Evaluator):
     """A `SpectralPotential` at a temperature."""
 
     sizes: list[int]
@@ -131,6 +132,15 @@ class SpectralAt:
         """Return the potential of these features."""
         coefficients = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs) * self.gain
         return self.synthesis(coefficients.reshape(-1, *self.modes)).flatten(1)
+
+    def alone(self) -> SpectralAlone:
+        synthesis = self.synthesis.alone()
+        return SpectralAlone(
+            analysis=self.analysis.alone(),
+            inputs=(array(self.weight), first(self.bias)),
+            blocks=[block.alone() for block in self.blocks],
+            decode=DecoderAlone(layer(self.norm), layer(self.outputs), first(self.gain), synthesis),
+        )
 
 
 def grid_sizes(model: str, geometry: Geometry) -> list[int]:

@@ -1,0 +1,281 @@
+"""Networks at a temperature for one problem on a CPU, in numpy: the evaluators of the models without a batch.
+
+Outside a hot loop a call into torch costs several times one into numpy, and as much as the arithmetic of a whole
+layer. The arrays are views of the tensors of an evaluator, which makes its own twin by `alone`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import final
+
+import numpy as np
+from torch import Tensor
+
+Array = np.ndarray
+Alone = Callable[[Array, Array], list[Array]]
+"""A model at a temperature for one problem: vectors (a, b) -> stages, all float32, which nobody else holds."""
+
+TINY = 1e-300
+"""Sums of a Sinkhorn step are kept above it."""
+
+_LARGEST = 600.0
+"""Costs and ranges of potentials, in units of eps, whose sum up to this fits into float64."""
+
+
+def array(tensor: Tensor) -> Array:
+    """Return a view of a tensor."""
+    return tensor.detach().numpy()
+
+
+def first(tensor: Tensor) -> Array:
+    """Return a view of the only instance in a batch."""
+    return array(tensor)[0]
+
+
+def layer(weights: Sequence[Tensor]) -> tuple[Array, Array]:
+    """Return views of the weight and the bias of a linear map or a norm."""
+    weight, bias = weights
+    return array(weight), array(bias)
+
+
+_A = np.array([[12.477027], [-9.8450217], [-39.585156]], dtype=np.float32)
+_B = np.array([[76.205937], [940.40453], [270.10662]], dtype=np.float32)
+_C = np.float32(-3.6112315e-9)
+
+
+def gelu(x: Array) -> Array:
+    r"""Return x Phi(x), with the normal distribution function.
+
+    log(Phi(x) / Phi(-x)) is x p(x^2), and p, fitted to that for |x| < 5.6, a product of three positive quadratics:
+    right to 7e-8 and to rounding, with half of the calls of 7.1.26 in Abramowitz and Stegun, which is no better.
+    """
+    factors = x * x + _A
+    factors *= factors
+    factors += _B
+    y = _C * x
+    for factor in factors:
+        y *= factor
+    np.exp(y, out=y)
+    y += 1
+    return np.divide(x, y, out=y)
+
+
+@cache
+def _ones(n: int) -> Array:
+    return np.ones(n, dtype=np.float32)
+
+
+def normal(x: Array, scale: Array, shift: Array) -> Array:
+    """Return the layer norm."""
+    n = x.size
+    x = x - x.dot(_ones(n)) / n
+    x *= 1 / math.sqrt(x.dot(x) / n + 1e-5)
+    x *= scale
+    x += shift
+    return x
+
+
+def affine(x: Array, weight: Array, bias: Array) -> Array:
+    """Return W x + bias."""
+    y = weight.dot(x)
+    y += bias
+    return y
+
+
+@final
+@dataclass(frozen=True)
+class AxesAlone:
+    """One matrix for each axis, that of the last axis first."""
+
+    matrices: list[Array]
+
+    def __call__(self, values: Array) -> Array:
+        """Multiply along all axes; dimensions before them become the last, and the answer has two."""
+        for matrix in self.matrices:
+            values = matrix.dot(values.reshape(-1, matrix.shape[1]).T)
+        return values
+
+
+@final
+@dataclass(frozen=True)
+class BlockAlone:
+    """A `ModulatedBlock`."""
+
+    scale: Array
+    shift: Array
+    inner: tuple[Array, Array]
+    outer: tuple[Array, Array]
+
+    def __call__(self, x: Array) -> Array:
+        inner = affine(normal(x, self.scale, self.shift), *self.inner)
+        half = inner.size // 2
+        gated = gelu(inner[:half])
+        gated *= inner[half:]
+        y = affine(gated, *self.outer)
+        y += x
+        return y
+
+
+@final
+@dataclass(frozen=True)
+class DecoderAlone:
+    """A norm, a linear layer, and a function on the grid of cosine coefficients."""
+
+    norm: tuple[Array, Array]
+    outputs: tuple[Array, Array]
+    gain: Array
+    synthesis: AxesAlone
+
+    def __call__(self, x: Array, size: float = 1.0) -> Array:
+        """Return `size` times the function."""
+        coefficients = affine(normal(x, *self.norm), *self.outputs)
+        coefficients *= self.gain if size == 1 else self.gain * size
+        return self.synthesis(coefficients).reshape(-1)
+
+
+@final
+@dataclass(frozen=True)
+class SpectralAlone:
+    """A `SpectralPotential`."""
+
+    analysis: AxesAlone
+    inputs: tuple[Array, Array]
+    blocks: list[BlockAlone]
+    decode: DecoderAlone
+
+    def __call__(self, a: Array, b: Array) -> list[Array]:
+        with np.errstate(all="ignore"):
+            return [self.decode(self.encode(a, b))]
+
+    def encode(self, a: Array, b: Array) -> Array:
+        """Return the features of a problem."""
+        moments = self.analysis(np.concatenate((a, b)))
+        x = affine(moments.reshape(-1, 2).T.reshape(-1), *self.inputs)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@final
+@dataclass(frozen=True)
+class RefinedAlone:
+    """A `RefinedPotential`."""
+
+    first: SpectralAlone
+    passes: int
+    step: "StepAlone"
+    correction: "CorrectionAlone"
+
+    def __call__(self, a: Array, b: Array) -> list[Array]:
+        with np.errstate(all="ignore"):
+            x = self.first.encode(a, b)
+            stages = [self.first.decode(x)]
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            for _ in range(self.passes):
+                f, missing = self.step(stages[-1], a, b)
+                f += self.correction(x, missing)
+                stages.append(f)
+            return stages
+
+
+@final
+@dataclass(frozen=True)
+class CorrectionAlone:
+    """A `Correction`."""
+
+    analysis: AxesAlone
+    inputs: tuple[Array, Array]
+    scale: Array
+    block: BlockAlone
+    decode: DecoderAlone
+
+    def __call__(self, x: Array, missing: Array) -> Array:
+        """Return what to add to f."""
+        moments = self.analysis(missing).reshape(-1)[1:]
+        size = math.sqrt(1e4 * float(moments.dot(moments)) / moments.size + 1e-6)
+        moments *= 100 / size
+        y = affine(moments, *self.inputs)
+        y *= self.scale
+        y += x
+        return self.decode(self.block(y), size)
+
+
+@final
+class StepAlone:
+    """A `GridStep`: with plain products where the kernel fits into float64, else in the way of `StepAt`."""
+
+    def __init__(self, sizes: list[int], eps: float, kernels: list[Array]) -> None:
+        self.sizes, self.eps, self.kernels = sizes, eps, kernels
+        self.times = AxesAlone(kernels[::-1])
+        with np.errstate(all="ignore"):
+            self.cost = -float(sum(np.log(kernel.min()) for kernel in kernels))
+
+    def __call__(self, f: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Return the next f and the marginal that the plan of f misses, float32."""
+        start = f.astype(np.float64)
+        start /= self.eps
+        top = float(start.max())
+        after, missing = (
+            self._plain(start, top, a, b)
+            if self.cost + top - float(start.min()) <= _LARGEST
+            else self._by_rows(start, a, b)
+        )
+        after *= self.eps
+        return after.astype(np.float32), missing.astype(np.float32)
+
+    def _plain(self, start: Array, top: float, a: Array, b: Array) -> tuple[Array, Array]:
+        start -= top
+        u = np.exp(start, out=start)
+        u *= a
+        v = self.times(u).reshape(-1)
+        np.divide(b, v, out=v)
+        rows = self.times(v).reshape(-1)
+        u *= rows
+        np.subtract(a, u, out=u)
+        after = np.log(rows, out=rows)
+        return np.subtract(top, after, out=after), u
+
+    def _by_rows(self, start: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        start, a, b = start.reshape(self.sizes), a.reshape(self.sizes), b.reshape(self.sizes)
+        top = start.max(-1, keepdims=True)
+        sums, top = self._transform(a * np.exp(start - top), top)
+        lowest = sums.min(-1, keepdims=True)
+        sums, top = self._transform(b * (lowest / sums), -(top + np.log(lowest)))
+        after = -(top + np.log(sums))
+        missing = a - a * np.exp(np.minimum(start - after, 600))
+        return after.reshape(-1), missing.reshape(-1)
+
+    def _transform(self, weights: Array, top: Array) -> tuple[Array, Array]:
+        """Return sums and highest so that log sum_i w_i exp(top_i - C_ij/eps) = highest + log sums_j."""
+        last = len(self.sizes) - 1
+        sums = weights @ self.kernels[last]
+        for axis in range(last - 1, -1, -1):
+            highest = top.max(axis, keepdims=True)
+            sums = self._along(sums * np.exp(top - highest), axis)
+            top = highest
+        return np.maximum(sums, TINY), top
+
+    def _along(self, values: Array, axis: int) -> Array:
+        before, size = math.prod(self.sizes[:axis]), self.sizes[axis]
+        return (self.kernels[axis] @ values.reshape(before, size, -1)).reshape(self.sizes)
+
+
+@final
+@dataclass(frozen=True)
+class PerceptronAlone:
+    """A `PotentialMLP`."""
+
+    t: Array
+    scales: tuple[Array, Array]
+    hidden: list[tuple[Array, Array]]
+    last: tuple[Array, Array]
+
+    def __call__(self, a: Array, b: Array) -> list[Array]:
+        with np.errstate(all="ignore"):
+            x = np.concatenate((a * self.scales[0], b * self.scales[1], self.t))
+            for weights in self.hidden:
+                x = affine(x, *weights)
+                np.maximum(x, 0, out=x)
+            return [affine(x, *self.last)]
