@@ -122,7 +122,9 @@ def unchecked() -> Iterator[None]:
 
 def on_mass(problem: Problem, potentials: DualPotentials) -> DualPotentials:
     """Return potentials with zeros where there is no mass, of which solvers know nothing."""
-    return DualPotentials(torch.where(problem.a > 0, potentials.f, 0.0), torch.where(problem.b > 0, potentials.g, 0.0))
+    return DualPotentials(
+        torch.where(problem.a > 0, potentials.f, 0.0), torch.where(problem.b > 0, potentials.g, 0.0)
+    )
 
 
 def assert_close(actual: Tensor, expected: Tensor | float, atol: float = 1e-10, rtol: float = 0.0) -> None:

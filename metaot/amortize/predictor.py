@@ -49,7 +49,11 @@ class AmortizedPotential(Predictor):
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        return DualPotentials.from_f(problem, _potential(problem, self._evaluate(problem)[-1]))
+        return DualPotentials.from_f(problem, self.predict_f(problem))
+
+    def predict_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
+        """Return f alone, which is all that a solver asks for."""
+        return _potential(problem, self._evaluate(problem)[-1])
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of every stage of the network, float32 inside, in the dtype of the problem."""

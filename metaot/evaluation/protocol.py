@@ -18,15 +18,18 @@ from metaot.amortize import GaussianStart
 from metaot.data.base import ProblemSet
 from metaot.evaluation.measures import EpsResult, Quality, Reference, StartResult, Timing
 from metaot.evaluation.report import Report
+from metaot.geometry.base import expand_eps
 from metaot.objectives import dual_value
-from metaot.potentials import DualPotentials, marginal_error, transport_cost
+from metaot.potentials import DualPotentials, c_transform, marginal_error, tilted, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
-from metaot.solvers.iterate import take
 from metaot.solvers.solve import PotentialPredictor
 
 Starts = dict[str, PotentialPredictor | None]
 """Where to start from, by name; None is the solver's own cold start."""
+
+PLAIN = Sinkhorn(relaxed=False)
+"""The algorithm by which starts are compared, as in the papers."""
 
 QUALITY_STEPS = 2
 """Potentials are judged as predicted, and after each of so many Sinkhorn steps."""
@@ -108,7 +111,7 @@ def _reference(
     problem: Problem, start: PotentialPredictor | None, tol: float, max_steps: int = 10_000
 ) -> Reference:
     """Solve the problems for good; not from the prediction, which is to be judged by the result."""
-    solution = solve(problem, init=start, solver=Sinkhorn(), tol=tol, max_steps=max_steps)
+    solution = solve(problem, init=start, tol=tol, max_steps=max_steps)
     return Reference(tol, max_steps, solution.value, solution.cost(), solution.converged)
 
 
@@ -123,15 +126,15 @@ def _measure(
 ) -> StartResult:
     cold = DualPotentials.from_f(problem, torch.zeros_like(problem.a))
     guess = cold if start is None else start.predict(problem)
-    solver = Sinkhorn()
-    state = solver.init(problem, guess)
+    potentials = guess
     quality = [_quality(0, problem, guess, reference)]
     for step in range(1, QUALITY_STEPS + 1):
-        state = solver.step(problem, state)
-        quality.append(_quality(step, problem, solver.value(problem, state), reference))
+        potentials = DualPotentials.from_f(problem, c_transform(problem.T, potentials.g))
+        quality.append(_quality(step, problem, potentials, reference))
     tol, max_steps = settings.tolerances[-1], settings.max_steps
-    curve = error_curve(problem, None if start is None else guess, tol=tol, max_steps=max_steps)
-    return StartResult(name, curve, _worse(problem, guess, cold), tuple(quality), timings)
+    worse = _worse(problem, guess, cold)
+    curve = error_curve(problem, torch.where(worse[:, None], 0.0, guess.f), tol=tol, max_steps=max_steps)
+    return StartResult(name, curve, worse, tuple(quality), timings)
 
 
 def _worse(problem: Problem, guess: DualPotentials, cold: DualPotentials) -> Bool[Tensor, "instances"]:
@@ -155,34 +158,40 @@ def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference
 
 
 def error_curve(
-    problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+    problem: Problem, f: Float[Tensor, "instances n"], *, tol: float, max_steps: int
 ) -> Float[Tensor, "steps instances"]:
-    """Return Sinkhorn's error before the first step and after each one, until all are below `tol`.
+    """Return the error of plain Sinkhorn before the first step and after each one, until all are below `tol`.
 
-    The steps are those of `solve`: the first row at or below any larger tolerance is its number of steps. An
+    The first row at or below any larger tolerance is the number of steps to it. An
     instance that is done, or NaN, keeps its last error.
     """
-    solver = Sinkhorn()
-    state = solver.init(problem, guess)
-    error = solver.error(problem, state)
+    f, error = _sinkhorn_step(problem, f)
     curve, alive = [error], torch.arange(len(error), device=error.device)
     for _ in range(max_steps):
         going = error > tol
         if not bool(going.any()):
             break
         if not bool(going.all()):
-            alive, state, problem = alive[going], take(state, going), problem[going]
-        state = solver.step(problem, state)
-        error = solver.error(problem, state)
+            alive, f, problem = alive[going], f[going], problem[going]
+        f, error = _sinkhorn_step(problem, f)
         curve.append(curve[-1].index_copy(0, alive, error))
     return torch.stack(curve)
+
+
+def _sinkhorn_step(
+    problem: Problem, f: Float[Tensor, "batch n"]
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch"]]:
+    """Return the next f, and the L1 error of f and the best g for it."""
+    following = c_transform(problem.T, c_transform(problem, f))
+    marginal = tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
+    return following, (marginal - problem.a).abs().sum(-1)
 
 
 def _times(problem: Problem, starts: Starts, settings: _Settings) -> dict[str, tuple[Timing, ...]]:
     """Time every start on the same batches, in turns, tolerance by tolerance."""
     first = _cyclic_batch(problem, 0, settings.batch)
     for start in starts.values():  # warm-up
-        solve(first, init=start, solver=Sinkhorn(), tol=settings.tolerances[0], max_steps=3)
+        solve(first, init=start, solver=PLAIN, tol=settings.tolerances[0], max_steps=3)
     by_tol = [_times_to(tol, problem, starts, settings) for tol in settings.tolerances]
     return {name: tuple(timings[name] for timings in by_tol) for name in starts}
 
@@ -194,7 +203,7 @@ def _times_to(tol: float, problem: Problem, starts: Starts, settings: _Settings)
         part = _cyclic_batch(problem, k, settings.batch)
         for name, start in starts.items():
             begin = perf_counter()
-            solution = solve(part, init=start, solver=Sinkhorn(), tol=tol, max_steps=settings.max_steps)
+            solution = solve(part, init=start, solver=PLAIN, tol=tol, max_steps=settings.max_steps)
             spent[name].append(perf_counter() - begin)
             converged[name] &= bool(solution.converged.all())
         if k > 0 and sum(map(sum, spent.values())) > settings.seconds:

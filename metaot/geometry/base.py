@@ -61,7 +61,7 @@ class Geometry(ABC):
 
     @abstractmethod
     def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None:
-        """Return exp(-C/eps) on the CPU as matrices along axes, if there are axes and no C/eps is over `largest`."""
+        """Return exp(-C/eps) as matrices along axes, in numpy; None without axes or where C/eps > `largest`."""
 
     @abstractmethod
     def kernel_work(self, eps: Eps) -> int:

@@ -1,4 +1,4 @@
-"""Gibbs kernels of some potentials, prepared for many products: Sinkhorn in the scaling domain iterates on them."""
+"""Gibbs kernels of some potentials, prepared for many products: what Sinkhorn with scalings iterates on."""
 
 from abc import ABC, abstractmethod
 from typing import final

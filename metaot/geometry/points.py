@@ -84,16 +84,29 @@ class Points(RowwiseGeometry):
         return None if callable(self.cost) else self.cost
 
     def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
-        n, m = self.shape
-        small = n * m * torch.Size(self.batch_shape).numel() <= _KEEP
-        if small and not torch.is_grad_enabled():
+        if self._is_kept:
             return self._matrix[..., rows, :]
         return self._cost(self.x[..., rows, :], self.y)
 
     def cost_block(
         self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
     ) -> Float[Tensor, "batch k l"]:
-        return self._cost(_chosen(self.x, rows), _chosen(self.y, columns))
+        if self.batch_shape:
+            return self._cost(_chosen(self.x, rows), _chosen(self.y, columns))
+        blocks = [self._block(i, j) for i, j in zip(rows.unbind(), columns.unbind(), strict=True)]
+        return torch.stack(blocks) if blocks else self.x.new_zeros(*rows.shape, columns.shape[-1])
+
+    def _block(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+        """Return a part of C; a function of the user's is asked about two clouds alone."""
+        if self._is_kept:
+            return self._matrix.index_select(0, rows).index_select(1, columns)
+        return self._cost(self.x[rows], self.y[columns])
+
+    @property
+    def _is_kept(self) -> bool:
+        n, m = self.shape
+        small = n * m * torch.Size(self.batch_shape).numel() <= _KEEP
+        return small and not torch.is_grad_enabled()
 
     @cached_property
     def _matrix(self) -> Tensor:
@@ -123,9 +136,7 @@ class Points(RowwiseGeometry):
 
 
 def _chosen(cloud: Tensor, atoms: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k d"]:
-    """Return these atoms of a cloud that is shared by the batch, or of one for each instance."""
-    if cloud.ndim == 2:
-        return cloud[atoms]
+    """Return these atoms of a cloud for each instance."""
     return cloud.gather(-2, atoms[..., None].expand(*atoms.shape, cloud.shape[-1]))
 
 

@@ -13,11 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.geometry.separable_axis import EMPTY, LOWEST, AxisKernel, AxisWeights
+from metaot.geometry.separable_single import BlocksSingle, PlainSingle
 
 _HIGHEST_COST = 1860.0
 """Bound of the exponents of plain sums: with 2^(z - top) scaled up to 2^910, the sums are above 2^-950."""
 _HIGHEST_AXIS_COST = 995.0
 """Bound of the exponents along one axis: the entries of its kernel are normal numbers."""
+_SMALL = 4096
+"""Atoms of a single grid up to which calls take longer than the arithmetic."""
 _KEEP = 2**20
 """Entries of the costs of all axes up to which the kernels of more than the last eps are kept: 8 MiB."""
 
@@ -74,12 +77,22 @@ class Separable:
 
     def softmin(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
+        if len(h) == 1 and h.shape[-1] <= _SMALL and h.device.type == "cpu" and not h.requires_grad:
+            return torch.from_numpy(self._single.softmin(h.numpy()[0]))[None]
         if not self.is_plain:
             return self._log_sum(h / self.unit).mul_(-self.unit)
         powers, top = self.powers(h)
         if self.offset:
             top -= self.offset
         return contract(powers, self.kernels).log2_().mul_(-self.unit).sub_(top)
+
+    @cached_property
+    def _single(self) -> PlainSingle | BlocksSingle:
+        """What does the same for a single instance."""
+        unit = float(self._units[0])
+        if self.is_plain:
+            return PlainSingle.of(self.kernels, unit, self.lift, self.offset)
+        return BlocksSingle.of(self.axes, unit)
 
     def powers(self, h: Float[Tensor, "batch n"]) -> tuple[Tensor, Float[Tensor, "batch 1"]]:
         """Return exp((h - top)/eps) and top: such that no plain sum overflows or loses digits."""

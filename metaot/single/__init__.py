@@ -1,22 +1,23 @@
-"""One dense problem after another, in numpy alone: where calls into a library cost more than the arithmetic.
+"""One problem after another, in numpy alone: where calls into a library cost more than the arithmetic.
 
-Potentials and costs are in units of eps, every atom has mass, and f on the rows is the unknown. A step of Sinkhorn
-on 150 x 150 atoms takes five microseconds of arithmetic; the calls in torch alone take several times that.
+Potentials and costs are in units of eps. A step of Sinkhorn on 150 x 150 atoms takes five microseconds of
+arithmetic; the calls in torch alone take several times that.
 """
 
-from metaot.single.axes import LARGEST, AxesKernel, GridRefinement, sinkhorn_on_axes
+from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, GridRefinement, sinkhorn_on_axes
 from metaot.single.newton import newton
-from metaot.single.plan import Refinement, c_transform
+from metaot.single.plan import DenseProblem, Refinement
 from metaot.single.sinkhorn import sinkhorn
 from metaot.single.start import better_start
 
 __all__ = [
     "LARGEST",
     "AxesKernel",
+    "AxesProblem",
+    "DenseProblem",
     "GridRefinement",
     "Refinement",
     "better_start",
-    "c_transform",
     "newton",
     "sinkhorn",
     "sinkhorn_on_axes",

@@ -1,6 +1,6 @@
 """Sinkhorn on a grid whose Gibbs kernel fits into floating point: a small matrix product for each axis.
 
-Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v = e^g are functions on the whole grid.
+Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v = e^g are functions on the grid.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import final
 
 import numpy as np
 
-from metaot.single.plan import Array, distance
+from metaot.single.plan import Alternating, Array, distance
 from metaot.single.relaxation import Relaxation
-from metaot.single.start import DOUBTFUL, GOOD
+from metaot.single.start import GOOD, is_better
 
 LARGEST = 300.0
 """Costs and ranges of potentials, in units of eps, up to which all that is multiplied fits into float64."""
@@ -52,28 +52,45 @@ def _contracted(kernels: Sequence[Array], v: Array) -> Array:
     return v.reshape(-1)
 
 
+@final
+@dataclass(frozen=True)
+class AxesProblem(Alternating):
+    """A kernel on a grid, and weights, of which some may be zero; potentials are in units of eps."""
+
+    K: AxesKernel
+    a: Array
+    b: Array
+
+    def best_g(self, f: Array) -> Array:
+        return -np.log(self.K.transposed_times(self.a * np.exp(f)))
+
+    def best_f(self, g: Array) -> Array:
+        return -np.log(self.K.times(self.b * np.exp(g)))
+
+
 def sinkhorn_on_axes(
-    K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int, relaxed: bool = True
+    problem: AxesProblem, f: Array | None, *, tol: float, max_steps: int, relaxed: bool = True
 ) -> GridRefinement:
     """Step from f, or from zeros where these are the better start, until the error is at most `tol`."""
     relaxation, steps = Relaxation(relaxed), 0
+    K, a, b = problem.K, problem.a, problem.b
     with np.errstate(all="ignore"):
-        u = _start(K, a, b, f)
-        v = 1 / K.transposed_times(a * u)
-        rows, columns = K.times(b * v), 1 / v
+        u = _start(problem, f)
+        columns = K.transposed_times(a * u)
+        v = 1 / columns
+        rows = K.times(b * v)
         while True:
             error = distance(a * (u * rows), a)
             if relaxation.omega > 1:
                 error += distance(b * (v * columns), b)
             if not error > tol or steps >= max_steps:
-                break
+                return _everywhere(problem, u, steps)
             relaxation.shown(steps, error)
             u = _updated(u, rows, relaxation.omega)
             columns = K.transposed_times(a * u)
             v = _updated(v, columns, relaxation.omega)
             rows = K.times(b * v)
             steps += 1
-        return _everywhere(K, a, b, u, steps)
 
 
 def _updated(u: Array, products: Array, omega: float) -> Array:
@@ -81,16 +98,18 @@ def _updated(u: Array, products: Array, omega: float) -> Array:
     return 1 / products if omega == 1 else u * (u * products) ** -omega
 
 
-def _everywhere(K: AxesKernel, a: Array, b: Array, u: Array, steps: int) -> GridRefinement:
+def _everywhere(problem: AxesProblem, u: Array, steps: int) -> GridRefinement:
     """Return the potentials of u, the best ones for it elsewhere, and their own error."""
+    K, a = problem.K, problem.a
     columns = K.transposed_times(a * u)
-    rows = K.times(b / columns)
+    rows = K.times(problem.b / columns)
     error = distance(a * (u * rows), a)
     return GridRefinement(np.log(np.where(a > 0, u, 1 / rows)), -np.log(columns), error, steps)
 
 
-def _start(K: AxesKernel, a: Array, b: Array, f: Array | None) -> Array:
-    """Return the scaling of the guess, or that of zeros; by the rule of `single.start`."""
+def _start(problem: AxesProblem, f: Array | None) -> Array:
+    """Return the scaling of the guess, or that of zeros where these are the better start."""
+    K, a, b = problem.K, problem.a, problem.b
     zeros = np.ones_like(a)
     if f is None:
         return zeros
@@ -101,19 +120,5 @@ def _start(K: AxesKernel, a: Array, b: Array, f: Array | None) -> Array:
     u = np.exp(np.clip(f, mine.min(), mine.max()))
     columns = K.transposed_times(a * u)
     error = distance(a * (u * K.times(b / columns)), a)
-    if error <= GOOD:
-        return u
-    value = a @ np.log(u) - b @ np.log(columns)
-    cold = K.transposed_times(a)
-    if not value >= -(b @ np.log(cold)):
-        return zeros
-    return u if error <= DOUBTFUL or _beats_steps(K, a, b, cold, float(value), error) else zeros
-
-
-def _beats_steps(K: AxesKernel, a: Array, b: Array, columns: Array, value: float, error: float) -> bool:
-    """Tell whether a start is clearly better than what two steps from zeros lead to."""
-    first = 1 / K.times(b / columns)
-    columns = K.transposed_times(a * first)
-    second = 1 / K.times(b / columns)
-    rival = distance(a * (first / second), a)
-    return value >= a @ np.log(second) - b @ np.log(columns) and error <= 0.5 * rival
+    value = float(a @ np.log(u) - b @ np.log(columns)) if error > GOOD else 0.0
+    return u if is_better(problem, value, error) else zeros

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from metaot.single.plan import Array, Refinement, best_plan, c_transform, distance
+from metaot.single.plan import Array, DenseProblem, Refinement, distance
 
 _RIDGES = (1e-13, 1e-6, 1e-3)
 """Damping of the Hessian, whose eigenvalues are at most one when both sides are divided by sqrt(P 1)."""
@@ -16,21 +16,22 @@ _LENGTHS = 0.5 ** np.arange(12)
 """Lengths of a step that are compared where the whole of it brings too little."""
 
 
-def newton(C: Array, a: Array, b: Array, f: Array, *, tol: float, max_steps: int) -> Refinement:
+def newton(problem: DenseProblem, f: Array, *, tol: float, max_steps: int) -> Refinement:
     """Step from f until the error is at most `tol`; a step is one of Sinkhorn's, and then one of Newton's."""
+    a, b, steps = problem.a, problem.b, 0
     with np.errstate(all="ignore"):
-        following = c_transform(C.T, b, c_transform(C, a, f))
-        for steps in range(max_steps + 1):
+        following = problem.best_f(problem.best_g(f))
+        while True:
             error = distance(a * np.exp(f - following), a)
             if not error > tol or steps == max_steps:
-                break
-            P, _ = best_plan(C, a, b, following)
+                return Refinement(f, error, steps)
+            P, _ = problem.best_plan(following)
             shift = _ascent(P, a, b)
             growth = np.exp(shift)
             f = following + shift
             source = growth * (P @ (b / np.maximum(growth @ P, _TINY)))
             following = f - np.log(np.maximum(source, _TINY) / a)
-    return Refinement(f, error, steps)
+            steps += 1
 
 
 _TINY = np.finfo(np.float64).tiny
@@ -79,7 +80,7 @@ def _best_length(P: Array, a: Array, b: Array, direction: Array, gradient: Array
     size = float(np.abs(direction).max())
     whole = direction * min(1.0, longest / size) if size > 0 else direction
     gain = float(_gain(P, a, b, whole[:, None])[0])
-    if size <= longest and gain >= 0.25 * float(gradient @ direction):
+    if size <= longest and gain >= 0.25 * float(gradient @ direction) - 10 * np.finfo(np.float64).eps:
         return whole, gain
     paths = whole[:, None] * _LENGTHS
     gains = _gain(P, a, b, paths)

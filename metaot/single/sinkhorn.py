@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from metaot.single.plan import Array, Refinement, best_plan, c_transform, distance
+from metaot.single.plan import Array, DenseProblem, Refinement, distance
 from metaot.single.relaxation import Relaxation
 
 _REACH = 1e15
@@ -13,9 +13,7 @@ _REACH = 1e15
 
 
 def sinkhorn(
-    C: Array,
-    a: Array,
-    b: Array,
+    problem: DenseProblem,
     f: Array,
     *,
     tol: float,
@@ -28,10 +26,11 @@ def sinkhorn(
     The error is that of the source's marginal, plus the target's where over-relaxation has left it.
     """
     relaxation, steps = Relaxation(relaxed), 0
+    a, b = problem.a, problem.b
     with np.errstate(all="ignore"):
         while True:
             start = steps
-            K, _ = best_plan(C, a, b, f)
+            K, g = problem.best_plan(f)
             u, v, rows, columns = np.ones_like(a), np.ones_like(b), K.sum(1), b
             far = bool((rows * _REACH < a).any())
             while True:
@@ -39,9 +38,10 @@ def sinkhorn(
                 due = relaxation.shown(steps, error)
                 hopeless = due and relaxation.ahead(error, tol) > most_ahead
                 if not error > tol or steps >= max_steps or hopeless:
-                    result = Refinement(f + np.log(u), error, steps)
-                    overflow = relaxed and math.isnan(error) and steps > start
-                    return _plainly(C, a, b, f, start, tol, max_steps) if overflow else result
+                    if relaxed and math.isnan(error) and steps > start:  # it has left floating point
+                        rest = sinkhorn(problem, f, tol=tol, max_steps=max_steps - start, relaxed=False)
+                        return replace(rest, steps=rest.steps + start)
+                    return Refinement(f + np.log(u), error, steps)
                 if far or (due and u.max() * v.max() > _REACH):
                     break
                 u = _updated(u, a, rows, relaxation.omega)
@@ -49,7 +49,7 @@ def sinkhorn(
                 v = _updated(v, b, columns, relaxation.omega)
                 rows = K @ v
                 steps += 1
-            f = c_transform(C.T, b, c_transform(C, a, f)) if far else f + np.log(u)
+            f = problem.best_f(g) if far else f + np.log(u)
             steps += far
 
 
@@ -58,11 +58,3 @@ def _updated(u: Array, weights: Array, products: Array, omega: float) -> Array:
     if omega == 1:
         return weights / products
     return u * (weights / (u * products)) ** omega
-
-
-def _plainly(
-    C: Array, a: Array, b: Array, f: Array, steps: int, tol: float, max_steps: int
-) -> Refinement:
-    """Go on without over-relaxation, which has left floating point."""
-    rest = sinkhorn(C, a, b, f, tol=tol, max_steps=max_steps - steps, relaxed=False)
-    return replace(rest, steps=rest.steps + steps)

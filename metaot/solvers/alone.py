@@ -1,4 +1,4 @@
-"""One problem at a time on the CPU: the atoms with mass go to `metaot.single`, potentials of all atoms come back."""
+"""One problem at a time on the CPU: to `metaot.single` and back, with potentials on all atoms."""
 
 import math
 from dataclasses import replace
@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot import single
-from metaot.geometry import Eps
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.single import AxesKernel, Refinement
+from metaot.single import AxesKernel, DenseProblem, Refinement
+from metaot.single.plan import distance
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import FACTORISED, Newton
 from metaot.solvers.refine import Refined
@@ -25,77 +25,86 @@ _LARGEST_GRID = 4096
 """Atoms of the largest grid on which calls take longer than the arithmetic."""
 
 _NEWTON_STEPS = 16.0
-"""Steps that Newton is thought to need where Sinkhorn could go on."""
+"""Steps of Newton that must be cheaper than what is ahead of Sinkhorn: three are needed, in colder caches."""
 
 
+@np.errstate(all="ignore")
 def refine_alone(
     problem: Problem, guess: DualPotentials | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine the one problem of a batch by a method, or by Sinkhorn and then Newton; tell who took part."""
     kernel = problem.geometry.axis_kernels(float(problem.eps), single.LARGEST)
     if kernel is None or isinstance(solver, Newton) or problem.a.shape[-1] > _LARGEST_GRID:
-        return _on_support(problem, guess, solver, tol, max_steps)
+        return _on_support(problem, guess, solver, tol=tol, max_steps=max_steps)
     patience = min(PATIENCE, max_steps) if solver is None else max_steps
     sinkhorn = solver if isinstance(solver, Sinkhorn) else Sinkhorn()
-    result = _on_axes(problem, guess, kernel, sinkhorn, tol, patience)
+    result = _on_axes(problem, guess, kernel, sinkhorn, tol=tol, max_steps=patience)
     left = max_steps - int(result.steps)
     if solver is not None or left == 0 or not float(result.error) > tol:
         return result, (sinkhorn,)
-    more, others = _on_support(problem, result.potentials, None, tol, left)
+    more, others = _on_support(problem, result.potentials, None, tol=tol, max_steps=left)
     return replace(more, steps=more.steps + result.steps), tuple(dict.fromkeys((sinkhorn, *others)))
 
 
 def _on_axes(
-    problem: Problem, guess: DualPotentials | None, kernel: AxesKernel, solver: Sinkhorn, tol: float, max_steps: int
+    problem: Problem,
+    guess: DualPotentials | None,
+    kernel: AxesKernel,
+    solver: Sinkhorn,
+    *,
+    tol: float,
+    max_steps: int,
 ) -> Refined:
-    a, b, eps = problem.a[0].numpy(), problem.b[0].numpy(), float(problem.eps)
+    """Refine on the whole of a grid."""
+    eps = float(problem.eps)
+    mine = single.AxesProblem(kernel, problem.a[0].numpy(), problem.b[0].numpy())
     f = None if guess is None else guess.f[0].numpy() / eps
-    result = single.sinkhorn_on_axes(kernel, a, b, f, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
+    result = single.sinkhorn_on_axes(mine, f, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
     f, g = (torch.from_numpy(potential * eps)[None] for potential in (result.f, result.g))
     return Refined(DualPotentials(f, g), f.new_tensor([result.error]), torch.tensor([result.steps]))
 
 
 def _on_support(
-    problem: Problem, guess: DualPotentials | None, solver: Solver | None, tol: float, max_steps: int
+    problem: Problem, guess: DualPotentials | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    """Refine on the atoms with mass; the smaller side is the unknown."""
+    """Refine on the atoms with mass; the smaller side is the unknown, where Newton may take part."""
     rows, columns = problem.a[0].nonzero()[:, 0], problem.b[0].nonzero()[:, 0]
-    a, b = problem.a[0][rows].numpy(), problem.b[0][columns].numpy()
     eps = float(problem.eps)
     C = problem.geometry.cost_block(rows[None], columns[None])[0].numpy() / eps
+    mine = DenseProblem(C, problem.a[0][rows].numpy(), problem.b[0][columns].numpy())
     f = None if guess is None else guess.f[0][rows].numpy() / eps
-    if len(rows) > len(columns):
-        f = None if f is None else single.c_transform(C, a, f - f @ a)
-        result, solvers = _refined(C.T, b, a, f, solver, tol, max_steps)
-        return _everywhere(problem.T, columns, rows, result).T, solvers
-    result, solvers = _refined(C, a, b, f, solver, tol, max_steps)
-    return _everywhere(problem, rows, columns, result), solvers
+    if len(rows) <= len(columns) or isinstance(solver, Sinkhorn):
+        result, solvers = _refined(mine, f, solver, tol=tol, max_steps=max_steps)
+        return _everywhere(problem, rows, columns, result), solvers
+    f = None if f is None else mine.best_g(f - f @ mine.a)
+    result, solvers = _refined(mine.T, f, solver, tol=tol, max_steps=max_steps)
+    return _everywhere(problem.T, columns, rows, result).T, solvers
 
 
 def _refined(
-    C: np.ndarray, a: np.ndarray, b: np.ndarray, f: np.ndarray | None, solver: Solver | None, tol: float, max_steps: int
+    problem: DenseProblem, f: np.ndarray | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refinement, tuple[Solver, ...]]:
-    start = single.better_start(C, a, b, f)
+    start = single.better_start(problem, f)
     if isinstance(solver, Newton):
-        return single.newton(C, a, b, start, tol=tol, max_steps=max_steps), (solver,)
+        return single.newton(problem, start, tol=tol, max_steps=max_steps), (solver,)
     if isinstance(solver, Sinkhorn):
-        result = single.sinkhorn(C, a, b, start, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
+        result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
         return result, (solver,)
-    suited = len(a) <= FACTORISED
+    suited = len(problem.a) <= FACTORISED
     patience = min(PATIENCE, max_steps) if suited else max_steps
-    ahead = _newton_in_steps(*C.shape) if suited else math.inf
-    result = single.sinkhorn(C, a, b, start, tol=tol, max_steps=patience, most_ahead=ahead)
+    ahead = _newton_in_steps(*problem.C.shape) if suited else math.inf
+    result = single.sinkhorn(problem, start, tol=tol, max_steps=patience, most_ahead=ahead)
     left = max_steps - result.steps
     if not (suited and result.error > tol and left > 0):
         return result, (Sinkhorn(),)
-    more = single.newton(C, a, b, result.f, tol=tol, max_steps=left)
+    more = single.newton(problem, result.f, tol=tol, max_steps=left)
     return replace(more, steps=more.steps + result.steps), (Sinkhorn(), Newton())
 
 
 def _newton_in_steps(k: int, l: int) -> float:
     """Return the Sinkhorn steps that take the time of the few Newton steps after which the problem is solved.
 
-    Microseconds measured on one core of 2.6 GHz; only their ratio counts.
+    In microseconds, measured on one core of 2.6 GHz; only their ratio counts.
     """
     sinkhorn = 12 + 3e-4 * k * l
     newton = 150 + 0.012 * k * l + 1e-4 * k * k * l
@@ -107,18 +116,18 @@ def _everywhere(problem: Problem, rows: Tensor, columns: Tensor, result: Refinem
 
     As `refine.completed`, with as few calls.
     """
-    f = torch.from_numpy(result.f) * float(problem.eps)
-    g = problem.geometry.T.softmin(_tilted(problem.a, rows, f, problem.eps), problem.eps)
-    best = problem.geometry.softmin(_tilted(problem.b, columns, g[0, columns], problem.eps), problem.eps)
-    a = problem.a[0, rows]
-    missing = a * ((f - best[0, rows]) / problem.eps).exp() - a
-    best[0, rows] = f
-    error = torch.linalg.vector_norm(missing, 1).reshape(1)
-    return Refined(DualPotentials(best, g), error, torch.tensor([result.steps]))
+    eps, i, j = float(problem.eps), rows.numpy(), columns.numpy()
+    f, a, b = result.f * eps, problem.a[0].numpy(), problem.b[0].numpy()
+    g = problem.geometry.T.softmin(_tilted(a, i, f, eps), eps)
+    best = problem.geometry.softmin(_tilted(b, j, g[0].numpy()[j], eps), eps)
+    mine = best[0].numpy()
+    error = distance(a[i] * np.exp((f - mine[i]) / eps), a[i])
+    mine[i] = f
+    return Refined(DualPotentials(best, g), g.new_tensor([error]), torch.tensor([result.steps]))
 
 
-def _tilted(weights: Float[Tensor, "1 n"], atoms: Tensor, f: Float[Tensor, "k"], eps: Eps) -> Float[Tensor, "1 n"]:
-    """Return f + eps log(weights), -inf where there is no mass."""
-    h = torch.full_like(weights, -math.inf)
-    h[0, atoms] = f + weights[0, atoms].log() * eps
-    return h
+def _tilted(weights: np.ndarray, atoms: np.ndarray, f: np.ndarray, eps: float) -> Float[Tensor, "1 n"]:
+    """Return f + eps log(weights), with f given at the atoms that have mass; -inf elsewhere."""
+    h = np.full_like(weights, -math.inf)
+    h[atoms] = f + np.log(weights[atoms]) * eps
+    return torch.from_numpy(h)[None]

@@ -47,6 +47,8 @@ def refine_by(
 def _set_out(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
+    if _small_and_single(problem):
+        return refine_alone(problem, guess, solver, tol=tol, max_steps=max_steps)
     sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
     if _alone(solver, problem, sizes):
         return _each_alone(solver, problem, guess, tol=tol, max_steps=max_steps)
@@ -96,13 +98,23 @@ def _each_alone(
     return result, taken
 
 
+def _small_and_single(problem: Problem) -> bool:
+    """Tell without counting atoms whether there is one problem, and that on a CPU."""
+    n, m = problem.geometry.shape
+    return len(problem.a) == 1 and min(n, m) <= FACTORISED and n * m <= _ALONE and _in_numpy(problem)
+
+
+def _in_numpy(problem: Problem) -> bool:
+    return problem.a.dtype == torch.float64 and problem.a.device.type == "cpu"
+
+
 def _alone(solver: Solver | None, problem: Problem, sizes: Int[Tensor, "2 batch"]) -> bool:
     """Tell whether the problems of a batch had better be solved one after the other.
 
     On a CPU always, unless they are too large, or products for many of them at once are much cheaper.
     """
     count = len(problem.a)
-    if count == 0 or problem.a.dtype != torch.float64 or problem.a.device.type != "cpu":
+    if count == 0 or not _in_numpy(problem):
         return False
     largest = int(sizes.prod(0).max())
     if largest > _ALONE:

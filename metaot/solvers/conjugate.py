@@ -1,7 +1,7 @@
 """Newton's direction by conjugate gradients: only products with the plan, for any number of unknowns.
 
-Divided by sqrt(P 1) on both sides, minus the Hessian is I - S S^T with S = diag(P 1)^(-1/2) P diag(b)^(-1/2), whose
-eigenvalues are in [0, 1], most of them near one: few iterations take care of the smooth directions.
+Divided by sqrt(P 1) on both sides, minus the Hessian is I - S S^T with S = diag(P 1)^(-1/2) P diag(b)^(-1/2):
+its eigenvalues are in [0, 1], most of them near one, and few iterations take care of the smooth directions.
 """
 
 import math
@@ -25,9 +25,7 @@ _TESTED = 5
 """Iterations between two tests for convergence, each of which makes a GPU wait."""
 
 
-def ascent(
-    kernel: Kernel, a: Float[Tensor, "batch k"], b: Float[Tensor, "batch l"]
-) -> Float[Tensor, "batch k"]:
+def ascent(kernel: Kernel, a: Float[Tensor, "batch k"], b: Float[Tensor, "batch l"]) -> Float[Tensor, "batch k"]:
     """Return a change of f, in units of eps, that raises J: a truncated Newton direction, cut where it overshoots.
 
     The relative residual is at most the L1 error, and a tenth: so the outer convergence is quadratic in the end
@@ -84,12 +82,13 @@ def _shortened(
     shift = direction * (longest / direction.abs().amax(-1, keepdim=True).clamp_min(longest))
     slope = slope * torch.where(direction.abs().amax(-1) > longest, longest / direction.abs().amax(-1), 1.0)
     inverse = torch.where(b > 0, 1 / b, 0.0)
-    length = torch.ones_like(slope)
+    length, rounding = torch.ones_like(slope), 10 * torch.finfo(a.dtype).eps
+    short = torch.ones_like(slope, dtype=torch.bool)
     for _ in range(_HALVINGS):
         d = length[:, None] * shift
         growth = (kernel.T.times(d.expm1()) * inverse).clamp_min(-1 + torch.finfo(a.dtype).eps).log1p()
         gain = (a * d).sum(-1) - (b * growth).sum(-1)
-        short = ~(gain >= _ENOUGH * length * slope)
+        short = ~(gain >= _ENOUGH * length * slope - rounding)
         if not bool(short.any()):
             return d
         length = torch.where(short, 0.5 * length, length)

@@ -1,6 +1,8 @@
 """Newton's direction by a Cholesky factor of the Hessian, for some hundreds of unknowns; a batch at once."""
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -19,23 +21,37 @@ _LENGTHS = 12
 def ascent(
     P: Float[Tensor, "batch k l"], a: Float[Tensor, "batch k"], b: Float[Tensor, "batch l"]
 ) -> Float[Tensor, "batch k"]:
-    """Return the change of f, in units of eps, that raises J most, of Newton directions with more and more damping.
+    """Return the change of f, in units of eps, that raises J most, of more and more damped Newton directions.
 
     Almost always the undamped one alone. One that is very long shows a plan that nearly falls apart: there
     the masses of the parts hide all else, and damping lets the rest move.
     """
     root = P.sum(-1).sqrt()
-    H = _hessian(P, root, b)
-    shift, gain, size = _damped_ascent(H, root, P, a, b, _RIDGES[0])
+    plans = _Plans(P, a, b, root, _hessian(P, root, b))
+    shift, gain, size = _damped_ascent(plans, _RIDGES[0])
     for ridge in _RIDGES[1:]:
         long = (~((size > 0) & (size <= _FAR))).nonzero()[:, 0]
         if len(long) == 0:
             break
-        parts = (part[long] for part in (H, root, P, a, b))
-        other, more, size[long] = _damped_ascent(*parts, ridge)
+        other, more, size[long] = _damped_ascent(plans[long], ridge)
         better = more > gain[long]
         shift[long[better]], gain[long[better]] = other[better], more[better]
     return shift
+
+
+@final
+@dataclass(frozen=True)
+class _Plans:
+    """Plans, their marginals b and what should be a, sqrt(P 1), and the scaled Hessian."""
+
+    P: Float[Tensor, "batch k l"]
+    a: Float[Tensor, "batch k"]
+    b: Float[Tensor, "batch l"]
+    root: Float[Tensor, "batch k"]
+    H: Float[Tensor, "batch k k"]
+
+    def __getitem__(self, index: Tensor) -> "_Plans":
+        return _Plans(self.P[index], self.a[index], self.b[index], self.root[index], self.H[index])
 
 
 def _hessian(
@@ -52,22 +68,23 @@ def _hessian(
 
 
 def _damped_ascent(
-    H: Tensor, root: Tensor, P: Tensor, a: Tensor, b: Tensor, ridge: float
+    plans: _Plans, ridge: float
 ) -> tuple[Float[Tensor, "batch k"], Float[Tensor, "batch"], Float[Tensor, "batch"]]:
     """Return the best part of the damped Newton direction, its gain, and the size of the whole of it.
 
     The direction is zero where the Hessian has no Cholesky factor.
     """
+    a, root = plans.a, plans.root
     source = root.square()
     scale = torch.where(root > 0, root, 1.0)
     gradient = a - source * (a.sum(-1) / source.sum(-1))[:, None]
-    damped = H.clone()
+    damped = plans.H.clone()
     damped.diagonal(dim1=-2, dim2=-1).add_(ridge)
     factor, failed = torch.linalg.cholesky_ex(damped)
     direction = torch.cholesky_solve((gradient / scale)[:, :, None], factor).squeeze(-1) / scale
     good = (failed == 0) & direction.isfinite().all(-1)
     direction = torch.where(good[:, None], direction, 0.0)
-    shift, gain = _best_length(P, a, b, direction)
+    shift, gain = _best_length(plans.P, a, plans.b, direction)
     return shift, gain, direction.abs().amax(-1)
 
 
@@ -86,6 +103,8 @@ def _best_length(
     change = (P.mT @ paths.expm1()) / weights
     growth = torch.where(change.abs() < 0.5, change.log1p(), ((P.mT @ paths.exp()) / weights).log())
     growth = torch.where(b[:, :, None] > 0, growth, 0.0)
-    gain, best = ((a[:, None, :] @ paths) - b[:, None, :] @ growth).squeeze(1).max(-1)
+    gains = (a[:, None, :] @ paths - b[:, None, :] @ growth).squeeze(1)
+    gains[:, 0] += 10 * torch.finfo(a.dtype).eps  # nothing but more than rounding speaks against the whole of it
+    gain, best = gains.max(-1)
     shift = paths.gather(2, best[:, None, None].expand(-1, paths.shape[1], 1)).squeeze(2)
     return shift, gain

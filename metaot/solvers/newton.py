@@ -57,8 +57,10 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
         a, b = small.a, small.b
         h = (state.next_f + a.log()) * expand_eps(small.eps, a)
         _, kernel = small.geometry.best_plan(h, b, small.eps)
-        small_enough = isinstance(kernel, MatrixKernel) and a.shape[-1] <= FACTORISED
-        shift = factorised.ascent(kernel.K, a, b) if small_enough else conjugate.ascent(kernel, a, b)
+        if isinstance(kernel, MatrixKernel) and a.shape[-1] <= FACTORISED:
+            shift = factorised.ascent(kernel.K, a, b)
+        else:
+            shift = conjugate.ascent(kernel, a, b)
         growth = _ratio(kernel.T.times(shift.exp()), b)
         source = shift.exp() * kernel.times(1 / growth)
         f = state.next_f + shift

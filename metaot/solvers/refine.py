@@ -13,6 +13,7 @@ from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
 from metaot.single.start import DOUBTFUL, GOOD
 from metaot.solvers.iterate import Solver, StateT, iterate
+from metaot.solvers.newton import Newton
 from metaot.solvers.support import Support
 
 
@@ -30,7 +31,7 @@ class Refined:
         """The same for the problems with source and target exchanged."""
         return Refined(self.potentials.T, self.error, self.steps)
 
-    def put(self, index: Tensor, other: "Refined") -> None:
+    def put(self, index: Tensor | slice, other: "Refined") -> None:
         """Take over what became of some instances, and add their steps."""
         self.potentials.f[index], self.potentials.g[index] = other.potentials.f, other.potentials.g
         self.error[index] = other.error
@@ -40,10 +41,12 @@ class Refined:
 def refine(
     solver: Solver, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int, whole: bool
 ) -> Refined:
-    """Refine a guess by one method: on the `whole`, or on the support with the smaller sides as the source."""
+    """Refine a guess by one method: on the `whole`, or on the support; for Newton with the smaller sides first."""
     if whole:
         result = iterate(solver, problem, _start(solver, problem, guess), tol=tol, max_steps=max_steps)
         return completed(problem, result.value.f, result.steps)
+    if not isinstance(solver, Newton):
+        return _on_support(solver, problem, guess, tol, max_steps)
     exchanged = (problem.a != 0).sum(-1) > (problem.b != 0).sum(-1)
     if not bool(exchanged.any()):
         return _on_support(solver, problem, guess, tol, max_steps)

@@ -1,4 +1,4 @@
-"""Sinkhorn's algorithm (Cuturi 2013; algorithm 1 of Meta OT, arXiv 2206.05262), over-relaxed in the scaling domain.
+"""Sinkhorn's algorithm (Cuturi 2013; algorithm 1 of Meta OT, arXiv 2206.05262), over-relaxed, with scalings.
 
 The potentials of the start are absorbed into a Gibbs kernel, which is then about the plan; a step is two products
 with it, and no exponential (Schmitzer, arXiv 1610.06519). Starts so far away that marginals leave floating point

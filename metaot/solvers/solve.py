@@ -58,7 +58,11 @@ def solve(
 
 
 def _guess(problem: Problem, init: DualPotentials | PotentialPredictor) -> DualPotentials:
-    """Return potentials of the right shape, with one batch dimension."""
+    """Return potentials with one batch dimension. Solvers make g themselves: a predictor may give f alone."""
+    predict_f = getattr(init, "predict_f", None)
+    if predict_f is not None:
+        f = _fitted("f", predict_f(problem), problem.a)
+        return DualPotentials(f, torch.zeros_like(problem.b).reshape(len(f), -1))
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
     return DualPotentials(
         _fitted("f", torch.as_tensor(guess.f), problem.a), _fitted("g", torch.as_tensor(guess.g), problem.b)

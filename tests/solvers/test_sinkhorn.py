@@ -60,7 +60,9 @@ def test_a_constant_of_the_start_means_nothing(problem, t):
         solve(problem, solver=SINKHORN, init=DualPotentials(start, problem.b), max_steps=2) for start in (f, f + t)
     )
     assert torch.equal(one.steps, other.steps)
-    assert_close(other.potentials.f - other.potentials.f[..., :1], one.potentials.f - one.potentials.f[..., :1], 1e-8)
+    assert_close(
+        other.potentials.f - other.potentials.f[..., :1], one.potentials.f - one.potentials.f[..., :1], 1e-8
+    )
 
 
 def test_a_cost_that_is_a_sum_is_solved_by_one_step():

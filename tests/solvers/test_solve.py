@@ -110,13 +110,13 @@ def test_a_useless_start_costs_at_most_one_step(solver, name, bad):
 
 
 @given_problems(lowest_eps=0.1, size=st.floats(0, 30), solver=solvers)
-def test_a_start_of_a_smaller_dual_value_is_replaced_instance_by_instance(problem, solver, size):
+def test_a_start_of_a_smaller_dual_value_costs_at_most_one_step(problem, solver, size):
     guess = DualPotentials.from_f(problem, size * torch.randn_like(problem.a))
     zeros = DualPotentials.from_f(problem, torch.zeros_like(problem.a))
     cold, warm = solve(problem, solver=solver), solve(problem, solver=solver, init=guess)
     worse = dual_value(problem, guess) < dual_value(problem, zeros) - 1e-9
-    assert torch.equal(warm.steps[worse], cold.steps[worse])
-    assert_close(warm.potentials.f[worse], cold.potentials.f[worse])
+    assert (warm.steps[worse] <= cold.steps[worse] + 1).all()
+    assert_close(warm.value[worse], cold.value[worse], 1e-6)
 
 
 @every_solver
@@ -188,7 +188,7 @@ def test_padding_with_atoms_without_mass_changes_nothing(problem, solver):
         Dense(torch.cat([torch.cat([C, rows], -2), columns], -1)),
         problem.eps,
     )
-    solution, other = solve(problem, solver=solver), solve(padded, solver=solver)
+    solution, other = solve(replace(problem, geometry=Dense(C)), solver=solver), solve(padded, solver=solver)
     assert torch.equal(other.steps, solution.steps)
     assert_close(other.error, solution.error)
     assert_close(other.value, solution.value)
