@@ -23,6 +23,7 @@ from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error, tilted, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
+from metaot.solvers.refine import worse_than_zeros
 from metaot.solvers.solve import PotentialPredictor
 
 Starts = dict[str, PotentialPredictor | None]
@@ -132,16 +133,15 @@ def _measure(
         potentials = DualPotentials.from_f(problem, c_transform(problem.T, potentials.g))
         quality.append(_quality(step, problem, potentials, reference))
     tol, max_steps = settings.tolerances[-1], settings.max_steps
-    worse = _worse(problem, guess, cold)
+    worse = _worse(problem, guess) if start is not None else torch.zeros_like(reference.converged)
     curve = error_curve(problem, torch.where(worse[:, None], 0.0, guess.f), tol=tol, max_steps=max_steps)
     return StartResult(name, curve, worse, tuple(quality), timings)
 
 
-def _worse(problem: Problem, guess: DualPotentials, cold: DualPotentials) -> Bool[Tensor, "instances"]:
-    """Tell which guesses a solver replaces: a lower dual value than that of zeros, or none."""
+def _worse(problem: Problem, guess: DualPotentials) -> Bool[Tensor, "instances"]:
+    """Tell which guesses a solver replaces by zeros."""
     completed = DualPotentials.from_f(problem, guess.f)
-    rounding = 1e-12 * problem.eps
-    return ~(dual_value(problem, completed) >= dual_value(problem, cold) - rounding)
+    return worse_than_zeros(problem, completed, marginal_error(problem, completed))
 
 
 def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference: Reference) -> Quality:

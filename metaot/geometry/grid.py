@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -130,10 +131,14 @@ class Grid(Geometry):
         return sum(float(cost.abs().max()) for cost in self.axis_costs)
 
     def kernel_work(self, eps: Eps) -> int:
-        """Count a matrix product as a tenth of a product with a vector, which has to read the matrix."""
+        """Count a matrix product as a tenth of a product with a vector, which has to read the matrix.
+
+        In blocks, the numbers read and written around it are the larger part.
+        """
         lowest = float(eps.min()) if isinstance(eps, Tensor) else eps
         axes = self._kernels.at(lowest)
-        return int(self.shape[0] * sum(size / 10 + axes.blocks for size in self.sizes))
+        around = 1 if axes.is_plain else 12 * axes.blocks
+        return int(self.shape[0] * sum(size / 10 + around for size in self.sizes))
 
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         return grid_hardmin(h.double().reshape(-1, *self.sizes), self.axis_costs).reshape(h.shape).to(h)
@@ -155,9 +160,19 @@ class Grid(Geometry):
         return torch.stack(blocks) if blocks else self.axes[0].new_zeros(*rows.shape, columns.shape[-1])
 
     def _block(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+        if rows.device.type == "cpu":
+            i, j = rows.numpy(), columns.numpy()
+            blocks = [cost.take(at[j], 1).take(at[i], 0) for cost, at in self._arrays]
+            return torch.from_numpy(sum(blocks[1:], blocks[0]))
         places = zip(self._places, self.axis_costs, strict=True)
         parts = [cost.index_select(1, at[columns]).index_select(0, at[rows]) for at, cost in places]
         return sum(parts[1:], parts[0])
+
+    @cached_property
+    def _arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each axis, its costs and the place of every atom along it; of numpy, which is quicker to ask."""
+        pairs = zip(self.axis_costs, self._places, strict=True)
+        return [(cost.detach().numpy(), at.numpy()) for cost, at in pairs]
 
     @cached_property
     def _places(self) -> tuple[Int[Tensor, "n"], ...]:

@@ -18,19 +18,21 @@ def sinkhorn(
     *,
     tol: float,
     max_steps: int,
+    plan: tuple[Array, Array] | None = None,
     relaxed: bool = True,
     most_ahead: float = math.inf,
 ) -> Refinement:
     """Step from f until the error is at most `tol`; stop early when more than `most_ahead` steps are in sight.
 
-    The error is that of the source's marginal, plus the target's where over-relaxation has left it.
+    `plan` is that of f, where it is known. The error is that of the source's marginal, plus the target's where
+    over-relaxation has left it.
     """
     relaxation, steps = Relaxation(relaxed), 0
     a, b = problem.a, problem.b
     with np.errstate(all="ignore"):
         while True:
             start = steps
-            K, g = problem.best_plan(f)
+            K, g = plan or problem.best_plan(f)
             u, v, rows, columns = np.ones_like(a), np.ones_like(b), K.sum(1), b
             far = bool((rows * _REACH < a).any())
             while True:
@@ -49,7 +51,7 @@ def sinkhorn(
                 v = _updated(v, b, columns, relaxation.omega)
                 rows = K @ v
                 steps += 1
-            f = problem.best_f(g) if far else f + np.log(u)
+            f, plan = problem.best_f(g) if far else f + np.log(u), None
             steps += far
 
 

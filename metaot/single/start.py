@@ -11,15 +11,15 @@ DOUBTFUL = 0.1
 """L1 error of a start above which it must beat two steps from zeros by dual value, and halve the error of one."""
 
 
-def better_start(problem: DenseProblem, f: Array | None) -> Array:
-    """Return the guess, or zeros where there is none, or where zeros are the better start."""
+def better_start(problem: DenseProblem, f: Array | None) -> tuple[Array, tuple[Array, Array]]:
+    """Return the guess, or zeros where there is none, or where zeros are the better start; and the best plan."""
     zeros = np.zeros_like(problem.a)
     if f is None or not np.isfinite(f).all():
-        return zeros
+        return zeros, problem.best_plan(zeros)
     f = f - f @ problem.a
     K, g = problem.best_plan(f)
     error, value = distance(K.sum(1), problem.a), float(f @ problem.a + g @ problem.b)
-    return f if is_better(problem, value, error) else zeros
+    return (f, (K, g)) if is_better(problem, value, error) else (zeros, problem.best_plan(zeros))
 
 
 def is_better(problem: Alternating, value: float, error: float) -> bool:

@@ -84,16 +84,16 @@ def _on_support(
 def _refined(
     problem: DenseProblem, f: np.ndarray | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refinement, tuple[Solver, ...]]:
-    start = single.better_start(problem, f)
+    start, plan = single.better_start(problem, f)
     if isinstance(solver, Newton):
         return single.newton(problem, start, tol=tol, max_steps=max_steps), (solver,)
     if isinstance(solver, Sinkhorn):
-        result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
+        result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, plan=plan, relaxed=solver.relaxed)
         return result, (solver,)
     suited = len(problem.a) <= FACTORISED
     patience = min(PATIENCE, max_steps) if suited else max_steps
     ahead = _newton_in_steps(*problem.C.shape) if suited else math.inf
-    result = single.sinkhorn(problem, start, tol=tol, max_steps=patience, most_ahead=ahead)
+    result = single.sinkhorn(problem, start, tol=tol, max_steps=patience, plan=plan, most_ahead=ahead)
     left = max_steps - result.steps
     if not (suited and result.error > tol and left > 0):
         return result, (Sinkhorn(),)

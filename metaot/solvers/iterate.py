@@ -46,8 +46,8 @@ class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
         """Return the error of the state's value, instance by instance."""
 
     @abstractmethod
-    def value(self, problem: ProblemT, state: StateT) -> ValueT:
-        """Return what the caller asked for."""
+    def value(self, problem: ProblemT, state: StateT, which: Tensor | slice) -> ValueT:
+        """Return what the caller asked for, of these instances."""
 
 
 @final
@@ -87,7 +87,7 @@ def iterate(
     while True:
         done = running if count >= max_steps else running & ~(error > tol)
         if bool(done.any()) or len(done) == 0:
-            stopped.append((alive[done], part(solver.value(problem, state), done), error[done], count))
+            stopped.append((alive[done], solver.value(problem, state, done), error[done], count))
             running = running & ~done
             left = int(running.sum())
             if left == 0:

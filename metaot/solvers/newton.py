@@ -74,9 +74,10 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
         a = problem.b if state.exchanged else problem.a
         return torch.linalg.vector_norm(tilted(a, state.f - state.next_f) - a, 1, -1)
 
-    def value(self, problem: Problem, state: NewtonState) -> DualPotentials:
+    def value(self, problem: Problem, state: NewtonState, which: Tensor | slice) -> DualPotentials:
+        problem, f = problem[which], state.f[which]
         small = problem.T if state.exchanged else problem
-        potentials = DualPotentials.from_f(small, state.f * expand_eps(problem.eps, state.f))
+        potentials = DualPotentials.from_f(small, f * expand_eps(problem.eps, f))
         if not state.exchanged:
             return potentials
         return DualPotentials(c_transform(problem.T, potentials.f), potentials.f)

@@ -97,13 +97,13 @@ def _start(
         return solver.init(problem, None)
     guess = DualPotentials(_finite(centred(problem.a, guess.f)), guess.g)
     state = solver.init(problem, guess)
-    worse = _worse_than_zeros(problem, solver.value(problem, state), solver.error(problem, state))
+    worse = worse_than_zeros(problem, solver.value(problem, state, slice(None)), solver.error(problem, state))
     if not bool(worse.any()):
         return state
     return solver.init(problem, DualPotentials(torch.where(worse[:, None], 0.0, guess.f), guess.g))
 
 
-def _worse_than_zeros(
+def worse_than_zeros(
     problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"]
 ) -> Bool[Tensor, "batch"]:
     """Tell which starts zeros are better than, by the rule of `metaot.single.start`."""

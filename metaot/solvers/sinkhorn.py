@@ -34,7 +34,10 @@ class Logarithmic:
 @final
 @dataclass(frozen=True)
 class Scaled:
-    """Scalings u and v of a kernel that has the potentials f and g absorbed; `rows` is K v, `columns` K^T u."""
+    """Scalings u and v of a kernel that has the potentials f and g absorbed; `rows` is K v, `columns` K^T u.
+
+    `empty` is one for atoms without mass: their marginals and weights are both taken as one, not as zero.
+    """
 
     f: Float[Tensor, "batch n"]
     g: Float[Tensor, "batch m"]
@@ -43,6 +46,8 @@ class Scaled:
     v: Float[Tensor, "batch m"]
     rows: Float[Tensor, "batch n"]
     columns: Float[Tensor, "batch m"]
+    empty_rows: Float[Tensor, "batch n"]
+    empty_columns: Float[Tensor, "batch m"]
     relaxation: Relaxation
     steps: int
 
@@ -69,9 +74,9 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
         if isinstance(state, Logarithmic):
             return _logarithmic(problem, DualPotentials.from_f(problem, state.next_f))
-        u = state.u * _factor(problem.a, state.u * state.rows, state.relaxation)
+        u = _updated(state.u, problem.a, state.rows, state.empty_rows, state.relaxation)
         columns = state.kernel.T.times(u)
-        v = state.v * _factor(problem.b, state.v * columns, state.relaxation)
+        v = _updated(state.v, problem.b, columns, state.empty_columns, state.relaxation)
         rows = state.kernel.times(v)
         return replace(state, u=u, v=v, rows=rows, columns=columns, steps=state.steps + 1)
 
@@ -83,7 +88,7 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
             return state
         relaxation = state.relaxation.adjusted(state.steps, error)
         if relaxation.changed > state.relaxation.changed and bool((_growth(state) > _reach(state.u)).any()):
-            fresh = _absorbed(problem, self.value(problem, state).f)
+            fresh = _absorbed(problem, self.value(problem, state, slice(None)).f)
             return replace(fresh, relaxation=relaxation, steps=state.steps) if isinstance(fresh, Scaled) else fresh
         return replace(state, relaxation=relaxation)
 
@@ -97,11 +102,13 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         error = _distance(state.u * state.rows, problem.a)
         return error if state.relaxation.plain else error + _distance(state.v * state.columns, problem.b)
 
-    def value(self, problem: Problem, state: SinkhornState) -> DualPotentials:
+    def value(self, problem: Problem, state: SinkhornState, which: Tensor | slice) -> DualPotentials:
+        f, g = state.f[which], state.g[which]
         if isinstance(state, Logarithmic):
-            return DualPotentials(state.f, state.g)
+            return DualPotentials(f, g)
         eps = expand_eps(problem.eps, state.f)
-        return DualPotentials(state.f + eps * state.u.log(), state.g + eps * state.v.log())
+        eps = eps[which] if isinstance(eps, Tensor) else eps
+        return DualPotentials(f + eps * state.u[which].log(), g + eps * state.v[which].log())
 
 
 def _logarithmic(problem: Problem, start: DualPotentials) -> Logarithmic:
@@ -121,15 +128,28 @@ def _absorbed(problem: Problem, f: Float[Tensor, "batch n"]) -> SinkhornState:
     rows = kernel.times(v)
     if bool((rows * _reach(rows) < problem.a).any()):
         return _logarithmic(problem, DualPotentials(f, g))
-    relaxation = Relaxation.none(problem.a.sum(-1))
-    return Scaled(f, g, kernel, u, v, rows, problem.b, relaxation, 0)
+    return Scaled(
+        f=f,
+        g=g,
+        kernel=kernel,
+        u=u,
+        v=v,
+        rows=rows,
+        columns=problem.b,
+        empty_rows=(problem.a == 0).to(f),
+        empty_columns=(problem.b == 0).to(f),
+        relaxation=Relaxation.none(problem.a.sum(-1)),
+        steps=0,
+    )
 
 
-def _factor(weights: Tensor, marginal: Tensor, relaxation: Relaxation) -> Tensor:
-    """Return what a scaling is multiplied with, so that its marginal is right, or over-relaxed."""
+def _updated(u: Tensor, weights: Tensor, products: Tensor, empty: Tensor, relaxation: Relaxation) -> Tensor:
+    """Return the scaling with which the marginal is right; over-relaxed, beyond it."""
     reach = _reach(weights)
-    factor = (weights / marginal.clamp_min(torch.finfo(weights.dtype).tiny)).clamp(1 / reach, reach)
-    return factor if relaxation.plain else factor ** relaxation.omega[:, None]
+    factor = (weights + empty).div_((u * products).add_(empty)).clamp_(1 / reach, reach)
+    if not relaxation.plain:
+        factor.pow_(relaxation.omega[:, None])
+    return factor.mul_(u)
 
 
 def _reach(like: Tensor) -> float:

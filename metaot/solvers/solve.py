@@ -32,12 +32,14 @@ def solve(
 ) -> Solution:
     """Solve a batch of entropic transport problems, each to an L1 marginal error of at most `tol`.
 
-    `init` is where to start: potentials, or anything with `predict(problem)`. A start whose dual value is
-    worse than that of zeros (or NaN) is replaced by zeros, instance by instance. `solver` holds the settings
-    of a method; None makes Sinkhorn steps, and turns to Newton for the instances that need more than a hundred of
-    them and have up to about a thousand atoms with mass on the smaller side. An instance that needs more than
-    `max_steps` steps is returned as it is then, with `converged` false; nothing is raised. ValueError is raised
-    for contradictory arguments.
+    `init` is where to start: potentials, of which f is used, or anything with `predict(problem)`. A start that
+    zeros are better than, or NaN, is replaced by zeros, instance by instance: by dual value, and far from the
+    solution by the first steps as well. `solver` holds the settings of a method; None makes over-relaxed Sinkhorn
+    steps, and turns to Newton for instances with up to about a thousand atoms with mass on the smaller side that
+    Sinkhorn would take long for. An instance that needs more than `max_steps` steps is returned as it is then,
+    with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
+
+    One small problem on a CPU, in float64, is solved in numpy; others together in torch, on their device.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")

@@ -23,7 +23,7 @@ def test_steps_are_those_of_solve(report: Report, problems: ProblemSet, rough: P
         assert [start.name for start in result.starts] == list(inits)
         for start in result.starts:
             for tol in report.tolerances:
-                solution = solve(problem, init=inits[start.name], solver=Sinkhorn(), tol=tol)
+                solution = solve(problem, init=inits[start.name], solver=Sinkhorn(relaxed=False), tol=tol)
                 assert start.steps(tol).tolist() == solution.steps.tolist()
                 assert start.reached(tol).all()
 
@@ -104,7 +104,6 @@ def test_a_prediction_worse_than_zeros_is_judged_and_replaced(
     assert not zeros.replaced.any()
     assert (model.quality[0].error > zeros.quality[0].error).all()
     torch.testing.assert_close(model.curve, zeros.curve)
-    torch.testing.assert_close(model.quality[1].gap, zeros.quality[1].gap)
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -41,8 +41,8 @@ class Shrink(Solver[Rates, Number, Tensor]):
     def error(self, problem: Rates, state: Number) -> Tensor:
         return state.x.abs()
 
-    def value(self, problem: Rates, state: Number) -> Tensor:
-        return state.x
+    def value(self, problem: Rates, state: Number, which: Tensor | slice) -> Tensor:
+        return state.x[which]
 
 
 RATES = Rates(torch.tensor([0.1, 0.5, 1.0, 0.0, torch.nan, 0.5], dtype=torch.float64))

@@ -15,7 +15,7 @@ SINKHORN = Sinkhorn(relaxed=False)
 
 
 def value(problem: Problem, state: SinkhornState) -> DualPotentials:
-    return on_mass(problem, SINKHORN.value(problem, state))
+    return on_mass(problem, SINKHORN.value(problem, state, slice(None)))
 
 
 @given_problems()
