@@ -180,4 +180,5 @@ def test_work_grows_as_eps_falls_and_is_less_than_that_of_the_matrix():
     grid = Grid(28, 28)
     work = [grid.kernel_work(eps) for eps in (1e-1, 1e-3, torch.tensor([1.0, 1e-4]))]
     assert work == sorted(work)
-    assert work[-1] < 784**2 / 10
+    assert work[1] < 784**2 / 10
+    assert work[-1] < 784**2
