@@ -7,6 +7,9 @@ from metaot.single.plan import Alternating, Array, DenseProblem, distance
 GOOD = 0.01
 """L1 error of a start up to which it is taken without comparison."""
 
+HUGE = 1e8
+"""Potentials beyond this many eps leave too few digits for the cost."""
+
 DOUBTFUL = 0.1
 """L1 error of a start above which it must beat two steps from zeros by dual value, and halve the error of one."""
 
@@ -14,9 +17,11 @@ DOUBTFUL = 0.1
 def better_start(problem: DenseProblem, f: Array | None) -> tuple[Array, tuple[Array, Array]]:
     """Return the guess, or zeros where there is none, or where zeros are the better start; and the best plan."""
     zeros = np.zeros_like(problem.a)
-    if f is None or not np.isfinite(f).all():
+    f = zeros if f is None else f - f @ problem.a
+    if not np.abs(f).max() <= HUGE:
+        f = zeros
+    if f is zeros:
         return zeros, problem.best_plan(zeros)
-    f = f - f @ problem.a
     K, g = problem.best_plan(f)
     error, value = distance(K.sum(1), problem.a), float(f @ problem.a + g @ problem.b)
     return (f, (K, g)) if is_better(problem, value, error) else (zeros, problem.best_plan(zeros))

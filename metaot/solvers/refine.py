@@ -11,7 +11,7 @@ from metaot.geometry.base import expand_eps
 from metaot.objectives import dual_loss
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
-from metaot.single.start import DOUBTFUL, GOOD
+from metaot.single.start import DOUBTFUL, GOOD, HUGE
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.newton import Newton
 from metaot.solvers.support import Support
@@ -95,7 +95,7 @@ def _start(
     """Return the state of a guess, or of zeros where these are the better start."""
     if guess is None:
         return solver.init(problem, None)
-    guess = DualPotentials(_finite(centred(problem.a, guess.f)), guess.g)
+    guess = DualPotentials(_reasonable(problem, centred(problem.a, guess.f)), guess.g)
     state = solver.init(problem, guess)
     worse = worse_than_zeros(problem, solver.value(problem, state, slice(None)), solver.error(problem, state))
     if not bool(worse.any()):
@@ -124,6 +124,8 @@ def worse_than_zeros(
     return worse
 
 
-def _finite(f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    """Replace the potentials of instances that are not finite by zeros."""
-    return torch.where(f.isfinite().all(-1, keepdim=True), f, 0.0)
+def _reasonable(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    """Replace the potentials of instances by zeros where they are huge or not finite."""
+    size = torch.where(problem.a != 0, f, 0.0).abs().amax(-1, keepdim=True)
+    good = (size <= HUGE * expand_eps(problem.eps, f)) & f.isfinite().all(-1, keepdim=True)
+    return torch.where(good, f, 0.0)

@@ -89,6 +89,7 @@ def test_a_start_at_the_solution_takes_no_step(problem, solver):
 
 BAD_STARTS = {
     "huge": lambda a: 1e3 * torch.randn_like(a),
+    "too large for its digits": lambda a: 1e200 * torch.randn_like(a),
     "largest": lambda a: 1.7e308 * torch.randn_like(a).sign(),
     "nan": lambda a: torch.full_like(a, torch.nan),
     "one nan": lambda a: torch.zeros_like(a).index_fill(-1, torch.tensor(1), torch.nan),
