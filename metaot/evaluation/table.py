@@ -32,7 +32,7 @@ def eps_section(result: EpsResult, tolerances: Sequence[float], batch: int) -> s
             *lines,
             "\nPlain Sinkhorn steps to an L1 error of ..., mean (p95):\n",
             *markdown(headers, _steps_rows(result.starts, tolerances)),
-            f"\nMilliseconds per instance of `solve`, batch {batch}, median (p95); the ratio is taken batch by batch:\n",
+            f"\nMilliseconds per instance of `solve`, batch {batch}, median (p95); ratios batch by batch:\n",
             *markdown(headers, _times_rows(result.starts)),
             "\nThe potentials as predicted, and after one and two Sinkhorn steps, mean (and p95):\n",
             *_quality_table(result.starts),
