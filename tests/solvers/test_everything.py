@@ -90,6 +90,11 @@ def test_what_solve_says_is_true(name: str, start: str, seed: int):
     check(name, start, seed)
 
 
+def test_a_start_that_swallows_the_cost_does_not_pass_for_a_solution():
+    """Two atoms and potentials of 1e200: in their digits there is no cost, and marginals seem to be right."""
+    assert check("plane", "huge", 1948)
+
+
 @pytest.mark.slow
 def test_almost_all_converge():
     names, starts = list(GEOMETRIES), ["zeros", *STARTS]
