@@ -117,8 +117,7 @@ class Grid(Geometry):
             return None
         if eps not in self._axes_kernels:
             self._axes_kernels.clear()
-            kernels = [(-cost / eps).exp().numpy(force=True) for cost in self.axis_costs]
-            self._axes_kernels[eps] = AxesKernel(kernels)
+            self._axes_kernels[eps] = AxesKernel([(cost / eps).numpy(force=True) for cost in self.axis_costs])
         return self._axes_kernels[eps]
 
     @cached_property

@@ -10,7 +10,8 @@ from typing import final
 import numpy as np
 
 from metaot.single.plan import Alternating, Array, distance
-from metaot.single.relaxation import Relaxation
+from metaot.single.relaxation import Relaxation, expected_factor
+from metaot.single.spread import spread
 from metaot.single.start import GOOD, is_better
 
 LARGEST = 300.0
@@ -30,9 +31,11 @@ class GridRefinement:
 
 @final
 class AxesKernel:
-    """The matrix exp(-C) as the Kronecker product of one matrix for each axis."""
+    """The matrix exp(-C) as the Kronecker product of one matrix for each axis, of which C is the sum of costs."""
 
-    def __init__(self, kernels: Sequence[Array]) -> None:
+    def __init__(self, costs: Sequence[Array]) -> None:
+        self.costs = costs
+        kernels = [np.exp(-cost) for cost in costs]
         self._forward = tuple(reversed(kernels))
         self._backward = tuple(K.T for K in self._forward)
 
@@ -43,6 +46,15 @@ class AxesKernel:
     def transposed_times(self, u: Array) -> Array:
         """Return K^T u."""
         return _contracted(self._backward, u)
+
+    def spread(self, a: Array, b: Array) -> float:
+        """Return that of the cost along one axis, the largest."""
+        a, b = (weights.reshape([len(cost) for cost in self.costs]) for weights in (a, b))
+        return max(spread(cost, _marginal(a, k), _marginal(b, k)) for k, cost in enumerate(self.costs))
+
+
+def _marginal(weights: Array, axis: int) -> Array:
+    return weights.sum(tuple(other for other in range(weights.ndim) if other != axis))
 
 
 def _contracted(kernels: Sequence[Array], v: Array) -> Array:
@@ -72,8 +84,8 @@ def sinkhorn_on_axes(
     problem: AxesProblem, f: Array | None, *, tol: float, max_steps: int, relaxed: bool = True
 ) -> GridRefinement:
     """Step from f, or from zeros where these are the better start, until the error is at most `tol`."""
-    relaxation, steps = Relaxation(relaxed), 0
-    K, a, b = problem.K, problem.a, problem.b
+    K, a, b, steps = problem.K, problem.a, problem.b, 0
+    relaxation = Relaxation(relaxed, lambda: expected_factor(K.spread(a, b)))
     with np.errstate(all="ignore"):
         u = _start(problem, f)
         columns = K.transposed_times(a * u)

@@ -6,10 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from metaot.single.plan import Array, DenseProblem, Refinement, distance
-from metaot.single.relaxation import Relaxation
+from metaot.single.relaxation import Relaxation, expected_factor
+from metaot.single.spread import spread
 
 _REACH = 1e15
 """Marginals within this factor of the weights are near enough for scalings, and scalings are kept below it."""
+
+_HIGHEST = 2.0
+"""The L1 error is never above it without over-relaxation."""
 
 
 def sinkhorn(
@@ -27,8 +31,8 @@ def sinkhorn(
     `plan` is that of f, where it is known. The error is that of the source's marginal, plus the target's where
     over-relaxation has left it.
     """
-    relaxation, steps = Relaxation(relaxed), 0
-    a, b = problem.a, problem.b
+    a, b, steps = problem.a, problem.b, 0
+    relaxation = Relaxation(relaxed, lambda: expected_factor(spread(problem.C, a, b)))
     with np.errstate(all="ignore"):
         while True:
             start = steps
@@ -44,7 +48,7 @@ def sinkhorn(
                         rest = sinkhorn(problem, f, tol=tol, max_steps=max_steps - start, relaxed=False)
                         return replace(rest, steps=rest.steps + start)
                     return Refinement(f + np.log(u), error, steps)
-                if far or (due and u.max() * v.max() > _REACH):
+                if far or ((due or error > _HIGHEST) and u.max() * v.max() > _REACH):
                     break
                 u = _updated(u, a, rows, relaxation.omega)
                 columns = u @ K

@@ -18,7 +18,10 @@ from metaot.geometry.kernel import Kernel
 from metaot.potentials import DualPotentials, c_transform, tilted
 from metaot.problem import Problem
 from metaot.solvers.iterate import Solver
-from metaot.solvers.relaxation import Relaxation
+from metaot.solvers.relaxation import Relaxation, expected_factor
+
+_HIGHEST = 2.0
+"""The L1 error is never above it without over-relaxation."""
 
 
 @final
@@ -69,7 +72,7 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> SinkhornState:
         start = torch.zeros_like(problem.a) if guess is None else guess.f
-        return _absorbed(problem, start)
+        return _absorbed(problem, start, self._relaxation(problem))
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
         if isinstance(state, Logarithmic):
@@ -83,13 +86,13 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
         if isinstance(state, Logarithmic):
             far = (_gap(problem, state) < -math.log(_reach(state.f))) & (problem.a > 0)
-            return state if bool(far.any()) else _absorbed(problem, state.f)
+            return state if bool(far.any()) else _absorbed(problem, state.f, self._relaxation(problem))
         if not self.relaxed:
             return state
         relaxation = state.relaxation.adjusted(state.steps, error)
-        if relaxation.changed > state.relaxation.changed and bool((_growth(state) > _reach(state.u)).any()):
-            fresh = _absorbed(problem, self.value(problem, state, slice(None)).f)
-            return replace(fresh, relaxation=relaxation, steps=state.steps) if isinstance(fresh, Scaled) else fresh
+        due = relaxation.changed > state.relaxation.changed or bool((error > _HIGHEST).any())
+        if due and bool((_growth(state) > _reach(state.u)).any()):
+            return _absorbed(problem, self.value(problem, state, slice(None)).f, relaxation, state.steps)
         return replace(state, relaxation=relaxation)
 
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
@@ -110,6 +113,9 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         eps = eps[which] if isinstance(eps, Tensor) else eps
         return DualPotentials(f + eps * state.u[which].log(), g + eps * state.v[which].log())
 
+    def _relaxation(self, problem: Problem) -> Relaxation:
+        return Relaxation.expecting(expected_factor(problem) if self.relaxed else torch.ones_like(problem.a[:, 0]))
+
 
 def _logarithmic(problem: Problem, start: DualPotentials) -> Logarithmic:
     return Logarithmic(start.f, start.g, c_transform(problem.T, start.g))
@@ -120,7 +126,9 @@ def _gap(problem: Problem, state: Logarithmic) -> Float[Tensor, "batch n"]:
     return (state.f - state.next_f) / expand_eps(problem.eps, state.f)
 
 
-def _absorbed(problem: Problem, f: Float[Tensor, "batch n"]) -> SinkhornState:
+def _absorbed(
+    problem: Problem, f: Float[Tensor, "batch n"], relaxation: Relaxation, steps: int = 0
+) -> SinkhornState:
     """Absorb f and the best g for it into a kernel, if the other marginal is near enough to be a number."""
     h = f + expand_eps(problem.eps, f) * problem.a.log()
     g, kernel = problem.geometry.best_plan(h, problem.b, problem.eps)
@@ -138,8 +146,8 @@ def _absorbed(problem: Problem, f: Float[Tensor, "batch n"]) -> SinkhornState:
         columns=problem.b,
         empty_rows=(problem.a == 0).to(f),
         empty_columns=(problem.b == 0).to(f),
-        relaxation=Relaxation.none(problem.a.sum(-1)),
-        steps=0,
+        relaxation=relaxation,
+        steps=steps,
     )
 
 

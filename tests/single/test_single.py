@@ -9,7 +9,8 @@ import torch
 
 from metaot import single
 from metaot.single import DenseProblem
-from metaot.single.relaxation import Relaxation
+from metaot.single.relaxation import Relaxation, expected_factor
+from metaot.single.spread import spread
 from metaot.solvers import relaxation
 
 
@@ -67,9 +68,12 @@ def test_the_factor_tends_to_the_best_one_for_a_linear_rate(theta):
     assert 2 - 1.5 * (2 - best) <= factor.omega <= 2 - 0.7 * (2 - best)
 
 
-def test_both_rules_are_the_same():
-    errors = 0.4 * np.exp(-0.1 * np.arange(60)) * (1 + 0.3 * np.sin(np.arange(60)))
-    mine, theirs = Relaxation(True), relaxation.Relaxation.none(torch.ones(1))
+@pytest.mark.parametrize("expected", [1.0, 1.3, 1.9])
+@pytest.mark.parametrize("first", [0.4, 2.0])
+def test_both_rules_are_the_same(first, expected):
+    errors = first * np.exp(-0.1 * np.arange(60)) * (1 + 0.3 * np.sin(np.arange(60)))
+    mine = Relaxation(True, lambda: expected)
+    theirs = relaxation.Relaxation.expecting(torch.tensor([expected], dtype=torch.float64))
     for step, error in enumerate(errors):
         mine.shown(step, float(error))
         theirs = theirs.adjusted(step, torch.tensor([error]))
@@ -92,13 +96,47 @@ def test_a_good_start_is_kept():
 @pytest.mark.parametrize("sizes", [(5,), (4, 6), (2, 3, 4)])
 def test_a_kernel_of_axes_is_their_product(sizes):
     generator = np.random.default_rng(0)
-    kernels = [generator.random((size, size)) for size in sizes]
+    costs = [generator.random((size, size)) for size in sizes]
     whole = np.ones((1, 1))
-    for K in kernels:
-        whole = np.kron(whole, K)
+    for C in costs:
+        whole = np.kron(whole, np.exp(-C))
     v = generator.random(len(whole))
-    np.testing.assert_allclose(single.AxesKernel(kernels).times(v), whole @ v)
-    np.testing.assert_allclose(single.AxesKernel(kernels).transposed_times(v), whole.T @ v)
+    np.testing.assert_allclose(single.AxesKernel(costs).times(v), whole @ v)
+    np.testing.assert_allclose(single.AxesKernel(costs).transposed_times(v), whole.T @ v)
+
+
+def doubly_centred(problem: DenseProblem) -> np.ndarray:
+    """Return C less its mean in each row and in each column, as a map between L2 spaces."""
+    C, a, b = problem.C, problem.a, problem.b
+    rest = C - (C @ b)[:, None] - a @ C + a @ C @ b
+    return np.sqrt(a)[:, None] * rest * np.sqrt(b)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_spread_is_nearly_the_largest_singular_value(seed):
+    problem = clouds(seed, 20, 30, 0.1)
+    largest = np.linalg.norm(doubly_centred(problem), 2)
+    mine = spread(problem.C, problem.a, problem.b)
+    assert 0.8 * largest <= mine <= (1 + 1e-12) * largest
+
+
+def test_functions_of_one_atom_do_not_spread():
+    a, b = np.full(3, 1 / 3), np.full(4, 1 / 4)
+    assert spread(np.arange(3.0)[:, None] + np.arange(4.0) ** 2, a, b) < 1e-7
+    assert expected_factor(0.0) == 1
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.03])
+def test_the_expected_factor_is_the_best_one_between_gaussians(eps):
+    """Plain Sinkhorn shrinks the error by theta, and the factor is 2/(1 + sqrt(1 - theta))."""
+    x = np.linspace(-5, 5, 200)
+    a = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum()
+    problem = DenseProblem((x[:, None] - x) ** 2 / eps, a, a)
+    f = single.newton(problem, 0 * a, tol=1e-12, max_steps=60).f
+    P, _ = problem.best_plan(f)
+    theta = np.linalg.svd(P / np.sqrt(a[:, None] * a), compute_uv=False)[1] ** 2
+    omega = expected_factor(spread(problem.C, a, a))
+    assert omega == pytest.approx(2 / (1 + (1 - theta) ** 0.5), abs=2e-3)
 
 
 def test_steps_in_sight_end_the_search():
