@@ -78,7 +78,7 @@ def _fits_numpy(model: PotentialModel, device: torch.device) -> bool:
 def _state(model: PotentialModel, tables: _Tables) -> _State | None:
     """Return the state of a model; None for one that must be asked each time."""
     tensors = [tensor for table in tables for tensor in table.values() if tensor is not None]
-    if any(map(_takes_gradients, tensors)):
+    if torch.is_grad_enabled() and any(map(_takes_gradients, tensors)):
         return None
     try:
         return model.passes, list(map(Tensor.data_ptr, tensors)), list(map(_version, tensors))

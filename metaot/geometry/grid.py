@@ -47,13 +47,17 @@ class Grid(Geometry):
         axis_cost = AXIS_COSTS[cost] if isinstance(cost, str) else cost
         self.axis_costs = tuple(axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The number of points along each axis."""
         return tuple(len(axis) for axis in self.axes)
 
     @property
     def shape(self) -> tuple[int, int]:
+        return self._shape
+
+    @cached_property
+    def _shape(self) -> tuple[int, int]:
         n = math.prod(self.sizes)
         return n, n
 
@@ -155,6 +159,8 @@ class Grid(Geometry):
     def cost_block(
         self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
     ) -> Float[Tensor, "batch k l"]:
+        if len(rows) == 1:
+            return self._block(rows[0], columns[0])[None]
         blocks = [self._block(i, j) for i, j in zip(rows.unbind(), columns.unbind(), strict=True)]
         return torch.stack(blocks) if blocks else self.axes[0].new_zeros(*rows.shape, columns.shape[-1])
 

@@ -4,9 +4,9 @@ Potentials and costs are in units of eps. A step of Sinkhorn on 150 x 150 atoms 
 arithmetic; the calls in torch alone take several times that.
 """
 
-from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, GridRefinement, sinkhorn_on_axes
+from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, sinkhorn_on_axes
 from metaot.single.newton import newton
-from metaot.single.plan import DenseProblem, Refinement
+from metaot.single.plan import DenseProblem, Refined, Refinement
 from metaot.single.sinkhorn import sinkhorn
 from metaot.single.start import better_start
 
@@ -15,7 +15,7 @@ __all__ = [
     "AxesKernel",
     "AxesProblem",
     "DenseProblem",
-    "GridRefinement",
+    "Refined",
     "Refinement",
     "better_start",
     "newton",

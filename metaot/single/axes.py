@@ -4,12 +4,11 @@ Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
-from metaot.single.plan import Alternating, Array, distance
+from metaot.single.plan import Alternating, Array, Refined, distance
 from metaot.single.relaxation import Relaxation, expected_factor
 from metaot.single.spread import spread
 from metaot.single.start import GOOD, is_better
@@ -18,15 +17,8 @@ LARGEST = 300.0
 """Costs and ranges of potentials, in units of eps, up to which all that is multiplied fits into float64."""
 
 
-@final
-@dataclass(frozen=True)
-class GridRefinement:
-    """Potentials on all atoms, of which g is the best for f; the L1 error, and the steps."""
-
-    f: Array
-    g: Array
-    error: float
-    steps: int
+_STEPS = 3
+"""Steps that take the time in which the expected factor is found."""
 
 
 @final
@@ -48,7 +40,7 @@ class AxesKernel:
         return _contracted(self._backward, u)
 
     def spread(self, a: Array, b: Array) -> float:
-        """Return that of the cost along one axis, the largest."""
+        """Return that of the cost along one axis between measures on the grid, the largest."""
         a, b = (weights.reshape([len(cost) for cost in self.costs]) for weights in (a, b))
         return max(spread(cost, _marginal(a, k), _marginal(b, k)) for k, cost in enumerate(self.costs))
 
@@ -60,49 +52,112 @@ def _marginal(weights: Array, axis: int) -> Array:
 def _contracted(kernels: Sequence[Array], v: Array) -> Array:
     """Multiply along the last axis, which becomes the first, until all have had their turn."""
     for K in kernels:
-        v = K @ v.reshape(-1, len(K)).T
+        v = K.dot(v.reshape(-1, len(K)).T)
     return v.reshape(-1)
 
 
 @final
-@dataclass(frozen=True)
-class AxesProblem(Alternating):
-    """A kernel on a grid, and weights, of which some may be zero; potentials are in units of eps."""
+class _Side:
+    """The atoms with mass of the source or of the target, where all is done but the products."""
 
-    K: AxesKernel
-    a: Array
-    b: Array
+    def __init__(self, weights: Array) -> None:
+        self.atoms = weights.nonzero()[0]
+        self.weights = weights[self.atoms]
+        self._room = np.zeros_like(weights)
+
+    def weighted(self, u: Array) -> Array:
+        """Return the weights times u on the whole grid; good until the next call."""
+        self._room[self.atoms] = self.weights * u
+        return self._room
+
+    def error(self, marginal: Array) -> float:
+        """Return the L1 error of a marginal that is given relative to the weights."""
+        return distance(self.weights * marginal, self.weights)
+
+
+@final
+class AxesProblem(Alternating):
+    """A kernel on a grid, and weights, of which some may be zero; potentials are in units of eps.
+
+    Of them and of scalings there are only the values on the atoms with mass.
+    """
+
+    def __init__(self, K: AxesKernel, a: Array, b: Array) -> None:
+        self.K, self.weights, self.source, self.target = K, (a, b), _Side(a), _Side(b)
+        self.a, self.b = self.source.weights, self.target.weights
+
+    def columns(self, u: Array) -> Array:
+        """Return K^T (a u) on the whole grid."""
+        return self.K.transposed_times(self.source.weighted(u))
+
+    def rows(self, v: Array) -> Array:
+        """Return K (b v) on the whole grid."""
+        return self.K.times(self.target.weighted(v))
 
     def best_g(self, f: Array) -> Array:
-        return -np.log(self.K.transposed_times(self.a * np.exp(f)))
+        return -np.log(self.columns(np.exp(f))[self.target.atoms])
 
     def best_f(self, g: Array) -> Array:
-        return -np.log(self.K.times(self.b * np.exp(g)))
+        return -np.log(self.rows(np.exp(g))[self.source.atoms])
+
+
+@final
+class _Scalings:
+    """Scalings of which v is the best for u, and the products with both, on the atoms with mass and everywhere."""
+
+    def __init__(self, problem: AxesProblem, u: Array) -> None:
+        self.u, self.all_columns = u, problem.columns(u)
+        self.columns = self.all_columns[problem.target.atoms]
+        self.v = 1 / self.columns
+        self.all_rows = problem.rows(self.v)
+        self.rows = self.all_rows[problem.source.atoms]
+        self.error = problem.source.error(u * self.rows)
+
+    def value(self, problem: AxesProblem) -> float:
+        """Return the dual value."""
+        return float(problem.a @ np.log(self.u) - problem.b @ np.log(self.columns))
+
+    def refined(self, problem: AxesProblem, steps: int) -> Refined:
+        """Return the potentials on all atoms."""
+        f = -np.log(self.all_rows)
+        f[problem.source.atoms] = np.log(self.u)
+        return Refined(f, -np.log(self.all_columns), self.error, steps)
 
 
 def sinkhorn_on_axes(
     problem: AxesProblem, f: Array | None, *, tol: float, max_steps: int, relaxed: bool = True
-) -> GridRefinement:
-    """Step from f, or from zeros where these are the better start, until the error is at most `tol`."""
-    K, a, b, steps = problem.K, problem.a, problem.b, 0
-    relaxation = Relaxation(relaxed, lambda: expected_factor(K.spread(a, b)))
+) -> Refined:
+    """Step from f, or from zeros where these are the better start, until the error is at most `tol`.
+
+    `f` is on the whole grid.
+    """
     with np.errstate(all="ignore"):
-        u = _start(problem, f)
-        columns = K.transposed_times(a * u)
-        v = 1 / columns
-        rows = K.times(b * v)
-        while True:
-            error = distance(a * (u * rows), a)
-            if relaxation.omega > 1:
-                error += distance(b * (v * columns), b)
-            if not error > tol or steps >= max_steps:
-                return _everywhere(problem, u, steps)
-            relaxation.shown(steps, error)
-            u = _updated(u, rows, relaxation.omega)
-            columns = K.transposed_times(a * u)
-            v = _updated(v, columns, relaxation.omega)
-            rows = K.times(b * v)
-            steps += 1
+        start = _start(problem, f)
+        if not start.error > tol or max_steps == 0:
+            return start.refined(problem, 0)
+        u, steps = _stepped(problem, start, tol, max_steps, relaxed)
+        return _Scalings(problem, u).refined(problem, steps)
+
+
+def _stepped(
+    problem: AxesProblem, start: _Scalings, tol: float, max_steps: int, relaxed: bool
+) -> tuple[Array, int]:
+    """Return the scaling at which the error is at most `tol`, and the steps to it."""
+    source, target, steps = problem.source, problem.target, 0
+    relaxation = Relaxation(relaxed, lambda: expected_factor(problem.K.spread(*problem.weights)), after=_STEPS)
+    u, v, rows, columns, error = start.u, start.v, start.rows, start.columns, start.error
+    while error > tol and steps < max_steps:
+        relaxation.shown(steps, error)
+        omega = relaxation.omega
+        u = _updated(u, rows, omega)
+        columns = problem.columns(u)[target.atoms]
+        v = _updated(v, columns, omega)
+        rows = problem.rows(v)[source.atoms]
+        steps += 1
+        error = source.error(u * rows)
+        if omega > 1:
+            error += target.error(v * columns)
+    return u, steps
 
 
 def _updated(u: Array, products: Array, omega: float) -> Array:
@@ -110,27 +165,18 @@ def _updated(u: Array, products: Array, omega: float) -> Array:
     return 1 / products if omega == 1 else u * (u * products) ** -omega
 
 
-def _everywhere(problem: AxesProblem, u: Array, steps: int) -> GridRefinement:
-    """Return the potentials of u, the best ones for it elsewhere, and their own error."""
-    K, a = problem.K, problem.a
-    columns = K.transposed_times(a * u)
-    rows = K.times(problem.b / columns)
-    error = distance(a * (u * rows), a)
-    return GridRefinement(np.log(np.where(a > 0, u, 1 / rows)), -np.log(columns), error, steps)
+def _start(problem: AxesProblem, f: Array | None) -> _Scalings:
+    """Return the scalings of the guess, or those of zeros where these are the better start."""
+    guess = None if f is None else _guess(problem, f[problem.source.atoms])
+    if guess is not None:
+        value = guess.value(problem) if guess.error > GOOD else 0.0
+        if is_better(problem, value, guess.error):
+            return guess
+    return _Scalings(problem, np.ones_like(problem.a))
 
 
-def _start(problem: AxesProblem, f: Array | None) -> Array:
-    """Return the scaling of the guess, or that of zeros where these are the better start."""
-    K, a, b = problem.K, problem.a, problem.b
-    zeros = np.ones_like(a)
-    if f is None:
-        return zeros
-    f = f - f @ a
-    mine = f[a > 0]
-    if not np.ptp(mine) <= LARGEST:
-        return zeros
-    u = np.exp(np.clip(f, mine.min(), mine.max()))
-    columns = K.transposed_times(a * u)
-    error = distance(a * (u * K.times(b / columns)), a)
-    value = float(a @ np.log(u) - b @ np.log(columns)) if error > GOOD else 0.0
-    return u if is_better(problem, value, error) else zeros
+def _guess(problem: AxesProblem, f: Array) -> _Scalings | None:
+    """Return the scalings of a potential, unless they leave floating point."""
+    if not np.ptp(f) <= LARGEST:
+        return None
+    return _Scalings(problem, np.exp(f - f @ problem.a))

@@ -68,6 +68,22 @@ class Refinement:
     steps: int
 
 
+@final
+@dataclass(frozen=True)
+class Refined:
+    """Potentials on all atoms, with mass or without, of which g is the best for f; the L1 error, and the steps."""
+
+    f: Array
+    g: Array
+    error: float
+    steps: int
+
+    @property
+    def T(self) -> "Refined":
+        """The same with source and target exchanged."""
+        return Refined(self.g, self.f, self.error, self.steps)
+
+
 def distance(marginal: Array, weights: Array) -> float:
     """Return the L1 distance."""
     return float(np.abs(marginal - weights).sum())

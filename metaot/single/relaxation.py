@@ -9,18 +9,18 @@ from typing import final
 class Relaxation:
     """The factor `omega`, which changes as errors are shown to it; one as long as it is not `relaxed`.
 
-    It sets out near the solution from the `expected` one, which is asked for once at most.
+    It sets out near the solution, `after` some steps, from the `expected` one, which is asked for once at most.
     """
 
-    def __init__(self, relaxed: bool, expected: Callable[[], float] | None = None) -> None:
+    def __init__(self, relaxed: bool, expected: Callable[[], float] | None = None, after: int = 0) -> None:
         self.omega, self.rate, self.relaxed = 1.0, 1.0, relaxed
         self._reference, self._since, self._changed = 1.0, -1, 0
         self._expected = expected if relaxed else None
-        self._fresh = False
+        self._after, self._fresh = after, False
 
     def shown(self, step: int, error: float) -> bool:
         """Take notice of the error before a step; tell whether the factor was fitted to a rate."""
-        if self._expected is not None and error < _NEAR:
+        if self._expected is not None and error < _NEAR and step >= self._after:
             self.omega, self._expected, self._fresh = max(self.omega, self._expected()), None, True
         if error > LOST:
             self.omega = 1.0

@@ -51,9 +51,9 @@ def sinkhorn(
                 if far or ((due or error > _HIGHEST) and u.max() * v.max() > _REACH):
                     break
                 u = _updated(u, a, rows, relaxation.omega)
-                columns = u @ K
+                columns = u.dot(K)
                 v = _updated(v, b, columns, relaxation.omega)
-                rows = K @ v
+                rows = K.dot(v)
                 steps += 1
             f, plan = problem.best_f(g) if far else f + np.log(u), None
             steps += far

@@ -1,25 +1,28 @@
 """One problem at a time on the CPU: to `metaot.single` and back, with potentials on all atoms."""
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from metaot import single
-from metaot.potentials import DualPotentials
+from metaot.geometry import Geometry
 from metaot.problem import Problem
-from metaot.single import AxesKernel, DenseProblem, Refinement
-from metaot.single.plan import distance
+from metaot.single import AxesKernel, DenseProblem, Refined, Refinement
+from metaot.single.plan import Array, distance
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import FACTORISED, Newton
-from metaot.solvers.refine import Refined
 from metaot.solvers.sinkhorn import Sinkhorn
 
 PATIENCE = 300
 """Sinkhorn steps before Newton takes over."""
+
+ROUNDS = 3
+"""Times that a method may set out where the error of the potentials themselves is not small enough afterwards."""
 
 _LARGEST_GRID = 4096
 """Atoms of the largest grid on which calls take longer than the arithmetic."""
@@ -28,61 +31,105 @@ _NEWTON_STEPS = 16.0
 """Steps of Newton that must be cheaper than what is ahead of Sinkhorn: three are needed, in colder caches."""
 
 
+@final
+@dataclass(frozen=True)
+class Alone:
+    """A problem without a batch, its weights in numpy; potentials are in the units of the cost."""
+
+    a: Array
+    b: Array
+    geometry: Geometry
+    eps: float
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Alone":
+        """Take the one problem of a batch."""
+        a, b = problem.a.detach().numpy(), problem.b.detach().numpy()
+        return cls(a.reshape(-1), b.reshape(-1), problem.geometry, float(problem.eps))
+
+    @classmethod
+    def each(cls, problem: Problem) -> "Iterator[Alone]":
+        """Take the problems of a batch, one after the other."""
+        a, b, eps = problem.a.detach().numpy(), problem.b.detach().numpy(), problem.eps
+        temperatures = eps.tolist() if isinstance(eps, Tensor) else [eps] * len(a)
+        for k, one in enumerate(temperatures):
+            yield cls(a[k], b[k], problem.geometry[k], one)
+
+    @property
+    def T(self) -> "Alone":
+        """The same problem with source and target exchanged."""
+        return Alone(self.b, self.a, self.geometry.T, self.eps)
+
+
 @np.errstate(all="ignore")
 def refine_alone(
-    problem: Problem, guess: DualPotentials | None, solver: Solver | None, *, tol: float, max_steps: int
+    problem: Alone, f: Array | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    """Refine the one problem of a batch by a method, or by Sinkhorn and then Newton; tell who took part."""
-    kernel = problem.geometry.axis_kernels(float(problem.eps), single.LARGEST)
-    if kernel is None or isinstance(solver, Newton) or problem.a.shape[-1] > _LARGEST_GRID:
-        return _on_support(problem, guess, solver, tol=tol, max_steps=max_steps)
+    """Refine a start by a method, or by Sinkhorn and then Newton; tell who took part."""
+    result, taken = _set_out(problem, f, solver, tol=tol, max_steps=max_steps)
+    for _ in range(ROUNDS - 1):
+        left = max_steps - result.steps
+        if not result.error > tol or left <= 0:
+            break
+        more, others = _set_out(problem, result.f, solver, tol=tol, max_steps=left)
+        result, taken = _after(result, more), tuple(dict.fromkeys((*taken, *others)))
+    return result, taken
+
+
+def _after(result: Refined, more: Refined) -> Refined:
+    return replace(more, steps=result.steps + more.steps)
+
+
+def _set_out(
+    problem: Alone, f: Array | None, solver: Solver | None, *, tol: float, max_steps: int
+) -> tuple[Refined, tuple[Solver, ...]]:
+    kernel = None if isinstance(solver, Newton) else small_kernel(problem.geometry, problem.eps)
+    if kernel is None:
+        return _on_support(problem, f, solver, tol=tol, max_steps=max_steps)
     patience = min(PATIENCE, max_steps) if solver is None else max_steps
     sinkhorn = solver if isinstance(solver, Sinkhorn) else Sinkhorn()
-    result = _on_axes(problem, guess, kernel, sinkhorn, tol=tol, max_steps=patience)
-    left = max_steps - int(result.steps)
-    if solver is not None or left == 0 or not float(result.error) > tol:
+    result = _on_axes(problem, f, kernel, sinkhorn, tol=tol, max_steps=patience)
+    left = max_steps - result.steps
+    if solver is not None or left == 0 or not result.error > tol:
         return result, (sinkhorn,)
-    more, others = _on_support(problem, result.potentials, None, tol=tol, max_steps=left)
-    return replace(more, steps=more.steps + result.steps), tuple(dict.fromkeys((sinkhorn, *others)))
+    more, others = _on_support(problem, result.f, None, tol=tol, max_steps=left)
+    return _after(result, more), tuple(dict.fromkeys((sinkhorn, *others)))
+
+
+def small_kernel(geometry: Geometry, eps: float) -> AxesKernel | None:
+    """Return the kernel of a grid that is small, and whose kernel fits into floating point."""
+    return geometry.axis_kernels(eps, single.LARGEST) if geometry.shape[0] <= _LARGEST_GRID else None
 
 
 def _on_axes(
-    problem: Problem,
-    guess: DualPotentials | None,
-    kernel: AxesKernel,
-    solver: Sinkhorn,
-    *,
-    tol: float,
-    max_steps: int,
+    problem: Alone, f: Array | None, kernel: AxesKernel, solver: Sinkhorn, *, tol: float, max_steps: int
 ) -> Refined:
     """Refine on the whole of a grid."""
-    eps = float(problem.eps)
-    mine = single.AxesProblem(kernel, problem.a[0].numpy(), problem.b[0].numpy())
-    f = None if guess is None else guess.f[0].numpy() / eps
-    result = single.sinkhorn_on_axes(mine, f, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
-    f, g = (torch.from_numpy(potential * eps)[None] for potential in (result.f, result.g))
-    return Refined(DualPotentials(f, g), f.new_tensor([result.error]), torch.tensor([result.steps]))
+    eps = problem.eps
+    mine = single.AxesProblem(kernel, problem.a, problem.b)
+    start = None if f is None else f / eps
+    result = single.sinkhorn_on_axes(mine, start, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
+    return replace(result, f=result.f * eps, g=result.g * eps)
 
 
 def _on_support(
-    problem: Problem, guess: DualPotentials | None, solver: Solver | None, *, tol: float, max_steps: int
+    problem: Alone, f: Array | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine on the atoms with mass; the smaller side is the unknown, where Newton may take part."""
-    rows, columns = problem.a[0].nonzero()[:, 0], problem.b[0].nonzero()[:, 0]
-    eps = float(problem.eps)
-    C = problem.geometry.cost_block(rows[None], columns[None])[0].numpy() / eps
-    mine = DenseProblem(C, problem.a[0][rows].numpy(), problem.b[0][columns].numpy())
-    f = None if guess is None else guess.f[0][rows].numpy() / eps
-    if len(rows) <= len(columns) or isinstance(solver, Sinkhorn):
-        result, solvers = _refined(mine, f, solver, tol=tol, max_steps=max_steps)
-        return _everywhere(problem, rows, columns, result), solvers
-    f = None if f is None else mine.best_g(f - f @ mine.a)
-    result, solvers = _refined(mine.T, f, solver, tol=tol, max_steps=max_steps)
-    return _everywhere(problem.T, columns, rows, result).T, solvers
+    i, j, eps = problem.a.nonzero()[0], problem.b.nonzero()[0], problem.eps
+    C = problem.geometry.cost_block(torch.from_numpy(i)[None], torch.from_numpy(j)[None])[0].numpy() / eps
+    mine = DenseProblem(C, problem.a[i], problem.b[j])
+    start = None if f is None else f[i] / eps
+    if len(i) <= len(j) or isinstance(solver, Sinkhorn):
+        result, solvers = _refined(mine, start, solver, tol=tol, max_steps=max_steps)
+        return _everywhere(problem, i, j, result), solvers
+    start = None if start is None else mine.best_g(start - start @ mine.a)
+    result, solvers = _refined(mine.T, start, solver, tol=tol, max_steps=max_steps)
+    return _everywhere(problem.T, j, i, result).T, solvers
 
 
 def _refined(
-    problem: DenseProblem, f: np.ndarray | None, solver: Solver | None, *, tol: float, max_steps: int
+    problem: DenseProblem, f: Array | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refinement, tuple[Solver, ...]]:
     start, plan = single.better_start(problem, f)
     if isinstance(solver, Newton):
@@ -111,23 +158,21 @@ def _newton_in_steps(k: int, l: int) -> float:
     return _NEWTON_STEPS * newton / sinkhorn
 
 
-def _everywhere(problem: Problem, rows: Tensor, columns: Tensor, result: Refinement) -> Refined:
+def _everywhere(problem: Alone, i: Array, j: Array, result: Refinement) -> Refined:
     """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error on the whole.
 
     As `refine.completed`, with as few calls.
     """
-    eps, i, j = float(problem.eps), rows.numpy(), columns.numpy()
-    f, a, b = result.f * eps, problem.a[0].numpy(), problem.b[0].numpy()
-    g = problem.geometry.T.softmin(_tilted(a, i, f, eps), eps)
-    best = problem.geometry.softmin(_tilted(b, j, g[0].numpy()[j], eps), eps)
-    mine = best[0].numpy()
-    error = distance(a[i] * np.exp((f - mine[i]) / eps), a[i])
-    mine[i] = f
-    return Refined(DualPotentials(best, g), g.new_tensor([error]), torch.tensor([result.steps]))
+    eps, f, mass = problem.eps, result.f * problem.eps, problem.a[i]
+    g = _continued(problem.geometry.T, problem.a, i, f, eps)
+    best = _continued(problem.geometry, problem.b, j, g[j], eps)
+    error = distance(mass * np.exp((f - best[i]) / eps), mass)
+    best[i] = f
+    return Refined(best, g, error, result.steps)
 
 
-def _tilted(weights: np.ndarray, atoms: np.ndarray, f: np.ndarray, eps: float) -> Float[Tensor, "1 n"]:
-    """Return f + eps log(weights), with f given at the atoms that have mass; -inf elsewhere."""
+def _continued(geometry: Geometry, weights: Array, atoms: Array, f: Array, eps: float) -> Array:
+    """Return the best potential on all atoms of a side for f, known on the atoms of the other that have mass."""
     h = np.full_like(weights, -math.inf)
     h[atoms] = f + np.log(weights[atoms]) * eps
-    return torch.from_numpy(h)[None]
+    return geometry.softmin(torch.from_numpy(h)[None], eps)[0].numpy()

@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from metaot.geometry import Eps
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.alone import PATIENCE, refine_alone
+from metaot.solvers.alone import PATIENCE, ROUNDS, Alone, refine_alone, small_kernel
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import FACTORISED, Newton
 from metaot.solvers.refine import Refined, refine, room
@@ -21,16 +22,13 @@ _ALONE = 2**22
 _BLOCK = 2**22
 """Entries of the plans that Newton holds at once: a few hundred MiB in all."""
 
-_ROUNDS = 3
-"""Times that a method may set out where the error of the potentials themselves is not small enough afterwards."""
-
 
 def refine_by(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine a guess by one method, or by a choice of methods if it is None; return who took part."""
     result, taken = _set_out(solver, problem, guess, tol=tol, max_steps=max_steps)
-    for _ in range(_ROUNDS - 1):
+    for _ in range(ROUNDS - 1):
         unfinished = result.error > tol
         if not bool(unfinished.any()):
             break
@@ -47,8 +45,6 @@ def refine_by(
 def _set_out(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    if _small_and_single(problem):
-        return refine_alone(problem, guess, solver, tol=tol, max_steps=max_steps)
     sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
     if _alone(solver, problem, sizes):
         return _each_alone(solver, problem, guess, tol=tol, max_steps=max_steps)
@@ -86,26 +82,26 @@ def _each_alone(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine one problem after the other."""
-    if len(problem.a) == 1:
-        return refine_alone(problem, guess, solver, tol=tol, max_steps=max_steps)
     result, taken = room(problem), ()
-    for k in range(len(problem.a)):
-        one = slice(k, k + 1)
-        mine = None if guess is None else guess[one]
-        refined, solvers = refine_alone(problem[one], mine, solver, tol=tol, max_steps=max_steps)
-        result.put(one, refined)
+    f, g, error, steps = (
+        values.numpy() for values in (result.potentials.f, result.potentials.g, result.error, result.steps)
+    )
+    for k, one in enumerate(Alone.each(problem)):
+        start = None if guess is None else guess.f[k].numpy()
+        refined, solvers = refine_alone(one, start, solver, tol=tol, max_steps=max_steps)
+        f[k], g[k], error[k], steps[k] = refined.f, refined.g, refined.error, refined.steps
         taken = max(taken, solvers, key=len)
     return result, taken
 
 
-def _small_and_single(problem: Problem) -> bool:
+def small_and_single(problem: Problem) -> bool:
     """Tell without counting atoms whether there is one problem, and that on a CPU."""
     n, m = problem.geometry.shape
-    return len(problem.a) == 1 and min(n, m) <= FACTORISED and n * m <= _ALONE and _in_numpy(problem)
+    return problem.a.numel() == n and min(n, m) <= FACTORISED and n * m <= _ALONE and in_numpy(problem)
 
 
-def _in_numpy(problem: Problem) -> bool:
-    return problem.a.dtype == torch.float64 and problem.a.device.type == "cpu"
+def in_numpy(problem: Problem) -> bool:
+    return problem.a.is_cpu and problem.a.dtype == torch.float64
 
 
 def _alone(solver: Solver | None, problem: Problem, sizes: Int[Tensor, "2 batch"]) -> bool:
@@ -114,14 +110,22 @@ def _alone(solver: Solver | None, problem: Problem, sizes: Int[Tensor, "2 batch"
     On a CPU always, unless they are too large, or products for many of them at once are much cheaper.
     """
     count = len(problem.a)
-    if count == 0 or not _in_numpy(problem):
+    if count == 0 or not in_numpy(problem):
         return False
-    largest = int(sizes.prod(0).max())
-    if largest > _ALONE:
+    plans = sizes.prod(0).double()
+    if plans.max() > _ALONE:
         return False
     if isinstance(solver, Newton):
         return int(sizes.amin(0).max()) <= FACTORISED
-    return largest <= problem.geometry.kernel_work(problem.eps) + _CALLS // count
+    geometry, lowest = problem.geometry, _lowest(problem.eps)
+    return (
+        small_kernel(geometry, lowest) is not None
+        or float(plans.mean()) <= geometry.kernel_work(problem.eps) + _CALLS / count
+    )
+
+
+def _lowest(eps: Eps) -> float:
+    return float(eps.min()) if isinstance(eps, Tensor) else eps
 
 
 def _whole(solver: Solver, problem: Problem, sizes: Int[Tensor, "2 batch"]) -> bool:

@@ -2,12 +2,15 @@
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.choose import refine_by
+from metaot.single import Refined
+from metaot.solvers.alone import Alone, refine_alone
+from metaot.solvers.choose import refine_by, small_and_single
 from metaot.solvers.iterate import Solver
 from metaot.solvers.solution import Solution
 
@@ -45,8 +48,13 @@ def solve(
         raise ValueError(f"tol must be positive, got {tol}")
     if max_steps < 0:
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    f = None if init is None else _start(problem, init)
+    if small_and_single(problem):
+        start = None if f is None else f.numpy().reshape(-1)
+        refined, solvers = refine_alone(Alone.of(problem), start, solver, tol=tol, max_steps=max_steps)
+        return _solution_alone(problem, refined, tol, solvers)
     flat = problem.flat()
-    guess = None if init is None else _guess(problem, init)
+    guess = None if f is None else DualPotentials(f.reshape(flat.a.shape), torch.zeros_like(flat.b))
     result, solvers = refine_by(solver, flat, guess, tol=tol, max_steps=max_steps)
     potentials, batch = result.potentials, problem.batch_shape
     return Solution(
@@ -59,16 +67,30 @@ def solve(
     )
 
 
-def _guess(problem: Problem, init: DualPotentials | PotentialPredictor) -> DualPotentials:
-    """Return potentials with one batch dimension. Solvers make g themselves: a predictor may give f alone."""
+def _solution_alone(problem: Problem, result: Refined, tol: float, solvers: tuple[Solver, ...]) -> Solution:
+    batch, shapes = problem.batch_shape, (problem.a.shape, problem.b.shape)
+    f, g, error, converged, steps = map(
+        torch.from_numpy,
+        (
+            result.f.reshape(shapes[0]),
+            result.g.reshape(shapes[1]),
+            np.full(batch, result.error),
+            np.full(batch, result.error <= tol),
+            np.full(batch, result.steps),
+        ),
+    )
+    return Solution(problem, DualPotentials(f, g), error, converged, steps, solvers)
+
+
+def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
+    """Return f. Solvers make g themselves: a predictor may give f alone."""
     predict_f = getattr(init, "predict_f", None)
     if predict_f is not None:
-        f = _fitted("f", predict_f(problem), problem.a)
-        return DualPotentials(f, torch.zeros_like(problem.b).reshape(len(f), -1))
+        return _fitted("f", predict_f(problem), problem.a)
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
-    return DualPotentials(
-        _fitted("f", torch.as_tensor(guess.f), problem.a), _fitted("g", torch.as_tensor(guess.g), problem.b)
-    )
+    f = _fitted("f", torch.as_tensor(guess.f), problem.a)
+    _fitted("g", torch.as_tensor(guess.g), problem.b)
+    return f
 
 
 def _fitted(name: str, potential: Tensor, weights: Tensor) -> Tensor:
@@ -76,4 +98,5 @@ def _fitted(name: str, potential: Tensor, weights: Tensor) -> Tensor:
         raise ValueError(
             f"init.{name} has the shape {tuple(potential.shape)}, the problem's weights {tuple(weights.shape)}"
         )
-    return potential.to(weights).reshape(-1, weights.shape[-1])
+    same = potential.dtype == weights.dtype and potential.device == weights.device
+    return potential if same else potential.to(weights)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from metaot import single
+from metaot import Dense, DualPotentials, Problem, single
+from metaot.potentials import source_marginal
 from metaot.single import DenseProblem
 from metaot.single.relaxation import Relaxation, expected_factor
 from metaot.single.spread import spread
 from metaot.solvers import relaxation
+from metaot.solvers.refine import worse_than_zeros
 
 
 def clouds(seed: int, k: int, l: int, eps: float) -> DenseProblem:
@@ -144,3 +146,18 @@ def test_steps_in_sight_end_the_search():
     result = single.sinkhorn(problem, 0 * problem.a, tol=1e-9, max_steps=10_000, most_ahead=20.0)
     assert result.error > 1e-9
     assert result.steps < 60
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_both_rules_for_starts_are_the_same(seed, size):
+    """From about the solution, and ever farther away."""
+    problem = clouds(seed, 20, 30, 0.1)
+    f = single.sinkhorn(problem, 0 * problem.a, tol=1e-6, max_steps=1000).f
+    f = f + size * np.random.default_rng(seed).normal(size=20)
+    kept = bool(single.better_start(problem, f)[0].any())
+    C, a, b = (torch.from_numpy(part) for part in (problem.C, problem.a, problem.b))
+    whole = Problem(a[None] / a.sum(), b[None] / b.sum(), Dense(C), 1.0)
+    start = DualPotentials.from_f(whole, torch.from_numpy(f)[None])
+    missing = (source_marginal(whole, start) - whole.a).abs().sum(-1)
+    assert kept == (not bool(worse_than_zeros(whole, start, missing)))

@@ -20,7 +20,7 @@ def mixed(batch: int = 6) -> Problem:
 @pytest.fixture
 def in_numpy(request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve one by one in numpy, or together in torch."""
-    monkeypatch.setattr(choose, "_in_numpy", lambda problem: request.param)
+    monkeypatch.setattr(choose, "in_numpy", lambda problem: request.param)
 
 
 def test_easy_instances_are_sinkhorns_alone():
@@ -51,7 +51,7 @@ def test_hard_instances_go_on_with_newton_and_all_converge(in_numpy):
 def test_one_by_one_or_together_is_the_same(monkeypatch: pytest.MonkeyPatch, space, batch, solver):
     problem = random_problem(space, batch, 0.02)
     one_by_one = solve(problem, solver=solver, tol=1e-9)
-    monkeypatch.setattr(choose, "_in_numpy", lambda problem: False)
+    monkeypatch.setattr(choose, "in_numpy", lambda problem: False)
     together = solve(problem, solver=solver, tol=1e-9)
     assert one_by_one.converged.all()
     assert together.converged.all()

@@ -96,7 +96,7 @@ def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch, name, alon
     original = getattr(module, function)
     monkeypatch.setattr(module, function, ascent)
     problem = wide(0.1) if name == "few to many" else wide(0.1).T
-    monkeypatch.setattr(choose, "_in_numpy", lambda problem: alone)
+    monkeypatch.setattr(choose, "in_numpy", lambda problem: alone)
     solve(problem, solver=NEWTON)
     assert unknowns
     assert all(k <= l for k, l in unknowns)
@@ -119,7 +119,7 @@ def test_conjugate_gradients_find_what_the_factor_finds(monkeypatch, name, eps):
     exact = solve(problem, solver=NEWTON, tol=1e-11)
     monkeypatch.setattr(newton, "FACTORISED", 0)
     monkeypatch.setattr(choose, "FACTORISED", 0)
-    monkeypatch.setattr(choose, "_in_numpy", lambda problem: False)
+    monkeypatch.setattr(choose, "in_numpy", lambda problem: False)
     products = solve(problem, solver=NEWTON, tol=1e-11, max_steps=100)
     assert products.status is Status.CONVERGED
     assert_close(products.plan(), exact.plan(), 1e-9)
