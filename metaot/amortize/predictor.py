@@ -1,6 +1,8 @@
 """A network with the geometry and temperatures it was trained on: f from the network, g in closed form."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import islice
 from typing import final
 
 import numpy as np
@@ -49,17 +51,19 @@ class AmortizedPotential(Predictor):
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        return DualPotentials.from_f(problem, self.predict_f(problem))
+        *_, f = self._evaluate(problem)
+        return DualPotentials.from_f(problem, _potential(problem, f))
 
-    def predict_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        """Return f alone, which is all that a solver asks for."""
-        return _potential(problem, self._evaluate(problem)[-1])
+    def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
+        """Return f as a start for a solver: of at most one pass, for its own steps are cheaper than more."""
+        *_, f = islice(self._evaluate(problem), 2)
+        return _potential(problem, f)
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
         return [_potential(problem, f) for f in self._evaluate(problem)]
 
-    def _evaluate(self, problem: Problem) -> list[Tensor] | list[np.ndarray]:
+    def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         self._require_known_geometry(problem.geometry)
         self._require_known_eps(problem.eps)
         if isinstance(problem.eps, Tensor):

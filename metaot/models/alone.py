@@ -5,7 +5,7 @@ layer. The arrays are views of the tensors of an evaluator, which makes its own 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import final
@@ -14,8 +14,9 @@ import numpy as np
 from torch import Tensor
 
 Array = np.ndarray
-Alone = Callable[[Array, Array], list[Array]]
-"""A model at a temperature for one problem: vectors (a, b) -> stages, all float32, which nobody else holds."""
+Alone = Callable[[Array, Array], Iterator[Array]]
+"""A model at a temperature for one problem: vectors (a, b) -> stages, all float32, which nobody else holds,
+each computed when it is asked for."""
 
 TINY = 1e-300
 """Sums of a Sinkhorn step are kept above it."""
@@ -145,9 +146,10 @@ class SpectralAlone:
     blocks: list[BlockAlone]
     decode: DecoderAlone
 
-    def __call__(self, a: Array, b: Array) -> list[Array]:
+    def __call__(self, a: Array, b: Array) -> Iterator[Array]:
         with np.errstate(all="ignore"):
-            return [self.decode(self.encode(a, b))]
+            f = self.decode(self.encode(a, b))
+        yield f
 
     def encode(self, a: Array, b: Array) -> Array:
         """Return the features of a problem."""
@@ -168,16 +170,17 @@ class RefinedAlone:
     step: "StepAlone"
     correction: "CorrectionAlone"
 
-    def __call__(self, a: Array, b: Array) -> list[Array]:
+    def __call__(self, a: Array, b: Array) -> Iterator[Array]:
         with np.errstate(all="ignore"):
             x = self.first.encode(a, b)
-            stages = [self.first.decode(x)]
-            a, b = a.astype(np.float64), b.astype(np.float64)
-            for _ in range(self.passes):
-                f, missing = self.step(stages[-1], a, b)
+            f = self.first.decode(x)
+        yield f
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        for _ in range(self.passes):
+            with np.errstate(all="ignore"):
+                f, missing = self.step(f, a, b)
                 f += self.correction(x, missing)
-                stages.append(f)
-            return stages
+            yield f
 
 
 @final
@@ -272,10 +275,11 @@ class PerceptronAlone:
     hidden: list[tuple[Array, Array]]
     last: tuple[Array, Array]
 
-    def __call__(self, a: Array, b: Array) -> list[Array]:
+    def __call__(self, a: Array, b: Array) -> Iterator[Array]:
         with np.errstate(all="ignore"):
             x = np.concatenate((a * self.scales[0], b * self.scales[1], self.t))
             for weights in self.hidden:
                 x = affine(x, *weights)
                 np.maximum(x, 0, out=x)
-            return [affine(x, *self.last)]
+            f = affine(x, *self.last)
+        yield f

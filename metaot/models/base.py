@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from jaxtyping import Float
@@ -15,8 +16,10 @@ class Evaluator(ABC):
     """What a model is at a given temperature."""
 
     @abstractmethod
-    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
-        """Return the stages of the prediction."""
+    def __call__(
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
+    ) -> Iterator[Float[Tensor, "batch n"]]:
+        """Give the stages of the prediction, each computed when it is asked for."""
 
     @abstractmethod
     def alone(self) -> Alone:
@@ -59,7 +62,7 @@ class PotentialModel(nn.Module, ABC):
 
         Training scores every stage. Most models have one.
         """
-        return self.at(eps)(a, b)
+        return list(self.at(eps)(a, b))
 
     def forward(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]

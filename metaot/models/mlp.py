@@ -1,5 +1,6 @@
 """The paper's network: both weight vectors in, the potential out (Meta OT, arXiv 2206.05262, section 3.1)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
@@ -56,9 +57,11 @@ class PerceptronAt(Evaluator):
     scale_b: Tensor
     layers: nn.Sequential
 
-    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
+    def __call__(
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
+    ) -> Iterator[Float[Tensor, "batch n"]]:
         inputs = [a * self.scale_a, b * self.scale_b, self.t.expand(a.shape[0], 1)]
-        return [self.layers(torch.cat(inputs, -1))]
+        yield self.layers(torch.cat(inputs, -1))
 
     def alone(self) -> PerceptronAlone:
         *hidden, last = [

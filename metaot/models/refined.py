@@ -6,6 +6,7 @@ frequencies of the missing marginal and mends these, which Sinkhorn finds hard (
 arXiv 1807.09356, for amortized inference).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -81,14 +82,17 @@ class RefinedAt(Evaluator):
     step: "StepAt"
     correction: "CorrectionAt"
 
-    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
+    def __call__(
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
+    ) -> Iterator[Float[Tensor, "batch n"]]:
         x = self.first.encode(a, b)
-        stages = [self.first.decode(x)]
+        f = self.first.decode(x)
+        yield f
         for _ in range(self.passes):
             with torch.no_grad():
-                stepped, missing = self.step(stages[-1], a, b)
-            stages.append(stepped + self.correction(x, missing))
-        return stages
+                stepped, missing = self.step(f, a, b)
+            f = stepped + self.correction(x, missing)
+            yield f
 
     def alone(self) -> RefinedAlone:
         return RefinedAlone(self.first.alone(), self.passes, self.step.alone(), self.correction.alone())

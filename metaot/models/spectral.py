@@ -1,5 +1,6 @@
 """Cosine moments of both measures in, cosine coefficients of the potential out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -116,8 +117,10 @@ class SpectralAt(Evaluator):
     modes: list[int]
     synthesis: Separable
 
-    def __call__(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> list[Float[Tensor, "batch n"]]:
-        return [self.decode(self.encode(a, b))]
+    def __call__(
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
+    ) -> Iterator[Float[Tensor, "batch n"]]:
+        yield self.decode(self.encode(a, b))
 
     def encode(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch width"]:
         """Return the features of a problem."""

@@ -134,3 +134,11 @@ def test_a_model_without_passes_takes_none(model: PotentialMLP | SpectralPotenti
     known.passes = 0
     with pytest.raises(ValueError, match=f"0 for a {type(model).__name__}, got 2"):
         known.passes = 2
+
+
+def test_a_solver_starts_from_one_pass_at_most() -> None:
+    known, case = predictor(passes=2), problem()
+    stages = known.stages(case)
+    assert torch.equal(known.start_f(case), stages[1])
+    known.passes = 0
+    assert torch.equal(known.start_f(case), stages[0])

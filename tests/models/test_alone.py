@@ -60,8 +60,8 @@ def test_the_twin_is_the_evaluator(case: str, eps: float) -> None:
         twin = evaluator.alone()
         for a, b in zip(*images(geometry, 3), strict=True):
             with warnings.catch_warnings(action="error"):
-                mine = twin(a.numpy(), b.numpy())
-            theirs = evaluator(a[None], b[None])
+                mine = list(twin(a.numpy(), b.numpy()))
+            theirs = list(evaluator(a[None], b[None]))
             assert len(mine) == len(theirs) == passes + 1
             for f, expected in zip(mine, theirs, strict=True):
                 assert f.dtype == np.float32

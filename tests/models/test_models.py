@@ -82,6 +82,6 @@ def test_a_model_at_a_temperature_is_the_model(kind: str) -> None:
     a, b, eps = inputs(geometry, 3)
     for mine, stage in zip(model.at(eps)(a, b), model.stages(a, b, eps), strict=True):
         assert torch.equal(mine, stage)
-    shared = model.at(eps[1:2])(a, b)[-1]
+    *_, shared = model.at(eps[1:2])(a, b)
     torch.testing.assert_close(shared, model(a, b, eps[1:2].expand(3)), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(shared, model(a, b, eps), atol=1e-4)

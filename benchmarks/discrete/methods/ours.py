@@ -65,10 +65,15 @@ class ModelStart:
     model: AmortizedPotential
 
     def predict(self, problem: Problem) -> DualPotentials:
+        return self.model.predict(self._near(problem))
+
+    def start_f(self, problem: Problem) -> torch.Tensor:
+        return self.model.start_f(self._near(problem))
+
+    def _near(self, problem: Problem) -> Problem:
         low, high = self.model.eps
         eps = min(max(float(problem.eps), low), high)
-        near = problem if eps == problem.eps else replace(problem, eps=eps)
-        return self.model.predict(near)
+        return problem if eps == problem.eps else replace(problem, eps=eps)
 
     def fits(self, family: Family) -> bool:
         """Tell whether the model is for this grid."""
