@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+WORKERS ?= 2
 
 .PHONY: setup test demo bench format
 
@@ -19,7 +20,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -n $(WORKERS) -m "not slow"
 
 demo: setup
 	$(BIN)/python examples/demo.py

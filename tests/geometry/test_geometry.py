@@ -189,7 +189,7 @@ def test_a_space_matches_its_copies_and_no_other(space):
         (Points(torch.eye(3), torch.eye(3)), Points(torch.eye(3), torch.eye(3), "euclidean")),
         (Points(torch.eye(3), torch.eye(3)), Points(torch.eye(3), -torch.eye(3))),
     ],
-    ids=str,
+    ids=["sizes", "cost", "axis", "callable", "matrix", "cost of points", "points"],
 )
 def test_spaces_that_differ_do_not_match(one: Geometry, other: Geometry):
     assert not one.matches(other)
