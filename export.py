@@ -1,0 +1,16 @@
+"""Export a checkpoint for production: python export.py CHECKPOINT [--out FILE.onnx].
+
+One file, with all that is known of the model inside; `metaot.OnnxModel(file)` answers from it with numpy and
+onnxruntime alone. Before anything is written, the file is compared with torch on test problems, in batches
+that were not traced, and refused when a potential differs by more than 1e-5 of its range or a step count at all.
+
+The graph is in metaot/onnx/graph: from weights and eps to the potentials f and g; the runtime is in
+metaot/onnx/runtime.py.
+"""
+
+import sys
+
+from metaot.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["export", *sys.argv[1:]]))
