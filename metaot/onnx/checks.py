@@ -77,7 +77,7 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
     return values.reshape(-1)
 
 
-def first_place(bad: Array, values: Array) -> str:
+def first_place(bad: Array | np.bool_, values: Array | np.floating) -> str:
     """Describe the first true entry of `bad` as "[index] = value", to stand right behind a name."""
     if bad.ndim == 0:
         return f" = {float(values):.6g}"
