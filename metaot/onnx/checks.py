@@ -82,7 +82,7 @@ def first_place(bad: Array | np.bool_, values: Array | np.floating) -> str:
     if bad.ndim == 0:
         return f" = {float(values):.6g}"
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return f"[{', '.join(map(str, index))}] = {float(values[index]):.6g}"
+    return f"[{', '.join(map(str, index))}] = {float(np.asarray(values)[index]):.6g}"
 
 
 def tolerance(tol: float) -> float:
