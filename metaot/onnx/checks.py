@@ -19,13 +19,14 @@ def weights(name: str, values: object, size: int) -> Array:
     if w.ndim == 0 or w.shape[-1] != size:
         raise ValueError(f"{name} must have the shape (*batch, {size}), got {w.shape}: the model knows this size")
     if w.size:
-        mass = w.dot(_ones(size, w.dtype)) - 1
-        worst = max(mass.max(), -mass.min()) if w.ndim > 1 else abs(mass)
-        if not (worst <= tolerance and w.min() >= 0):
+        mass = w.dot(_ones(size, w.dtype))
+        lowest, highest = (mass.item(),) * 2 if mass.size == 1 else (float(mass.min()), float(mass.max()))
+        if not (1 - tolerance <= lowest and highest <= 1 + tolerance and _minimum(w, None) >= 0):
             raise ValueError(_what_is_wrong(name, w, tolerance))
     return w
 
 
+_minimum = np.minimum.reduce
 _kept: dict[tuple[int, np.dtype], Array] = {}
 
 
@@ -85,8 +86,10 @@ def first_place(bad: Array, values: Array) -> str:
     return f"[{', '.join(map(str, index))}] = {float(values[index]):.6g}"
 
 
-def tolerance(tol: float) -> float:
-    """Return it; ValueError unless it is positive."""
-    if not (isinstance(tol, int | float) and 0 < tol < math.inf):
+def limits(tol: float, max_steps: int) -> tuple[float, int]:
+    """Return them; ValueError unless tol is positive and max_steps is not negative."""
+    if not 0 < tol < math.inf:
         raise ValueError(f"tol must be positive, got {tol}")
-    return float(tol)
+    if max_steps < 0:
+        raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    return float(tol), int(max_steps)

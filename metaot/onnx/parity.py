@@ -1,4 +1,4 @@
-"""Whether a file says what the model says: on test problems where there are some, in batches that were not traced."""
+"""Whether a file says what the model says: on test problems where there are some, in new batch sizes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
