@@ -44,10 +44,10 @@ def _what_is_wrong(name: str, w: Array, tolerance: float) -> str:
         return f"{name} must be finite, got {name}{first_place(infinite, w)}"
     if (w < 0).any():
         return f"{name} must not be negative, got {name}{first_place(w < 0, w)}"
-    mass = w.sum(-1)
-    off = np.abs(mass - 1) > tolerance
+    mass = np.asarray(w.sum(-1))
+    off = np.asarray(np.abs(mass - 1) > tolerance)
     if not off.any():  # at the limit: rounding of two ways to sum
-        off = np.abs(mass - 1) == np.abs(mass - 1).max()
+        off = np.asarray(np.abs(mass - 1) == np.abs(mass - 1).max())
     return (
         f"the weights {name} must sum to one, got sum {name}{first_place(off, mass)}: "
         f"divide by {name}.sum(-1, keepdims=True)"
@@ -66,9 +66,9 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
     values = np.asarray(eps, dtype=np.float64)
     if values.shape not in ((), batch):
         raise ValueError(f"eps must be a number or of the batch's shape {batch}, got {values.shape}")
-    bad = ~((values >= low) & (values <= high))
+    bad = np.asarray(~((values >= low) & (values <= high)))
     if bad.any():
-        invalid = ~(np.isfinite(values) & (values > 0))
+        invalid = np.asarray(~(np.isfinite(values) & (values > 0)))
         if invalid.any():
             raise ValueError(f"eps must be positive and finite, got eps{first_place(invalid, values)}")
         raise ValueError(

@@ -14,6 +14,7 @@ from metaot.amortize import AmortizedPotential
 from metaot.geometry import Grid
 from metaot.onnx.graph import Prediction, Refinement, network, space
 from metaot.onnx.graph.spaces import GridSpace, Space
+from metaot.onnx.graph.tree import graphs
 from metaot.onnx.parity import parity, test_problems
 from metaot.onnx.problems import fingerprint
 from metaot.onnx.quantise import LOSS, compare, quantised
@@ -132,7 +133,7 @@ def exported(
 
 def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Let eps be one number for the batch: all that is done with it broadcasts. Notes of the tracing go."""
-    for graph in _graphs(proto.graph):
+    for graph in graphs(proto.graph):
         del graph.value_info[:]
         for node in graph.node:  # where in which file of this machine it comes from
             del node.metadata_props[:]
@@ -141,11 +142,6 @@ def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
         if value.name == "eps":
             value.type.tensor_type.shape.dim[0].dim_param = "temperatures"
     return proto
-
-
-def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
-    inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return [graph, *(part for each in inner for part in _graphs(each))]
 
 
 def described(
@@ -159,7 +155,7 @@ def described(
         "model": card["model"],
         "passes": predictor.passes,
         "recipe": card.get("recipe"),
-        "data": card.get("recipe", {}).get("data"),
+        "data": (card.get("recipe") or {}).get("data"),
         "geometry": {
             "kind": type(geometry).__name__,
             "cost": geometry.cost_name,

@@ -91,7 +91,7 @@ def _weights(
     try:
         source = source_from_json(card["recipe"]["data"])
         split = source.split("test", data_dir)
-    except (KeyError, FileNotFoundError):
+    except (KeyError, TypeError, FileNotFoundError):
         return (lambda batch: _random_weights(predictor, batch, generator)), "random problems: no test data here"
     name = f"test problems of {type(source).__name__}"
     return (lambda batch: replace(split, batch=batch).weights(generator)), name

@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 from typing import final
 
 import numpy as np
+import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from metaot.onnx.graph.tree import graphs
 from metaot.onnx.runtime import OnnxModel
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
@@ -24,20 +26,50 @@ _CALLS = 200
 
 
 def quantised(content: bytes) -> bytes:
-    """Return the file with matrices of the network in eight bits, and activations quantised as they come."""
+    """Return the file with the layers of the network in eight bits, and activations quantised as they come."""
+    proto = onnx.load_from_string(content)
+    _transpose(proto)
     with TemporaryDirectory() as folder:
         before, after = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
-        before.write_bytes(content)
+        before.write_bytes(proto.SerializeToString())
         level = logging.root.level
         logging.root.setLevel(logging.ERROR)  # it recommends a preprocessing that is not needed
         try:
             quantize_dynamic(
-                before, after, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["Gemm"],
-                extra_options={"EnableSubgraph": True},
+                before, after, weight_type=QuantType.QInt8, per_channel=True,
+                op_types_to_quantize=["Gemm", "MatMul"], nodes_to_exclude=_exact(proto), extra_options={"EnableSubgraph": True},
             )  # fmt: skip
         finally:
             logging.root.setLevel(level)
-        return after.read_bytes()
+        smaller = onnx.load(after)
+    del smaller.metadata_props[:]
+    smaller.metadata_props.extend(proto.metadata_props)
+    return smaller.SerializeToString()
+
+
+def _transpose(proto: onnx.ModelProto) -> None:
+    """Turn the matrices of layers: the quantiser does so in the outer graph only."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    turned: set[str] = set()
+    for node in (node for graph in graphs(proto.graph) for node in graph.node if node.op_type == "Gemm"):
+        for attribute in node.attribute:
+            if attribute.name != "transB" or attribute.i == 0:
+                continue
+            attribute.i, name = 0, node.input[1]
+            if name not in turned:
+                matrix = np.ascontiguousarray(onnx.numpy_helper.to_array(tensors[name]).T)
+                tensors[name].CopyFrom(onnx.numpy_helper.from_array(matrix, name))
+                turned.add(name)
+
+
+def _exact(proto: onnx.ModelProto) -> list[str]:
+    """Return the names of products that stay as they are: along axes of the grid, and with powers of log eps."""
+    nodes = [node for graph in graphs(proto.graph) for node in graph.node]
+    return [
+        node.name
+        for node in nodes
+        if node.op_type == "MatMul" or any(name.endswith("of_eps.weight") for name in node.input)
+    ]
 
 
 @final

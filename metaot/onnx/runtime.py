@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from metaot.problem import Problem
 
 FORMAT = "1"
+METADATA = ("metaot", "model", "passes", "recipe", "data", "geometry", "eps", "quality")
+"""What the file says of the model, each as JSON."""
 _CHUNK = 64
 """Instances that a graph is given at once: their intermediate values fit into the cache."""
 
@@ -62,7 +64,7 @@ class OnnxModel:
         except ValueError as error:
             raise ValueError(f"{name} is {error}") from None
         _require_ours(name, contents)
-        self.metadata: dict[str, Any] = {key: json.loads(text) for key, text in contents.metadata.items()}
+        self.metadata: dict[str, Any] = {key: json.loads(contents.metadata[key]) for key in METADATA}
         n, m = self.metadata["geometry"]["shape"]
         low, high = self.metadata["eps"]
         self.sizes: tuple[int, int] = (n, m)

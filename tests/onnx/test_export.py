@@ -114,7 +114,9 @@ def test_the_command_writes_nothing_when_the_file_differs(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "temperatures"), [("refined", (1e-2, 1e-1)), ("low", (1e-3, 2e-2)), ("perceptron", (5e-2,))])
+@pytest.mark.parametrize(
+    ("name", "temperatures"), [("refined", (1e-2, 1e-1)), ("low", (1e-3, 2e-2)), ("perceptron", (5e-2,))]
+)
 def test_a_graph_that_refines_makes_the_steps_of_sinkhorn(name: str, temperatures: tuple[float, ...]) -> None:
     guess = predictor(name)
     model = OnnxModel.from_bytes(refining_model(guess, CARD, "test"))

@@ -114,7 +114,12 @@ def test_wrong_input_is_named(model: OnnxModel, wrong: Any, words: str) -> None:
 
 def test_another_geometry_is_refused(model: OnnxModel) -> None:
     x, _ = Grid(6, 5).points
-    for other in (Grid(5, 6), Grid(6, 5, cost="l1"), Points(2 * x, 2 * x), Dense(Grid(6, 5).cost_rows(slice(None)) * 1.01)):
+    for other in (
+        Grid(5, 6),
+        Grid(6, 5, cost="l1"),
+        Points(2 * x, 2 * x),
+        Dense(Grid(6, 5).cost_rows(slice(None)) * 1.01),
+    ):
         with pytest.raises(ValueError, match="the model was trained on Grid"):
             model.predict(problem(2, geometry=other))
     assert model.predict(problem(2, geometry=Grid(torch.linspace(0, 1, 6), 5))).f.isfinite().all()
