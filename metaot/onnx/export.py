@@ -31,6 +31,10 @@ LARGEST_FILE = 2**31 - 2**20
 """What fits into one ONNX file."""
 
 
+_INT8_PROBLEMS = 128
+"""Problems on which the loss of eight bits is measured, at the middle temperature."""
+
+
 def export(
     predictor: AmortizedPotential,
     card: dict[str, Any],
@@ -55,7 +59,8 @@ def export(
         yield from _compared_and_written(beside, refining, predictor, problems, data)
     if int8:
         beside, smaller = _beside(path, "int8"), quantised(content)
-        loss = compare(_opened(path, content), _opened(beside, smaller), problems)
+        many, _ = test_problems(predictor, card, data_dir, batches=(_INT8_PROBLEMS,))
+        loss = compare(_opened(path, content), _opened(beside, smaller), many[0])
         if loss.steps > LOSS:
             raise ValueError(f"{beside} was not written: {loss}, more than {LOSS:g} step")
         _write(beside, smaller)

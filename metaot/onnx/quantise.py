@@ -13,6 +13,7 @@ import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from metaot.geometry import Eps
 from metaot.onnx.graph.tree import graphs
 from metaot.onnx.runtime import OnnxModel
 from metaot.problem import Problem
@@ -36,9 +37,14 @@ def quantised(content: bytes) -> bytes:
         logging.root.setLevel(logging.ERROR)  # it recommends a preprocessing that is not needed
         try:
             quantize_dynamic(
-                before, after, weight_type=QuantType.QInt8, per_channel=True,
-                op_types_to_quantize=["Gemm", "MatMul"], nodes_to_exclude=_exact(proto), extra_options={"EnableSubgraph": True},
-            )  # fmt: skip
+                before,
+                after,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["Gemm", "MatMul"],
+                nodes_to_exclude=_exact(proto),
+                extra_options={"EnableSubgraph": True},
+            )
         finally:
             logging.root.setLevel(level)
         smaller = onnx.load(after)
@@ -85,23 +91,21 @@ class Loss:
         return f"int8 costs {self.steps:.2f} Sinkhorn steps to 1e-3 and {verb} {abs(self.microseconds):.0f} us"
 
 
-def compare(whole: OnnxModel, smaller: OnnxModel, problems: list[Problem]) -> Loss:
-    """Compare two files, on batches of problems, and on the first one alone for time."""
-    one = problems[0][:1]
-    a, b, eps = one.a.numpy(), one.b.numpy(), float(torch.as_tensor(one.eps).reshape(-1)[0])
+def compare(whole: OnnxModel, smaller: OnnxModel, problems: Problem) -> Loss:
+    """Compare two files on a batch of problems, and on the first of it alone for time."""
+    a, b, eps = problems.a[:1].numpy(), problems.b[:1].numpy(), problems.eps
     times = [[_seconds(model, a, b, eps) for model in (whole, smaller)] for _ in range(_CALLS)]
     saved = median(before - after for before, after in times)
-    extra = torch.cat([_steps(problem, smaller) - _steps(problem, whole) for problem in problems])
-    return Loss(float(extra.double().mean()), 1e6 * saved)
+    extra = (_steps(problems, smaller) - _steps(problems, whole)).double()
+    return Loss(float(extra.mean()), 1e6 * saved)
 
 
-def _steps(problem: Problem, model: OnnxModel) -> torch.Tensor:
-    return solve(
-        problem, init=model.predict(problem), solver=Sinkhorn(relaxed=False), tol=_TARGET, max_steps=2000
-    ).steps
+def _steps(problems: Problem, model: OnnxModel) -> torch.Tensor:
+    guess = model.predict(problems)
+    return solve(problems, init=guess, solver=Sinkhorn(relaxed=False), tol=_TARGET, max_steps=2000).steps
 
 
-def _seconds(model: OnnxModel, a: np.ndarray, b: np.ndarray, eps: float) -> float:
+def _seconds(model: OnnxModel, a: np.ndarray, b: np.ndarray, eps: Eps) -> float:
     begin = time.perf_counter()
     model.predict(a, b, eps=eps)
     return time.perf_counter() - begin

@@ -118,6 +118,19 @@ class OnnxModel:
         shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
         return OnnxSolution(f.reshape(a.shape).astype(a.dtype), g.reshape(b.shape).astype(a.dtype), *shaped)
 
+    def graph(
+        self, a: Array, b: Array, eps: Array, *, tol: float | None = None, max_steps: int = 0
+    ) -> tuple[Array, ...]:
+        """Return what the graph says of float64 weights, batch n and batch m, and eps, 1 or batch; nothing is checked.
+
+        That is (f, g); with `tol`, of a file that `refines`, (f, g, error, steps) after Sinkhorn steps to this L1
+        error.
+        """
+        if tol is None:
+            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[arg-type]
+        limits = {"tol": np.array(tol), "max_steps": np.array(max_steps)}
+        return tuple(self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits}))  # type: ignore[arg-type]
+
     def _refined(
         self, a: Array, b: Array, eps: Array, tol: float, max_steps: int
     ) -> tuple[Array, Array, Array, Array]:

@@ -124,8 +124,7 @@ def test_a_graph_that_refines_makes_the_steps_of_sinkhorn(name: str, temperature
     for problem in problems(guess, *temperatures):
         expected = solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=1e-4)
         feeds = {"a": problem.a.numpy(), "b": problem.b.numpy(), "eps": np.full(1, problem.eps)}
-        limits = {"tol": np.array(1e-4), "max_steps": np.array(1000)}
-        f, g, error, steps = model._run(None, feeds | limits)
+        f, g, error, steps = model.graph(**feeds, tol=1e-4, max_steps=1000)
         assert steps.tolist() == expected.steps.tolist()
         assert (error <= 1e-4).all()
         measured = marginal_error(problem, type(expected.potentials)(torch.tensor(f), torch.tensor(g)))
