@@ -10,6 +10,8 @@ from metaot.checkpoint import load, read_card
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
     parser.add_argument("--out", type=Path, help="the file to write (default: NAME.onnx here)")
+    parser.add_argument("--refine", action="store_true", help="also NAME-refine.onnx: predict and run Sinkhorn")
+    parser.add_argument("--int8", action="store_true", help="also NAME-int8.onnx, if it costs at most one step")
     parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
@@ -18,5 +20,14 @@ def run(options: argparse.Namespace) -> None:
 
     out = options.out or Path(options.checkpoint.resolve().name + ".onnx")
     predictor, card = load(options.checkpoint), read_card(options.checkpoint)
-    for line in export(predictor, card, out, version=__version__, data_dir=options.data_dir):
+    lines = export(
+        predictor,
+        card,
+        out,
+        version=__version__,
+        refine=options.refine,
+        int8=options.int8,
+        data_dir=options.data_dir,
+    )
+    for line in lines:
         print(line)

@@ -19,13 +19,14 @@ def weights(name: str, values: object, size: int) -> Array:
     if w.ndim == 0 or w.shape[-1] != size:
         raise ValueError(f"{name} must have the shape (*batch, {size}), got {w.shape}: the model knows this size")
     if w.size:
-        mass = w.dot(_ones(size, w.dtype)) - 1
-        worst = max(mass.max(), -mass.min()) if w.ndim > 1 else abs(mass)
-        if not (worst <= tolerance and w.min() >= 0):
+        mass = w.dot(_ones(size, w.dtype))
+        lowest, highest = (mass.item(),) * 2 if mass.size == 1 else (float(mass.min()), float(mass.max()))
+        if not (1 - tolerance <= lowest and highest <= 1 + tolerance and _minimum(w, None) >= 0):
             raise ValueError(_what_is_wrong(name, w, tolerance))
     return w
 
 
+_minimum = np.minimum.reduce
 _kept: dict[tuple[int, np.dtype], Array] = {}
 
 
@@ -43,10 +44,10 @@ def _what_is_wrong(name: str, w: Array, tolerance: float) -> str:
         return f"{name} must be finite, got {name}{first_place(infinite, w)}"
     if (w < 0).any():
         return f"{name} must not be negative, got {name}{first_place(w < 0, w)}"
-    mass = w.sum(-1)
-    off = np.abs(mass - 1) > tolerance
+    mass = np.asarray(w.sum(-1))
+    off = np.asarray(np.abs(mass - 1) > tolerance)
     if not off.any():  # at the limit: rounding of two ways to sum
-        off = np.abs(mass - 1) == np.abs(mass - 1).max()
+        off = np.asarray(np.abs(mass - 1) == np.abs(mass - 1).max())
     return (
         f"the weights {name} must sum to one, got sum {name}{first_place(off, mass)}: "
         f"divide by {name}.sum(-1, keepdims=True)"
@@ -65,9 +66,9 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
     values = np.asarray(eps, dtype=np.float64)
     if values.shape not in ((), batch):
         raise ValueError(f"eps must be a number or of the batch's shape {batch}, got {values.shape}")
-    bad = ~((values >= low) & (values <= high))
+    bad = np.asarray(~((values >= low) & (values <= high)))
     if bad.any():
-        invalid = ~(np.isfinite(values) & (values > 0))
+        invalid = np.asarray(~(np.isfinite(values) & (values > 0)))
         if invalid.any():
             raise ValueError(f"eps must be positive and finite, got eps{first_place(invalid, values)}")
         raise ValueError(
@@ -85,8 +86,10 @@ def first_place(bad: Array | np.bool_, values: Array | np.floating) -> str:
     return f"[{', '.join(map(str, index))}] = {float(np.asarray(values)[index]):.6g}"
 
 
-def tolerance(tol: float) -> float:
-    """Return it; ValueError unless it is positive."""
-    if not (isinstance(tol, int | float) and 0 < tol < math.inf):
+def limits(tol: float, max_steps: int) -> tuple[float, int]:
+    """Return them; ValueError unless tol is positive and max_steps is not negative."""
+    if not 0 < tol < math.inf:
         raise ValueError(f"tol must be positive, got {tol}")
-    return float(tol)
+    if max_steps < 0:
+        raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    return float(tol), int(max_steps)

@@ -1,5 +1,6 @@
 """The costs of a model's space in numpy, as they lie in its file."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -35,6 +36,13 @@ class Costs:
         places = zip(np.unravel_index(rows, self.sizes), np.unravel_index(columns, self.sizes), strict=True)
         blocks = [C.take(j, 1).take(i, 0) for C, (i, j) in zip(self.matrices, places, strict=True)]
         return sum(blocks[1:], blocks[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers (n, m) of atoms."""
+        if self.sizes:
+            return math.prod(self.sizes), math.prod(self.sizes)
+        return self.matrices[0].shape
 
     @property
     def highest(self) -> float:

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import Grid
-from metaot.onnx.graph import Prediction, network, space
+from metaot.onnx.graph import Prediction, Refinement, network, space
 from metaot.onnx.graph.spaces import GridSpace, Space
+from metaot.onnx.graph.tree import graphs
 from metaot.onnx.parity import parity, test_problems
 from metaot.onnx.problems import fingerprint
+from metaot.onnx.quantise import LOSS, compare, quantised
 from metaot.onnx.runtime import FORMAT, OnnxModel
+from metaot.problem import Problem
 
 try:
     import onnx
@@ -28,20 +31,54 @@ LARGEST_FILE = 2**31 - 2**20
 """What fits into one ONNX file."""
 
 
+_INT8_PROBLEMS = 128
+"""Problems on which the loss of eight bits is measured, at the middle temperature."""
+
+
 def export(
-    predictor: AmortizedPotential, card: dict[str, Any], path: Path, *, version: str, data_dir: Path | None = None
+    predictor: AmortizedPotential,
+    card: dict[str, Any],
+    path: Path,
+    *,
+    version: str,
+    refine: bool = False,
+    int8: bool = False,
+    data_dir: Path | None = None,
 ) -> Iterator[str]:
     """Write the file of a model, or nothing if the two differ; yield words on what was done.
 
-    `card` is what its checkpoint says of it. Raises ValueError when the file does not agree with torch.
+    `card` is what its checkpoint says of it. With `refine` a second file, which also makes Sinkhorn steps, is
+    written beside it, with `-refine` in its name; with `int8` a third one, whose weights have eight bits, if
+    these cost at most `LOSS` steps. Raises ValueError when a file does not agree with torch.
     """
     problems, data = test_problems(predictor, card, data_dir)
     content = prediction_model(predictor, card, version)
+    yield from _compared_and_written(path, content, predictor, problems, data)
+    if refine:
+        beside, refining = _beside(path, "refine"), refining_model(predictor, card, version)
+        yield from _compared_and_written(beside, refining, predictor, problems, data)
+    if int8:
+        beside, smaller = _beside(path, "int8"), quantised(content)
+        many, _ = test_problems(predictor, card, data_dir, batches=(_INT8_PROBLEMS,))
+        loss = compare(_opened(path, content), _opened(beside, smaller), many[0])
+        if loss.steps > LOSS:
+            raise ValueError(f"{beside} was not written: {loss}, more than {LOSS:g} step")
+        _write(beside, smaller)
+        yield f"{beside}: {len(smaller) / 1e6:.1f} MB, {loss}"
+
+
+def _compared_and_written(
+    path: Path, content: bytes, predictor: AmortizedPotential, problems: list[Problem], data: str
+) -> Iterator[str]:
     result = parity(_opened(path, content), predictor, problems, data)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     _write(path, content)
     yield f"{path}: {len(content) / 1e6:.1f} MB, {result}"
+
+
+def _beside(path: Path, word: str) -> Path:
+    return path.with_name(f"{path.stem}-{word}{path.suffix}")
 
 
 def _opened(path: Path, content: bytes) -> OnnxModel:
@@ -60,6 +97,19 @@ def prediction_model(predictor: AmortizedPotential, card: dict[str, Any], versio
     place = space(predictor.geometry, predictor.eps[0])
     module = Prediction(network(predictor.model), place)
     proto = exported(module, _example(predictor), inputs=["a", "b", "eps"], outputs=["f", "g"])
+    return described(proto, predictor, place, card, version)
+
+
+def refining_model(predictor: AmortizedPotential, card: dict[str, Any], version: str) -> bytes:
+    """Return the content of a file that refines too: (a, b, eps, tol, max_steps) -> (f, g, error, steps)."""
+    place = space(predictor.geometry, predictor.eps[0])
+    example = (*_example(predictor), torch.tensor(1e-3, dtype=torch.float64), torch.tensor(100))
+    proto = exported(
+        Refinement(network(predictor.model), place),
+        example,
+        inputs=["a", "b", "eps", "tol", "max_steps"],
+        outputs=["f", "g", "error", "steps"],
+    )
     return described(proto, predictor, place, card, version)
 
 
@@ -87,18 +137,16 @@ def exported(
 
 
 def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Let eps be one number for the batch: all that is done with it broadcasts. Shapes inside are forgotten."""
-    for graph in _graphs(proto.graph):
+    """Let eps be one number for the batch: all that is done with it broadcasts. Notes of the tracing go."""
+    for graph in graphs(proto.graph):
         del graph.value_info[:]
+        for node in graph.node:  # where in which file of this machine it comes from
+            del node.metadata_props[:]
+            node.doc_string = ""
     for value in proto.graph.input:
         if value.name == "eps":
             value.type.tensor_type.shape.dim[0].dim_param = "temperatures"
     return proto
-
-
-def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
-    inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return [graph, *(part for each in inner for part in _graphs(each))]
 
 
 def described(
@@ -112,7 +160,7 @@ def described(
         "model": card["model"],
         "passes": predictor.passes,
         "recipe": card.get("recipe"),
-        "data": card.get("recipe", {}).get("data"),
+        "data": (card.get("recipe") or {}).get("data"),
         "geometry": {
             "kind": type(geometry).__name__,
             "cost": geometry.cost_name,

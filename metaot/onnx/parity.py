@@ -1,6 +1,6 @@
-"""Whether a file says what the model says: on test problems where there are some, in batches that were not traced."""
+"""Whether a file says what the model says: on test problems where there are some, in new batch sizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -69,15 +69,18 @@ def _steps(problem: Problem, guess: DualPotentials) -> torch.Tensor:
 
 
 def test_problems(
-    predictor: AmortizedPotential, card: dict[str, Any], data_dir: Path | None
+    predictor: AmortizedPotential,
+    card: dict[str, Any],
+    data_dir: Path | None,
+    batches: Sequence[int] = _BATCHES,
 ) -> tuple[list[Problem], str]:
-    """Return batches of problems at the lowest, the middle, the highest and at mixed temperatures."""
+    """Return batches of problems at the middle, the lowest, the highest and mixed temperatures; and their origin."""
     generator = torch.Generator().manual_seed(4)
     low, high = predictor.eps
     temperatures = (middle(predictor.eps), low, high, None)
     weights, data = _weights(predictor, card, data_dir, generator)
     problems = []
-    for batch, eps in zip(_BATCHES, temperatures, strict=True):
+    for batch, eps in zip(batches, temperatures, strict=False):
         a, b = weights(batch)
         mixed = low * (high / low) ** torch.rand(batch, generator=generator, dtype=torch.float64)
         problems.append(Problem(a, b, predictor.geometry, mixed if eps is None else eps))
@@ -91,7 +94,7 @@ def _weights(
     try:
         source = source_from_json(card["recipe"]["data"])
         split = source.split("test", data_dir)
-    except (KeyError, FileNotFoundError):
+    except (KeyError, TypeError, FileNotFoundError):
         return (lambda batch: _random_weights(predictor, batch, generator)), "random problems: no test data here"
     name = f"test problems of {type(source).__name__}"
     return (lambda batch: replace(split, batch=batch).weights(generator)), name

@@ -9,14 +9,17 @@ import numpy as np
 import onnxruntime
 
 from metaot.onnx import checks, wire
-from metaot.onnx.answers import Array, Potentials
+from metaot.onnx.answers import Array, OnnxSolution, Potentials
 from metaot.onnx.costs import Costs
+from metaot.onnx.refine import Instance, Limits, refine
 
 if TYPE_CHECKING:
     from metaot.potentials import DualPotentials
     from metaot.problem import Problem
 
 FORMAT = "1"
+METADATA = ("metaot", "model", "passes", "recipe", "data", "geometry", "eps", "quality")
+"""What the file says of the model, each as JSON."""
 _CHUNK = 64
 """Instances that a graph is given at once: their intermediate values fit into the cache."""
 
@@ -26,7 +29,8 @@ class OnnxModel:
     """A model from a file that `export.py` wrote.
 
     `sizes` are the numbers (n, m) of atoms, `eps` is the range (lowest, highest) of temperatures, `metadata` is
-    all that the file says of the model: its recipe, space, training data and measured quality.
+    all that the file says of the model: its recipe, space, training data and measured quality. `refines` tells
+    whether the graph can make Sinkhorn steps itself.
 
     One thread that does not spin, unless `threads` says otherwise; any number of Python's threads may share the
     object, and processes may be sent it (it pickles with the file's content). `providers` are onnxruntime's, best
@@ -60,7 +64,7 @@ class OnnxModel:
         except ValueError as error:
             raise ValueError(f"{name} is {error}") from None
         _require_ours(name, contents)
-        self.metadata: dict[str, Any] = {key: json.loads(text) for key, text in contents.metadata.items()}
+        self.metadata: dict[str, Any] = {key: json.loads(contents.metadata[key]) for key in METADATA}
         n, m = self.metadata["geometry"]["shape"]
         low, high = self.metadata["eps"]
         self.sizes: tuple[int, int] = (n, m)
@@ -68,6 +72,9 @@ class OnnxModel:
         self.eps: tuple[float, float] = (low, high)
         self._session = _session(name, content, threads, providers)
         self._run = self._session.run
+        self._shapes = ((n,), (m,), (), ())
+        self.refines = "tol" in {value.name for value in self._session.get_inputs()}
+        self._no_steps = {"tol": np.array(1.0), "max_steps": np.array(0)} if self.refines else {}
         self.matching: object = None
 
     @overload
@@ -89,6 +96,52 @@ class OnnxModel:
         f, g = self.evaluate(a, b, eps)
         return Potentials(f, g)
 
+    def solve(
+        self, a: Any, b: Any, *, eps: Any = None, tol: float = 1e-6, max_steps: int = 10_000
+    ) -> OnnxSolution:
+        """Return refined potentials of weights a, *batch n, and b, *batch m, each to an L1 marginal error `tol`.
+
+        A file that was exported with `--refine` predicts and makes the first Sinkhorn steps in one call of its
+        graph. What is then left, and all of it with other files, is done one by one in numpy: over-relaxed
+        Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of them. float64 inside. Raises
+        ValueError as `predict`; not converging within `max_steps` is a result.
+        """
+        tol, max_steps = checks.limits(tol, max_steps)
+        a, b, eps = self._checked(a, b, eps)
+        rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
+        f, g, error, steps = self._refined(rows_a, rows_b, eps, tol, max_steps)
+        for k in (error > tol).nonzero()[0] if len(a) else ():
+            e, limits = float(eps[k if len(eps) > 1 else 0]), Limits(tol, max_steps - int(steps[k]))
+            more = refine(Instance(self.costs, rows_a[k], rows_b[k], e), f[k], limits)
+            f[k], g[k], error[k], steps[k] = more.f, more.g, more.error, steps[k] + more.steps
+        batch = a.shape[:-1]
+        shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
+        return OnnxSolution(f.reshape(a.shape).astype(a.dtype), g.reshape(b.shape).astype(a.dtype), *shaped)
+
+    def graph(
+        self, a: Array, b: Array, eps: Array, *, tol: float | None = None, max_steps: int = 0
+    ) -> tuple[Array, ...]:
+        """Return what the graph says of float64 weights, batch n and batch m, and eps, 1 or batch; nothing is checked.
+
+        That is (f, g); with `tol`, of a file that `refines`, (f, g, error, steps) after Sinkhorn steps to this L1
+        error.
+        """
+        if tol is None:
+            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[arg-type]
+        limits = {"tol": np.array(tol), "max_steps": np.array(max_steps)}
+        return tuple(self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits}))  # type: ignore[arg-type]
+
+    def _refined(
+        self, a: Array, b: Array, eps: Array, tol: float, max_steps: int
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return the prediction with an error that is not known, or what the graph makes of it in a few steps."""
+        if not self.refines:
+            f, g = self.evaluate(a, b, eps)
+            return f, g, np.full(len(a), np.inf), np.zeros(len(a), dtype=np.int64)
+        limits = {"tol": np.array(tol), "max_steps": np.array(min(max_steps, GRAPH_STEPS))}
+        f, g, error, steps = self._in_chunks(a, b, eps, REFINED, limits)
+        return f, g, error, steps
+
     def _checked(self, a: Any, b: Any, eps: Any) -> tuple[Array, Array, Array]:
         a, b = checks.weights("a", a, self.sizes[0]), checks.weights("b", b, self.sizes[1])
         if a.shape[:-1] != b.shape[:-1]:
@@ -97,19 +150,24 @@ class OnnxModel:
 
     def evaluate(self, a: Array, b: Array, eps: Array) -> tuple[Array, Array]:
         """Return f and g of weights that were checked; eps one number or one for each instance."""
-        (n, m), dtype = self.sizes, a.dtype
-        rows_a = a.reshape(-1, n).astype(np.float64, copy=False)
-        rows_b = b.reshape(-1, m).astype(np.float64, copy=False)
-        if len(rows_a) <= _CHUNK:
-            parts = [self._chunk(rows_a, rows_b, eps)] if len(rows_a) else [(rows_a, rows_b)]
-        else:
-            places = [slice(k, k + _CHUNK) for k in range(0, len(rows_a), _CHUNK)]
-            parts = [self._chunk(rows_a[k], rows_b[k], eps if len(eps) == 1 else eps[k]) for k in places]
-        f, g = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
-        return f.reshape(a.shape).astype(dtype, copy=False), g.reshape(b.shape).astype(dtype, copy=False)
+        if a.ndim == 2 and 0 < len(a) <= _CHUNK and a.dtype == b.dtype == np.float64:
+            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[return-value], two arrays
+        rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
+        f, g = self._in_chunks(rows_a, rows_b, eps, PREDICTED, self._no_steps)
+        return f.reshape(a.shape).astype(a.dtype, copy=False), g.reshape(b.shape).astype(a.dtype, copy=False)
 
-    def _chunk(self, a: Array, b: Array, eps: Array) -> tuple[Array, Array]:
-        return tuple(self._run(_OUTPUTS, {"a": a, "b": b, "eps": eps}))  # type: ignore[return-value], two arrays
+    def _in_chunks(
+        self, a: Array, b: Array, eps: Array, outputs: Sequence[str], limits: dict[str, Array]
+    ) -> tuple[Array, ...]:
+        if len(a) == 0:
+            shapes = zip(self._shapes, _DTYPES, outputs, strict=False)
+            return tuple(np.empty((0, *shape), dtype) for shape, dtype, _ in shapes)
+        places = [slice(k, k + _CHUNK) for k in range(0, len(a), _CHUNK)]
+        parts = [
+            self._run(outputs, {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k], **limits})
+            for k in places
+        ]
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def __getstate__(self) -> tuple[str, bytes, int, tuple[str, ...]]:
         return self._name, self._content, self._threads, self._providers
@@ -123,7 +181,12 @@ class OnnxModel:
         return f"OnnxModel({self._name!r}: {where}, eps in [{low:g}, {high:g}])"
 
 
-_OUTPUTS = ["f", "g"]
+PREDICTED = ["f", "g"]
+REFINED = ["f", "g", "error", "steps"]
+_DTYPES = (np.float64, np.float64, np.float64, np.int64)
+
+GRAPH_STEPS = 10
+"""Plain Sinkhorn steps that a graph makes before over-relaxed ones and Newton, in numpy, are quicker."""
 
 
 def _require_ours(name: str, contents: wire.OnnxContents) -> None:
@@ -134,8 +197,12 @@ def _require_ours(name: str, contents: wire.OnnxContents) -> None:
     found = contents.metadata.get("metaot")
     if found is None:
         raise ValueError(f"{name} was not written by metaot: `python export.py CHECKPOINT` writes one")
-    if json.loads(found)["format"] != FORMAT:
-        raise ValueError(f"{name} has format {json.loads(found)['format']!r}, this version reads {FORMAT!r}")
+    try:
+        version = json.loads(found)["format"]
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if version != FORMAT:
+        raise ValueError(f"{name} has format {version!r}, this version reads {FORMAT!r}")
 
 
 def _session(name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:
@@ -149,6 +216,7 @@ def _session(name: str, content: bytes, threads: int, providers: tuple[str, ...]
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # one problem: a tenth faster without
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))

@@ -2,6 +2,7 @@
 
 from metaot.onnx.graph.networks import Network, network
 from metaot.onnx.graph.prediction import Prediction
+from metaot.onnx.graph.refinement import Refinement
 from metaot.onnx.graph.spaces import Space, space
 
-__all__ = ["Network", "Prediction", "Space", "network", "space"]
+__all__ = ["Network", "Prediction", "Refinement", "Space", "network", "space"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from metaot.geometry.separable_axis import EMPTY, AxisKernel
 from metaot.onnx.graph.axes import along, product
+from metaot.onnx.graph.loops import Limits, Refined, by_logs, by_scalings
 
 TINY = 1e-300
 """Sums of a Sinkhorn step line by line are kept above it; a buffer, for the exporter makes numbers float32."""
@@ -34,6 +35,10 @@ class Sums(ABC):
     @abstractmethod
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         """Return the c-transform of f."""
+
+    @abstractmethod
+    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
+        """Return potentials after Sinkhorn steps from f, or from zeros where these are better."""
 
 
 @final
@@ -62,6 +67,12 @@ class PlainSums(Sums):
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         w, top = self.scaling(f, a)
         return (self.times(w).log() + top) * -self.eps
+
+    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
+        z = f / self.eps
+        top = z.amax(list(range(1, z.ndim)), keepdim=True) - _LIFT
+        u, columns, error, steps = by_scalings(self.times, (z - top).exp(), a, b, limits)
+        return (u.log() + top) * self.eps, (columns.log() + top) * -self.eps, error, steps
 
 
 @final
@@ -94,6 +105,9 @@ class LineSums(Sums):
 
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         return self.softmin(f / self.eps + a.log()) * -self.eps
+
+    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
+        return by_logs(lambda f: self.best_g(f, a), lambda g: self.best_g(g, b), f, (a, b, self.eps), limits)
 
     def softmin(self, z: Tensor) -> Tensor:
         """Return log sum_i exp(z_i - C_ij/eps), exact to rounding."""

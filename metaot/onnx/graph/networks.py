@@ -29,11 +29,11 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def start(self, a: Tensor, b: Tensor, eps: Tensor) -> State:
-        """Return the state after the first half; weights batch *sizes and eps k, all float64."""
+        """Return the state after the first half; weights batch n and batch m, and eps k, all float64."""
 
     @abstractmethod
     def finish(self, state: State, a: Tensor, b: Tensor, sums: Sums) -> Tensor:
-        """Return f, batch *sizes, in the units of the cost."""
+        """Return f in the units of the cost; f and the weights in the shape that sums want."""
 
 
 def network(model: PotentialModel) -> Network:
@@ -58,8 +58,8 @@ class OfEps(nn.Module):
         self.offset = -(low + high) / max(high - low, 1.0)
         self.sizes: list[int] = []
         self.register_buffer("exponents", torch.arange(TEMPERATURES, dtype=torch.float32))
-        self.register_buffer("weight", torch.zeros(0, TEMPERATURES))
-        self.register_buffer("bias", torch.zeros(0))
+        self.register_buffer("weight", torch.zeros(0, TEMPERATURES, dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros(0, dtype=torch.float32))
         self.exponents: Tensor
         self.weight: Tensor
         self.bias: Tensor
@@ -164,13 +164,14 @@ class Spectral(Network):
         of_moments, of_eps = model.inputs.weight.split([2 * (count - 1), TEMPERATURES], 1)
         weight = of_moments.unflatten(1, (2, count - 1)) / model.spread
         bias = model.inputs.bias - (weight * model.centre).sum((1, 2))
-        padded = torch.zeros(len(weight), 2, count)
+        padded = torch.zeros(len(weight), 2, count, dtype=torch.float32)
         padded[:, :, 1:] = weight
         self.register_buffer("weight", padded.flatten(1))
         self.weight: Tensor
         self.of_eps.add(of_eps, bias)
         self.of_eps.add(model.damping[:, None] * model.gain.weight, model.damping * model.gain.bias)
         self.blocks = nn.ModuleList(Block(block, self.of_eps) for block in _blocks(model))
+        self.sizes = model.analysis.sizes
         self.analysis = Basis(_cosines(model.analysis))
         self.decode = Decoder(model.norm, model.outputs, model.synthesis, None)
 
@@ -180,7 +181,7 @@ class Spectral(Network):
     def encode(self, a: Tensor, b: Tensor, vectors: list[Tensor]) -> State:
         """Return features and f, by the vectors of eps."""
         bias, gain, *modulation = vectors
-        both = torch.stack([a, b], 1).float().flatten(0, 1)
+        both = torch.cat([a, b], 1).float().reshape(-1, *self.sizes)
         moments = self.analysis(both).reshape(-1, self.weight.shape[1])
         x = linear(moments, self.weight) + bias
         for k, block in enumerate(self.blocks):
@@ -255,10 +256,10 @@ class Perceptron(Network):
         self.others = nn.ModuleList(others)
 
     def start(self, a: Tensor, b: Tensor, eps: Tensor) -> State:
-        x = linear(torch.cat([a.flatten(1), b.flatten(1)], -1).float(), self.weight) + self.of_eps(eps)
+        x = linear(torch.cat([a, b], 1).float(), self.weight) + self.of_eps(eps)
         for layer in self.others:
             x = layer(x.relu())
-        return (x.double().reshape(-1, *a.shape[1:]),)
+        return (x.double(),)
 
     def finish(self, state: State, a: Tensor, b: Tensor, sums: Sums) -> Tensor:
         return state[-1] + 0.0

@@ -18,9 +18,9 @@ class Prediction(nn.Module):
         self.network, self.space = network, space
 
     def forward(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = self.space.shaped(a), self.space.shaped(b)
-        state = self.network.start(a, b, eps)
-        f, g = self.space.by(eps, self._finish, (a, b, *state))
+        *parts, f = self.network.start(a, b, eps)
+        a, b, f = (self.space.shaped(values) for values in (a, b, f))
+        f, g = self.space.by(eps, self._finish, (a, b, *parts, f))
         return f.flatten(1), g.flatten(1)
 
     def _finish(self, sums: Sums, a: Tensor, b: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:

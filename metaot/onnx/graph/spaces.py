@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from metaot.geometry import Geometry, Grid
 from metaot.onnx.graph.grids import PLAIN, TINY, AxisSplit, LineSums, PlainSums, Sums
+from metaot.onnx.graph.loops import Limits, Refined, by_logs
 
 Work = Callable[..., tuple[Tensor, ...]]
 """(sums, *tensors) -> tensors."""
@@ -103,14 +104,20 @@ class DenseSums(Sums):
         self.eps, self.cost = eps[:, None], cost
 
     def step(self, f: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.best_g(f, a)
-        z = g / self.eps + b.log()
-        after = -torch.logsumexp(z[:, None, :] - self.cost / self.eps[:, :, None], 2)
-        return after * self.eps, a - a * (f / self.eps - after).clamp_max(600).exp()
+        after = self.best_f(self.best_g(f, a), b)
+        return after, a - a * ((f - after) / self.eps).clamp_max(600).exp()
 
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         z = f / self.eps + a.log()
         return torch.logsumexp(z[:, :, None] - self.cost / self.eps[:, :, None], 1) * -self.eps
+
+    def best_f(self, g: Tensor, b: Tensor) -> Tensor:
+        """Return the best f for g."""
+        z = g / self.eps + b.log()
+        return torch.logsumexp(z[:, None, :] - self.cost / self.eps[:, :, None], 2) * -self.eps
+
+    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
+        return by_logs(lambda f: self.best_g(f, a), lambda g: self.best_f(g, b), f, (a, b, self.eps), limits)
 
 
 def space(geometry: Geometry, lowest: float) -> Space:
