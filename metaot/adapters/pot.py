@@ -111,8 +111,8 @@ def emd(
     """Solve problems without entropy by `ot.emd` (network simplex), one after the other.
 
     eps is that of the start alone, and no part of the result: for a predictor, the lower the better. `options` go
-    to `ot.emd`. Raises RuntimeError where POT does not end in an optimum. POT 0.9.7 or newer takes a start, which
-    saves pivots, but hardly time: it ranks all arcs first.
+    to `ot.emd`. Raises RuntimeError where POT does not end in an optimum. POT 0.9.7 or newer takes a start. It
+    saves pivots, but no time was seen to be saved (benchmarks/adapters.py): measure yours.
     """
     ot, plans, costs, potentials = library("ot", "parity"), [], [], []
     for support, guess in each(problem, init):
