@@ -12,7 +12,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity]" --group dev
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity,serve]" --group dev
 	touch $@
 
 test: setup

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from metaot.geometry import Grid as Grid
     from metaot.geometry import Points as Points
     from metaot.objectives import dual_value as dual_value
+    from metaot.onnx import OnnxModel as OnnxModel
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
@@ -36,6 +37,7 @@ _HOME = {
     "solve": "solvers",
     "ot_value": "tools",
     "load": "checkpoint",
+    "OnnxModel": "onnx",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Geometry",
     "Grid",
     "Newton",
+    "OnnxModel",
     "Points",
     "Problem",
     "Sinkhorn",

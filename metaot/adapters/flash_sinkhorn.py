@@ -1,0 +1,77 @@
+"""FlashSinkhorn (arXiv 2602.03067; the package flash-sinkhorn): fused Triton kernels on CUDA, from potentials.
+
+Its `sinkhorn_flashstyle_symmetric` takes potentials in metaot's convention and updates f and g at once, each
+halfway (Feydy 2020). `SamplesLoss` and the alternating solver of flash-sinkhorn 0.4 take no start. For coordinates
+with the cost |x - y|^2; float32.
+"""
+
+import warnings
+from typing import Any
+
+from torch import Tensor
+
+from metaot.adapters.library import library
+from metaot.adapters.support import Init, Outcome, each_whole, require_settings, solution
+from metaot.potentials import DualPotentials, marginal_error
+from metaot.problem import Problem
+from metaot.solvers.solution import Solution
+
+_EXTRA_STEPS = 2
+"""The first step and the last one, which are whole; max_steps are those between."""
+
+
+def start(problem: Problem, guess: DualPotentials) -> dict[str, Tensor]:
+    """Return the arguments `f_init` and `g_init` of `sinkhorn_flashstyle_symmetric` for one problem."""
+    return {"f_init": guess.f.float().flatten(), "g_init": guess.g.float().flatten()}
+
+
+def sinkhorn(
+    problem: Problem,
+    *,
+    init: Init | None = None,
+    tol: float = 1e-4,
+    max_steps: int = 10_000,
+    check_every: int = 5,
+    **options: Any,
+) -> Solution:
+    """Solve problems on a CUDA device by FlashSinkhorn at a fixed eps, one after the other.
+
+    `tol` is the L1 error of both marginals; every `check_every` steps, FlashSinkhorn tests how far potentials have
+    moved since the last test, and gets `tol eps/4`, which means as much for one step. At the least it makes
+    2 `check_every` + 2 steps. Atoms without mass stay. `options` go to `sinkhorn_flashstyle_symmetric`.
+    """
+    require_settings(tol, max_steps)
+    _require_points(problem)
+    solvers = library("flash_sinkhorn.sinkhorn_solvers", "flash")
+    outcomes = []
+    for single, guess in each_whole(problem, init):
+        eps = float(single.eps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the solution tells
+            f, g, steps = solvers.sinkhorn_flashstyle_symmetric(
+                *_clouds(single), single.a.float(), single.b.float(), use_epsilon_scaling=False, eps=eps,
+                n_iters=max_steps, check_every=check_every, return_n_iters=True,
+                **({} if guess is None else start(single, guess)),
+                **{"threshold": tol * eps / 4, "allow_tf32": False, **options},
+            )  # fmt: skip
+        potentials = DualPotentials(f.to(single.a), g.to(single.b))
+        outcomes.append(Outcome(potentials, float(marginal_error(single, potentials)), int(steps)))
+    return solution(problem, outcomes, tol, "FlashSinkhorn")
+
+
+def _require_points(problem: Problem) -> None:
+    if problem.geometry.points is None or problem.geometry.cost_name != "sqeuclidean":
+        raise ValueError(f"FlashSinkhorn is for coordinates with the cost 'sqeuclidean', got {problem.geometry}")
+    if problem.a.device.type != "cuda":
+        raise ValueError(
+            f"FlashSinkhorn runs on CUDA, the problem is on {problem.a.device}: move its weights there"
+        )
+
+
+def _clouds(problem: Problem) -> list[Tensor]:
+    """Return both clouds around their common middle, which saves digits of float32."""
+    points = problem.geometry.points
+    assert points is not None
+    x, y = points
+    middle = (x.mean(0) + y.mean(0)) / 2
+    return [(z - middle).float().contiguous() for z in (x, y)]

@@ -1,0 +1,120 @@
+"""OTT-JAX (ott-jax.readthedocs.io), its Sinkhorn algorithm started from potentials.
+
+JAX compiles for each size: so all atoms are kept. Those without mass get the smallest positive number, because
+OTT's grids make NaN of zeros. A `Grid` with the cost "sqeuclidean" becomes OTT's separable one, any other space
+its cost matrix. To call OTT yourself:
+
+    out = Sinkhorn()(ott.linear_problem(problem), init=ott.init(problem, model))
+
+All is done in the precision that JAX is set to: float32, unless `jax.config.update("jax_enable_x64", True)`.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metaot.adapters.library import library
+from metaot.adapters.support import (
+    Array,
+    Init,
+    Outcome,
+    each_whole,
+    one,
+    one_guess,
+    require_settings,
+    solution,
+    without_mass_completed,
+)
+from metaot.geometry import Grid
+from metaot.potentials import DualPotentials, marginal_error
+from metaot.problem import Problem
+from metaot.solvers.solution import Solution
+
+
+def linear_problem(problem: Problem) -> Any:
+    """Return one problem as OTT's `LinearProblem`."""
+    single = one(problem)
+    linear = library("ott.problems.linear.linear_problem", "peers")
+    a, b = (_array(_positive(weights)) for weights in (single.a, single.b))
+    return linear.LinearProblem(_geometry(single), a, b)
+
+
+def init(problem: Problem, init: Init) -> tuple[Any, Any]:
+    """Return the argument `init` of OTT's `Sinkhorn` in `lse_mode`, its default, for one problem.
+
+    Potentials f + eps log a and g + eps log b, of which OTT uses the first one.
+    """
+    F, G = _absorbed(one(problem), one_guess(problem, init))
+    return _array(F), _array(G)
+
+
+def sinkhorn(
+    problem: Problem, *, init: Init | None = None, tol: float = 1e-6, max_steps: int = 10_000, **options: Any
+) -> Solution:
+    """Solve problems by OTT's `Sinkhorn`, one after the other, compiled.
+
+    `tol` is the L1 error of one marginal, the other being exact; OTT tests it every 10 iterations, unless
+    `inner_iterations` says otherwise. In float32 a tol below about 1e-5 is out of reach. `options` are settings of
+    OTT's `Sinkhorn`, hashable.
+    """
+    require_settings(tol, max_steps)
+    if not options.setdefault("lse_mode", True):
+        raise ValueError("starts are potentials: lse_mode must be true; for scalings, call OTT with exp(init/eps)")
+    run = _compiled(tuple(sorted({"threshold": tol, "max_iterations": max_steps, **options}.items())))
+    outcomes = []
+    for single, guess in each_whole(problem, init):
+        start = None if guess is None else tuple(map(_array, _absorbed(single, guess)))
+        f, g, steps = run(linear_problem(single), start)
+        potentials = _potentials(single, np.asarray(f, np.float64), np.asarray(g, np.float64))
+        outcomes.append(Outcome(potentials, float(marginal_error(single, potentials)), int(steps)))
+    return solution(problem, outcomes, tol, "OTT Sinkhorn")
+
+
+@lru_cache(maxsize=32)
+def _compiled(settings: tuple[tuple[str, Any], ...]) -> Any:
+    """Return OTT's solver with these settings as a compiled function of a problem and a start."""
+    jax, module = library("jax", "peers"), library("ott.solvers.linear.sinkhorn", "peers")
+    solver = module.Sinkhorn(**dict(settings))
+
+    def run(linear: Any, start: Any) -> tuple[Any, Any, Any]:
+        out = solver(linear, init=start)
+        return out.f, out.g, out.n_iters
+
+    return jax.jit(run)
+
+
+def _geometry(problem: Problem) -> Any:
+    geometry, eps = problem.geometry, float(problem.eps)
+    if isinstance(geometry, Grid) and geometry.cost_name == "sqeuclidean":
+        axes = [_array(axis.numpy(force=True)) for axis in geometry.axes]
+        return library("ott.geometry.grid", "peers").Grid(x=axes, epsilon=eps)
+    C = geometry.cost_rows(slice(None)).numpy(force=True)
+    return library("ott.geometry.geometry", "peers").Geometry(cost_matrix=_array(C), epsilon=eps)
+
+
+def _positive(weights: Tensor) -> Array:
+    """Return the weights; instead of zero the smallest number of JAX's precision."""
+    jax, numpy = library("jax", "peers"), library("jax.numpy", "peers")
+    tiny = float(numpy.finfo(numpy.float64 if jax.config.jax_enable_x64 else numpy.float32).tiny)
+    return np.maximum(weights.numpy(force=True), tiny)
+
+
+def _absorbed(problem: Problem, potentials: DualPotentials) -> tuple[Array, Array]:
+    eps = float(problem.eps)
+    F = potentials.f.numpy(force=True) + eps * np.log(_positive(problem.a))
+    G = potentials.g.numpy(force=True) + eps * np.log(_positive(problem.b))
+    return F, G
+
+
+def _potentials(problem: Problem, F: Array, G: Array) -> DualPotentials:
+    """Return f and g of F and G; on atoms without mass, the best ones for the others."""
+    eps = float(problem.eps)
+    f, g = F - eps * np.log(_positive(problem.a)), G - eps * np.log(_positive(problem.b))
+    return without_mass_completed(problem, torch.from_numpy(f).to(problem.a), torch.from_numpy(g).to(problem.b))
+
+
+def _array(values: Array) -> Any:
+    return library("jax.numpy", "peers").asarray(values)

@@ -1,0 +1,164 @@
+"""One problem on its atoms with mass, in float64 and numpy, and in the convention of other libraries.
+
+Theirs is P = exp((F + G - C)/eps), with F = f + eps log a and G = g + eps log b: infinite where there is no mass.
+So these atoms are left out on the way there, and get their potentials from the others on the way back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.geometry.checks import require_finite
+from metaot.potentials import DualPotentials, c_transform
+from metaot.problem import Problem
+from metaot.solvers.solution import Solution
+from metaot.solvers.solve import PotentialPredictor
+
+Array = np.ndarray
+Init = DualPotentials | PotentialPredictor
+"""A start: potentials, or anything with `predict(problem)`."""
+
+
+@final
+@dataclass(frozen=True)
+class Support:
+    """Weights and costs of one problem on its atoms with mass; `problem` is the whole of it, normalised."""
+
+    problem: Problem
+    a: Array
+    b: Array
+    C: Array
+    eps: float
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Support":
+        """Find the atoms with mass, and the costs between them, row by row in memory."""
+        a, b = problem.a, problem.b
+        rows, columns = (weights.nonzero().squeeze(-1) for weights in (a, b))
+        C = problem.geometry.cost_block(rows[None], columns[None])[0].to(a)
+        w, v, M = (np.ascontiguousarray(z.numpy(force=True)) for z in (a[rows], b[columns], C))
+        return cls(problem, w, v, M, float(problem.eps))
+
+    def restricted(self, potentials: DualPotentials) -> tuple[Array, Array]:
+        """Return f and g on the atoms with mass, in metaot's convention."""
+        f, g = potentials.f[self.problem.a > 0], potentials.g[self.problem.b > 0]
+        return f.numpy(force=True), g.numpy(force=True)
+
+    def absorbed(self, potentials: DualPotentials) -> tuple[Array, Array]:
+        """Return F = f + eps log a and G = g + eps log b; the constant that is free makes F lie around zero."""
+        f, g = self.restricted(potentials)
+        F, G = f + self.eps * np.log(self.a), g + self.eps * np.log(self.b)
+        middle = (F.max() + F.min()) / 2
+        return F - middle, G + middle
+
+    def completed(self, F: Array, G: Array) -> DualPotentials:
+        """Return f and g of F and G: on atoms without mass, the best ones for the others."""
+        f = self._spread(F - self.eps * np.log(self.a), self.problem.a)
+        g = self._spread(G - self.eps * np.log(self.b), self.problem.b)
+        return without_mass_completed(self.problem, f, g)
+
+    def plan_error(self, P: Array) -> float:
+        """Return the L1 error of both marginals of a plan on the atoms with mass."""
+        return float(np.abs(P.sum(1) - self.a).sum() + np.abs(P.sum(0) - self.b).sum())
+
+    @staticmethod
+    def _spread(values: Array, weights: Tensor) -> Tensor:
+        return torch.zeros_like(weights).masked_scatter(weights > 0, torch.as_tensor(values).to(weights))
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """What a library made of one problem."""
+
+    potentials: DualPotentials
+    error: float
+    steps: int
+
+
+def without_mass_completed(problem: Problem, f: Float[Tensor, "n"], g: Float[Tensor, "m"]) -> DualPotentials:
+    """Return the potentials, on atoms without mass the best ones for the others, whatever is there."""
+    rows, columns = problem.a > 0, problem.b > 0
+    f, g = torch.where(rows, f, 0.0), torch.where(columns, g, 0.0)
+    best_f = f if bool(rows.all()) else c_transform(problem.T, g)
+    best_g = g if bool(columns.all()) else c_transform(problem, f)
+    return DualPotentials(torch.where(rows, f, best_f), torch.where(columns, g, best_g))
+
+
+def guessed(problem: Problem, init: Init) -> DualPotentials:
+    """Return the start, in the dtype of the problem; ValueError unless it is finite and of the problem's sizes."""
+    guess = init if isinstance(init, DualPotentials) else init.predict(problem)
+    f, g = _checked("f", guess.f, problem.a), _checked("g", guess.g, problem.b)
+    return DualPotentials(f, g)
+
+
+def one(problem: Problem) -> Problem:
+    """Return the only problem of a batch, normalised, without its batch dimensions."""
+    if problem.batch_shape.numel() != 1:
+        raise ValueError(
+            f"one problem at a time has a start, got a batch {tuple(problem.batch_shape)}: take problem[i]"
+        )
+    return problem.normalised().flat()[0]
+
+
+def one_guess(problem: Problem, init: Init) -> DualPotentials:
+    """Return the start of the only problem of a batch, as `one` returns that."""
+    guess = guessed(problem, init)
+    return DualPotentials(guess.f.double().flatten(), guess.g.double().flatten())
+
+
+def each(problem: Problem, init: Init | None) -> Iterator[tuple[Support, DualPotentials | None]]:
+    """Return the problems of a batch one by one on their atoms with mass, with their starts."""
+    return ((Support.of(single), guess) for single, guess in each_whole(problem, init))
+
+
+def each_whole(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, DualPotentials | None]]:
+    """Return the problems of a batch one by one, normalised, with their starts.
+
+    A predictor is asked once for all of them.
+    """
+    guess = None if init is None else guessed(problem, init)
+    flat, (n, m) = problem.normalised().flat(), problem.geometry.shape
+    starts = None if guess is None else (guess.f.double().reshape(-1, n), guess.g.double().reshape(-1, m))
+    for i in range(len(flat.a)):
+        yield flat[i], None if starts is None else DualPotentials(starts[0][i], starts[1][i])
+
+
+def solution(problem: Problem, outcomes: list[Outcome], tol: float, solver: str) -> Solution:
+    """Put together what a library made of a batch; `error` is that of the plans as the library left them."""
+    batch, like = problem.batch_shape, problem.a
+    n, m = problem.geometry.shape
+    f = torch.cat([outcome.potentials.f.reshape(-1) for outcome in outcomes] or [like.new_zeros(0)])
+    g = torch.cat([outcome.potentials.g.reshape(-1) for outcome in outcomes] or [like.new_zeros(0)])
+    error = torch.tensor([outcome.error for outcome in outcomes], dtype=torch.float64)
+    return Solution(
+        problem=problem,
+        potentials=DualPotentials(f.to(like).reshape(*batch, n), g.to(like).reshape(*batch, m)),
+        error=error.to(like).reshape(batch),
+        converged=(error <= tol).to(like.device).reshape(batch),
+        steps=torch.tensor([outcome.steps for outcome in outcomes], device=like.device).reshape(batch),
+        solvers=(solver,),
+    )
+
+
+def require_settings(tol: float, max_steps: int) -> None:
+    """Raise unless these can be the settings of a solver."""
+    if not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol}")
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least one, got {max_steps}")
+
+
+def _checked(name: str, potential: object, weights: Tensor) -> Tensor:
+    potential = torch.as_tensor(potential).to(weights)
+    if potential.shape != weights.shape:
+        raise ValueError(
+            f"init.{name} has the shape {tuple(potential.shape)}, the problem's weights {tuple(weights.shape)}"
+        )
+    require_finite(f"init.{name}", potential)
+    return potential

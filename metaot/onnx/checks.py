@@ -1,0 +1,95 @@
+"""The checks of problems in numpy: the same limits and words as `metaot.problem`, in microseconds."""
+
+import math
+
+import numpy as np
+
+Array = np.ndarray
+
+MASS_TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
+"""How far from one the mass of a weight vector may be."""
+
+
+def weights(name: str, values: object, size: int) -> Array:
+    """Return weights as an array *batch size, float32 or float64; ValueError says where and what is wrong."""
+    w = np.asarray(values)
+    tolerance = MASS_TOLERANCE.get(w.dtype)
+    if tolerance is None:
+        raise ValueError(f"{name} must be float32 or float64, got {w.dtype}: use .astype(float)")
+    if w.ndim == 0 or w.shape[-1] != size:
+        raise ValueError(f"{name} must have the shape (*batch, {size}), got {w.shape}: the model knows this size")
+    if w.size:
+        mass = w.dot(_ones(size, w.dtype))
+        lowest, highest = (mass.item(),) * 2 if mass.size == 1 else (float(mass.min()), float(mass.max()))
+        if not (1 - tolerance <= lowest and highest <= 1 + tolerance and _minimum(w, None) >= 0):
+            raise ValueError(_what_is_wrong(name, w, tolerance))
+    return w
+
+
+_minimum = np.minimum.reduce
+_kept: dict[tuple[int, np.dtype], Array] = {}
+
+
+def _ones(size: int, dtype: np.dtype) -> Array:
+    """Return ones, the same ones each time: a product with them is the quickest sum."""
+    key = (size, dtype)
+    if key not in _kept:
+        _kept[key] = np.ones(size, dtype)
+    return _kept[key]
+
+
+def _what_is_wrong(name: str, w: Array, tolerance: float) -> str:
+    infinite = ~np.isfinite(w)
+    if infinite.any():
+        return f"{name} must be finite, got {name}{first_place(infinite, w)}"
+    if (w < 0).any():
+        return f"{name} must not be negative, got {name}{first_place(w < 0, w)}"
+    mass = np.asarray(w.sum(-1))
+    off = np.asarray(np.abs(mass - 1) > tolerance)
+    if not off.any():  # at the limit: rounding of two ways to sum
+        off = np.asarray(np.abs(mass - 1) == np.abs(mass - 1).max())
+    return (
+        f"the weights {name} must sum to one, got sum {name}{first_place(off, mass)}: "
+        f"divide by {name}.sum(-1, keepdims=True)"
+    )
+
+
+def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...]) -> Array:
+    """Return eps as one number or one for each instance; ValueError outside of the range of the model."""
+    low, high = bounds[0] * (1 - 1e-6), bounds[1] * (1 + 1e-6)
+    if isinstance(eps, float) and low <= eps <= high:
+        return np.array([eps])
+    if eps is None:
+        if bounds[0] != bounds[1]:
+            raise ValueError(f"say eps=..., a number in [{bounds[0]:g}, {bounds[1]:g}]")
+        return np.array([bounds[0]])
+    values = np.asarray(eps, dtype=np.float64)
+    if values.shape not in ((), batch):
+        raise ValueError(f"eps must be a number or of the batch's shape {batch}, got {values.shape}")
+    bad = np.asarray(~((values >= low) & (values <= high)))
+    if bad.any():
+        invalid = np.asarray(~(np.isfinite(values) & (values > 0)))
+        if invalid.any():
+            raise ValueError(f"eps must be positive and finite, got eps{first_place(invalid, values)}")
+        raise ValueError(
+            f"the model was trained for eps in [{bounds[0]:g}, {bounds[1]:g}], got eps{first_place(bad, values)}: "
+            "train one for yours"
+        )
+    return values.reshape(-1)
+
+
+def first_place(bad: Array | np.bool_, values: Array | np.floating) -> str:
+    """Describe the first true entry of `bad` as "[index] = value", to stand right behind a name."""
+    if bad.ndim == 0:
+        return f" = {float(values):.6g}"
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"[{', '.join(map(str, index))}] = {float(np.asarray(values)[index]):.6g}"
+
+
+def limits(tol: float, max_steps: int) -> tuple[float, int]:
+    """Return them; ValueError unless tol is positive and max_steps is not negative."""
+    if not 0 < tol < math.inf:
+        raise ValueError(f"tol must be positive, got {tol}")
+    if max_steps < 0:
+        raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    return float(tol), int(max_steps)

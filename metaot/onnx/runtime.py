@@ -1,0 +1,224 @@
+"""`OnnxModel`: predictions with numpy and onnxruntime alone."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final, overload
+
+import numpy as np
+import onnxruntime
+
+from metaot.onnx import checks, wire
+from metaot.onnx.answers import Array, OnnxSolution, Potentials
+from metaot.onnx.costs import Costs
+from metaot.onnx.refine import Instance, Limits, refine
+
+if TYPE_CHECKING:
+    from metaot.potentials import DualPotentials
+    from metaot.problem import Problem
+
+FORMAT = "1"
+METADATA = ("metaot", "model", "passes", "recipe", "data", "geometry", "eps", "quality")
+"""What the file says of the model, each as JSON."""
+_CHUNK = 64
+"""Instances that a graph is given at once: their intermediate values fit into the cache."""
+
+
+@final
+class OnnxModel:
+    """A model from a file that `export.py` wrote.
+
+    `sizes` are the numbers (n, m) of atoms, `eps` is the range (lowest, highest) of temperatures, `metadata` is
+    all that the file says of the model: its recipe, space, training data and measured quality. `refines` tells
+    whether the graph can make Sinkhorn steps itself.
+
+    One thread that does not spin, unless `threads` says otherwise; any number of Python's threads may share the
+    object, and processes may be sent it (it pickles with the file's content). `providers` are onnxruntime's, best
+    first, such as ("CUDAExecutionProvider", "CPUExecutionProvider"); one that is not there is an error.
+    Raises FileNotFoundError, and ValueError for a file that is not ours, that has data in other files, or
+    operators that are not of the ONNX standard.
+    """
+
+    def __init__(
+        self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there: `python export.py CHECKPOINT --out {path}` writes one")
+        self._open(str(path), path.read_bytes(), threads, tuple(providers))
+
+    @classmethod
+    def from_bytes(
+        cls, content: bytes, name: str = "a file in memory", *, threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> "OnnxModel":  # fmt: skip
+        """Open the content of a file."""
+        model = object.__new__(cls)
+        model._open(name, content, threads, tuple(providers))
+        return model
+
+    def _open(self, name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> None:
+        self._name, self._content, self._threads, self._providers = name, content, threads, providers
+        try:
+            contents = wire.read(content)
+        except ValueError as error:
+            raise ValueError(f"{name} is {error}") from None
+        _require_ours(name, contents)
+        self.metadata: dict[str, Any] = {key: json.loads(contents.metadata[key]) for key in METADATA}
+        n, m = self.metadata["geometry"]["shape"]
+        low, high = self.metadata["eps"]
+        self.sizes: tuple[int, int] = (n, m)
+        self.costs = Costs.of(self.metadata["geometry"], contents)
+        self.eps: tuple[float, float] = (low, high)
+        self._session = _session(name, content, threads, providers)
+        self._run = self._session.run
+        self._shapes = ((n,), (m,), (), ())
+        self.refines = "tol" in {value.name for value in self._session.get_inputs()}
+        self._no_steps = {"tol": np.array(1.0), "max_steps": np.array(0)} if self.refines else {}
+        self.matching: object = None
+
+    @overload
+    def predict(self, a: "Problem") -> "DualPotentials": ...
+    @overload
+    def predict(self, a: Any, b: Any, *, eps: Any = None) -> Potentials: ...
+    def predict(self, a: Any, b: Any = None, *, eps: Any = None) -> "Potentials | DualPotentials":
+        """Return the potentials of weights a, *batch n, and b, *batch m; or those of a `Problem`.
+
+        `eps` is a number or one for each instance; it may be left out when the model knows only one. g is the best
+        for f. Arrays have the dtype of a. Raises ValueError for weights that are NaN, negative or of another mass
+        than one, and for sizes, eps or a geometry that are not the model's.
+        """
+        if b is None:
+            from metaot.onnx.problems import predict  # noqa: PLC0415, whoever has a Problem has torch
+
+            return predict(self, a)
+        a, b, eps = self._checked(a, b, eps)
+        f, g = self.evaluate(a, b, eps)
+        return Potentials(f, g)
+
+    def solve(
+        self, a: Any, b: Any, *, eps: Any = None, tol: float = 1e-6, max_steps: int = 10_000
+    ) -> OnnxSolution:
+        """Return refined potentials of weights a, *batch n, and b, *batch m, each to an L1 marginal error `tol`.
+
+        A file that was exported with `--refine` predicts and makes the first Sinkhorn steps in one call of its
+        graph. What is then left, and all of it with other files, is done one by one in numpy: over-relaxed
+        Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of them. float64 inside. Raises
+        ValueError as `predict`; not converging within `max_steps` is a result.
+        """
+        tol, max_steps = checks.limits(tol, max_steps)
+        a, b, eps = self._checked(a, b, eps)
+        rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
+        f, g, error, steps = self._refined(rows_a, rows_b, eps, tol, max_steps)
+        for k in (error > tol).nonzero()[0] if len(a) else ():
+            e, limits = float(eps[k if len(eps) > 1 else 0]), Limits(tol, max_steps - int(steps[k]))
+            more = refine(Instance(self.costs, rows_a[k], rows_b[k], e), f[k], limits)
+            f[k], g[k], error[k], steps[k] = more.f, more.g, more.error, steps[k] + more.steps
+        batch = a.shape[:-1]
+        shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
+        return OnnxSolution(f.reshape(a.shape).astype(a.dtype), g.reshape(b.shape).astype(a.dtype), *shaped)
+
+    def graph(
+        self, a: Array, b: Array, eps: Array, *, tol: float | None = None, max_steps: int = 0
+    ) -> tuple[Array, ...]:
+        """Return what the graph says of float64 weights, batch n and batch m, and eps, 1 or batch; nothing is checked.
+
+        That is (f, g); with `tol`, of a file that `refines`, (f, g, error, steps) after Sinkhorn steps to this L1
+        error.
+        """
+        if tol is None:
+            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[arg-type]
+        limits = {"tol": np.array(tol), "max_steps": np.array(max_steps)}
+        return tuple(self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits}))  # type: ignore[arg-type]
+
+    def _refined(
+        self, a: Array, b: Array, eps: Array, tol: float, max_steps: int
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return the prediction with an error that is not known, or what the graph makes of it in a few steps."""
+        if not self.refines:
+            f, g = self.evaluate(a, b, eps)
+            return f, g, np.full(len(a), np.inf), np.zeros(len(a), dtype=np.int64)
+        limits = {"tol": np.array(tol), "max_steps": np.array(min(max_steps, GRAPH_STEPS))}
+        f, g, error, steps = self._in_chunks(a, b, eps, REFINED, limits)
+        return f, g, error, steps
+
+    def _checked(self, a: Any, b: Any, eps: Any) -> tuple[Array, Array, Array]:
+        a, b = checks.weights("a", a, self.sizes[0]), checks.weights("b", b, self.sizes[1])
+        if a.shape[:-1] != b.shape[:-1]:
+            raise ValueError(f"a of shape {a.shape} and b of {b.shape} differ in their batch")
+        return a, b, checks.temperatures(eps, self.eps, a.shape[:-1])
+
+    def evaluate(self, a: Array, b: Array, eps: Array) -> tuple[Array, Array]:
+        """Return f and g of weights that were checked; eps one number or one for each instance."""
+        if a.ndim == 2 and 0 < len(a) <= _CHUNK and a.dtype == b.dtype == np.float64:
+            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[return-value], two arrays
+        rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
+        f, g = self._in_chunks(rows_a, rows_b, eps, PREDICTED, self._no_steps)
+        return f.reshape(a.shape).astype(a.dtype, copy=False), g.reshape(b.shape).astype(a.dtype, copy=False)
+
+    def _in_chunks(
+        self, a: Array, b: Array, eps: Array, outputs: Sequence[str], limits: dict[str, Array]
+    ) -> tuple[Array, ...]:
+        if len(a) == 0:
+            shapes = zip(self._shapes, _DTYPES, outputs, strict=False)
+            return tuple(np.empty((0, *shape), dtype) for shape, dtype, _ in shapes)
+        places = [slice(k, k + _CHUNK) for k in range(0, len(a), _CHUNK)]
+        parts = [
+            self._run(outputs, {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k], **limits})
+            for k in places
+        ]
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def __getstate__(self) -> tuple[str, bytes, int, tuple[str, ...]]:
+        return self._name, self._content, self._threads, self._providers
+
+    def __setstate__(self, state: tuple[str, bytes, int, tuple[str, ...]]) -> None:
+        self._open(*state)
+
+    def __repr__(self) -> str:
+        low, high = self.eps
+        where = self.metadata["geometry"]["description"]
+        return f"OnnxModel({self._name!r}: {where}, eps in [{low:g}, {high:g}])"
+
+
+PREDICTED = ["f", "g"]
+REFINED = ["f", "g", "error", "steps"]
+_DTYPES = (np.float64, np.float64, np.float64, np.int64)
+
+GRAPH_STEPS = 10
+"""Plain Sinkhorn steps that a graph makes before over-relaxed ones and Newton, in numpy, are quicker."""
+
+
+def _require_ours(name: str, contents: wire.OnnxContents) -> None:
+    if contents.external:
+        raise ValueError(f"{name} has the data of {contents.external[0]!r} in another file: use one whole file")
+    if contents.foreign:
+        raise ValueError(f"{name} wants {contents.foreign[0]!r}, which is not an operator of the ONNX standard")
+    found = contents.metadata.get("metaot")
+    if found is None:
+        raise ValueError(f"{name} was not written by metaot: `python export.py CHECKPOINT` writes one")
+    try:
+        version = json.loads(found)["format"]
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if version != FORMAT:
+        raise ValueError(f"{name} has format {version!r}, this version reads {FORMAT!r}")
+
+
+def _session(name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    there = onnxruntime.get_available_providers()
+    missing = [provider for provider in providers if provider not in there]
+    if missing or not providers:
+        raise ValueError(f"providers must be of {there}, got {list(providers)}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # one problem: a tenth faster without
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=list(providers))
+    except Exception as error:  # onnxruntime has no class of its own for it
+        raise ValueError(f"onnxruntime cannot open {name}: {error}") from error

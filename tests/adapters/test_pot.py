@@ -1,0 +1,147 @@
+"""POT takes metaot's potentials for what they are: from the solution it has nothing to do."""
+
+import math
+
+import pytest
+import torch
+from strategies import assert_close, every_batch, every_space, random_problem
+
+from metaot.adapters import pot
+from metaot.geometry import Dense, Points
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials
+from metaot.problem import Problem
+from metaot.solvers import solve
+
+ot = pytest.importorskip("ot")
+pytestmark = pytest.mark.parity
+
+METHODS = {"sinkhorn": {}, "sinkhorn_log": {}, "sinkhorn_stabilized": {"print_period": 1}}
+every_method = pytest.mark.parametrize(("method", "options"), METHODS.items(), ids=METHODS)
+
+
+@every_method
+@every_space
+@every_batch
+def test_from_the_solution_one_step_is_enough(space, batch, method, options):
+    problem = random_problem(space, batch)
+    exact = solve(problem, tol=1e-10)
+    warm = pot.sinkhorn(problem, init=exact.potentials, method=method, tol=1e-8, **options)
+    assert warm.steps.shape == batch
+    assert (warm.steps == 1).all()
+    assert warm.converged.all()
+    assert_close(warm.plan(), exact.plan(), 1e-8)
+    assert_close(warm.value, exact.value, 1e-8)
+
+
+@every_method
+@every_space
+def test_cold_it_finds_the_same_plan(space, method, options):
+    problem = random_problem(space, (2,))
+    cold = pot.sinkhorn(problem, method=method, tol=1e-8, **options)
+    assert cold.converged.all()
+    assert (cold.steps > 1).any()
+    assert_close(cold.plan(), solve(problem, tol=1e-9).plan(), 1e-7)
+
+
+@every_method
+def test_a_prediction_saves_steps(model, images, method, options):
+    cold, warm = (pot.sinkhorn(images, init=init, method=method, tol=1e-2, **options) for init in (None, model))
+    assert warm.converged.all()
+    assert warm.steps.sum() <= 0.5 * cold.steps.sum()
+
+
+def test_the_start_alone_is_the_one_that_pot_documents(images, model):
+    for method in METHODS:
+        a, b, M, reg = pot.arguments(images[0])
+        start = pot.warmstart(images[0], model, method=method)
+        P, log = ot.sinkhorn(a, b, M, reg, method=method, warmstart=start, log=True, stopThr=1e-2)
+        assert log.get("niter", log.get("n_iter")) == 0
+        assert abs(P.sum() - 1) <= 1e-2
+
+
+def test_not_converging_is_a_result(images):
+    solution = pot.sinkhorn(images, max_steps=1)
+    assert not solution.converged.any()
+    assert (solution.steps == 1).all()
+    assert solution.error.isfinite().all()
+
+
+def test_a_kernel_of_zeros_is_a_result():
+    """POT's plain method divides by zero there, and stops."""
+    problem = random_problem(lambda batch: Dense(1 + torch.rand(7, 5)), eps=1e-3)
+    assert not pot.sinkhorn(problem, tol=1e-6).converged
+    assert pot.sinkhorn(problem, method="sinkhorn_log", tol=1e-3, max_steps=100_000).converged
+
+
+def clouds(n: int = 40, eps: float = 1e-2) -> Problem:
+    x, y, a, b = torch.rand(n, 2), torch.rand(n, 2), torch.rand(n), torch.rand(n)
+    a[:3] = 0
+    return Problem(a / a.sum(), b / b.sum(), Points(x, y), eps)
+
+
+def pivots(problem: Problem, init: object) -> int:
+    """Return the number of pivots of the network simplex, by bisection on its limit."""
+    low, high = 0, 100_000
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            pot.emd2(problem, init=init, max_pivots=middle + 1)
+            high = middle
+        except RuntimeError:
+            low = middle + 1
+    return low
+
+
+@pytest.mark.filterwarnings("ignore:numItermax")
+def test_from_dual_potentials_the_network_simplex_has_no_pivot_to_make():
+    problem = clouds()
+    exact = pot.emd(problem)
+    on_mass = DualPotentials(
+        exact.potentials.f - problem.eps * problem.a.clamp_min(1e-300).log(),
+        exact.potentials.g - problem.eps * problem.b.log(),
+    )
+    assert pivots(problem, on_mass) == 0
+    assert pivots(problem, None) > 50
+
+
+@pytest.mark.filterwarnings("ignore:numItermax")
+def test_the_network_simplex_needs_fewer_pivots_from_an_entropic_solution_and_from_a_prediction(model, images):
+    problem = clouds(eps=1e-3)
+    assert pivots(problem, solve(problem, tol=1e-3).potentials) < 0.5 * pivots(problem, None)
+    digits = Problem(images.a, images.b, images.geometry, 1e-3)
+    cold, warm = (sum(pivots(digits[i], init) for i in range(4)) for init in (None, model))
+    assert warm < 0.6 * cold
+
+
+@every_space
+@every_batch
+def test_exact_transport_is_primal_and_dual(space, batch):
+    problem = random_problem(space, batch)
+    for init in (None, solve(problem, tol=1e-3).potentials):
+        exact = pot.emd(problem, init=init)
+        C = problem.geometry.cost_rows(slice(None))
+        f, g = exact.potentials.f, exact.potentials.g
+        assert_close(exact.plan.sum(-1), problem.a, 1e-12)
+        assert_close(exact.plan.sum(-2), problem.b, 1e-12)
+        assert_close((exact.plan * C).sum((-2, -1)), exact.cost, 1e-12)
+        assert (C - f[..., :, None] - g[..., None, :] >= -1e-12).all()
+        assert_close((f * problem.a).sum(-1) + (g * problem.b).sum(-1), exact.cost, 1e-12)
+        assert_close(pot.emd2(problem, init=init), exact.cost, 1e-12)
+
+
+def test_exact_transport_lies_within_the_bounds_and_below_the_entropic_value():
+    problem = clouds()
+    exact, entropic = pot.emd(problem), solve(problem)
+    bounds = entropic.bounds()
+    assert bounds.lower <= exact.cost <= bounds.upper
+    assert dual_value(problem, entropic.potentials) <= exact.cost + problem.eps * math.log(40)
+
+
+def test_wrong_settings_are_named(images):
+    with pytest.raises(ValueError, match=r"method must be one of \['sinkhorn', .*got 'greenkhorn'"):
+        pot.sinkhorn(images, method="greenkhorn")
+    with pytest.raises(ValueError, match=r"tol must be positive, got 0\.0"):
+        pot.sinkhorn(images, tol=0.0)
+    with pytest.raises(ValueError, match="max_steps must be at least one, got 0"):
+        pot.sinkhorn(images, max_steps=0)

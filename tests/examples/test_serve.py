@@ -1,0 +1,204 @@
+"""The server's answers: right ones, and refusals that name the field. No request takes it down."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+from serve_metrics import Metrics
+from serve_requests import Limits, RefusedError, from_json, from_npy, question
+
+N, M = 3, 2
+A, B = [0.5, 0.25, 0.25], [0.5, 0.5]
+
+
+def evaluate(a: np.ndarray, b: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stand in for a network: each row shows what it was made of."""
+    return a + np.broadcast_to(eps, len(a))[:, None], 2 * b
+
+
+MODEL = SimpleNamespace(sizes=(N, M), eps=(1e-3, 1e-1), evaluate=evaluate)
+
+
+def npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def asked(body: object):
+    return question(MODEL, Limits(), *from_json(json.dumps(body).encode()))
+
+
+def test_one_row_and_several():
+    one = asked({"a": A, "b": B, "eps": 0.01})
+    assert one.vector
+    assert one.a.shape == (1, N)
+    several = asked({"a": [A, A], "b": [B, B], "eps": [0.01, 0.02]})
+    assert not several.vector
+    assert several.eps.tolist() == [0.01, 0.02]
+
+
+def test_json_and_npy_say_the_same():
+    rows = np.array([A + B, A + B])
+    by_npy = question(MODEL, Limits(), *from_npy(MODEL, npy(rows), "0.01"))
+    by_json = asked({"a": [A, A], "b": [B, B], "eps": 0.01})
+    for name in ("a", "b", "eps"):
+        np.testing.assert_array_equal(getattr(by_npy, name), getattr(by_json, name))
+    single = question(MODEL, Limits(), *from_npy(MODEL, npy(rows[0].astype(np.float32)), "0.01"))
+    assert single.vector
+    assert single.a.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"b": B, "eps": 0.01}, "a"),
+        ({"a": A, "eps": 0.01}, "b"),
+        ({"a": A, "b": B}, "eps"),
+        ({"a": A, "b": B, "eps": 1.0}, "eps"),
+        ({"a": A, "b": B, "eps": "0.01"}, "eps"),
+        ({"a": A, "b": B, "eps": [0.01, 0.01]}, "eps"),
+        ({"a": A, "b": B, "eps": 0.01, "epsilon": 1}, "epsilon"),
+        ({"a": A[:2], "b": B, "eps": 0.01}, "a"),
+        ({"a": ["0.5", 0.25, 0.25], "b": B, "eps": 0.01}, "a"),
+        ({"a": [True, False, False], "b": B, "eps": 0.01}, "a"),
+        ({"a": [A, [1.0]], "b": B, "eps": 0.01}, "a"),
+        ({"a": {"x": 1}, "b": B, "eps": 0.01}, "a"),
+        ({"a": None, "b": B, "eps": 0.01}, "a"),
+        ({"a": [10**400, 0, 0], "b": B, "eps": 0.01}, "a"),
+        ({"a": A, "b": [float("nan"), 1.0], "eps": 0.01}, "b"),
+        ({"a": A, "b": [1.5, -0.5], "eps": 0.01}, "b"),
+        ({"a": A, "b": [0.5, 0.6], "eps": 0.01}, "b"),
+        ({"a": [A, A], "b": B, "eps": 0.01}, "b"),
+        ({"a": [[A]], "b": [[B]], "eps": 0.01}, "a"),
+        ({"a": [A] * 2000, "b": [B] * 2000, "eps": 0.01}, "a"),
+        ([A, B], "body"),
+    ],
+)
+def test_a_json_refusal_names_the_field(body, field):
+    with pytest.raises(RefusedError) as refused:
+        asked(body)
+    assert (refused.value.status, refused.value.field) == (400, field)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000])
+def test_what_is_no_json_is_refused(body):
+    with pytest.raises(RefusedError) as refused:
+        from_json(body)
+    assert refused.value.field == "body"
+
+
+@pytest.mark.parametrize(
+    ("body", "eps", "field"),
+    [
+        (b"", "0.01", "body"),
+        (b"no npy", "0.01", "body"),
+        (npy(np.zeros((2, 4))), "0.01", "body"),
+        (npy(np.zeros((2, 5), int)), "0.01", "body"),
+        (npy(np.asfortranarray(np.zeros((2, 5)))), "0.01", "body"),
+        (npy(np.zeros((2, 5)))[:-1], "0.01", "body"),
+        (npy(np.zeros((2, 5))).replace(b"(2, 5)", b"(-2, 5"), "0.01", "body"),
+        (npy(np.zeros((1, 5))).replace(b"(1, 5), }     ", b"(10**12, 5), }"), "0.01", "body"),
+        (npy(np.zeros((1, 5))).replace(b"(1, 5), }          ", b"(999999999999, 5), }"), "0.01", "body"),
+        (npy(np.array([A + B])), "cold", "eps"),
+        (npy(np.array([A + B])), None, "eps"),
+        (npy(np.array([[*A, 1.0, 1.0]])), "0.01", "b"),
+        (npy(np.zeros((0, 5))), "0.01", "a"),
+    ],
+)
+def test_a_npy_refusal_names_the_field(body, eps, field):
+    with pytest.raises(RefusedError) as refused:
+        question(MODEL, Limits(), *from_npy(MODEL, body, eps))
+    assert (refused.value.status, refused.value.field) == (400, field)
+
+
+def test_metrics_are_cumulative():
+    metrics = Metrics()
+    for seconds in (1e-4, 2e-3, 100.0):
+        metrics.answered(200, seconds)
+    metrics.answered(400, 2e-3)
+    text = metrics.text()
+    assert 'metaot_requests_total{status="200"} 3' in text
+    assert 'metaot_request_seconds_bucket{le="0.0005"} 1' in text
+    assert 'metaot_request_seconds_bucket{le="0.0025"} 3' in text
+    assert 'metaot_request_seconds_bucket{le="+Inf"} 4' in text
+    assert "metaot_request_seconds_count 4" in text
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Run the whole server on a free port."""
+    pytest.importorskip("starlette")
+    import socket  # noqa: PLC0415
+    import threading  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    import uvicorn  # noqa: PLC0415
+    from serve import create_app  # noqa: PLC0415
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = create_app(MODEL, Limits(body=10_000, seconds=0.3))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield port
+    server.should_exit = True
+    thread.join()
+
+
+def send(port, method, path, body=None, kind="application/json"):
+    import http.client  # noqa: PLC0415
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path, body, {"content-type": kind})
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, content
+
+
+def test_answers_over_http(address):
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    def ask(k: int) -> None:
+        eps = [0.01, 0.02, 0.03][k % 3]
+        body = json.dumps({"a": [A] * (k % 4 + 1), "b": [B] * (k % 4 + 1), "eps": eps})
+        status, content = send(address, "POST", "/predict", body)
+        assert status == 200
+        np.testing.assert_allclose(json.loads(content)["f"], [np.array(A) + eps] * (k % 4 + 1))
+        status, content = send(address, "POST", f"/predict?eps={eps}", npy(np.array(A + B)), "application/x-npy")
+        np.testing.assert_allclose(np.load(io.BytesIO(content)), np.r_[np.array(A) + eps, 2 * np.array(B)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(48)))
+
+
+def test_refusals_over_http(address):
+    import socket  # noqa: PLC0415
+
+    def field(*request):
+        status, content = send(address, *request)
+        return status, json.loads(content)["error"]["field"]
+
+    assert field("POST", "/predict", "{}") == (400, "a")
+    assert field("POST", "/predict", "{}", "text/html") == (415, "content-type")
+    assert field("POST", "/predict", b" " * 20_000) == (413, "body")
+    assert send(address, "GET", "/predict")[0] == 405
+    assert send(address, "GET", "/nothing")[0] == 404
+    with socket.create_connection(("127.0.0.1", address)) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{")
+        assert b"408" in slow.recv(1000)
+    with socket.create_connection(("127.0.0.1", address)) as gone:
+        gone.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{")
+    assert json.loads(send(address, "GET", "/health")[1])["status"] == "ok"
+    assert b'status="413"} 1' in send(address, "GET", "/metrics")[1]

@@ -1,0 +1,54 @@
+"""Small models as files: exported once for all tests of this folder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaot.amortize import AmortizedPotential
+from metaot.geometry import Geometry, Grid, Points
+from metaot.models import PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential, single
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+CARD = {"model": {"kind": "test", "config": {}}, "recipe": None, "validation": {"steps_saved": 3.0}}
+
+
+def randomised(model: PotentialModel) -> PotentialModel:
+    """Give every parameter a value that matters."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in single(model).parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        parameter.data.add_(noise, alpha=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def predictor(name: str) -> AmortizedPotential:
+    """Return a predictor with random weights: a model, a space and a range of eps."""
+    points = torch.rand(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    first = {"moments": 4, "modes": 4, "width": 16, "hidden": 8}
+    refined = {"first": first, "hidden": 8, "modes": 4}
+    small = {"first": first | {"moments": 2, "modes": 2}, "hidden": 8, "modes": 2}
+    spaces: dict[str, tuple[type[PotentialModel], Geometry, tuple[float, float], dict[str, object]]] = {
+        "spectral": (SpectralPotential, Grid(6, 5), (2e-2, 1e-1), first),
+        "refined": (RefinedPotential, Grid(6, 5), (1e-2, 1e-1), refined),
+        "low": (RefinedPotential, Grid(6, 5), (1e-3, 1e-1), refined),
+        "line": (RefinedPotential, Grid(11), (1e-3, 1e-2), refined),
+        "cube": (RefinedPotential, Grid(4, 3, 2), (2e-2, 1e-1), small),
+        "perceptron": (PotentialMLP, Points(points, points[:7] * 2, "euclidean"), (5e-2, 5e-2), {"width": 16}),
+    }
+    kind, geometry, eps, settings = spaces[name]
+    torch.manual_seed(0)
+    return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings)), geometry, eps)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a small model on a 6 x 5 grid, eps from 0.01 to 0.1."""
+    from metaot.onnx.export import prediction_model  # noqa: PLC0415, an extra
+
+    torch.set_default_dtype(torch.float64)
+    path = tmp_path_factory.mktemp("onnx") / "refined.onnx"
+    path.write_bytes(prediction_model(predictor("refined"), CARD, "test"))
+    return path

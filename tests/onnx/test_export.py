@@ -1,0 +1,133 @@
+"""A file says what its model says; what it cannot say, it does not become."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from metaot.amortize import AmortizedPotential
+from metaot.checkpoint import save
+from metaot.cli import main
+from metaot.onnx import OnnxModel
+from metaot.onnx import export as module
+from metaot.onnx.export import prediction_model, refining_model
+from metaot.onnx.parity import parity
+from metaot.onnx.wire import read
+from metaot.potentials import marginal_error
+from metaot.problem import Problem
+from metaot.solvers import Sinkhorn, solve
+from tests.onnx.conftest import CARD, predictor
+
+
+def problems(guess: AmortizedPotential, *temperatures: float | None) -> list[Problem]:
+    """Draw a batch with zeros at each temperature, mixed ones for None, in sizes that are not traced."""
+    generator = torch.Generator().manual_seed(2)
+    (n, m), (low, high) = guess.geometry.shape, guess.eps
+    batches = []
+    for batch, eps in enumerate(temperatures, 1):
+        a, b = (torch.rand(batch, size, generator=generator) for size in (n, m))
+        a, b = (weights * (weights > 0.3) for weights in (a, b))
+        mixed = torch.rand(batch, generator=generator) * (high - low) + low
+        a, b = (weights / weights.sum(-1, keepdim=True) for weights in (a, b))
+        batches.append(Problem(a, b, guess.geometry, mixed if eps is None else eps))
+    return batches
+
+
+@pytest.mark.parametrize("name", ["perceptron", pytest.param("cube", marks=pytest.mark.slow)])
+def test_a_file_agrees_with_its_model(name: str) -> None:
+    guess = predictor(name)
+    model = OnnxModel.from_bytes(prediction_model(guess, CARD, "test"))
+    low, high = guess.eps
+    result = parity(model, guess, problems(guess, high, None, low), "random problems")
+    assert result.difference <= 1e-5
+    assert result.steps == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["spectral", "low", "line"])
+def test_other_models_and_low_temperatures_agree(name: str) -> None:
+    guess = predictor(name)
+    model = OnnxModel.from_bytes(prediction_model(guess, CARD, "test"))
+    low, high = guess.eps
+    result = parity(model, guess, problems(guess, low, high, None, (low * high) ** 0.5), "random problems")
+    assert result.holds, result
+
+
+def test_the_refined_model_agrees(written: Path) -> None:
+    guess = predictor("refined")
+    assert parity(OnnxModel(written), guess, problems(guess, 1e-2, 3e-2, None, 1e-1), "random problems").holds
+
+
+def test_a_file_that_differs_is_noticed(written: Path) -> None:
+    guess = predictor("refined")
+    next(iter(guess.model.parameters())).data.mul_(1.001)
+    result = parity(OnnxModel(written), guess, problems(guess, 3e-2), "random problems")
+    assert not result.holds
+    assert f"{result.difference:.1e} of their range" in str(result)
+
+
+def test_the_file_describes_its_model(written: Path) -> None:
+    content = written.read_bytes()
+    proto = onnx.load_from_string(content)
+    assert [value.name for value in proto.graph.input] == ["a", "b", "eps"]
+    assert [value.name for value in proto.graph.output] == ["f", "g"]
+    assert {opset.domain for opset in proto.opset_import} == {""}
+    model = OnnxModel(written)
+    assert model.sizes == (30, 30)
+    assert model.eps == (1e-2, 1e-1)
+    assert model.metadata["quality"] == {"validation": {"steps_saved": 3.0}}
+    assert len(model.metadata["geometry"]["sha256"]) == 64
+    assert model.metadata["metaot"]["version"] == "test"
+    assert b"/" + Path(__file__).parts[1].encode() + b"/" not in content
+
+
+def test_the_reader_sees_what_onnx_sees(written: Path) -> None:
+    proto = onnx.load(written)
+    contents = read(written.read_bytes())
+    assert contents.metadata == {entry.key: entry.value for entry in proto.metadata_props}
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.DOUBLE and tensor.HasField("raw_data"):
+            np.testing.assert_array_equal(contents.doubles[tensor.name], onnx.numpy_helper.to_array(tensor))
+
+
+def test_the_command_writes_nothing_when_the_file_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess = predictor("perceptron")
+    save(AmortizedPotential(guess.model, guess.geometry, guess.eps), tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["geometry"]["kind"] == "Points"
+    out = tmp_path / "model.onnx"
+    right = prediction_model(guess, card, "test")
+    monkeypatch.setattr(module, "prediction_model", lambda *_: right)
+    assert main(["export", str(tmp_path / "run"), "--out", str(out)]) == 0
+    assert "no steps differ" in capsys.readouterr().out
+    out.unlink()
+    guess.model.layers[0][0].weight.data.mul_(1.01)
+    save(guess, tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), "--out", str(out)]) == 2
+    assert "nothing was written" in capsys.readouterr().err
+    assert not list(tmp_path.glob("model.onnx*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "temperatures"), [("refined", (1e-2, 1e-1)), ("low", (1e-3, 2e-2)), ("perceptron", (5e-2,))]
+)
+def test_a_graph_that_refines_makes_the_steps_of_sinkhorn(name: str, temperatures: tuple[float, ...]) -> None:
+    guess = predictor(name)
+    model = OnnxModel.from_bytes(refining_model(guess, CARD, "test"))
+    assert model.refines
+    for problem in problems(guess, *temperatures):
+        expected = solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=1e-4)
+        feeds = {"a": problem.a.numpy(), "b": problem.b.numpy(), "eps": np.full(1, problem.eps)}
+        f, g, error, steps = model.graph(**feeds, tol=1e-4, max_steps=1000)
+        assert steps.tolist() == expected.steps.tolist()
+        assert (error <= 1e-4).all()
+        measured = marginal_error(problem, type(expected.potentials)(torch.tensor(f), torch.tensor(g)))
+        np.testing.assert_allclose(error, measured, atol=1e-9)
+        found = model.predict(problem.a.numpy(), problem.b.numpy(), eps=problem.eps)
+        np.testing.assert_allclose(found.f, guess.predict(problem).f, atol=1e-5)
