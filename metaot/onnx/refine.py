@@ -69,7 +69,7 @@ def refine(problem: Instance, f: Array, limits: Limits) -> Refined:
     problem = Instance(costs, a, b, eps)
     if not costs.sizes or costs.highest > single.LARGEST * eps:
         return _on_support(problem, f, limits)
-    kernel = single.AxesKernel([np.exp(-C / eps) for C in costs.matrices])
+    kernel = single.AxesKernel([C / eps for C in costs.matrices])
     steps = min(PATIENCE, limits.max_steps)
     found = single.sinkhorn_on_axes(single.AxesProblem(kernel, a, b), f, tol=limits.tol, max_steps=steps)
     if not found.error > limits.tol or found.steps == limits.max_steps:

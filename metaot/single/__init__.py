@@ -5,6 +5,7 @@ arithmetic; the calls in torch alone take several times that.
 """
 
 from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, sinkhorn_on_axes
+from metaot.single.choose import refine
 from metaot.single.newton import newton
 from metaot.single.plan import DenseProblem, Refined, Refinement
 from metaot.single.sinkhorn import sinkhorn
@@ -19,6 +20,7 @@ __all__ = [
     "Refinement",
     "better_start",
     "newton",
+    "refine",
     "sinkhorn",
     "sinkhorn_on_axes",
 ]

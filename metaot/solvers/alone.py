@@ -13,22 +13,17 @@ from metaot import single
 from metaot.geometry import Geometry
 from metaot.problem import Problem
 from metaot.single import AxesKernel, DenseProblem, Refined, Refinement
+from metaot.single.choose import PATIENCE
 from metaot.single.plan import Array, distance
 from metaot.solvers.iterate import Solver
-from metaot.solvers.newton import FACTORISED, Newton
+from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
-
-PATIENCE = 300
-"""Sinkhorn steps before Newton takes over."""
 
 ROUNDS = 3
 """Times that a method may set out where the error of the potentials themselves is not small enough afterwards."""
 
 _LARGEST_GRID = 4096
 """Atoms of the largest grid on which calls take longer than the arithmetic."""
-
-_NEWTON_STEPS = 16.0
-"""Steps of Newton that must be cheaper than what is ahead of Sinkhorn: three are needed, in colder caches."""
 
 
 @final
@@ -131,31 +126,15 @@ def _on_support(
 def _refined(
     problem: DenseProblem, f: Array | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refinement, tuple[Solver, ...]]:
-    start, plan = single.better_start(problem, f)
     if isinstance(solver, Newton):
+        start, _ = single.better_start(problem, f)
         return single.newton(problem, start, tol=tol, max_steps=max_steps), (solver,)
     if isinstance(solver, Sinkhorn):
+        start, plan = single.better_start(problem, f)
         result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, plan=plan, relaxed=solver.relaxed)
         return result, (solver,)
-    suited = len(problem.a) <= FACTORISED
-    patience = min(PATIENCE, max_steps) if suited else max_steps
-    ahead = _newton_in_steps(*problem.C.shape) if suited else math.inf
-    result = single.sinkhorn(problem, start, tol=tol, max_steps=patience, plan=plan, most_ahead=ahead)
-    left = max_steps - result.steps
-    if not (suited and result.error > tol and left > 0):
-        return result, (Sinkhorn(),)
-    more = single.newton(problem, result.f, tol=tol, max_steps=left)
-    return replace(more, steps=more.steps + result.steps), (Sinkhorn(), Newton())
-
-
-def _newton_in_steps(k: int, l: int) -> float:
-    """Return the Sinkhorn steps that take the time of the few Newton steps after which the problem is solved.
-
-    In microseconds, measured on one core of 2.6 GHz; only their ratio counts.
-    """
-    sinkhorn = 12 + 3e-4 * k * l
-    newton = 150 + 0.012 * k * l + 1e-4 * k * k * l
-    return _NEWTON_STEPS * newton / sinkhorn
+    result, newton = single.refine(problem, f, tol=tol, max_steps=max_steps)
+    return result, (Sinkhorn(), Newton()) if newton else (Sinkhorn(),)
 
 
 def _everywhere(problem: Alone, i: Array, j: Array, result: Refinement) -> Refined:

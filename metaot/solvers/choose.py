@@ -7,9 +7,10 @@ from torch import Tensor
 from metaot.geometry import Eps
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.alone import PATIENCE, ROUNDS, Alone, refine_alone, small_kernel
+from metaot.single.choose import FACTORISED, PATIENCE
+from metaot.solvers.alone import ROUNDS, Alone, refine_alone, small_kernel
 from metaot.solvers.iterate import Solver
-from metaot.solvers.newton import FACTORISED, Newton
+from metaot.solvers.newton import Newton
 from metaot.solvers.refine import Refined, refine, room
 from metaot.solvers.sinkhorn import Sinkhorn
 

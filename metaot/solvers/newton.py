@@ -15,11 +15,9 @@ from metaot.geometry.base import expand_eps, in_units_of
 from metaot.geometry.kernel import MatrixKernel
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
+from metaot.single.choose import FACTORISED
 from metaot.solvers import conjugate, factorised
 from metaot.solvers.iterate import Solver
-
-FACTORISED = 1024
-"""Unknowns up to which the Hessian is made and factorised; above, conjugate gradients multiply with it."""
 
 
 @final

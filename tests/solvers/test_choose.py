@@ -1,5 +1,7 @@
 """What `solve` does by itself: Sinkhorn as long as that is quick, Newton for what is left."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from strategies import SOLVERS, assert_close, every_batch, every_space, random_problem
@@ -8,6 +10,8 @@ from metaot.geometry import Grid, Points
 from metaot.potentials import marginal_error
 from metaot.problem import Problem
 from metaot.solvers import Newton, Sinkhorn, alone, choose, solve
+
+choose_alone = import_module("metaot.single.choose")
 
 
 def mixed(batch: int = 6) -> Problem:
@@ -73,7 +77,7 @@ def test_large_supports_stay_with_sinkhorn(monkeypatch: pytest.MonkeyPatch, in_n
 
 @pytest.mark.parametrize("in_numpy", [True, False], indirect=True)
 def test_mixed_supports_take_their_own_way(monkeypatch: pytest.MonkeyPatch, in_numpy):
-    for module in (choose, alone):
+    for module in (choose, choose_alone):
         monkeypatch.setattr(module, "FACTORISED", 10)
         monkeypatch.setattr(module, "PATIENCE", 20)
     problem = mixed(2)
@@ -95,7 +99,7 @@ def test_newton_takes_a_large_batch_in_parts(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("in_numpy", [True, False], indirect=True)
 @pytest.mark.parametrize("max_steps", [0, 3, 7, 11])
 def test_never_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch, in_numpy, max_steps: int):
-    for module in (choose, alone):
+    for module in (choose, choose_alone, alone):
         monkeypatch.setattr(module, "PATIENCE", 7)
     a, b = torch.rand(2, 3, 20)
     problem = Problem(a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), Grid(20), 1e-3)

@@ -1,0 +1,42 @@
+"""Sinkhorn, and Newton where that is the shorter way."""
+
+import math
+from dataclasses import replace
+
+from metaot.single.newton import newton
+from metaot.single.plan import Array, DenseProblem, Refinement
+from metaot.single.sinkhorn import sinkhorn
+from metaot.single.start import better_start
+
+PATIENCE = 300
+"""Sinkhorn steps before Newton takes over."""
+
+FACTORISED = 1024
+"""Most unknowns whose Hessian is factorised."""
+
+_NEWTON_STEPS = 16.0
+"""Steps of Newton that must be cheaper than what is ahead of Sinkhorn: three are needed, in colder caches."""
+
+
+def refine(problem: DenseProblem, f: Array | None, *, tol: float, max_steps: int) -> tuple[Refinement, bool]:
+    """Step from f, or from zeros where these are the better start; tell whether Newton took part."""
+    start, plan = better_start(problem, f)
+    suited = len(problem.a) <= FACTORISED
+    patience = min(PATIENCE, max_steps) if suited else max_steps
+    ahead = _newton_in_steps(*problem.C.shape) if suited else math.inf
+    result = sinkhorn(problem, start, tol=tol, max_steps=patience, plan=plan, most_ahead=ahead)
+    left = max_steps - result.steps
+    if not (suited and result.error > tol and left > 0):
+        return result, False
+    more = newton(problem, result.f, tol=tol, max_steps=left)
+    return replace(more, steps=more.steps + result.steps), True
+
+
+def _newton_in_steps(k: int, l: int) -> float:
+    """Return the Sinkhorn steps that take the time of the few Newton steps after which the problem is solved.
+
+    In microseconds, measured on one core of 2.6 GHz; only their ratio counts.
+    """
+    sinkhorn = 12 + 3e-4 * k * l
+    newton = 150 + 0.012 * k * l + 1e-4 * k * k * l
+    return _NEWTON_STEPS * newton / sinkhorn
