@@ -1,11 +1,12 @@
 """The numbers of production: python -m benchmarks.onnx [--data-dir DIR] [--out FILE.json].
 
-Exports the shipped checkpoint (with --refine and --int8) and measures on MNIST test pairs: latency and throughput of
-`OnnxModel.predict`, the graph that refines, import and first prediction in a fresh process, agreement with torch,
-and what eight bits cost. One thread unless said. Results go to benchmarks/results/onnx.json.
+Exports the shipped checkpoint (with --refine and --int8) and measures on MNIST test pairs: latency and throughput
+of `OnnxModel.predict`, the graph that refines, import and first prediction in a fresh process, agreement with
+torch, and what eight bits cost. One thread unless said. Results go to benchmarks/results/onnx.json.
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import subprocess
@@ -68,7 +69,7 @@ def run(out: Path, data_dir: Path | None) -> None:
             "solve to 1e-6": latency(lambda k: model.solve(a[k : k + 1], b[k : k + 1], eps=EPS), 100),
             "predictions per second": {str(n): throughput(path, a, b, n) for n in (1, 2)},
             "fresh process, seconds": fresh(path, a, b),
-            "parity": {"difference": agreement.difference, "steps": agreement.steps, "problems": agreement.problems},
+            "parity": dataclasses.asdict(agreement),
             "int8": {"extra steps": loss.steps, "microseconds saved": loss.microseconds},
             "machine": {
                 "onnxruntime": onnxruntime.__version__, "numpy": np.__version__, "torch": torch.__version__,

@@ -74,7 +74,7 @@ def test_problems(
     data_dir: Path | None,
     batches: Sequence[int] = _BATCHES,
 ) -> tuple[list[Problem], str]:
-    """Return batches of problems at the middle, the lowest, the highest and mixed temperatures; and their origin."""
+    """Return batches at the middle, the lowest, the highest and mixed temperatures; and where they are from."""
     generator = torch.Generator().manual_seed(4)
     low, high = predictor.eps
     temperatures = (middle(predictor.eps), low, high, None)
