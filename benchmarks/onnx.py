@@ -24,7 +24,7 @@ import torch
 from metaot.checkpoint import load, read_card
 from metaot.cli import main
 from metaot.onnx import OnnxModel
-from metaot.onnx.parity import parity, test_problems
+from metaot.onnx.parity import drawn_problems, parity
 from metaot.onnx.quantise import compare
 
 CHECKPOINT = Path("checkpoints/mnist")
@@ -48,7 +48,7 @@ def run(out: Path, data_dir: Path | None) -> None:
     """Measure everything."""
     torch.set_num_threads(1)
     predictor, card = load(CHECKPOINT), read_card(CHECKPOINT)
-    (many, *_), data = test_problems(predictor, card, data_dir, batches=(PAIRS,))
+    (many, *_), data = drawn_problems(predictor, card, data_dir, batches=(PAIRS,))
     a, b = many.a.numpy(), many.b.numpy()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "mnist.onnx"
@@ -57,7 +57,7 @@ def run(out: Path, data_dir: Path | None) -> None:
             sys.exit(1)
         refine, int8 = (path.with_name(f"mnist-{word}.onnx") for word in ("refine", "int8"))
         model = OnnxModel(path)
-        problems, _ = test_problems(predictor, card, data_dir)
+        problems, _ = drawn_problems(predictor, card, data_dir)
         agreement = parity(model, predictor, [*problems, many], data)
         loss = compare(model, OnnxModel(int8), many)
         results = {

@@ -68,7 +68,7 @@ def _steps(problem: Problem, guess: DualPotentials) -> torch.Tensor:
     return solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=_TARGET, max_steps=200).steps
 
 
-def test_problems(
+def drawn_problems(
     predictor: AmortizedPotential,
     card: dict[str, Any],
     data_dir: Path | None,
