@@ -1,5 +1,7 @@
 """Small models as files: exported once for all tests of this folder."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import Geometry, Grid, Points
 from metaot.models import PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential, single
+from metaot.onnx import OnnxModel
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -41,6 +44,22 @@ def predictor(name: str) -> AmortizedPotential:
     kind, geometry, eps, settings = spaces[name]
     torch.manual_seed(0)
     return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings)), geometry, eps)
+
+
+APART = """
+import sys
+from pathlib import Path
+from metaot.onnx import export
+from tests.onnx.conftest import CARD, predictor
+Path(sys.argv[3]).write_bytes(getattr(export, sys.argv[1])(predictor(sys.argv[2]), CARD, "test"))
+"""
+
+
+def exported_apart(function: str, name: str, path: Path) -> OnnxModel:
+    """Export in a process without the checks of types: torch cannot trace them inside of conditions and loops."""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", APART, function, name, str(path)], check=True, cwd=root)
+    return OnnxModel(path)
 
 
 @pytest.fixture(scope="session")
