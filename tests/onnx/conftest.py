@@ -49,7 +49,9 @@ def predictor(name: str) -> AmortizedPotential:
 APART = """
 import sys
 from pathlib import Path
+import torch
 from metaot.onnx import export
+torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
 from tests.onnx.conftest import CARD, predictor
 Path(sys.argv[3]).write_bytes(getattr(export, sys.argv[1])(predictor(sys.argv[2]), CARD, "test"))
 """
