@@ -53,7 +53,9 @@ import torch
 from metaot.onnx import export
 torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
 from tests.onnx.conftest import CARD, predictor
-Path(sys.argv[3]).write_bytes(getattr(export, sys.argv[1])(predictor(sys.argv[2], float(sys.argv[4])), CARD, "test"))
+function, name, path, noise_size = sys.argv[1:]
+content = getattr(export, function)(predictor(name, float(noise_size)), CARD, "test")
+Path(path).write_bytes(content)
 """
 
 

@@ -117,7 +117,7 @@ def test_the_command_writes_nothing_when_the_file_differs(
 @pytest.mark.parametrize(
     ("name", "temperatures"), [("refined", (3e-2, 1e-1)), ("low", (2.5e-3, 3e-2)), ("perceptron", (5e-2,))]
 )
-def test_a_graph_that_refines_needs_no_more_steps_than_solve(
+def test_a_graph_that_refines_needs_at_most_a_step_more_than_solve(
     name: str, temperatures: tuple[float, ...], tmp_path: Path
 ) -> None:
     guess = predictor(name, 1e-3)
@@ -127,7 +127,8 @@ def test_a_graph_that_refines_needs_no_more_steps_than_solve(
         expected = solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=1e-4, max_steps=200)
         feeds = {"a": problem.a.numpy(), "b": problem.b.numpy(), "eps": np.full(1, problem.eps)}
         f, g, error, steps = model.graph(**feeds, tol=1e-4, max_steps=200)
-        assert (steps <= expected.steps.numpy()).all()  # which replaces more starts by zeros
+        # `solve` replaces more starts by zeros: it also looks at the first steps, the graph at the dual value alone
+        assert (steps <= expected.steps.numpy() + 1).all()
         assert ((error <= 1e-4) | (steps == 200)).all()
         measured = marginal_error(problem, type(expected.potentials)(torch.tensor(f), torch.tensor(g)))
         np.testing.assert_allclose(error, measured, atol=1e-9)
