@@ -127,7 +127,7 @@ def test_a_graph_that_refines_needs_at_most_a_step_more_than_solve(
         expected = solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=1e-4, max_steps=200)
         feeds = {"a": problem.a.numpy(), "b": problem.b.numpy(), "eps": np.full(1, problem.eps)}
         f, g, error, steps = model.graph(**feeds, tol=1e-4, max_steps=200)
-        # `solve` replaces more starts by zeros: it also looks at the first steps, the graph at the dual value alone
+        # `solve` replaces more starts by zeros: it looks at first steps too, the graph at dual values alone
         assert (steps <= expected.steps.numpy() + 1).all()
         assert ((error <= 1e-4) | (steps == 200)).all()
         measured = marginal_error(problem, type(expected.potentials)(torch.tensor(f), torch.tensor(g)))
