@@ -1,11 +1,12 @@
 """The numbers of production: python -m benchmarks.onnx [--data-dir DIR] [--out FILE.json].
 
-Exports the shipped checkpoint (with --refine and --int8) and measures on MNIST test pairs: latency and throughput of
-`OnnxModel.predict`, the graph that refines, import and first prediction in a fresh process, agreement with torch,
-and what eight bits cost. One thread unless said. Results go to benchmarks/results/onnx.json.
+Exports the shipped checkpoint (with --refine and --int8) and measures on MNIST test pairs: latency and throughput
+of `OnnxModel.predict`, the graph that refines, import and first prediction in a fresh process, agreement with
+torch, and what eight bits cost. One thread unless said. Results go to benchmarks/results/onnx.json.
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import subprocess
@@ -23,7 +24,7 @@ import torch
 from metaot.checkpoint import load, read_card
 from metaot.cli import main
 from metaot.onnx import OnnxModel
-from metaot.onnx.parity import parity, test_problems
+from metaot.onnx.parity import drawn_problems, parity
 from metaot.onnx.quantise import compare
 
 CHECKPOINT = Path("checkpoints/mnist")
@@ -47,7 +48,7 @@ def run(out: Path, data_dir: Path | None) -> None:
     """Measure everything."""
     torch.set_num_threads(1)
     predictor, card = load(CHECKPOINT), read_card(CHECKPOINT)
-    (many, *_), data = test_problems(predictor, card, data_dir, batches=(PAIRS,))
+    (many, *_), data = drawn_problems(predictor, card, data_dir, batches=(PAIRS,))
     a, b = many.a.numpy(), many.b.numpy()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "mnist.onnx"
@@ -56,7 +57,7 @@ def run(out: Path, data_dir: Path | None) -> None:
             sys.exit(1)
         refine, int8 = (path.with_name(f"mnist-{word}.onnx") for word in ("refine", "int8"))
         model = OnnxModel(path)
-        problems, _ = test_problems(predictor, card, data_dir)
+        problems, _ = drawn_problems(predictor, card, data_dir)
         agreement = parity(model, predictor, [*problems, many], data)
         loss = compare(model, OnnxModel(int8), many)
         results = {
@@ -68,7 +69,7 @@ def run(out: Path, data_dir: Path | None) -> None:
             "solve to 1e-6": latency(lambda k: model.solve(a[k : k + 1], b[k : k + 1], eps=EPS), 100),
             "predictions per second": {str(n): throughput(path, a, b, n) for n in (1, 2)},
             "fresh process, seconds": fresh(path, a, b),
-            "parity": {"difference": agreement.difference, "steps": agreement.steps, "problems": agreement.problems},
+            "parity": dataclasses.asdict(agreement),
             "int8": {"extra steps": loss.steps, "microseconds saved": loss.microseconds},
             "machine": {
                 "onnxruntime": onnxruntime.__version__, "numpy": np.__version__, "torch": torch.__version__,

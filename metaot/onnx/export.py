@@ -15,7 +15,7 @@ from metaot.geometry import Grid
 from metaot.onnx.graph import Prediction, Refinement, network, space
 from metaot.onnx.graph.spaces import GridSpace, Space
 from metaot.onnx.graph.tree import graphs
-from metaot.onnx.parity import parity, test_problems
+from metaot.onnx.parity import drawn_problems, parity
 from metaot.onnx.problems import fingerprint
 from metaot.onnx.quantise import LOSS, compare, quantised
 from metaot.onnx.runtime import FORMAT, OnnxModel
@@ -51,7 +51,7 @@ def export(
     written beside it, with `-refine` in its name; with `int8` a third one, whose weights have eight bits, if
     these cost at most `LOSS` steps. Raises ValueError when a file does not agree with torch.
     """
-    problems, data = test_problems(predictor, card, data_dir)
+    problems, data = drawn_problems(predictor, card, data_dir)
     content = prediction_model(predictor, card, version)
     yield from _compared_and_written(path, content, predictor, problems, data)
     if refine:
@@ -59,7 +59,7 @@ def export(
         yield from _compared_and_written(beside, refining, predictor, problems, data)
     if int8:
         beside, smaller = _beside(path, "int8"), quantised(content)
-        many, _ = test_problems(predictor, card, data_dir, batches=(_INT8_PROBLEMS,))
+        many, _ = drawn_problems(predictor, card, data_dir, batches=(_INT8_PROBLEMS,))
         loss = compare(_opened(path, content), _opened(beside, smaller), many[0])
         if loss.steps > LOSS:
             raise ValueError(f"{beside} was not written: {loss}, more than {LOSS:g} step")

@@ -68,13 +68,13 @@ def _steps(problem: Problem, guess: DualPotentials) -> torch.Tensor:
     return solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=_TARGET, max_steps=200).steps
 
 
-def test_problems(
+def drawn_problems(
     predictor: AmortizedPotential,
     card: dict[str, Any],
     data_dir: Path | None,
     batches: Sequence[int] = _BATCHES,
 ) -> tuple[list[Problem], str]:
-    """Return batches of problems at the middle, the lowest, the highest and mixed temperatures; and their origin."""
+    """Return batches at the middle, the lowest, the highest and mixed temperatures; and where they are from."""
     generator = torch.Generator().manual_seed(4)
     low, high = predictor.eps
     temperatures = (middle(predictor.eps), low, high, None)

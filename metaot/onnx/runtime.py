@@ -1,7 +1,7 @@
 """`OnnxModel`: predictions with numpy and onnxruntime alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final, overload
 
@@ -71,7 +71,7 @@ class OnnxModel:
         self.costs = Costs.of(self.metadata["geometry"], contents)
         self.eps: tuple[float, float] = (low, high)
         self._session = _session(name, content, threads, providers)
-        self._run = self._session.run
+        self._run: Callable[[Sequence[str], dict[str, Array]], list[Array]] = self._session.run  # type: ignore[assignment]
         self._shapes = ((n,), (m,), (), ())
         self.refines = "tol" in {value.name for value in self._session.get_inputs()}
         self._no_steps = {"tol": np.array(1.0), "max_steps": np.array(0)} if self.refines else {}
@@ -120,16 +120,16 @@ class OnnxModel:
 
     def graph(
         self, a: Array, b: Array, eps: Array, *, tol: float | None = None, max_steps: int = 0
-    ) -> tuple[Array, ...]:
-        """Return what the graph says of float64 weights, batch n and batch m, and eps, 1 or batch; nothing is checked.
+    ) -> list[Array]:
+        """Return what the graph says of float64 weights, batch n and batch m, and eps, 1 or batch; unchecked.
 
         That is (f, g); with `tol`, of a file that `refines`, (f, g, error, steps) after Sinkhorn steps to this L1
         error.
         """
         if tol is None:
-            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[arg-type]
+            return self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps})
         limits = {"tol": np.array(tol), "max_steps": np.array(max_steps)}
-        return tuple(self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits}))  # type: ignore[arg-type]
+        return self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits})
 
     def _refined(
         self, a: Array, b: Array, eps: Array, tol: float, max_steps: int
@@ -151,7 +151,8 @@ class OnnxModel:
     def evaluate(self, a: Array, b: Array, eps: Array) -> tuple[Array, Array]:
         """Return f and g of weights that were checked; eps one number or one for each instance."""
         if a.ndim == 2 and 0 < len(a) <= _CHUNK and a.dtype == b.dtype == np.float64:
-            return tuple(self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps}))  # type: ignore[return-value], two arrays
+            f, g = self.graph(a, b, eps)
+            return f, g
         rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
         f, g = self._in_chunks(rows_a, rows_b, eps, PREDICTED, self._no_steps)
         return f.reshape(a.shape).astype(a.dtype, copy=False), g.reshape(b.shape).astype(a.dtype, copy=False)

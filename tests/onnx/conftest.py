@@ -1,5 +1,7 @@
 """Small models as files: exported once for all tests of this folder."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import Geometry, Grid, Points
 from metaot.models import PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential, single
+from metaot.onnx import OnnxModel
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -15,16 +18,16 @@ pytest.importorskip("onnxscript")
 CARD = {"model": {"kind": "test", "config": {}}, "recipe": None, "validation": {"steps_saved": 3.0}}
 
 
-def randomised(model: PotentialModel) -> PotentialModel:
+def randomised(model: PotentialModel, noise_size: float) -> PotentialModel:
     """Give every parameter a value that matters."""
     generator = torch.Generator().manual_seed(3)
     for parameter in single(model).parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-        parameter.data.add_(noise, alpha=0.1)
+        parameter.data.add_(noise, alpha=noise_size)
     return model.eval().requires_grad_(False)
 
 
-def predictor(name: str) -> AmortizedPotential:
+def predictor(name: str, noise_size: float = 0.1) -> AmortizedPotential:
     """Return a predictor with random weights: a model, a space and a range of eps."""
     points = torch.rand(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     first = {"moments": 4, "modes": 4, "width": 16, "hidden": 8}
@@ -40,7 +43,28 @@ def predictor(name: str) -> AmortizedPotential:
     }
     kind, geometry, eps, settings = spaces[name]
     torch.manual_seed(0)
-    return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings)), geometry, eps)
+    return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings), noise_size), geometry, eps)
+
+
+APART = """
+import sys
+from pathlib import Path
+import torch
+from metaot.onnx import export
+torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
+from tests.onnx.conftest import CARD, predictor
+function, name, path, noise_size = sys.argv[1:]
+content = getattr(export, function)(predictor(name, float(noise_size)), CARD, "test")
+Path(path).write_bytes(content)
+"""
+
+
+def exported_apart(function: str, name: str, path: Path, noise_size: float = 0.1) -> OnnxModel:
+    """Export in a process without the checks of types: torch cannot trace them inside of conditions and loops."""
+    root = Path(__file__).parents[2]
+    arguments = [function, name, str(path), str(noise_size)]
+    subprocess.run([sys.executable, "-c", APART, *arguments], check=True, cwd=root)
+    return OnnxModel(path)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def by_scalings(times: Callable[[Tensor], Tensor], u: Tensor, a: Tensor, b: Tens
         return looked_at(torch.where(_taken(error, gain, u), u, 1.0))
 
     first = looked_at(u)
-    u, columns, rows, error = torch.cond((first[-1] <= GOOD).all(), _kept, compared, first)
+    u, columns, rows, error = torch.cond(_stays(first[-1], limits), _kept, compared, first)
 
     def step(*state: Tensor) -> tuple[Tensor, ...]:
         k, _, _, rows, error, steps = state
@@ -79,7 +79,7 @@ def by_logs(
         return looked_at(torch.where(_taken(error, gain, f), f, zeros))
 
     first = looked_at(f)
-    f, g, following, error = torch.cond((first[-1] <= GOOD).all(), _kept, compared, first)
+    f, g, following, error = torch.cond(_stays(first[-1], limits), _kept, compared, first)
 
     def step(*state: Tensor) -> tuple[Tensor, ...]:
         k, _, _, following, error, steps = state
@@ -102,6 +102,11 @@ def _while(
 
     steps = torch.zeros_like(state[-1], dtype=torch.int64)
     return torch.while_loop(goes_on, step, (torch.zeros_like(limits.max_steps), *state, steps))
+
+
+def _stays(error: Tensor, limits: Limits) -> Tensor:
+    """Tell whether no start is compared with zeros: all are good, or the bare prediction is asked for."""
+    return torch.logical_or((error <= GOOD).all(), limits.max_steps == 0)
 
 
 def _kept(*state: Tensor) -> tuple[Tensor, ...]:
