@@ -1,6 +1,5 @@
 """Refine a prediction in numpy: Sinkhorn, then Newton on the atoms with mass; `metaot.single` does the work."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
@@ -9,29 +8,11 @@ import numpy as np
 
 from metaot import single
 from metaot.onnx.costs import Costs
+from metaot.single import Refined
+from metaot.single.choose import PATIENCE
 from metaot.single.plan import distance
 
 Array = np.ndarray
-
-PATIENCE = 300
-"""Sinkhorn steps before Newton takes over."""
-
-FACTORISED = 2048
-"""Atoms with mass on the smaller side up to which Newton may take over."""
-
-_HOPELESS = 60.0
-"""Sinkhorn steps in sight that are worth the few of Newton."""
-
-
-@final
-@dataclass(frozen=True)
-class Refined:
-    """Potentials of one problem on all atoms, the L1 error of their plan, and the steps."""
-
-    f: Array
-    g: Array
-    error: float
-    steps: int
 
 
 @final
@@ -85,28 +66,17 @@ def _on_support(whole: Instance, f: Array, limits: Limits) -> Refined:
     problem = single.DenseProblem(costs.block(rows, columns) / eps, whole.a[rows], whole.b[columns])
     f = f[rows]
     if len(rows) <= len(columns):
-        f, steps = _by_turns(problem, f, limits)
+        found, _ = single.refine(problem, f, tol=limits.tol, max_steps=limits.max_steps)
+        f = found.f
     else:
-        g, steps = _by_turns(problem.T, problem.best_g(f - f @ problem.a), limits)
-        f = problem.best_f(g)
+        start = problem.best_g(f - f @ problem.a)
+        found, _ = single.refine(problem.T, start, tol=limits.tol, max_steps=limits.max_steps)
+        f = problem.best_f(found.f)
     g = _log_sums(lambda j: costs.block(rows, j), f + np.log(problem.a), eps, len(whole.b))
     best = _log_sums(lambda i: costs.block(i, columns).T, g[columns] + np.log(problem.b), eps, len(whole.a))
     error = distance(problem.a * np.exp(f - best[rows]), problem.a)
     best[rows] = f
-    return Refined(best * eps, g * eps, error, steps)
-
-
-def _by_turns(problem: single.DenseProblem, f: Array, limits: Limits) -> tuple[Array, int]:
-    """Return f after Sinkhorn, and Newton where that is the shorter way; and the steps."""
-    start, plan = single.better_start(problem, f)
-    suited = len(problem.a) <= FACTORISED
-    patience, ahead = (PATIENCE, _HOPELESS) if suited else (limits.max_steps, math.inf)
-    steps = min(patience, limits.max_steps)
-    found = single.sinkhorn(problem, start, tol=limits.tol, max_steps=steps, plan=plan, most_ahead=ahead)
-    if not (suited and found.error > limits.tol and found.steps < limits.max_steps):
-        return found.f, found.steps
-    more = single.newton(problem, found.f, tol=limits.tol, max_steps=limits.max_steps - found.steps)
-    return more.f, found.steps + more.steps
+    return Refined(best * eps, g * eps, error, found.steps)
 
 
 _BLOCK = 2**22
