@@ -26,7 +26,7 @@ def mnist() -> Recipe:
         "mnist",
         Mnist(batch=256, eps=(1e-3, 1e-1)),
         RefinedPotential,
-        {"first": {"width": 256, "hidden": 320, "depth": 1}, "hidden": 96},
+        {"first": {"width": 160, "hidden": 192, "depth": 1}, "hidden": 64},
         steps=8_000,
         learning_rate=3e-3,
         warmup=500,
