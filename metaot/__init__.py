@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metaot.brenier import BrenierPair as BrenierPair
+    from metaot.brenier import SampleProblem as SampleProblem
     from metaot.checkpoint import load as load
     from metaot.geometry import Dense as Dense
     from metaot.geometry import Geometry as Geometry
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from metaot.tools import ot_value as ot_value
 
 _HOME = {
+    "BrenierPair": "brenier",
+    "SampleProblem": "brenier",
     "Dense": "geometry",
     "Geometry": "geometry",
     "Grid": "geometry",
@@ -39,6 +43,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BrenierPair",
     "Dense",
     "DualPotentials",
     "Geometry",
@@ -46,6 +51,7 @@ __all__ = [
     "Newton",
     "Points",
     "Problem",
+    "SampleProblem",
     "Sinkhorn",
     "Solution",
     "Status",
