@@ -51,26 +51,24 @@ def conjugate(
         raise ValueError(f"tol must be positive, got {tol}")
     if start is not None and start.shape != y.shape:
         raise ValueError(f"start has the shape {tuple(start.shape)}, y {tuple(y.shape)}")
-    frame, linear = phi.frame, phi.frame.T.enter(y)
-    u, steps = linear if start is None else frame.enter(start), 0
-    target = linear @ frame.Q
-    slope, H = phi.icnn.gradient_and_hessian(phi.weights, frame.Q, u)
-    error = _error(frame.Q, slope - target)
+    frame, target = phi.frame, phi.frame.T.enter(y)
+    u, steps = target if start is None else frame.enter(start), 0
+    slope, H = phi.icnn.gradient_and_hessian(phi.weights, u)
+    error = (slope - target).norm(dim=-1)
     while steps < max_steps and bool((error > tol).any()):
         u = _searched(phi, u, target, slope - target, solve_positive(H, slope - target))
-        slope, H = phi.icnn.gradient_and_hessian(phi.weights, frame.Q, u)
-        error, steps = _error(frame.Q, slope - target), steps + 1
-    x = _outside(phi, u)
-    inner = (u * target).sum(-1) - phi.icnn.value(phi.weights, frame.Q, u)
+        slope, H = phi.icnn.gradient_and_hessian(phi.weights, u)
+        error, steps = (slope - target).norm(dim=-1), steps + 1
+    inner = (u * target).sum(-1) - phi.icnn.value(phi.weights, u)
     shift = ((y - frame.n[..., None, :]) * frame.m[..., None, :]).sum(-1)
-    return Conjugate(x, shift + frame.scale[..., None] * inner, error, error <= tol, steps)
+    return Conjugate(frame.outside(u), shift + frame.scale[..., None] * inner, error, error <= tol, steps)
 
 
 def _searched(phi: BrenierPotential, u: Tensor, target: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
     """Return u minus a share of the direction: one, or halves of it until the objective falls enough."""
 
     def objective(place: Tensor) -> Tensor:
-        return phi.icnn.value(phi.weights, phi.frame.Q, place) - (place * target).sum(-1)
+        return phi.icnn.value(phi.weights, place) - (place * target).sum(-1)
 
     before, decrease = objective(u), (residual * direction).sum(-1)
     share = torch.ones_like(before)
@@ -82,15 +80,3 @@ def _searched(phi: BrenierPotential, u: Tensor, target: Tensor, residual: Tensor
             break
         share = torch.where(short, 0.5 * share, share)
     return u - share[..., None] * direction
-
-
-def _error(Q: Tensor, residual: Tensor) -> Tensor:
-    """Return the residual as a distance in the target's coordinates v."""
-    flat = torch.linalg.solve(Q, residual.mT).mT
-    return flat.norm(dim=-1)
-
-
-def _outside(phi: BrenierPotential, u: Tensor) -> Tensor:
-    """Return the points x with the coordinates u."""
-    frame = phi.frame
-    return frame.m[..., None, :] + frame.scale[..., None, None] * (u @ frame.Q @ frame.V)

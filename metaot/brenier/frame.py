@@ -1,10 +1,10 @@
 r"""Coordinates of a pair of measures in which their linear transport is the identity.
 
 With means m, n and covariances A, B, the Gaussian (Bures) map is $y = n + M (x - m)$,
-$M = A^{-1/2} (A^{1/2} B A^{1/2})^{1/2} A^{-1/2}$. In $M^{1/2} (x - m)$ and $M^{-1/2} (y - n)$ both measures have
-one covariance C, and the inner product, hence the transport problem, is kept; $C^{-1/2}$ of both, u and v, have
-covariance one, and $\langle x - m, y - n \rangle = u^\top C v$. All roots are symmetric: nothing is chosen, and
-source and target change roles when exchanged.
+$M = A^{-1/2} (A^{1/2} B A^{1/2})^{1/2} A^{-1/2}$. In $u = M^{1/2} (x - m)$ and $v = M^{-1/2} (y - n)$ both
+measures have one covariance, and $\langle x - m, y - n \rangle = \langle u, v \rangle$: it is the same transport
+problem, without its linear part. Both are divided by one number, so that their mean variance is one. All roots are
+symmetric: nothing is chosen, and source and target change roles when exchanged.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,12 @@ _RELATIVE_FLOOR = 1e-4
 @final
 @dataclass(frozen=True)
 class Frame:
-    r"""u = (x - m) U^T, v = (y - n) V^T and $\langle x - m, y - n \rangle = scale \, u^\top Q v$."""
+    r"""u = (x - m) U^T, v = (y - n) V^T and $\langle x - m, y - n \rangle = scale \, \langle u, v \rangle$."""
 
     m: Float[Tensor, "*batch d"]
     n: Float[Tensor, "*batch d"]
     U: Float[Tensor, "*batch d d"]
     V: Float[Tensor, "*batch d d"]
-    Q: Float[Tensor, "*batch d d"]
     scale: Float[Tensor, "*batch"]
 
     @classmethod
@@ -43,9 +42,9 @@ class Frame:
         inverse = _power(A, -0.5)
         M = inverse @ _power(half @ B @ half, 0.5) @ inverse
         forward, backward = _power(M, 0.5), _power(M, -0.5)
-        C = forward @ A @ forward
-        unit, scale = _power(C, -0.5), _mean_variance(C)
-        parts = (m, n, unit @ forward, unit @ backward, C / scale[..., None, None], scale)
+        scale = _mean_variance(forward @ A @ forward)
+        unit = scale.rsqrt()[..., None, None]
+        parts = (m, n, unit * forward, unit * backward, scale)
         return cls(*(part.to(problem.x) for part in parts))
 
     @classmethod
@@ -54,32 +53,31 @@ class Frame:
         both = torch.cat([problem.x, problem.y], -2).double()
         mean, S = _moments(both)
         scale = _mean_variance(S).clamp_min(1e-12)
-        eye = torch.eye(problem.dim).to(S).expand_as(S)
-        unit = eye / scale.sqrt()[..., None, None]
-        parts = (mean, mean, unit, unit, eye, scale)
+        unit = torch.eye(problem.dim).to(S) / scale.sqrt()[..., None, None]
+        parts = (mean, mean, unit, unit, scale)
         return cls(*(part.to(problem.x) for part in parts))
 
     @property
     def T(self) -> "Frame":
         """The frame of the problem with source and target exchanged."""
-        return Frame(self.n, self.m, self.V, self.U, self.Q, self.scale)
+        return Frame(self.n, self.m, self.V, self.U, self.scale)
 
     def __getitem__(self, index: object) -> "Frame":
-        parts = (self.m, self.n, self.U, self.V, self.Q, self.scale)
+        parts = (self.m, self.n, self.U, self.V, self.scale)
         return Frame(*(part[index] for part in parts))  # type: ignore[index]
 
     def to(self, like: Tensor) -> "Frame":
         """Return the frame in the dtype and on the device of `like`."""
-        parts = (self.m, self.n, self.U, self.V, self.Q, self.scale)
+        parts = (self.m, self.n, self.U, self.V, self.scale)
         return Frame(*(part.to(like) for part in parts))
 
     def enter(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
         """Return the coordinates u of points x of the source; `frame.T.enter(y)` are those of the target's."""
         return (x - self.m[..., None, :]) @ self.U.mT
 
-    def leave(self, slope: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
-        """Return points y of the target's space, of the derivative in u of a potential."""
-        return self.n[..., None, :] + self.scale[..., None, None] * (slope @ self.U)
+    def outside(self, u: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
+        """Return the points x with the coordinates u."""
+        return self.m[..., None, :] + self.scale[..., None, None] * (u @ self.V)
 
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 
 from metaot.brenier.activations import ACTIVATIONS, Activation
 
-FAINT = -4.0
+FAINT = -2.0
 """A new network's positive weights before softplus: it is nearly the quadratic alone."""
 
 
@@ -27,9 +27,9 @@ class Icnn:
     r"""The architecture of convex functions of u in R^dim; `count` is the length of a weight vector.
 
     $t_1 = W_1 u + b_1$, $t_{l+1} = U_l \sigma(t_l) + W_{l+1} u + b_{l+1}$ and
-    $\Phi(u) = c \cdot \sigma(t_L) + w \cdot u + \frac{q}{2} u^\top Q u$ with $U_l, c, q > 0$: convex for any
-    weight vector. Q, positive definite, is an argument. Positive entries are softplus(.) / fan-in of the weight
-    vector's; q is `floor` at least, so that the gradient is invertible.
+    $\Phi(u) = c \cdot \sigma(t_L) + w \cdot u + \frac{q}{2} |u|^2$ with $U_l, c, q > 0$: convex for any
+    weight vector. Positive entries are softplus(.) / fan-in of the weight vector's; q is `floor` at least, so that
+    the gradient is invertible.
     """
 
     dim: int
@@ -59,7 +59,7 @@ class Icnn:
         return sum(map(math.prod, self.sections))
 
     def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:
-        """Return weights of new networks, float32: random ridges, so faint that |u|_Q^2 / 2 is nearly all."""
+        """Return weights of new networks, float32: random ridges, so faint that |u|^2 / 2 is nearly all."""
         depth, parts = len(self.hidden), []
         for k, shape in enumerate(self.sections):
             noise = torch.randn(*batch, *shape, generator=generator, dtype=torch.float32)
@@ -73,32 +73,35 @@ class Icnn:
         parts[-1] = torch.full_like(parts[-1], math.log(math.expm1(1 - self.floor)))
         return torch.cat(parts, -1)
 
+    def quadratic(self) -> Float[Tensor, "count"]:
+        """Return the weights of |u|^2 / 2, without ridges; training could not bring them back."""
+        weights = self.weights(torch.Generator())
+        weights[-(1 + self.dim + self.hidden[-1]) : -(1 + self.dim)] = -100.0
+        return weights
+
     def value(
         self,
         weights: Float[Tensor, "*batch count"],
-        Q: Float[Tensor, "*batch d d"],
         u: Float[Tensor, "*batch n d"],
     ) -> Float[Tensor, "*batch n"]:
         """Return the function at each u."""
-        return _Parts(self, weights).value(Q, u)
+        return _Parts(self, weights).value(u)
 
     def gradient(
         self,
         weights: Float[Tensor, "*batch count"],
-        Q: Float[Tensor, "*batch d d"],
         u: Float[Tensor, "*batch n d"],
     ) -> Float[Tensor, "*batch n d"]:
         """Return the gradient at each u."""
-        return _Parts(self, weights).gradient(Q, u)
+        return _Parts(self, weights).gradient(u)
 
     def gradient_and_hessian(
         self,
         weights: Float[Tensor, "*batch count"],
-        Q: Float[Tensor, "*batch d d"],
         u: Float[Tensor, "*batch n d"],
     ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch n d d"]]:
         """Return the gradient and the matrix of second derivatives at each u."""
-        return _Parts(self, weights).gradient_and_hessian(Q, u)
+        return _Parts(self, weights).gradient_and_hessian(u)
 
 
 class _Parts:
@@ -122,13 +125,13 @@ class _Parts:
             t[k + 1] = t[k + 1] + self.sigma.value(t[k]) @ U.mT
         return t
 
-    def value(self, Q: Tensor, u: Tensor) -> Tensor:
-        quadratic = 0.5 * self.q * (u @ Q) + self.w
+    def value(self, u: Tensor) -> Tensor:
+        quadratic = 0.5 * self.q * u + self.w
         return (self.sigma.value(self.layers(u)[-1]) * self.c).sum(-1) + (quadratic * u).sum(-1)
 
-    def gradient(self, Q: Tensor, u: Tensor) -> Tensor:
+    def gradient(self, u: Tensor) -> Tensor:
         t = self.layers(u)
-        return self._gradient(Q, u, t, self._sensitivities(t))
+        return self._gradient(u, t, self._sensitivities(t))
 
     def _sensitivities(self, t: list[Tensor]) -> list[Tensor]:
         """Return the derivative of the value in the activation of every layer, before its slope."""
@@ -137,26 +140,26 @@ class _Parts:
             e.insert(0, (e[0] * self.sigma.slope(t[k + 1])) @ self.U[k])
         return e
 
-    def _gradient(self, Q: Tensor, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
-        total = self.q * (u @ Q) + self.w
+    def _gradient(self, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
+        total = self.q * u + self.w
         for part, layer, W in zip(e, t, self.W, strict=True):
             total = total + (part * self.sigma.slope(layer)) @ W
         return total
 
-    def gradient_and_hessian(self, Q: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient_and_hessian(self, u: Tensor) -> tuple[Tensor, Tensor]:
         t = self.layers(u)
         e, d = self._sensitivities(t), u.shape[-1]
         W = self.W[0]
         squares = (W[..., :, :, None] * W[..., :, None, :]).flatten(-2)
         H = ((e[0] * self.sigma.bend(t[0])) @ squares).unflatten(-1, (d, d))
-        H = H + (self.q[..., None] * Q[..., None, :, :])
+        H = H + self.q[..., None] * torch.eye(d).to(u)
         jacobian = W[..., None, :, :]
         for k, U in enumerate(self.U):
             inner = self.sigma.slope(t[k])[..., None] * jacobian
             jacobian = U[..., None, :, :] @ inner + self.W[k + 1][..., None, :, :]
             bend = (e[k + 1] * self.sigma.bend(t[k + 1]))[..., None]
             H = H + jacobian.mT @ (bend * jacobian)
-        return self._gradient(Q, u, t, e), H
+        return self._gradient(u, t, e), H
 
 
 def _cut(icnn: Icnn, weights: Tensor) -> Iterator[Tensor]:

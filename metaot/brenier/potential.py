@@ -21,14 +21,14 @@ class BrenierPotential:
 
     def __call__(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k"]:
         """Return phi at points x."""
-        inner = self.icnn.value(self.weights, self.frame.Q, self.frame.enter(x))
+        inner = self.icnn.value(self.weights, self.frame.enter(x))
         linear = (x * self.frame.n[..., None, :]).sum(-1)
         return linear + self.frame.scale[..., None] * inner
 
     def gradient(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
         """Return the gradient of phi at points x: where a transport map sends them."""
-        slope = self.icnn.gradient(self.weights, self.frame.Q, self.frame.enter(x))
-        return self.frame.leave(slope)
+        slope = self.icnn.gradient(self.weights, self.frame.enter(x))
+        return self.frame.T.outside(slope)
 
     def __getitem__(self, index: object) -> "BrenierPotential":
         weights = self.weights[index]  # type: ignore[index]

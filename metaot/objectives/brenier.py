@@ -40,18 +40,17 @@ def brenier_loss(problem: SampleProblem, pair: BrenierPair) -> Float[Tensor, "*b
 
 def _minus_dual_value(problem: SampleProblem, phi: BrenierPotential) -> Float[Tensor, "*batch"]:
     """Return E phi(x) + E phi*(y), phi* over samples and a step, without what the frame's means contribute."""
-    frame, Q = phi.frame, phi.frame.Q
-    u, target = frame.enter(problem.x), frame.T.enter(problem.y) @ Q
-    at_samples = phi.icnn.value(phi.weights, Q, u)
+    u, target = phi.frame.enter(problem.x), phi.frame.T.enter(problem.y)
+    at_samples = phi.icnn.value(phi.weights, u)
     with torch.no_grad():
-        slope, H = phi.icnn.gradient_and_hessian(phi.weights, Q, u)
+        slope, H = phi.icnn.gradient_and_hessian(phi.weights, u)
         best = (target @ u.mT - at_samples[..., None, :]).argmax(-1)
         near, step = _gathered(u, best), _gathered(slope, best) - target
         step = solve_positive(_gathered(H.flatten(-2), best).unflatten(-1, H.shape[-2:]), step)
         place = near - step * (REACH / step.norm(dim=-1, keepdim=True).clamp_min(REACH))
-    gain = (place * target).sum(-1) - phi.icnn.value(phi.weights, Q, place)
+    gain = (place * target).sum(-1) - phi.icnn.value(phi.weights, place)
     sample_gain = (near * target).sum(-1) - at_samples.gather(-1, best)
-    return frame.scale * (at_samples.mean(-1) + torch.maximum(gain, sample_gain).mean(-1))
+    return phi.frame.scale * (at_samples.mean(-1) + torch.maximum(gain, sample_gain).mean(-1))
 
 
 def _gathered(values: Float[Tensor, "*batch n k"], index: Int[Tensor, "*batch m"]) -> Float[Tensor, "*batch m k"]:

@@ -12,12 +12,11 @@ from metaot.brenier.linear import solve_positive
 
 
 def quadratic(problem) -> BrenierPotential:
-    """The Bures potential: every positive weight as good as zero."""
+    """The Bures potential."""
     icnn = Icnn(problem.dim, (4,))
-    weights = icnn.weights(torch.Generator().manual_seed(0), *problem.batch_shape).double()
-    c = slice(icnn.count - icnn.dim - 1 - 4, icnn.count - icnn.dim - 1)
-    weights[..., c] = -100
-    return BrenierPotential(icnn, weights, Frame.gaussian(problem))
+    return BrenierPotential(
+        icnn, icnn.quadratic().double().expand((*problem.batch_shape, -1)), Frame.gaussian(problem)
+    )
 
 
 @pytest.mark.parametrize("activation", SMOOTH)
