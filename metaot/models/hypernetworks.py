@@ -1,0 +1,6 @@
+"""The hypernetworks by name, as checkpoints call them."""
+
+from metaot.models.hyper import HyperNetwork
+from metaot.models.palette import PaletteIcnn
+
+HYPERNETWORKS: dict[str, type[HyperNetwork]] = {"PaletteIcnn": PaletteIcnn}
