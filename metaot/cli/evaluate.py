@@ -47,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
         predictor.passes = options.passes
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
+    if not isinstance(predictor, AmortizedPotential) or not isinstance(problems, ProblemSet):
+        raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
     temperatures = options.eps or sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)
     report = evaluate(
         predictor,
