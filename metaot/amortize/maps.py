@@ -1,7 +1,6 @@
 """Predictors of transport maps: two clouds of samples in, a pair of convex potentials out."""
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -53,7 +52,7 @@ class AmortizedMap(MapPredictor):
             BrenierPotential(self.model.icnn, phi.to(like), frame),
             BrenierPotential(self.model.icnn, psi.to(like), frame.T),
         )
-        return _reshaped(pair, batch)
+        return pair.reshaped(batch)
 
 
 @final
@@ -72,27 +71,8 @@ class IdentityStart(MapPredictor):
         return _linear_pair(Frame.identity(problem))
 
 
-def new_pair(icnn: Icnn, frame: Frame, seed: int) -> BrenierPair:
-    """Return untrained networks, other ones for each instance: nearly the linear map of the frame."""
-    generator, batch = torch.Generator().manual_seed(seed), frame.scale.shape
-    phi, psi = (icnn.weights(generator, *batch).to(frame.m) for _ in range(2))
-    return BrenierPair(BrenierPotential(icnn, phi, frame), BrenierPotential(icnn, psi, frame.T))
-
-
 def _linear_pair(frame: Frame) -> BrenierPair:
     """Return networks without ridges: exactly the linear map of the frame."""
     icnn = Icnn(frame.m.shape[-1], (1,))
     weights = icnn.quadratic().to(frame.m).expand((*frame.scale.shape, -1))
     return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))
-
-
-def _reshaped(pair: BrenierPair, batch: torch.Size) -> BrenierPair:
-    if len(batch) == 1:
-        return pair
-    parts = []
-    for half in (pair.phi, pair.psi):
-        f = half.frame
-        moved = [part.reshape((*batch, *part.shape[1:])) for part in (f.m, f.n, f.U, f.V, f.scale)]
-        weights = half.weights.reshape((*batch, half.weights.shape[-1]))
-        parts.append(replace(half, weights=weights, frame=Frame(*moved)))
-    return BrenierPair(*parts)

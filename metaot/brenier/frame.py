@@ -71,6 +71,12 @@ class Frame:
         parts = (self.m, self.n, self.U, self.V, self.scale)
         return Frame(*(part.to(like) for part in parts))
 
+    def reshaped(self, batch: torch.Size) -> "Frame":
+        """Return the same frames with another batch shape."""
+        rank = self.scale.ndim
+        parts = (self.m, self.n, self.U, self.V, self.scale)
+        return Frame(*(part.reshape((*batch, *part.shape[rank:])) for part in parts))
+
     def enter(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
         """Return the coordinates u of points x of the source; `frame.T.enter(y)` are those of the target's."""
         return (x - self.m[..., None, :]) @ self.U.mT

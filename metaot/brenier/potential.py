@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +35,12 @@ class BrenierPotential:
         weights = self.weights[index]  # type: ignore[index]
         return BrenierPotential(self.icnn, weights, self.frame[index])
 
+    def reshaped(self, batch: torch.Size) -> "BrenierPotential":
+        """Return the same potentials with another batch shape."""
+        rank = self.weights.ndim - 1
+        weights = self.weights.reshape((*batch, *self.weights.shape[rank:]))
+        return replace(self, weights=weights, frame=self.frame.reshaped(batch))
+
     def to(self, like: Tensor) -> "BrenierPotential":
         """Return the potential in the dtype and on the device of `like`."""
         return replace(self, weights=self.weights.to(like), frame=self.frame.to(like))
@@ -62,6 +69,10 @@ class BrenierPair:
 
     def __getitem__(self, index: object) -> "BrenierPair":
         return BrenierPair(self.phi[index], self.psi[index])
+
+    def reshaped(self, batch: torch.Size) -> "BrenierPair":
+        """Return the same pairs with another batch shape."""
+        return BrenierPair(self.phi.reshaped(batch), self.psi.reshaped(batch))
 
     def to(self, like: Tensor) -> "BrenierPair":
         """Return the pair in the dtype and on the device of `like`."""

@@ -62,20 +62,22 @@ class PlantedPairs(SampleSet):
 
 
 def random_potential(batch: int, dim: int, gaussians: float, generator: torch.Generator) -> BrenierPotential:
-    """Draw convex functions on R^dim, strongly convex; the first `gaussians` of the batch are quadratic."""
+    """Draw strongly convex functions whose gradients keep the scale; the first `gaussians` are quadratic."""
     icnn = Icnn(dim, HIDDEN, "softplus", floor=0.2)
     mix = torch.randn(batch, dim, dim, generator=generator, dtype=_FLOAT) / dim**0.5
     eye = torch.eye(dim, dtype=_FLOAT).expand(batch, dim, dim)
     U = 0.6 * eye + 0.3 * (mix + mix.mT) @ (mix + mix.mT)
     shift = torch.randn(batch, dim, generator=generator, dtype=_FLOAT)
-    frame = Frame(torch.zeros_like(shift), shift, U, torch.linalg.inv(U), torch.ones_like(shift[:, 0]))
     weights = icnn.weights(generator, batch)
     weights[:, : sum(HIDDEN) * (dim + 1)] *= 2
     positive = slice(-(icnn.hidden[-1] * (icnn.hidden[0] + 1) + dim + 1), -(dim + 1))
     weights[:, positive] = 8 + 8 * torch.randn(weights[:, positive].shape, generator=generator, dtype=_FLOAT)
     quadratic = torch.arange(batch) < round(gaussians * batch)
     weights[quadratic, positive] = -30.0
-    return BrenierPotential(icnn, weights, frame)
+    points = 1.5 * torch.randn(batch, 200, dim, generator=generator, dtype=_FLOAT)
+    scale = 1.5 / (icnn.gradient(weights, points @ U) @ U).std((1, 2))
+    V = torch.linalg.inv(U) / scale[:, None, None]
+    return BrenierPotential(icnn, weights, Frame(torch.zeros_like(shift), shift, U, V, scale))
 
 
 def _bumps(
