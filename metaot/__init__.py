@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
+    from metaot.solvers import W2GN as W2GN
     from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
@@ -33,6 +34,7 @@ _HOME = {
     "DualPotentials": "potentials",
     "c_transform": "potentials",
     "dual_value": "objectives",
+    "W2GN": "solvers",
     "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
@@ -43,6 +45,7 @@ _HOME = {
 }
 
 __all__ = [
+    "W2GN",
     "BrenierPair",
     "Dense",
     "DualPotentials",
