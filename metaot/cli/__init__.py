@@ -1,13 +1,13 @@
-"""The command line: `metaot train | evaluate | fetch`, also as `python -m metaot`."""
+"""The command line: `metaot train | evaluate | recolor | fetch`, also as `python -m metaot`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from metaot import __version__
-from metaot.cli import evaluate, fetch, train
+from metaot.cli import evaluate, fetch, recolor, train
 
-COMMANDS = {"train": train, "evaluate": evaluate, "fetch": fetch}
+COMMANDS = {"train": train, "evaluate": evaluate, "recolor": recolor, "fetch": fetch}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
