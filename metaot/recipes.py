@@ -6,6 +6,7 @@ from dataclasses import replace
 from metaot.data import Mnist, Paintings, Planted, ProblemFolder, Shapes
 from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
+from metaot.models.resnet import ResNetIcnn
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
 from metaot.training.continuous import ContinuousTask
@@ -70,6 +71,12 @@ def palette() -> Recipe:
     )
 
 
+def palette_resnet() -> Recipe:
+    """The same with the network of the paper, which reads the pictures; a GPU helps."""
+    data = Paintings(batch=16, samples=256, variety=0.0, pictures=True)
+    return replace(palette(), name="palette-resnet", data=data, model=ResNetIcnn, learning_rate=3e-4)
+
+
 def planted() -> Recipe:
     """Random measures in three dimensions whose exact map is known."""
     return replace(palette(), name="planted", data=Planted(batch=16, samples=256, dim=3))
@@ -82,5 +89,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mnist-mlp": mnist_mlp,
     "problems": problems,
     "palette": palette,
+    "palette-resnet": palette_resnet,
     "planted": planted,
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from metaot.data.base import Source, Split
 from metaot.data.folder import find_data
 from metaot.data.palettes import random_palettes, recoloured
-from metaot.data.samples import CloudPairs
+from metaot.data.samples import CloudPairs, SampleSet
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SIDE = 160
@@ -28,13 +28,15 @@ class Paintings(Source):
     """Pairs of images of a folder, both of the same split; without `path`, of `paintings/` in the data folder.
 
     `variety` is the share of training palettes that are not just a part of one image: recoloured, mixed with
-    another one, or random. Validation and test pairs are two whole images.
+    another one, or random. `pictures` gives whole images as context. Validation and test
+    pairs are two whole images.
     """
 
     batch: int = 32
     samples: int = 256
     path: str = ""
     variety: float = 0.7
+    pictures: bool = False
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
         folder = Path(self.path) if self.path else find_data("paintings", data_dir)
@@ -42,8 +44,8 @@ class Paintings(Source):
         chosen = [file for k, file in enumerate(files) if k % 10 in _PLACES[name]]
         images = torch.stack([read_pixels(file) for file in chosen])
         if name == "train":
-            return PaintingPairs(self.batch, self.samples, images, True, self.variety)
-        return PaintingPairs(self.batch, self.samples, images, False, 0.0)
+            return PaintingPairs(self.batch, self.samples, images, not self.pictures, self.variety, self.pictures)
+        return PaintingPairs(self.batch, self.samples, images, False, 0.0, self.pictures)
 
 
 @final
@@ -54,10 +56,22 @@ class PaintingPairs(CloudPairs):
     images: UInt8[Tensor, "count side side 3"]
     parts: bool = False
     variety: float = 0.0
+    pictures: bool = False
+
+    def __post_init__(self) -> None:
+        SampleSet.__post_init__(self)
+        if self.pictures and (self.parts or self.variety):
+            raise ValueError("pictures as context are whole images as they are: set variety=0")
 
     @property
     def dim(self) -> int:
         return 3
+
+    def context(self, generator: torch.Generator) -> Tensor | None:
+        if not self.pictures:
+            return None
+        images = self.images[self._which(2 * self.batch, generator)].movedim(-1, 1).float() / 255
+        return torch.stack(images.chunk(2), 1)
 
     def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
         which = self._which(count, generator)

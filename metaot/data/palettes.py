@@ -38,6 +38,9 @@ class PalettePairs(CloudPairs):
     def dim(self) -> int:
         return 3
 
+    def context(self, generator: torch.Generator) -> None:
+        return None
+
     def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
         seed = int(torch.randint(2**40, (), generator=generator))
         own = torch.Generator().manual_seed(3 * seed + self.stream)

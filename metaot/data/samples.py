@@ -36,9 +36,14 @@ class CloudPairs(SampleSet):
     """Two clouds drawn alike, one for the source and one for the target."""
 
     @abstractmethod
+    def context(self, generator: torch.Generator) -> Tensor | None:
+        """Return what models read beside the samples, for the measures that `clouds` draws with this generator."""
+
+    @abstractmethod
     def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples d"]:
         """Draw the samples of so many measures."""
 
     def sample(self, generator: torch.Generator) -> SampleProblem:
+        context = self.context(generator.clone_state())
         x, y = self.clouds(2 * self.batch, generator).float().chunk(2)
-        return SampleProblem(x, y)
+        return SampleProblem(x, y, context)

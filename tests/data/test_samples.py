@@ -116,3 +116,16 @@ def test_planted_maps_are_optimal() -> None:
     potential = potential.to(torch.zeros(()))
     back = conjugate(potential, potential.gradient(problem.x.double()))
     assert_close(back.x, problem.x.double(), atol=1e-4)
+
+
+def test_pictures_are_those_of_the_samples(folder: Path) -> None:
+    source = Paintings(batch=5, samples=30, path=str(folder), variety=0.0, pictures=True)
+    for split in SPLITS:
+        problem = source.split(split).sample(torch.Generator().manual_seed(2))
+        assert problem.context.shape == (5, 2, 3, 160, 160)
+        for side, samples in enumerate((problem.x, problem.y)):
+            assert_close(problem.context[:, side].mean((2, 3)), samples.mean(1), atol=0.01)
+    plain = replace(source, pictures=False).split("test").sample(torch.Generator().manual_seed(2))
+    assert torch.equal(plain.x, source.split("test").sample(torch.Generator().manual_seed(2)).x)
+    with pytest.raises(ValueError, match="set variety=0"):
+        replace(source, variety=0.5).split("train")
