@@ -26,8 +26,9 @@ def draw_curves(report: MapReport, path: Path) -> None:
         values = report.normalised(curve.values)
         low, high = values.quantile(torch.tensor([0.1, 0.9]).to(values), dim=0)
         colour = COLOURS[curve.name]
-        axes.fill_between(report.steps, low.numpy(), high.numpy(), color=colour, alpha=0.12, linewidth=0)
-        axes.plot(report.steps, values.mean(0).numpy(), color=colour, marker="o", ms=3, label=curve.name)
+        steps = report.steps[: values.shape[1]]
+        axes.fill_between(steps, low.numpy(), high.numpy(), color=colour, alpha=0.12, linewidth=0)
+        axes.plot(steps, values.mean(0).numpy(), color=colour, marker="o", ms=3, label=curve.name)
     linear = float(report.normalised(report.linear).mean())
     axes.axhline(linear, color="#e69f00", linestyle="--", linewidth=1, label="linear (Bures)")
     axes.set_xscale("symlog", linthresh=25)

@@ -20,8 +20,8 @@ LARGEST = 20_000_000
 """The most pixels of a picture."""
 _PALETTE = 4096
 """Pixels that stand for a picture's palette."""
-_FINE = 0.1
-"""The learning rate of fine-tuning."""
+_RATE, _RATE_PER_STEP = 0.1, 1e-3
+"""The learning rate of fine-tuning, smaller where few steps must not lose what the prediction has."""
 _BLOCK = 1 << 13
 """Pixels that are moved at once: what a processor's cache holds."""
 _STRIP = 400
@@ -94,7 +94,13 @@ def recolored(
 
 
 def _fine_tuning(steps: int) -> W2GN:
-    return W2GN(steps=steps, learning_rate=_FINE, samples=512, linear=True, objective=brenier_loss)
+    return W2GN(
+        steps=steps,
+        learning_rate=min(_RATE, _RATE_PER_STEP * steps),
+        samples=512,
+        linear=True,
+        objective=brenier_loss,
+    )
 
 
 def _trainable(pair: BrenierPair) -> BrenierPair:
