@@ -12,6 +12,7 @@ from torch import Tensor
 from metaot.data.base import Source, Split
 from metaot.data.folder import find_data
 from metaot.data.palettes import random_palettes, recoloured
+from metaot.data.pillow import pillow
 from metaot.data.samples import CloudPairs, SampleSet
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -118,7 +119,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
     """Return pixels of an image on an even grid, their colours as they are."""
-    from PIL import Image  # noqa: PLC0415, an extra, and needed only here
+    Image, _ = pillow()
 
     try:
         with Image.open(file) as image:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaot.amortize.maps import MapPredictor
 from metaot.brenier import BrenierPair, BrenierPotential, Icnn, SampleProblem
+from metaot.data.pillow import pillow
 from metaot.objectives import brenier_loss
 from metaot.solvers import W2GN, solve
 
@@ -30,7 +31,7 @@ _STRIP = 400
 
 def load_picture(path: Path) -> "Image":
     """Read a picture as RGB, or as RGBA where it has transparency; ValueError when it cannot be read."""
-    from PIL import Image, ImageOps  # noqa: PLC0415, an extra, and needed only here
+    Image, ImageOps = pillow()
 
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there")
@@ -50,7 +51,7 @@ def _eight_bits(image: "Image") -> "Image":
     """Return a grey picture of 16 or 32 bits with values up to 255; others as they are."""
     if not (image.mode == "F" or image.mode.startswith("I")):
         return image
-    from PIL import Image  # noqa: PLC0415
+    Image, _ = pillow()
 
     values = np.asarray(image, dtype=np.float32)
     highest = max(float(values.max()), 1e-12)
@@ -60,7 +61,7 @@ def _eight_bits(image: "Image") -> "Image":
 
 def save_picture(image: "Image", path: Path) -> None:
     """Write a picture in the format that the name ends with, whole or not at all."""
-    from PIL import Image  # noqa: PLC0415
+    Image, _ = pillow()
 
     kinds = Image.registered_extensions()
     kind = kinds.get(path.suffix.lower())
@@ -132,7 +133,7 @@ def palette(image: "Image", count: int = _PALETTE) -> Float[Tensor, "count 3"]:
 
 @torch.no_grad()
 def _moved(image: "Image", pair: BrenierPair) -> "Image":
-    from PIL import Image  # noqa: PLC0415
+    Image, _ = pillow()
 
     pixels = np.asarray(image)
     result = pixels.copy()
@@ -146,7 +147,7 @@ def _moved(image: "Image", pair: BrenierPair) -> "Image":
 
 def side_by_side(images: list["Image"]) -> "Image":
     """Return pictures in a row on white, all of one height."""
-    from PIL import Image  # noqa: PLC0415
+    Image, _ = pillow()
 
     scaled = [image.resize((max(1, round(image.width * _STRIP / image.height)), _STRIP)) for image in images]
     strip = Image.new("RGB", (sum(image.width + 8 for image in scaled) - 8, _STRIP), "white")
