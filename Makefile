@@ -29,6 +29,7 @@ bench: setup
 	$(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,peers]"
 	$(BIN)/python -m benchmarks.mnist
 	$(BIN)/python -m benchmarks.discrete
+	$(BIN)/python -m benchmarks.palette
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -5,6 +5,8 @@ A recipe (metaot/recipes.py) names the data, the network, the objective and the 
     shapes      embedded random images, no data needed (the default)
     mnist       pairs of MNIST digits; the shipped checkpoint
     mnist-mlp   the same with the network of the paper
+    palette     colour transfer between paintings: the shipped checkpoint of maps
+    planted     random measures with a known transport map
     problems    your own arrays, written by metaot.data.write_problems; --set data.path=FOLDER
 
 The loop is metaot/training/loop.py: sample problems, predict potentials, ascend the dual. The run's folder

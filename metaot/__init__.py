@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metaot.brenier import BrenierPair as BrenierPair
+    from metaot.brenier import SampleProblem as SampleProblem
     from metaot.checkpoint import load as load
     from metaot.geometry import Dense as Dense
     from metaot.geometry import Geometry as Geometry
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
+    from metaot.solvers import W2GN as W2GN
     from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from metaot.tools import ot_value as ot_value
 
 _HOME = {
+    "BrenierPair": "brenier",
+    "SampleProblem": "brenier",
     "Dense": "geometry",
     "Geometry": "geometry",
     "Grid": "geometry",
@@ -30,6 +35,7 @@ _HOME = {
     "DualPotentials": "potentials",
     "c_transform": "potentials",
     "dual_value": "objectives",
+    "W2GN": "solvers",
     "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
@@ -41,6 +47,8 @@ _HOME = {
 }
 
 __all__ = [
+    "W2GN",
+    "BrenierPair",
     "Dense",
     "DualPotentials",
     "Geometry",
@@ -49,6 +57,7 @@ __all__ = [
     "OnnxModel",
     "Points",
     "Problem",
+    "SampleProblem",
     "Sinkhorn",
     "Solution",
     "Status",

@@ -3,9 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaot.data import Mnist, ProblemFolder, Shapes
+from metaot.data import Mnist, Paintings, Planted, ProblemFolder, Shapes
 from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
+from metaot.models.palette import PaletteIcnn
+from metaot.models.resnet import ResNetIcnn
+from metaot.objectives import brenier_loss
 from metaot.training import Recipe
+from metaot.training.continuous import ContinuousTask
+from metaot.training.discrete import DiscreteTask
 
 
 def shapes() -> Recipe:
@@ -14,6 +19,7 @@ def shapes() -> Recipe:
         "shapes",
         Shapes(batch=64, eps=(1e-2, 1e-2)),
         RefinedPotential,
+        DiscreteTask,
         steps=10_000,
         learning_rate=3e-3,
         warmup=200,
@@ -26,6 +32,7 @@ def mnist() -> Recipe:
         "mnist",
         Mnist(batch=256, eps=(1e-3, 1e-1)),
         RefinedPotential,
+        DiscreteTask,
         {"first": {"width": 160, "hidden": 192, "depth": 1}, "hidden": 64},
         steps=8_000,
         learning_rate=3e-3,
@@ -40,12 +47,39 @@ def mnist_spectral() -> Recipe:
 
 def mnist_mlp() -> Recipe:
     """The network and the one eps of the paper, on the same pairs."""
-    return Recipe("mnist-mlp", Mnist(batch=128, eps=(1e-2, 1e-2)), PotentialMLP, steps=50_000)
+    return Recipe("mnist-mlp", Mnist(batch=128, eps=(1e-2, 1e-2)), PotentialMLP, DiscreteTask, steps=50_000)
 
 
 def problems() -> Recipe:
     """The user's own: a folder written by `metaot.data.write_problems`, named with --set data.path=FOLDER."""
-    return Recipe("problems", ProblemFolder(batch=128), PotentialMLP, {"width": 512}, steps=10_000)
+    return Recipe("problems", ProblemFolder(batch=128), PotentialMLP, DiscreteTask, {"width": 512}, steps=10_000)
+
+
+def palette() -> Recipe:
+    """Colour transfer between pairs of paintings, from the samples of their palettes: the shipped checkpoint."""
+    return Recipe(
+        "palette",
+        Paintings(batch=16, samples=256),
+        PaletteIcnn,
+        ContinuousTask,
+        {"hidden": [64]},
+        brenier_loss,
+        steps=6_000,
+        learning_rate=1e-3,
+        warmup=200,
+        validation_batch=24,
+    )
+
+
+def palette_resnet() -> Recipe:
+    """The same with the network of the paper, which reads the pictures; a GPU helps."""
+    data = Paintings(batch=16, samples=256, variety=0.0, pictures=True)
+    return replace(palette(), name="palette-resnet", data=data, model=ResNetIcnn, learning_rate=3e-4)
+
+
+def planted() -> Recipe:
+    """Random measures in three dimensions whose exact map is known."""
+    return replace(palette(), name="planted", data=Planted(batch=16, samples=256, dim=3))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -54,4 +88,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mnist-spectral": mnist_spectral,
     "mnist-mlp": mnist_mlp,
     "problems": problems,
+    "palette": palette,
+    "palette-resnet": palette_resnet,
+    "planted": planted,
 }

@@ -1,13 +1,13 @@
-"""The command line: `metaot train | evaluate | export | fetch`, also as `python -m metaot`."""
+"""The command line: `metaot train | evaluate | export | recolor | fetch`, also as `python -m metaot`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from metaot import __version__
-from metaot.cli import evaluate, export, fetch, train
+from metaot.cli import evaluate, export, fetch, recolor, train
 
-COMMANDS = {"train": train, "evaluate": evaluate, "export": export, "fetch": fetch}
+COMMANDS = {"train": train, "evaluate": evaluate, "export": export, "recolor": recolor, "fetch": fetch}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

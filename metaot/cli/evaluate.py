@@ -9,12 +9,16 @@ from typing import Any
 import torch
 
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import annotate, load, read_card, write_atomically
-from metaot.data import ProblemSet, middle, source_from_json
+from metaot.data import ProblemSet, SampleSet, middle, source_from_json
 from metaot.evaluation import evaluate
+from metaot.evaluation.maps import evaluate_maps
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
 
+_SHEET = 12
+"""How many images the sheet of recoloured pairs shows."""
 DIGITS = 6
 """How many pairs the picture of interpolations shows."""
 
@@ -33,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
     parser.add_argument("--seconds", type=float, default=10.0, help="at most this long for the times to one error")
+    parser.add_argument("--samples", type=int, default=2000, help="of maps: samples of each measure")
+    parser.add_argument("--steps", type=int, default=1000, help="of maps: steps of W2GN")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument("--out", type=Path, help="folder of the results (default: CHECKPOINT/evaluation)")
     parser.add_argument("--record", action="store_true", help="write the means into the checkpoint's model.json")
@@ -43,10 +49,49 @@ def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     predictor, card = load(options.checkpoint), read_card(options.checkpoint)
-    if options.passes is not None:
-        predictor.passes = options.passes
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
+    folder = options.out or options.checkpoint / "evaluation"
+    if isinstance(problems, SampleSet) and isinstance(predictor, AmortizedMap):
+        _run_maps(options, predictor, problems, folder)
+    elif isinstance(problems, ProblemSet) and isinstance(predictor, AmortizedPotential):
+        _run_potentials(options, predictor, problems, folder, type(source).__name__)
+    else:
+        raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
+
+
+def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, folder: Path) -> None:
+    from metaot.evaluation import map_pictures  # noqa: PLC0415, matplotlib is an extra
+
+    report = evaluate_maps(
+        predictor,
+        problems,
+        instances=options.instances,
+        samples=options.samples,
+        seed=options.seed,
+        steps=options.steps,
+    )
+    print(report.table())
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "evaluation.json", {"checkpoint": str(options.checkpoint), **report.to_json()})
+    if options.record:
+        annotate(options.checkpoint, test={"data": report.data, **report.summary()})
+    map_pictures.draw_curves(report, folder / "curves.png")
+    images = getattr(problems, "images", None)
+    if images is not None:
+        map_pictures.draw_sheet(predictor, images[:_SHEET], folder / "sheet.png")
+    print(f"\nwritten to {folder}: evaluation.json and pictures")
+
+
+def _run_potentials(
+    options: argparse.Namespace,
+    predictor: AmortizedPotential,
+    problems: ProblemSet,
+    folder: Path,
+    data: str,
+) -> None:
+    if options.passes is not None:
+        predictor.passes = options.passes
     temperatures = options.eps or sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)
     report = evaluate(
         predictor,
@@ -59,12 +104,11 @@ def run(options: argparse.Namespace) -> None:
         seconds=options.seconds,
     )
     print(report.table())
-    folder = options.out or options.checkpoint / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"checkpoint": str(options.checkpoint), "data": type(source).__name__, **report.to_json()}
+    content = {"checkpoint": str(options.checkpoint), "data": data, **report.to_json()}
     _write_json(folder / "evaluation.json", content)
     if options.record:
-        annotate(options.checkpoint, test={"data": type(source).__name__, **report.summary()})
+        annotate(options.checkpoint, test={"data": data, **report.summary()})
     _draw(predictor, problems, report, temperatures[0], folder)
     print(f"\nwritten to {folder}: evaluation.json and pictures")
 

@@ -1,14 +1,25 @@
-"""Distributions of problems: MNIST pairs, embedded random images, and the user's own arrays."""
+"""Distributions of problems: images on grids, the user's own arrays, and for maps palettes and planted pairs."""
 
 from typing import Any
 
 from metaot.data.base import ProblemSet, Source, Split, middle
 from metaot.data.images import ImagePairs
 from metaot.data.mnist import Mnist
+from metaot.data.paintings import Paintings
+from metaot.data.palettes import Palettes
+from metaot.data.planted import Planted
 from metaot.data.problems import ProblemFolder, write_problems
+from metaot.data.samples import SampleSet
 from metaot.data.shapes import Shapes
 
-SOURCES: dict[str, type[Source]] = {"Mnist": Mnist, "Shapes": Shapes, "ProblemFolder": ProblemFolder}
+SOURCES: dict[str, type[Source]] = {
+    "Mnist": Mnist,
+    "Shapes": Shapes,
+    "ProblemFolder": ProblemFolder,
+    "Paintings": Paintings,
+    "Palettes": Palettes,
+    "Planted": Planted,
+}
 
 
 def source_from_json(settings: dict[str, Any]) -> Source:
@@ -23,8 +34,12 @@ __all__ = [
     "SOURCES",
     "ImagePairs",
     "Mnist",
+    "Paintings",
+    "Palettes",
+    "Planted",
     "ProblemFolder",
     "ProblemSet",
+    "SampleSet",
     "Shapes",
     "Source",
     "Split",

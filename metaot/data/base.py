@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.data.samples import SampleSet
 from metaot.geometry import Geometry
 from metaot.problem import Problem
 
@@ -53,5 +54,5 @@ class Source(ABC):
     """Settings of a data set, plain enough for a recipe: nothing is read before `split` is called."""
 
     @abstractmethod
-    def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet:
+    def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet | SampleSet:
         """Read what is needed and return one part of it; train, validation and test share no data."""

@@ -5,9 +5,19 @@ from typing import Any
 
 from torch import Tensor
 
+from metaot.objectives.brenier import brenier_loss, brenier_value
 from metaot.objectives.dual import dual_loss, dual_value, scaled_dual_loss
+from metaot.objectives.w2gn import w2gn_loss
 
 Objective = Callable[[Any, Any], Tensor]
 """A loss of a prediction: (problem, prediction) -> one number for each instance."""
 
-__all__ = ["Objective", "dual_loss", "dual_value", "scaled_dual_loss"]
+__all__ = [
+    "Objective",
+    "brenier_loss",
+    "brenier_value",
+    "dual_loss",
+    "dual_value",
+    "scaled_dual_loss",
+    "w2gn_loss",
+]

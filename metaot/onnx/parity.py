@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 
 from metaot.amortize import AmortizedPotential
-from metaot.data import middle, source_from_json
+from metaot.data import ProblemSet, middle, source_from_json
 from metaot.onnx.runtime import OnnxModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
@@ -96,6 +96,7 @@ def _weights(
         split = source.split("test", data_dir)
     except (KeyError, TypeError, FileNotFoundError):
         return (lambda batch: _random_weights(predictor, batch, generator)), "random problems: no test data here"
+    assert isinstance(split, ProblemSet)
     name = f"test problems of {type(source).__name__}"
     return (lambda batch: replace(split, batch=batch).weights(generator)), name
 

@@ -2,9 +2,22 @@
 
 from metaot.solvers.bounds import Bounds, transport_bounds
 from metaot.solvers.iterate import Solver
+from metaot.solvers.maps import MapSolution
 from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution, Status
 from metaot.solvers.solve import solve
+from metaot.solvers.w2gn import W2GN
 
-__all__ = ["Bounds", "Newton", "Sinkhorn", "Solution", "Solver", "Status", "solve", "transport_bounds"]
+__all__ = [
+    "W2GN",
+    "Bounds",
+    "MapSolution",
+    "Newton",
+    "Sinkhorn",
+    "Solution",
+    "Solver",
+    "Status",
+    "solve",
+    "transport_bounds",
+]

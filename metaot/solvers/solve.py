@@ -1,17 +1,19 @@
 """`solve`: refine a start until each instance has converged."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from metaot.brenier import BrenierPair, SampleProblem
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.single import Refined
 from metaot.solvers.alone import Alone, refine_alone
 from metaot.solvers.choose import refine_by, small_and_single
 from metaot.solvers.iterate import Solver
+from metaot.solvers.maps import MapSolution, PairPredictor, solve_map
 from metaot.solvers.solution import Solution
 
 
@@ -24,7 +26,7 @@ class PotentialPredictor(Protocol):
         ...
 
 
-@torch.no_grad()
+@overload
 def solve(
     problem: Problem,
     *,
@@ -32,7 +34,29 @@ def solve(
     solver: Solver | None = None,
     tol: float = 1e-6,
     max_steps: int = 10_000,
-) -> Solution:
+) -> Solution: ...
+
+
+@overload
+def solve(
+    problem: SampleProblem,
+    *,
+    init: BrenierPair | PairPredictor | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> MapSolution: ...
+
+
+@torch.no_grad()
+def solve(
+    problem: Problem | SampleProblem,
+    *,
+    init: Any = None,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> Solution | MapSolution:
     """Solve a batch of entropic transport problems, each to an L1 marginal error of at most `tol`.
 
     `init` is where to start: potentials, of which f is used, or anything with `predict(problem)`. A start that
@@ -43,11 +67,14 @@ def solve(
     with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
 
     One small problem on a CPU, in float64, is solved in numpy; others together in torch, on their device.
+    A `SampleProblem` is solved by `W2GN`: see `metaot.solvers.maps.solve_map`.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
     if max_steps < 0:
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    if isinstance(problem, SampleProblem):
+        return solve_map(problem, init=init, solver=solver, tol=tol, max_steps=max_steps)
     f = None if init is None else _start(problem, init)
     if small_and_single(problem):
         start = None if f is None else f.numpy().reshape(-1)

@@ -15,16 +15,13 @@ from tqdm import tqdm
 
 from metaot import __version__
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import read_card, save
-from metaot.data import ProblemSet, middle
-from metaot.models import single
-from metaot.potentials import DualPotentials
-from metaot.problem import Problem
 from metaot.training.board import Board
 from metaot.training.recipe import Recipe
 from metaot.training.signals import stop_on_signal
 from metaot.training.state import FILE, TrainingState, frozen_copy
-from metaot.training.validation import Validation
+from metaot.training.task import Task
 
 _MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "device"}
 """Settings that --resume accepts with another value."""
@@ -48,18 +45,12 @@ def train(
     """
     _check_folder(recipe, folder, resume)
     device = _device(recipe.device)
-    like = torch.zeros((), dtype=torch.float64, device=device)
-    problems = recipe.data.split("train", data_dir)
-    held_out = recipe.data.split("validation", data_dir)
-    eps = recipe.validation_eps or middle(problems.eps)
-    validation = Validation.of(held_out, recipe.validation_batch, eps, like)
-    state = _new_state(recipe, problems, device)
+    task = recipe.task(recipe, data_dir, device)
+    state = _new_state(recipe, task, device)
     if resume:
         state.load(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    geometry = validation.problem.geometry
-    learner = AmortizedPotential(state.model, geometry, problems.eps)
-    predictor = AmortizedPotential(state.average, geometry, problems.eps)
+    learner, predictor = task.predictor(state.model), task.predictor(state.average)
     board = Board(folder, state.step, recipe.to_json())
     last = min(recipe.steps, stop_at or recipe.steps)
     bar = tqdm(total=recipe.steps, initial=state.step, desc=recipe.name, disable=not progress, unit="step")
@@ -67,33 +58,29 @@ def train(
     figures: dict[str, float] = {}
     with stop_on_signal() as request, bar:
         while state.step < last and not request.asked:
-            problem = _problem(problems, recipe.seed, state.step).to(like, geometry)
-            loss, norm = _update(state, learner, problem, recipe)
+            loss, norm = _update(state, recipe, task, learner)
             state.seconds = time.perf_counter() - started
             bar.update()
 
             if state.step % recipe.validate_every == 0:
-                figures = _validate(validation, predictor, board, state.step)
+                figures = _validate(task, predictor, board, state.step)
             if state.step % recipe.log_every == 0:
                 board.scalars("training", _progress(state, recipe, loss, norm), state.step)
                 bar.set_postfix(_short({"loss": loss.item(), **figures}))
             if state.step % recipe.save_every == 0:
                 _save(state, predictor, recipe, figures, folder)
-        figures = _validate(validation, predictor, board, state.step)
+        figures = _validate(task, predictor, board, state.step)
         _save(state, predictor, recipe, figures, folder)
     board.close()
     return state.step
 
 
-def _update(
-    state: TrainingState, learner: AmortizedPotential, problem: Problem, recipe: Recipe
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Make one gradient step; return the loss and the norm of its gradient."""
     rate = recipe.learning_rate * schedule(state.step, recipe.warmup, recipe.steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    guesses = [DualPotentials.from_f(problem, f) for f in learner.stages(problem)]
-    loss = torch.stack([recipe.objective(problem, guess).mean() for guess in guesses]).sum()
+    loss = task.loss(learner, task.problem(state.step))
     state.optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
@@ -108,11 +95,11 @@ def _update(
     return loss.detach(), norm
 
 
-def _validate(validation: Validation, predictor: AmortizedPotential, board: Board, step: int) -> dict[str, float]:
+def _validate(task: Task, predictor: Any, board: Board, step: int) -> dict[str, float]:
     """Measure the predictor on the fixed problems, show it on the board, and return the figures."""
-    figures, guess = validation.measure(predictor)
+    figures, pictures = task.measure(predictor)
     board.scalars("validation", figures, step)
-    board.pictures(validation, guess, step)
+    board.pictures(pictures, step)
     return figures
 
 
@@ -123,17 +110,9 @@ def schedule(step: int, warmup: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def _problem(problems: ProblemSet, seed: int, step: int) -> Problem:
-    """Draw the problems of a step."""
-    return problems.sample(torch.Generator().manual_seed(seed * 2**40 + step))
-
-
-def _new_state(recipe: Recipe, problems: ProblemSet, device: torch.device) -> TrainingState:
+def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingState:
     torch.manual_seed(recipe.seed)
-    model = single(recipe.model.for_geometry(problems.geometry, problems.eps, **recipe.model_settings))
-    samples = [_problem(problems, recipe.seed, recipe.steps + k) for k in range(8)]
-    model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
-    model.to(device)
+    model = task.new_model().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
     return TrainingState(model, frozen_copy(model), optimizer)
 
@@ -176,7 +155,7 @@ def _short(figures: dict[str, float]) -> dict[str, str]:
 
 def _save(
     state: TrainingState,
-    predictor: AmortizedPotential,
+    predictor: AmortizedPotential | AmortizedMap,
     recipe: Recipe,
     figures: dict[str, float],
     folder: Path,

@@ -1,12 +1,13 @@
 """The settings of a training run: plain values, frozen, written beside every checkpoint."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, final
 
 from metaot.data import Source
-from metaot.models import PotentialModel
 from metaot.objectives import Objective, scaled_dual_loss
+from metaot.training.task import Task
 
 T = TypeVar("T")
 
@@ -18,7 +19,10 @@ class Recipe:
 
     name: str
     data: Source
-    model: type[PotentialModel]
+    model: Any
+    """The class of the network: a `PotentialModel`, or a `HyperNetwork` for continuous problems."""
+    task: Callable[..., Task]
+    """What makes a task of (recipe, data_dir, device): `DiscreteTask` or `ContinuousTask`."""
     model_settings: dict[str, Any] = field(default_factory=dict)
     objective: Objective = scaled_dual_loss
     steps: int = 20_000
@@ -45,6 +49,7 @@ class Recipe:
         data = {item.name: getattr(self.data, item.name) for item in fields(self.data)}  # type: ignore[arg-type]
         settings["data"] = {"kind": type(self.data).__name__, **data}
         settings["model"] = self.model.__name__
+        settings["task"] = getattr(self.task, "__name__", repr(self.task))
         settings["objective"] = getattr(self.objective, "__name__", repr(self.objective))
         return json.loads(json.dumps(settings))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import final
 
 import torch
+from torch import nn
 
 from metaot.checkpoint import write_atomically
-from metaot.models import PotentialModel
 
 FILE = "training.pt"
 
@@ -18,8 +18,8 @@ FILE = "training.pt"
 class TrainingState:
     """What changes during a run."""
 
-    model: PotentialModel
-    average: PotentialModel
+    model: nn.Module
+    average: nn.Module
     """The running mean of the weights: what is validated and saved."""
     optimizer: torch.optim.Optimizer
     step: int = 0
@@ -51,6 +51,6 @@ class TrainingState:
             mean.lerp_(value, 1 - decay)
 
 
-def frozen_copy(model: PotentialModel) -> PotentialModel:
+def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a copy that takes no gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)

@@ -1,0 +1,170 @@
+"""Input-convex networks (Amos et al., arXiv 1609.07152) evaluated from a batch of weight vectors.
+
+Value, gradient and Hessian are closed forms of matrix products: nothing is differentiated when running, so that
+they export. Each instance of a batch has weights of its own.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from metaot.brenier.activations import ACTIVATIONS, Activation
+
+FAINT = -2.0
+"""A new network's positive weights before softplus: it is nearly the quadratic alone."""
+
+
+@final
+@dataclass(frozen=True)
+class Icnn:
+    r"""The architecture of convex functions of u in R^dim; `count` is the length of a weight vector.
+
+    $t_1 = W_1 u + b_1$, $t_{l+1} = U_l \sigma(t_l) + W_{l+1} u + b_{l+1}$ and
+    $\Phi(u) = c \cdot \sigma(t_L) + w \cdot u + \frac{q}{2} |u|^2$ with $U_l, c, q > 0$: convex for any
+    weight vector. Positive entries are softplus(.) / fan-in of the weight vector's; q is `floor` at least, so that
+    the gradient is invertible.
+    """
+
+    dim: int
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "squareplus"
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if self.dim < 1 or not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"dim and hidden sizes must be at least 1, got {self.dim} and {self.hidden}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+        if not 0 < self.floor < 1:
+            raise ValueError(f"floor must lie between 0 and 1, got {self.floor}")
+
+    @property
+    def sections(self) -> list[tuple[int, ...]]:
+        """The shapes in a weight vector: W and b of every layer, the U between them, then c, w and q."""
+        layers = [shape for h in self.hidden for shape in ((h, self.dim), (h,))]
+        between = [(after, before) for before, after in pairwise(self.hidden)]
+        return [*layers, *between, (self.hidden[-1],), (self.dim,), (1,)]
+
+    @property
+    def count(self) -> int:
+        """The length of a weight vector."""
+        return sum(map(math.prod, self.sections))
+
+    def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:
+        """Return weights of new networks, float32: random ridges, so faint that |u|^2 / 2 is nearly all."""
+        depth, parts = len(self.hidden), []
+        for k, shape in enumerate(self.sections):
+            noise = torch.randn(*batch, *shape, generator=generator, dtype=torch.float32)
+            if k < 2 * depth:
+                part = 1.5 * noise
+            elif k < 3 * depth:
+                part = FAINT + 0.1 * noise
+            else:
+                part = torch.zeros_like(noise)
+            parts.append(part.reshape(*batch, -1))
+        parts[-1] = torch.full_like(parts[-1], math.log(math.expm1(1 - self.floor)))
+        return torch.cat(parts, -1)
+
+    def quadratic(self) -> Float[Tensor, "count"]:
+        """Return the weights of |u|^2 / 2, without ridges; training could not bring them back."""
+        weights = self.weights(torch.Generator())
+        weights[-(1 + self.dim + self.hidden[-1]) : -(1 + self.dim)] = -100.0
+        return weights
+
+    def value(
+        self,
+        weights: Float[Tensor, "*batch count"],
+        u: Float[Tensor, "*batch n d"],
+    ) -> Float[Tensor, "*batch n"]:
+        """Return the function at each u."""
+        return _Parts(self, weights).value(u)
+
+    def gradient(
+        self,
+        weights: Float[Tensor, "*batch count"],
+        u: Float[Tensor, "*batch n d"],
+    ) -> Float[Tensor, "*batch n d"]:
+        """Return the gradient at each u."""
+        return _Parts(self, weights).gradient(u)
+
+    def gradient_and_hessian(
+        self,
+        weights: Float[Tensor, "*batch count"],
+        u: Float[Tensor, "*batch n d"],
+    ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch n d d"]]:
+        """Return the gradient and the matrix of second derivatives at each u."""
+        return _Parts(self, weights).gradient_and_hessian(u)
+
+
+class _Parts:
+    """A weight vector, cut into its matrices."""
+
+    def __init__(self, icnn: Icnn, weights: Tensor) -> None:
+        if weights.shape[-1] != icnn.count:
+            raise ValueError(f"{icnn} has {icnn.count} weights, got a vector of {weights.shape[-1]}")
+        parts, depth = list(_cut(icnn, weights)), len(icnn.hidden)
+        self.W, self.b = parts[0 : 2 * depth : 2], parts[1 : 2 * depth : 2]
+        self.U = [softplus(part) / part.shape[-1] for part in parts[2 * depth : -3]]
+        self.c = (softplus(parts[-3]) / icnn.hidden[-1])[..., None, :]
+        self.w = parts[-2][..., None, :]
+        self.q = icnn.floor + softplus(parts[-1])[..., None]
+        self.sigma: Activation = ACTIVATIONS[icnn.activation]
+
+    def layers(self, u: Tensor) -> list[Tensor]:
+        """Return t of every layer."""
+        t = [u @ W.mT + b[..., None, :] for W, b in zip(self.W, self.b, strict=True)]
+        for k, U in enumerate(self.U):
+            t[k + 1] = t[k + 1] + self.sigma.value(t[k]) @ U.mT
+        return t
+
+    def value(self, u: Tensor) -> Tensor:
+        quadratic = 0.5 * self.q * u + self.w
+        return (self.sigma.value(self.layers(u)[-1]) * self.c).sum(-1) + (quadratic * u).sum(-1)
+
+    def gradient(self, u: Tensor) -> Tensor:
+        t = self.layers(u)
+        return self._gradient(u, t, self._sensitivities(t))
+
+    def _sensitivities(self, t: list[Tensor]) -> list[Tensor]:
+        """Return the derivative of the value in the activation of every layer, before its slope."""
+        e = [self.c]
+        for k in reversed(range(len(self.U))):
+            e.insert(0, (e[0] * self.sigma.slope(t[k + 1])) @ self.U[k])
+        return e
+
+    def _gradient(self, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
+        total = self.q * u + self.w
+        for part, layer, W in zip(e, t, self.W, strict=True):
+            total = total + (part * self.sigma.slope(layer)) @ W
+        return total
+
+    def gradient_and_hessian(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.layers(u)
+        e, d = self._sensitivities(t), u.shape[-1]
+        W = self.W[0]
+        squares = (W[..., :, :, None] * W[..., :, None, :]).flatten(-2)
+        H = ((e[0] * self.sigma.bend(t[0])) @ squares).unflatten(-1, (d, d))
+        H = H + self.q[..., None] * torch.eye(d).to(u)
+        jacobian = W[..., None, :, :]
+        for k, U in enumerate(self.U):
+            inner = self.sigma.slope(t[k])[..., None] * jacobian
+            jacobian = U[..., None, :, :] @ inner + self.W[k + 1][..., None, :, :]
+            bend = (e[k + 1] * self.sigma.bend(t[k + 1]))[..., None]
+            H = H + jacobian.mT @ (bend * jacobian)
+        return self._gradient(u, t, e), H
+
+
+def _cut(icnn: Icnn, weights: Tensor) -> Iterator[Tensor]:
+    place = 0
+    for shape in icnn.sections:
+        size = math.prod(shape)
+        yield weights[..., place : place + size].reshape(*weights.shape[:-1], *shape)
+        place += size

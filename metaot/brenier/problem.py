@@ -1,0 +1,87 @@
+"""Continuous problems: samples of two measures, and what a model reads of them."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.geometry.checks import require_finite
+
+
+@final
+@dataclass(frozen=True)
+class SampleProblem:
+    """A batch of transport problems between two measures, for the cost |x - y|^2 / 2, given by samples.
+
+    `context` is what a model reads, halves for source and target one behind the other; None where the samples
+    are what it reads. Raises ValueError for samples that are not finite, and for shapes that do not fit.
+    """
+
+    x: Float[Tensor, "*batch n d"]
+    y: Float[Tensor, "*batch m d"]
+    context: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, samples in (("x", self.x), ("y", self.y)):
+            require_finite(name, samples)
+            if samples.ndim < 2 or 0 in samples.shape[-2:]:
+                raise ValueError(f"{name} must have the shape (*batch, samples, d), got {tuple(samples.shape)}")
+        if self.x.dtype != self.y.dtype or self.x.device != self.y.device:
+            raise ValueError(
+                f"x is {self.x.dtype} on {self.x.device}, y is {self.y.dtype} on {self.y.device}: "
+                "bring them together"
+            )
+        if self.x.shape[:-2] != self.y.shape[:-2] or self.x.shape[-1] != self.y.shape[-1]:
+            raise ValueError(
+                f"x of shape {tuple(self.x.shape)} and y of {tuple(self.y.shape)} must agree but for the "
+                "number of samples"
+            )
+        batch = self.batch_shape
+        if self.context is not None and self.context.shape[: len(batch) + 1] != (*batch, 2):
+            raise ValueError(
+                f"context must have the shape {(*batch, 2)} and more, got {tuple(self.context.shape)}"
+            )
+
+    @classmethod
+    def trusted(cls, x: Tensor, y: Tensor, context: Tensor | None) -> "SampleProblem":
+        """Make a problem of parts that were checked before: no test, no wait for the device."""
+        problem = object.__new__(cls)
+        for name, value in (("x", x), ("y", y), ("context", context)):
+            object.__setattr__(problem, name, value)
+        return problem
+
+    @property
+    def T(self) -> "SampleProblem":
+        """The same problem with source and target exchanged."""
+        context = None if self.context is None else self.context.flip(len(self.batch_shape))
+        return SampleProblem.trusted(self.y, self.x, context)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The shape of the batch; () for a single problem."""
+        return self.x.shape[:-2]
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the space."""
+        return self.x.shape[-1]
+
+    def __getitem__(self, index: object) -> "SampleProblem":
+        """Return a part of the batch; `index` is anything that indexes the batch dimensions of a tensor."""
+        context = None if self.context is None else self.context[index]  # type: ignore[index]
+        return SampleProblem.trusted(self.x[index], self.y[index], context)  # type: ignore[index]
+
+    def to(self, like: Tensor) -> "SampleProblem":
+        """Return the problems in the dtype and on the device of `like`."""
+        context = None if self.context is None else self.context.to(like)
+        return SampleProblem.trusted(self.x.to(like), self.y.to(like), context)
+
+    def flat(self) -> "SampleProblem":
+        """Return the same problems with exactly one batch dimension."""
+        context, rank = self.context, len(self.batch_shape)
+        if context is not None:
+            context = context.reshape(-1, *context.shape[rank:])
+        x, y = (z.reshape(-1, *z.shape[rank:]) for z in (self.x, self.y))
+        return SampleProblem.trusted(x, y, context)

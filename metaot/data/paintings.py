@@ -1,0 +1,130 @@
+"""Palettes of pictures: all pairs of a folder of images, split by image, as in the paper's colour transfer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from metaot.data.base import Source, Split
+from metaot.data.folder import find_data
+from metaot.data.palettes import random_palettes, recoloured
+from metaot.data.pillow import pillow
+from metaot.data.samples import CloudPairs, SampleSet
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+SIDE = 160
+"""Of each image, this many rows and columns of pixels are kept, evenly spaced and as they are."""
+
+_PLACES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9)}
+"""Of every ten images, in the order of their names, which ones belong to a split."""
+
+
+@final
+@dataclass(frozen=True)
+class Paintings(Source):
+    """Pairs of images of a folder, both of the same split; without `path`, of `paintings/` in the data folder.
+
+    `variety` is the share of training palettes that are not just a part of one image: recoloured, mixed with
+    another one, or random. `pictures` gives whole images as context. Validation and test
+    pairs are two whole images.
+    """
+
+    batch: int = 32
+    samples: int = 256
+    path: str = ""
+    variety: float = 0.7
+    pictures: bool = False
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
+        folder = Path(self.path) if self.path else find_data("paintings", data_dir)
+        files = image_files(folder)
+        chosen = [file for k, file in enumerate(files) if k % 10 in _PLACES[name]]
+        images = torch.stack([read_pixels(file) for file in chosen])
+        if name == "train":
+            return PaintingPairs(self.batch, self.samples, images, not self.pictures, self.variety, self.pictures)
+        return PaintingPairs(self.batch, self.samples, images, False, 0.0, self.pictures)
+
+
+@final
+@dataclass(frozen=True)
+class PaintingPairs(CloudPairs):
+    """Colours of images in [0, 1]; of parts of them where `parts`, otherwise of two different whole images."""
+
+    images: UInt8[Tensor, "count side side 3"]
+    parts: bool = False
+    variety: float = 0.0
+    pictures: bool = False
+
+    def __post_init__(self) -> None:
+        SampleSet.__post_init__(self)
+        if self.pictures and (self.parts or self.variety):
+            raise ValueError("pictures as context are whole images as they are: set variety=0")
+
+    @property
+    def dim(self) -> int:
+        return 3
+
+    def context(self, generator: torch.Generator) -> Tensor | None:
+        if not self.pictures:
+            return None
+        images = self.images[self._which(2 * self.batch, generator)].movedim(-1, 1).float() / 255
+        return torch.stack(images.chunk(2), 1)
+
+    def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
+        which = self._which(count, generator)
+        palettes = self._colours(which, generator)
+        if not self.variety:
+            return palettes
+        other = self._colours(torch.randint(len(self.images), (count,), generator=generator), generator)
+        share = torch.rand(count, 1, 1, generator=generator)
+        mixed = torch.where(torch.rand(count, self.samples, 1, generator=generator) < share, palettes, other)
+        options = [mixed, random_palettes(count, self.samples, generator), palettes]
+        lot = torch.rand(count, 1, 1, generator=generator)
+        palettes = torch.where(lot < 0.2 * self.variety, options[0], palettes)
+        palettes = torch.where((lot > 0.4) & (lot < 0.4 + 0.3 * self.variety), options[1], palettes)
+        changed = recoloured(palettes, generator)
+        return torch.where(torch.rand(count, 1, 1, generator=generator) < self.variety, changed, palettes)
+
+    def _which(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw images; the first and the second half of them differ, pair by pair."""
+        first = torch.randint(len(self.images), (count // 2,), generator=generator)
+        shift = torch.randint(1, len(self.images), (count // 2,), generator=generator)
+        return torch.cat([first, (first + shift) % len(self.images)])
+
+    def _colours(self, which: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw pixels of a rectangle of each image, or of the whole."""
+        count, side = len(which), self.images.shape[1]
+        low, size = torch.zeros(2, count, 1), torch.ones(2, count, 1)
+        if self.parts:
+            size = 0.25 + 0.75 * torch.rand(2, count, 1, generator=generator)
+            low = (1 - size) * torch.rand(2, count, 1, generator=generator)
+        place = low + size * torch.rand(2, count, self.samples, generator=generator)
+        row, column = (place * side).long().clamp(max=side - 1)
+        return self.images[which[:, None], row, column].float() / 255
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a folder in the order of their names; ValueError for less than twenty."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: name one with images, --set data.path=FOLDER")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if len(files) < 20:
+        raise ValueError(f"{folder} holds {len(files)} images ({sorted(SUFFIXES)}), at least 20 are needed")
+    return files
+
+
+def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
+    """Return pixels of an image on an even grid, their colours as they are."""
+    Image, _ = pillow()
+
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"{file} is not an image that can be read: {error}") from error
+    rows, columns = (np.linspace(0, length - 1, side).round().astype(int) for length in pixels.shape[:2])
+    return torch.from_numpy(pixels[rows][:, columns].copy())

@@ -1,0 +1,85 @@
+"""Embedded random palettes: shaded colours with soft edges, as in pictures; and changes of colour for variety."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.data.base import Source, Split
+from metaot.data.samples import CloudPairs
+
+_COLOURS = 7
+_FLOAT = torch.float32
+
+
+@final
+@dataclass(frozen=True)
+class Palettes(Source):
+    """Pairs of random palettes; all splits have the same distribution, by other seeds."""
+
+    batch: int = 32
+    samples: int = 256
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "PalettePairs":
+        return PalettePairs(self.batch, self.samples, {"train": 0, "validation": 1, "test": 2}[name])
+
+
+@final
+@dataclass(frozen=True)
+class PalettePairs(CloudPairs):
+    """Random palettes in RGB, values in [0, 1]; `stream` keeps the splits apart."""
+
+    stream: int = 0
+
+    @property
+    def dim(self) -> int:
+        return 3
+
+    def context(self, generator: torch.Generator) -> None:
+        return None
+
+    def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
+        seed = int(torch.randint(2**40, (), generator=generator))
+        own = torch.Generator().manual_seed(3 * seed + self.stream)
+        return random_palettes(count, self.samples, own)
+
+
+def random_palettes(count: int, samples: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
+    """Draw palettes of one to seven colours, each in light and shade, on a tinted ground, cut off at 0 and 1."""
+    colours = torch.rand(count, _COLOURS, 3, generator=generator, dtype=_FLOAT)
+    colours = colours.lerp(colours.mean(-1, keepdim=True), _uniform((count, 1, 1), generator, 0.0, 0.9))
+    shares = torch.rand(count, _COLOURS, generator=generator, dtype=_FLOAT).pow(3) + 1e-3
+    number = torch.randint(1, _COLOURS + 1, (count, 1), generator=generator)
+    shares = shares * (torch.arange(_COLOURS) < number)
+    which = torch.multinomial(shares, samples, replacement=True, generator=generator)
+    base = colours.gather(1, which[..., None].expand(-1, -1, 3))
+    light = torch.rand(count, samples, 1, generator=generator, dtype=_FLOAT)
+    depth = _uniform((count, _COLOURS), generator, 0.0, 1.0).gather(1, which)[..., None]
+    shade = (light.pow(_uniform((count, 1, 1), generator, 0.3, 3.0)) - 0.5) * depth
+    ground = torch.rand(count, 1, 3, generator=generator, dtype=_FLOAT)
+    lit = base + torch.where(shade > 0, shade * (1 - base), shade * base) + 0.1 * (ground - 0.5)
+    grain = torch.randn(count, samples, 3, generator=generator, dtype=_FLOAT)
+    return (lit + grain * _uniform((count, 1, 1), generator, 0.005, 0.08)).clamp(0, 1)
+
+
+def recoloured(
+    palettes: Float[Tensor, "count samples 3"], generator: torch.Generator
+) -> Float[Tensor, "count samples 3"]:
+    """Change the colours of each palette at random: channels change places, gamma, saturation, some negatives."""
+    count = len(palettes)
+    order = torch.rand(count, 3, generator=generator).argsort(-1)
+    palettes = palettes.gather(2, order[:, None].expand_as(palettes))
+    negative = torch.rand(count, 1, 1, generator=generator) < 0.15
+    palettes = torch.where(negative, 1 - palettes, palettes)
+    gamma = (0.5 * torch.randn(count, 1, 1, generator=generator)).exp()
+    gamma = gamma * (0.15 * torch.randn(count, 1, 3, generator=generator)).exp()
+    palettes = palettes.clamp(1e-4, 1).pow(gamma)
+    grey = palettes.mean(-1, keepdim=True)
+    return grey + (palettes - grey) * _uniform((count, 1, 1), generator, 0.2, 1.3)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=_FLOAT)

@@ -1,0 +1,92 @@
+"""Pairs of measures with a known exact map: the gradient of a convex function that was chosen first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
+from metaot.data.base import Source, Split
+from metaot.data.samples import SampleSet
+
+HIDDEN = (8, 8)
+"""Few units: the mean of many ridges would be about a quadratic."""
+_BUMPS = 4
+_FLOAT = torch.float32
+
+
+@final
+@dataclass(frozen=True)
+class Planted(Source):
+    """Random sources in R^dim and targets pushed forward by gradients of random ICNNs; a share are Gaussians.
+
+    All splits have the same distribution, by other seeds.
+    """
+
+    batch: int = 32
+    samples: int = 256
+    dim: int = 3
+    gaussians: float = 0.1
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "PlantedPairs":
+        stream = {"train": 0, "validation": 1, "test": 2}[name]
+        return PlantedPairs(self.batch, self.samples, self.dim, self.gaussians, stream)
+
+
+@final
+@dataclass(frozen=True)
+class PlantedPairs(SampleSet):
+    """Pairs with their map; `stream` keeps the splits apart."""
+
+    dimension: int
+    gaussians: float = 0.1
+    stream: int = 0
+
+    @property
+    def dim(self) -> int:
+        return self.dimension
+
+    def sample(self, generator: torch.Generator) -> SampleProblem:
+        return self.with_map(generator)[0]
+
+    def with_map(self, generator: torch.Generator) -> tuple[SampleProblem, BrenierPotential]:
+        """Draw problems, and the potential whose gradient is the solution: `potential.gradient(x)`."""
+        seed = int(torch.randint(2**40, (), generator=generator))
+        own = torch.Generator().manual_seed(3 * seed + self.stream)
+        x, other = _bumps(self.batch, 2 * self.samples, self.dim, self.gaussians, own).chunk(2, 1)
+        potential = random_potential(self.batch, self.dim, self.gaussians, own)
+        return SampleProblem(x, potential.gradient(other)), potential
+
+
+def random_potential(batch: int, dim: int, gaussians: float, generator: torch.Generator) -> BrenierPotential:
+    """Draw strongly convex functions whose gradients keep the scale; the first `gaussians` are quadratic."""
+    icnn = Icnn(dim, HIDDEN, "softplus", floor=0.2)
+    mix = torch.randn(batch, dim, dim, generator=generator, dtype=_FLOAT) / dim**0.5
+    eye = torch.eye(dim, dtype=_FLOAT).expand(batch, dim, dim)
+    U = 0.6 * eye + 0.3 * (mix + mix.mT) @ (mix + mix.mT)
+    shift = torch.randn(batch, dim, generator=generator, dtype=_FLOAT)
+    weights = icnn.weights(generator, batch)
+    weights[:, : sum(HIDDEN) * (dim + 1)] *= 2
+    positive = slice(-(icnn.hidden[-1] * (icnn.hidden[0] + 1) + dim + 1), -(dim + 1))
+    weights[:, positive] = 8 + 8 * torch.randn(weights[:, positive].shape, generator=generator, dtype=_FLOAT)
+    quadratic = torch.arange(batch) < round(gaussians * batch)
+    weights[quadratic, positive] = -30.0
+    points = 1.5 * torch.randn(batch, 200, dim, generator=generator, dtype=_FLOAT)
+    scale = 1.5 / (icnn.gradient(weights, points @ U) @ U).std((1, 2))
+    V = torch.linalg.inv(U) / scale[:, None, None]
+    return BrenierPotential(icnn, weights, Frame(torch.zeros_like(shift), shift, U, V, scale))
+
+
+def _bumps(
+    batch: int, samples: int, dim: int, gaussians: float, generator: torch.Generator
+) -> Float[Tensor, "batch samples dim"]:
+    """Draw from mixtures of four Gaussians each; from single ones for the first `gaussians` of the batch."""
+    centres = 1.2 * torch.randn(batch, _BUMPS, dim, generator=generator, dtype=_FLOAT)
+    centres[torch.arange(batch) < round(gaussians * batch)] = 0
+    widths = 0.4 + 0.6 * torch.rand(batch, 1, dim, generator=generator, dtype=_FLOAT)
+    which = torch.randint(_BUMPS, (batch, samples), generator=generator)
+    chosen = centres.gather(1, which[..., None].expand(-1, -1, dim))
+    return chosen + widths * torch.randn(batch, samples, dim, generator=generator, dtype=_FLOAT)

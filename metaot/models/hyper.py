@@ -1,0 +1,48 @@
+"""Hypernetworks: from two measures to the weights of two input-convex networks."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metaot.brenier import Icnn
+
+Halves = tuple[Float[Tensor, "batch count"], Float[Tensor, "batch count"]]
+"""The weights of phi, and those of psi."""
+
+
+class HyperNetwork(nn.Module, ABC):
+    """A network that maps two measures to the weights of phi and of psi, float32.
+
+    One network is applied to (source, target) and to (target, source): exchanging the measures exchanges phi and
+    psi, by construction. The constructor takes JSON values only, and keeps them in `config`; nothing branches on
+    values, so that it exports.
+    """
+
+    config: dict[str, Any]
+    icnn: Icnn
+
+    @classmethod
+    @abstractmethod
+    def for_dim(cls, dim: int, **settings: Any) -> "HyperNetwork":
+        """Return a new model for measures on R^dim."""
+
+    @abstractmethod
+    def stages(
+        self,
+        u: Float[Tensor, "batch n d"],
+        v: Float[Tensor, "batch m d"],
+        context: Tensor | None,
+    ) -> list[Halves]:
+        """Return the prediction as it is refined, the final one last; no gradient flows from one to another.
+
+        u and v are samples in the coordinates of a `Frame`.
+        """
+
+    def forward(self, u: Tensor, v: Tensor, context: Tensor | None = None) -> Halves:
+        return self.stages(u, v, context)[-1]
+
+    @abstractmethod
+    def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
+        """Set the scale of the inputs from samples of many measures; called once, before training."""

@@ -1,0 +1,99 @@
+"""The paper's hypernetwork: a ResNet-18 for both images, a perceptron for the weights (Meta OT, figure 3).
+
+ResNet: He et al., arXiv 1512.03385; with group instead of batch normalisation (Wu and He, arXiv 1803.08494), so
+that a prediction depends on its own pictures alone, in training too.
+"""
+
+from itertools import pairwise
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d, relu
+
+from metaot.brenier import Icnn
+from metaot.models.hyper import Halves, HyperNetwork
+
+_CHANNELS = (64, 128, 256, 512)
+_GROUPS = 32
+
+
+@final
+class ResNetIcnn(HyperNetwork):
+    """Pictures as context -> features -> weights of phi; of psi with the pictures exchanged.
+
+    It never sees the samples. Untrained, the prediction is nearly the frame's linear map.
+    """
+
+    def __init__(self, dim: int, hidden: list[int], *, activation: str = "squareplus", width: int = 512) -> None:
+        super().__init__()
+        self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, "width": width}
+        self.icnn = Icnn(dim, tuple(hidden), activation)
+        self.eye = ResNet18()
+        self.decoder = nn.Sequential(
+            nn.Linear(2 * _CHANNELS[-1], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
+        self.leave = nn.Linear(width, self.icnn.count)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.base = nn.Parameter(self.icnn.weights(torch.Generator().manual_seed(0)))
+
+    @classmethod
+    def for_dim(cls, dim: int, **settings: Any) -> "ResNetIcnn":
+        return cls(dim, **{"hidden": [64], **settings})
+
+    def stages(
+        self,
+        u: Float[Tensor, "batch n d"],
+        v: Float[Tensor, "batch m d"],
+        context: Tensor | None = None,
+    ) -> list[Halves]:
+        if context is None or context.ndim != 5:
+            raise ValueError(
+                "this model reads pictures: give them as the problem's context, of shape "
+                f"(batch, 2, 3, height, width), got {None if context is None else tuple(context.shape)}"
+            )
+        seen = self.eye(context.flatten(0, 1)).unflatten(0, context.shape[:2])
+        forth, back = seen.flatten(1), seen.flip(1).flatten(1)
+        phi, psi = (self.base + self.leave(self.decoder(z)) for z in (forth, back))
+        return [(phi, psi)]
+
+    def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
+        """Do nothing: pictures are between zero and one."""
+
+
+@final
+class ResNet18(nn.Module):
+    """Pictures in [0, 1] to 512 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.norm = nn.GroupNorm(_GROUPS, 64)
+        sizes = [(64, 64, 1)]
+        for before, after in pairwise(_CHANNELS):
+            sizes += [(before, before, 1), (before, after, 2)]
+        sizes.append((_CHANNELS[-1], _CHANNELS[-1], 1))
+        self.blocks = nn.Sequential(*(BasicBlock(*size) for size in sizes))
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 512"]:
+        z = max_pool2d(relu(self.norm(self.first(4 * images - 2))), 3, stride=2, padding=1)
+        return adaptive_avg_pool2d(self.blocks(z), 1).flatten(1)
+
+
+@final
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions around which the input is led."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+        self.second = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, after) for _ in range(2))
+        changes = stride != 1 or before != after
+        self.around = nn.Conv2d(before, after, 1, stride=stride, bias=False) if changes else nn.Identity()
+
+    def forward(self, z: Float[Tensor, "batch before height width"]) -> Float[Tensor, "batch after h w"]:
+        inner = self.second(relu(self.norms[0](self.first(z))))
+        return relu(self.around(z) + self.norms[1](inner))

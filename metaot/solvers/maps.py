@@ -1,0 +1,105 @@
+"""`solve` for continuous problems: a batch of pairs of measures, fine-tuned together."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, final, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from metaot.brenier import BrenierPair, SampleProblem
+from metaot.objectives import brenier_value
+from metaot.solvers.iterate import iterate
+from metaot.solvers.solution import Status
+from metaot.solvers.w2gn import W2GN, with_weights
+
+
+@runtime_checkable
+class PairPredictor(Protocol):
+    """Anything that predicts the potentials of a continuous problem."""
+
+    def predict(self, problem: SampleProblem) -> BrenierPair:
+        """Return a guess of the solution."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class MapSolution:
+    """The fine-tuned potentials of a batch of continuous problems.
+
+    `error` is the sliced distance between the pushed samples and the target's, in standard deviations. `history`
+    holds the exact dual values at the steps named in the solver's `record`, NaN where an instance was done before.
+    """
+
+    problem: SampleProblem
+    pair: BrenierPair
+    error: Float[Tensor, "*batch"]
+    converged: Bool[Tensor, "*batch"]
+    steps: Int[Tensor, "*batch"]
+    history: Float[Tensor, "*batch records"]
+    solver: W2GN
+
+    @cached_property
+    def status(self) -> Status:
+        """The worst status of the batch."""
+        if bool(self.converged.all()):
+            return Status.CONVERGED
+        return Status.MAX_STEPS if bool(self.error.isfinite().all()) else Status.NONFINITE
+
+    @cached_property
+    def value(self) -> Float[Tensor, "*batch"]:
+        """The dual value: a lower bound of half the squared distance between the samples."""
+        return brenier_value(self.problem, self.pair)
+
+    def transport(self) -> Float[Tensor, "*batch n d"]:
+        """Return where the source's samples are sent to."""
+        return self.pair.push(self.problem.x)
+
+
+@torch.no_grad()
+def solve_map(
+    problem: SampleProblem,
+    *,
+    init: BrenierPair | PairPredictor | None,
+    solver: object,
+    tol: float,
+    max_steps: int,
+) -> MapSolution:
+    """Fine-tune a pair of potentials, or train one from scratch, for each instance of the problem.
+
+    An instance stops when its error is at most `tol`, or after `max_steps` steps or those of the solver. A start
+    with a smaller dual value than the solver's own cold start is replaced by that, instance by instance.
+    """
+    solver = W2GN() if solver is None else solver
+    if not isinstance(solver, W2GN):
+        raise ValueError(f"a continuous problem is solved by W2GN, got {solver}")
+    if not problem.x.is_floating_point():
+        raise ValueError(f"samples must be floating-point numbers, got {problem.x.dtype}")
+    flat, batch = problem.flat(), problem.batch_shape
+    guess = None if init is None else _guess(problem, init)
+    state = solver.init(flat, guess)
+    result = iterate(solver, flat, state, tol=tol, max_steps=min(max_steps, solver.steps))
+    whole = with_weights(state.pair, result.value.weights).reshaped(batch)
+    return MapSolution(
+        problem=problem,
+        pair=whole,
+        error=result.error.reshape(batch),
+        converged=result.converged.reshape(batch),
+        steps=result.steps.reshape(batch),
+        history=result.value.history.reshape((*batch, -1)) if solver.record else torch.zeros((*batch, 0)),
+        solver=solver,
+    )
+
+
+def _guess(problem: SampleProblem, init: BrenierPair | PairPredictor) -> BrenierPair:
+    """Return a pair with one batch dimension."""
+    pair = init if isinstance(init, BrenierPair) else init.predict(problem)
+    for name, half in (("phi", pair.phi), ("psi", pair.psi)):
+        if half.frame.scale.shape != problem.batch_shape or half.icnn.dim != problem.dim:
+            raise ValueError(
+                f"init.{name} is for dimension {half.icnn.dim} and the batch {tuple(half.frame.scale.shape)}, "
+                f"the problem has dimension {problem.dim} and the batch {tuple(problem.batch_shape)}"
+            )
+    return pair.reshaped(torch.Size([problem.batch_shape.numel()]))

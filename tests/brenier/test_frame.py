@@ -1,0 +1,86 @@
+"""Frames: linear transport is the identity in them, and exchanging the measures exchanges the halves."""
+
+import pytest
+import torch
+from clouds import clouds
+from strategies import assert_close, unchecked
+
+from metaot.brenier import Frame, SampleProblem
+
+
+def covariance(z: torch.Tensor) -> torch.Tensor:
+    centred = z - z.mean(-2, keepdim=True)
+    return centred.mT @ centred / z.shape[-2]
+
+
+def test_both_measures_have_mean_zero_and_one_covariance() -> None:
+    problem = clouds(4, n=300)
+    frame = Frame.gaussian(problem)
+    u, v = frame.enter(problem.x), frame.T.enter(problem.y)
+    assert_close(u.mean(-2), 0.0)
+    assert_close(v.mean(-2), 0.0)
+    assert_close(covariance(u), covariance(v), atol=0.01)
+    assert_close(covariance(u).diagonal(dim1=1, dim2=2).mean(1), 1.0, atol=0.01)
+    assert_close(frame.outside(u), problem.x)
+
+
+def test_the_identity_in_the_frame_is_the_bures_map() -> None:
+    problem = clouds(4, n=300)
+    frame = Frame.gaussian(problem)
+    moved = frame.T.outside(frame.enter(problem.x))
+    assert_close(moved.mean(-2), problem.y.mean(-2))
+    assert_close(covariance(moved), covariance(problem.y), atol=0.02)
+    M = frame.scale[:, None, None] * frame.U.mT @ frame.U
+    assert_close(M, M.mT)
+    assert torch.linalg.eigvalsh(M).min() > 0
+
+
+@pytest.mark.parametrize("kind", [Frame.gaussian, Frame.identity])
+def test_the_inner_product_is_kept_and_sides_exchange(kind) -> None:
+    problem = clouds(4, n=30)
+    frame, back = kind(problem), kind(problem.T)
+    u, v = frame.enter(problem.x), frame.T.enter(problem.y)
+    inner = ((problem.x - frame.m[:, None]) * (problem.y - frame.n[:, None])).sum(-1)
+    assert_close(frame.scale[:, None] * (u * v).sum(-1), inner)
+    assert_close(back.enter(problem.y), v, atol=1e-7)
+
+
+def test_the_identity_frame_moves_nothing() -> None:
+    problem = clouds(2)
+    frame = Frame.identity(problem)
+    assert_close(frame.T.outside(frame.enter(problem.x)), problem.x)
+
+
+@pytest.mark.parametrize("kind", ["grey", "one colour", "both one colour"])
+def test_clouds_without_volume_have_a_frame(kind: str) -> None:
+    x, y = torch.rand(2, 50, 3)
+    x = x[:, :1].expand(-1, 3) if kind == "grey" else x[:1].expand(50, -1)
+    y = y[:1].expand(50, -1) if kind == "both one colour" else y
+    for problem in (SampleProblem(x, y), SampleProblem(y, x)):
+        frame = Frame.gaussian(problem)
+        moved = frame.T.outside(frame.enter(problem.x))
+        assert moved.isfinite().all()
+        assert_close(moved.mean(-2), problem.y.mean(-2))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (torch.rand(5, 3), torch.rand(5, 2), "must agree but for the number of samples"),
+        (torch.rand(2, 5, 3), torch.rand(3, 5, 3), "must agree but for the number of samples"),
+        (torch.full((5, 3), torch.nan), torch.rand(5, 3), "x must be finite"),
+        (torch.rand(5), torch.rand(5), r"x must have the shape \(\*batch, samples, d\)"),
+        (torch.rand(5, 3), torch.rand(5, 3, dtype=torch.float64), "bring them together"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(x: torch.Tensor, y: torch.Tensor, words: str) -> None:
+    with unchecked(), pytest.raises(ValueError, match=words):
+        SampleProblem(x, y)
+
+
+def test_context_changes_sides_too() -> None:
+    problem = SampleProblem(torch.rand(4, 5, 3), torch.rand(4, 6, 3), torch.rand(4, 2, 8))
+    assert torch.equal(problem.T.context[:, 0], problem.context[:, 1])
+    assert problem[1].context.shape == (2, 8)
+    with pytest.raises(ValueError, match=r"context must have the shape \(4, 2\) and more"):
+        SampleProblem(torch.rand(4, 5, 3), torch.rand(4, 6, 3), torch.rand(4, 8))

@@ -1,0 +1,131 @@
+"""Continuous problems: drawn from the seed alone, split by image, and planted ones with their exact map."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from strategies import assert_close
+
+from metaot.brenier import conjugate
+from metaot.data import Paintings, Palettes, Planted, SampleSet, Source, source_from_json
+from metaot.data.paintings import read_pixels
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty small pictures, each of one colour that no other has, and noise."""
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("data") / "paintings"
+    folder.mkdir()
+    for k in range(30):
+        pixels = torch.randint(0, 3, (20, 30, 3), dtype=torch.uint8) + torch.tensor([8 * k, 100, 50]).byte()
+        image.fromarray(pixels.numpy()).save(folder / f"{k:02}.png")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def sources(folder: Path) -> list[Source]:
+    return [
+        Paintings(batch=6, samples=40, path=str(folder)),
+        Palettes(batch=6, samples=40),
+        Planted(batch=6, samples=40, dim=4),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("split", SPLITS)
+def test_problems_depend_on_the_seed_only(kind: int, split: str, folder: Path) -> None:
+    problems = sources(folder)[kind].split(split)
+    assert isinstance(problems, SampleSet)
+    first, again, other = (problems.sample(torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert first.x.shape == (6, 40, problems.dim)
+    assert first.y.shape == (6, 40, problems.dim)
+    assert torch.equal(first.x, again.x)
+    assert torch.equal(first.y, again.y)
+    assert not torch.equal(first.x, other.x)
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_a_recipe_can_write_and_read_them(kind: int, folder: Path) -> None:
+    source = sources(folder)[kind]
+    settings = {name: getattr(source, name) for name in source.__dataclass_fields__}
+    assert source_from_json({"kind": type(source).__name__, **settings}) == source
+
+
+def test_splits_share_no_image(folder: Path) -> None:
+    reds = []
+    for split in SPLITS:
+        images = Paintings(path=str(folder)).split(split).images
+        reds.append({int(image[0, 0, 0]) // 8 for image in images})
+    assert set.union(*reds) == set(range(30))
+    assert sum(map(len, reds)) == 30
+
+
+def test_held_out_pairs_are_two_different_whole_images(folder: Path) -> None:
+    problem = Paintings(batch=50, samples=30, path=str(folder)).split("test").sample(torch.Generator())
+    x, y = ((255 * z[..., 0]).round().long() // 8 for z in (problem.x, problem.y))
+    assert (x == x[:, :1]).all()
+    assert (x[:, 0] != y[:, 0]).all()
+
+
+def test_pixels_are_taken_as_they_are(folder: Path) -> None:
+    kept = read_pixels(folder / "07.png", side=40)
+    assert kept.shape == (40, 40, 3)
+    assert set(kept[..., 0].unique().tolist()) <= {56, 57, 58}
+
+
+def test_folders_that_hold_no_pictures_are_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 20 are needed"):
+        Paintings(path=str(tmp_path)).split("train")
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        Paintings(path=str(tmp_path / "nowhere")).split("train")
+    with pytest.raises(ValueError, match=r"notes\.txt is not an image"):
+        read_pixels(folder / "notes.txt")
+
+
+def test_palettes_are_colours() -> None:
+    problem = Palettes(batch=64, samples=100).split("train").sample(torch.Generator())
+    for z in (problem.x, problem.y):
+        assert z.min() >= 0
+        assert z.max() <= 1
+    assert 0.02 < problem.x.std(1).mean() < 0.4
+
+
+@pytest.mark.parametrize("dim", [2, 3, 8])
+def test_planted_targets_are_the_sources_law_pushed_forward(dim: int) -> None:
+    planted = Planted(batch=8, samples=4000, dim=dim).split("test")
+    problem, potential = planted.with_map(torch.Generator().manual_seed(1))
+    moved = potential.gradient(problem.x)
+    spread = problem.y.std(1)
+    assert ((moved.mean(1) - problem.y.mean(1)) / spread).abs().max() < 0.15
+    assert (moved.std(1) / spread - 1).abs().max() < 0.15
+    linear = torch.linalg.lstsq(problem.x - problem.x.mean(1, keepdim=True), moved - moved.mean(1, keepdim=True))
+    x = problem.x - problem.x.mean(1, keepdim=True)
+    rest = (moved - moved.mean(1, keepdim=True) - x @ linear.solution).var(1).sum(-1) / moved.var(1).sum(-1)
+    assert rest[0] < 1e-6  # Gaussians, and an affine map
+    assert rest[1:].mean() > 0.01
+
+
+def test_planted_maps_are_optimal() -> None:
+    """A gradient of a convex function is: its conjugate gives back what was moved."""
+    planted = replace(Planted(batch=4, samples=100).split("test"))
+    problem, potential = planted.with_map(torch.Generator())
+    potential = potential.to(torch.zeros(()))
+    back = conjugate(potential, potential.gradient(problem.x.double()))
+    assert_close(back.x, problem.x.double(), atol=1e-4)
+
+
+def test_pictures_are_those_of_the_samples(folder: Path) -> None:
+    source = Paintings(batch=5, samples=30, path=str(folder), variety=0.0, pictures=True)
+    for split in SPLITS:
+        problem = source.split(split).sample(torch.Generator().manual_seed(2))
+        assert problem.context.shape == (5, 2, 3, 160, 160)
+        for side, samples in enumerate((problem.x, problem.y)):
+            assert_close(problem.context[:, side].mean((2, 3)), samples.mean(1), atol=0.01)
+    plain = replace(source, pictures=False).split("test").sample(torch.Generator().manual_seed(2))
+    assert torch.equal(plain.x, source.split("test").sample(torch.Generator().manual_seed(2)).x)
+    with pytest.raises(ValueError, match="set variety=0"):
+        replace(source, variety=0.5).split("train")

@@ -1,0 +1,83 @@
+"""The protocol of continuous models: its scale, its truths, and what a person gets."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from strategies import assert_close
+
+from metaot.amortize.maps import AmortizedMap
+from metaot.checkpoint import read_card
+from metaot.cli import main
+from metaot.data import Planted
+from metaot.evaluation.maps import evaluate_maps
+from metaot.models.palette import PaletteIcnn
+from metaot.recipes import RECIPES
+from metaot.tools.distance import half_squared_distance
+from metaot.training import train
+
+
+@pytest.fixture(scope="module")
+def report():
+    model = PaletteIcnn.for_dim(2, hidden=[8], features=16, width=16, depth=1).float().requires_grad_(False)
+    problems = Planted(dim=2).split("test")
+    return evaluate_maps(AmortizedMap(model), problems, instances=4, samples=150, steps=30)
+
+
+def test_the_scale_goes_from_the_worst_to_the_best_of_both_runs(report) -> None:
+    runs = torch.cat([report.normalised(curve.values) for curve in report.curves[:2]], 1)
+    assert_close(runs.amin(1), 0.0)
+    assert_close(runs.amax(1), 1.0)
+    assert report.steps == (0, 25, 30)
+    assert_close(report.curves[1].values[:, 0], report.prediction, rtol=1e-2)
+
+
+def test_no_value_is_above_the_distance(report) -> None:
+    for curve in report.curves:
+        assert (curve.values <= 1.01 * report.distance[:, None]).all()
+    assert (report.linear <= 1.01 * report.distance).all()
+
+
+def test_unexplained_variance_falls_with_the_exact_loss(report) -> None:
+    linear, tuned = report.unexplained["linear (Bures)"], report.unexplained["model, exact loss, 30 steps"]
+    assert tuned.mean() < linear.mean()
+
+
+def test_the_report_is_plain_and_readable(report) -> None:
+    content = json.loads(json.dumps(report.to_json()))
+    assert len(content["curves"]) == 3
+    assert "L2-UVP" in report.table()
+    assert "| from scratch |" in report.table()
+    assert set(report.summary()) >= {"normalised_value", "share_of_optimum", "prediction_ms"}
+    with pytest.raises(ValueError, match="instances and steps must be at least 1"):
+        evaluate_maps(AmortizedMap(PaletteIcnn.for_dim(2)), Planted(dim=2).split("test"), instances=0)
+
+
+def test_the_distance_of_sorted_samples_on_a_line() -> None:
+    problem = replace(Planted(dim=1).split("test"), batch=5, samples=200).sample(torch.Generator())
+    x, y = (z[..., 0].sort(-1).values.double() for z in (problem.x, problem.y))
+    exact = 0.5 * (x - y).square().mean(-1)
+    found = half_squared_distance(problem).double()
+    assert (found <= exact * (1 + 1e-5)).all()
+    assert_close(found, exact, rtol=1e-2)
+
+
+def test_the_command_measures_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    recipe = replace(
+        RECIPES["planted"](),
+        data=Planted(batch=4, samples=50, dim=2),
+        model_settings={"hidden": [8], "features": 16, "width": 16, "depth": 1},
+        steps=2,
+        validation_batch=2,
+    )
+    train(recipe, tmp_path, progress=False)
+    options = ["--instances", "3", "--samples", "100", "--steps", "5", "--record"]
+    assert main(["evaluate", str(tmp_path), *options]) == 0
+    assert "L2-UVP" in capsys.readouterr().out
+    assert read_card(tmp_path)["test"]["instances"] == 3
+    assert (tmp_path / "evaluation" / "curves.png").read_bytes()[1:4] == b"PNG"
+    assert main(["evaluate", str(tmp_path), "--data", "shapes"]) == 2
+    assert "do not fit" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""The shipped palette model on pictures that it has never seen."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaot
+from metaot.amortize.maps import BuresStart
+from metaot.data import Paintings
+from metaot.objectives import brenier_value
+from metaot.tools.distance import half_squared_distance
+
+MODEL = Path(__file__).parents[1] / "checkpoints" / "palette"
+DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))
+needs_paintings = pytest.mark.skipif(not (DATA / "paintings").is_dir(), reason="no paintings")
+
+
+@needs_paintings
+def test_held_out_palettes_come_close_to_the_optimum_in_one_pass() -> None:
+    pytest.importorskip("PIL")
+    pairs = replace(Paintings().split("test"), batch=12, samples=400)
+    problem = pairs.sample(torch.Generator().manual_seed(3))
+    distance = half_squared_distance(problem)
+    model, linear = metaot.load(MODEL), BuresStart()
+    found, before = (
+        brenier_value(problem, start.predict(problem), tol=1e-3) / distance for start in (model, linear)
+    )
+    assert found.mean() > 0.92
+    assert 1 - found.mean() < 0.5 * (1 - before.mean())
+    assert found.max() <= 1.005
+
+
+def test_it_reads_any_three_dimensional_clouds() -> None:
+    model = metaot.load(MODEL)
+    x, y = torch.rand(2, 100, 3)
+    problem = metaot.SampleProblem(x, y.square())
+    pair = model.predict(problem)
+    assert pair.push(x).isfinite().all()
+    assert (pair.pull(pair.push(x)) - x).abs().mean() < 0.05

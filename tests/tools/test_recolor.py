@@ -1,0 +1,125 @@
+"""Recoloured pictures: the other palette, the same everything else; and what cannot be read or written is told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from strategies import assert_close
+
+from metaot.amortize.maps import AmortizedMap, BuresStart
+from metaot.cli import main
+from metaot.models.palette import PaletteIcnn
+from metaot.tools import recolor
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (90, 70), seed: int = 0):
+    """Colours around two centres, inside of [0, 255]."""
+    random = np.random.default_rng(seed)
+    centres = random.uniform(80, 170, (2, 3))
+    pixels = centres[random.integers(0, 2, (size[1], size[0]))] + random.normal(0, 10, (size[1], size[0], 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+def colours(image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), dtype=float).reshape(-1, 3)
+
+
+def test_the_result_has_the_moments_of_the_target() -> None:
+    source, target = picture(seed=1), picture(seed=2)
+    forth, back = recolor.recolored(source, target, BuresStart(), reverse=True)
+    for result, wanted in ((forth, target), (back, source)):
+        assert np.abs(colours(result).mean(0) - colours(wanted).mean(0)).max() < 2
+        assert np.abs(colours(result).std(0) / colours(wanted).std(0) - 1).max() < 0.1
+    assert recolor.recolored(source, target, BuresStart())[1] is None
+
+
+def test_fine_tuning_brings_the_palette_closer() -> None:
+    ramp = np.linspace(0, 1, 70 * 90).reshape(70, 90, 1) * (255, 200, 150)
+    source, target = (Image.fromarray(part.astype(np.uint8)) for part in (ramp, 255 * (ramp / 255) ** 3))
+
+    def distance(result) -> float:
+        levels = np.linspace(0.01, 0.99, 50)
+        moved, wanted = (np.quantile(colours(image), levels, axis=0) for image in (result, target))
+        return float(np.sqrt(np.mean((moved - wanted) ** 2)))
+
+    before, after = (recolor.recolored(source, target, BuresStart(), steps=steps)[0] for steps in (0, 100))
+    assert distance(after) < 0.7 * distance(before)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = picture(seed=1), picture(seed=2)
+    whole = recolor.recolored(source, target, BuresStart())[0]
+    monkeypatch.setattr(recolor, "_BLOCK", 100)
+    assert np.array_equal(np.asarray(recolor.recolored(source, target, BuresStart())[0]), np.asarray(whole))
+
+
+def test_transparency_is_kept_and_hidden_pixels_do_not_count() -> None:
+    source, target = picture("RGBA", seed=1), picture(seed=2)
+    pixels = np.array(source)
+    pixels[:, :45, 3], pixels[:, :45, :3] = 0, (255, 0, 255)
+    result = recolor.recolored(Image.fromarray(pixels), target, BuresStart())[0]
+    assert np.array_equal(np.asarray(result)[..., 3], pixels[..., 3])
+    seen = np.asarray(result)[:, 45:, :3].reshape(-1, 3)
+    assert np.abs(seen.mean(0) - colours(target).mean(0)).max() < 2
+    with pytest.raises(ValueError, match="transparent everywhere"):
+        recolor.palette(Image.new("RGBA", (5, 5)))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "I;16", "LA", "RGBA", "F"])
+def test_every_kind_of_picture_is_read(mode: str, tmp_path: Path) -> None:
+    deep = Image.fromarray(np.asarray(picture("L"), np.uint16) * 257)
+    image = deep if mode == "I;16" else picture(mode)
+    file = tmp_path / ("a.tif" if mode in ("CMYK", "F") else "a.png")
+    image.save(file)
+    loaded = recolor.load_picture(file)
+    assert loaded.mode == ("RGBA" if mode in ("LA", "RGBA") else "RGB")
+    if mode in ("L", "I;16", "LA"):
+        assert_close(torch.tensor(colours(loaded)), torch.tensor(colours(picture("L"))), atol=1.0)
+    for pair in ((loaded, picture(seed=2)), (picture(seed=2), loaded)):
+        assert recolor.recolored(*pair, BuresStart())[0].size == pair[0].size
+
+
+def test_the_command_writes_pictures_and_strips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        picture(seed=seed).save(tmp_path / name)
+    a, b, out = (str(tmp_path / name) for name in ("a.png", "b.png", "c.jpg"))
+    assert main(["recolor", a, b, "-o", out, "--model", "linear"]) == 0
+    assert recolor.load_picture(Path(out)).size == (90, 70)
+    assert main(["recolor", a, b, "-o", out, "--model", "linear", "--strip"]) == 0
+    assert recolor.load_picture(Path(out)).size == (4 * round(90 * 400 / 70) + 24, 400)
+    assert "written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bad.png", "a.png", "-o", "c.png"], "bad.png is not a picture that can be read"),
+        (["a.png", "none.png", "-o", "c.png"], "none.png is not there"),
+        (["a.png", "a.png", "-o", "c.xyz"], "c.xyz must end with"),
+        (["a.png", "a.png", "-o", "no/c.png"], "is not a folder"),
+        (["a.png", "a.png", "-o", "c.png", "--steps", "-1"], "--steps must not be negative"),
+        (["a.png", "a.png", "-o", "c.png", "--model", "nowhere"], "nowhere is not a checkpoint"),
+    ],
+)
+def test_an_error_is_one_line(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    placed = [str(tmp_path / a) if a.endswith((".png", ".xyz")) else a for a in arguments]
+    model = [] if "--model" in arguments else ["--model", "linear"]
+    assert main(["recolor", *placed, *model]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not [file for file in tmp_path.iterdir() if "part" in file.name]
+
+
+def test_a_models_prediction_is_used() -> None:
+    model = PaletteIcnn.for_dim(3, hidden=[8], features=16, width=16, depth=1).float().requires_grad_(False)
+    source, target = picture(seed=1), picture(seed=2)
+    result = recolor.recolored(source, target, AmortizedMap(model))[0]
+    assert np.abs(colours(result).mean(0) - colours(target).mean(0)).max() < 5

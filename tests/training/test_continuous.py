@@ -1,0 +1,60 @@
+"""Training of hypernetworks: it learns, resumes exactly, and its checkpoints load."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaot
+from metaot.checkpoint import read_card
+from metaot.data import Palettes, Planted, Shapes
+from metaot.recipes import RECIPES
+from metaot.training import Recipe, train
+
+
+def tiny(steps: int) -> Recipe:
+    return replace(
+        RECIPES["palette"](),
+        data=Palettes(batch=4, samples=64),
+        model_settings={"hidden": [16], "features": 32, "width": 32, "depth": 1},
+        steps=steps,
+        warmup=5,
+        average=0.9,
+        validation_batch=3,
+    )
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    train(tiny(12), tmp_path / "whole", progress=False)
+    train(tiny(12), tmp_path / "parts", stop_at=5, progress=False)
+    train(tiny(12), tmp_path / "parts", resume=True, progress=False)
+    whole, parts = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_seconds_of_training_beat_the_linear_map(tmp_path: Path) -> None:
+    data = Planted(batch=8, samples=64, dim=2, gaussians=0.0)
+    settings = {"hidden": [16], "features": 64, "width": 64, "depth": 1, "passes": 0}
+    recipe = replace(tiny(150), data=data, model_settings=settings, learning_rate=5e-3, validation_batch=6)
+    train(replace(recipe, steps=1, learning_rate=1e-9), tmp_path / "none", progress=False)
+    train(recipe, tmp_path / "some", progress=False)
+    before, after = (read_card(tmp_path / name)["validation"] for name in ("none", "some"))
+    assert set(after) == {"value", "worst_value", "cycle"}
+    assert after["value"] > before["value"] + 0.2 * (1 - before["value"])
+    assert after["value"] < 1
+
+
+def test_a_loaded_model_predicts_the_same(tmp_path: Path) -> None:
+    train(tiny(3), tmp_path, progress=False)
+    problem = Palettes(batch=2, samples=50).split("test").sample(torch.Generator())
+    first, again = (metaot.load(tmp_path).predict(problem) for _ in range(2))
+    assert torch.equal(first.push(problem.x), again.push(problem.x))
+    assert read_card(tmp_path)["dim"] == 3
+
+
+def test_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the recipe palette learns maps"):
+        train(replace(tiny(1), data=Shapes()), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="the recipe shapes learns potentials"):
+        train(replace(RECIPES["shapes"](), data=Palettes()), tmp_path, progress=False)
