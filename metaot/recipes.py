@@ -33,7 +33,7 @@ def mnist() -> Recipe:
         Mnist(batch=256, eps=(1e-3, 1e-1)),
         RefinedPotential,
         DiscreteTask,
-        {"first": {"width": 160, "hidden": 192, "depth": 1}, "hidden": 64},
+        {"first": {"width": 160, "hidden": 192, "depth": 1}, "passes": 1, "unrolled": 2, "hidden": 64},
         steps=8_000,
         learning_rate=3e-3,
         warmup=500,

@@ -29,7 +29,8 @@ class RefinedPotential(PotentialModel):
     """A `SpectralPotential` and `passes` corrected Sinkhorn steps, all with the same correction.
 
     `first` holds the settings of the spectral network. The prediction costs `passes` Sinkhorn steps beside
-    its networks; `passes` may be set to another number after training, 0 for the spectral network alone.
+    its networks; `passes` may be set to another number after training, 0 for the spectral network alone. Training
+    looks at `unrolled` passes, by default as many: the correction learns from one pass more what is left after it.
     `forward` is matrix products, exponentials and logarithms, without branches.
     """
 
@@ -42,15 +43,16 @@ class RefinedPotential(PotentialModel):
         *,
         first: dict[str, Any] | None = None,
         passes: int = 2,
+        unrolled: int | None = None,
         modes: int = 14,
         hidden: int = 192,
     ) -> None:
         super().__init__()
         self.config = {
             "sizes": sizes, "eps": eps, "first": first or {},
-            "passes": passes, "modes": modes, "hidden": hidden,
+            "passes": passes, "unrolled": unrolled, "modes": modes, "hidden": hidden,
         }  # fmt: skip
-        self.passes = passes
+        self.passes, self.unrolled = passes, unrolled
         self.first = SpectralPotential(sizes, eps, **(first or {}))
         self.step = GridStep(sizes)
         self.correction = Correction(sizes, modes, self.first.config["width"], hidden)
@@ -64,9 +66,10 @@ class RefinedPotential(PotentialModel):
 
     def at(self, eps: Float[Tensor, "temperatures"]) -> "SpectralAt | RefinedAt":
         first = self.first.at(eps)
-        if self.passes == 0:
+        passes = self.unrolled if self.training and self.unrolled is not None else self.passes
+        if passes == 0:
             return first
-        return RefinedAt(first, self.passes, self.step.at(eps), self.correction.at(self.first.temperature(eps)))
+        return RefinedAt(first, passes, self.step.at(eps), self.correction.at(self.first.temperature(eps)))
 
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         self.first.standardise(a, b)
