@@ -1,4 +1,4 @@
-"""Train on random images for two minutes, see what the predictions save, then solve problems of your own.
+"""Train on random images for two minutes, evaluate, solve problems of your own, and again without torch.
 
 Run it with `make demo`. No data is read; everything is written to runs/demo.
 """
@@ -36,4 +36,9 @@ if __name__ == "__main__":
     steps = f"{cold.steps.tolist()} from zeros, {warm.steps.tolist()} from the model"
     print(f"\nyour own problems, Sinkhorn steps to 1e-3: {steps}")
     print(f"transport costs {[round(cost, 5) for cost in warm.cost().tolist()]}, errors <= {warm.error.max():.1e}")
+
+    main(["export", str(FOLDER), "--out", str(FOLDER / "model.onnx")])
+    a, b = problem.a.numpy(), problem.b.numpy()
+    served = metaot.OnnxModel(FOLDER / "model.onnx").solve(a, b, eps=1e-2, tol=1e-3)
+    print(f"the same from the exported file: steps {served.steps.tolist()}, errors <= {served.error.max():.1e}")
     print(f"pictures: {FOLDER}/evaluation/*.png; curves: tensorboard --logdir {FOLDER}")
