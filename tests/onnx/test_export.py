@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exports import CARD, exported_apart, predictor
 
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import save
@@ -19,7 +20,6 @@ from metaot.onnx.wire import read
 from metaot.potentials import marginal_error
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
-from tests.onnx.conftest import CARD, exported_apart, predictor
 
 
 def problems(guess: AmortizedPotential, *temperatures: float | None) -> list[Problem]:

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exports import predictor
 
 from metaot import Dense, Grid, Points, solve
 from metaot.geometry import Geometry
 from metaot.onnx import OnnxModel
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
-from tests.onnx.conftest import predictor
 
 EPS = 3e-2
 
