@@ -52,3 +52,15 @@ def test_nothing_missing_nothing_corrected() -> None:
     small = correction.at(temperature)(x, torch.zeros(2, 16).float()).abs().max()
     large = correction.at(temperature)(x, torch.rand(2, 16).float()).abs().max()
     assert small < 1e-3 * large
+
+
+def test_training_looks_at_the_passes_that_are_unrolled() -> None:
+    grid = Grid(6, 6)
+    settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
+    model = single(RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=1, unrolled=2, **settings))
+    case = problem(grid, 0.02)
+    inputs = case.a.float(), case.b.float(), torch.as_tensor(case.eps).float()
+    seen = model.train().stages(*inputs)
+    used = model.eval().stages(*inputs)
+    assert (len(seen), len(used)) == (3, 2)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(seen, used, strict=False))
