@@ -116,16 +116,7 @@ def emd(
     """
     ot, plans, costs, potentials = library("ot", "parity"), [], [], []
     for support, guess in each(problem, init):
-        P, log = ot.emd(
-            support.a,
-            support.b,
-            support.C,
-            numItermax=max_pivots,
-            log=True,
-            **_start_of(support, guess),
-            **options,
-        )
-        _require_optimum(log)
+        P, log = _simplex(ot.emd, support, guess, max_pivots, options)
         plans.append(_whole_plan(support, P))
         costs.append(log["cost"])
         potentials.append(_hard_potentials(support, log["u"], log["v"]))
@@ -138,18 +129,23 @@ def emd2(
     """Return the costs of `emd` alone, by `ot.emd2`."""
     ot, costs = library("ot", "parity"), []
     for support, guess in each(problem, init):
-        cost, log = ot.emd2(
-            support.a,
-            support.b,
-            support.C,
-            numItermax=max_pivots,
-            log=True,
-            **_start_of(support, guess),
-            **options,
-        )
-        _require_optimum(log)
+        cost, _ = _simplex(ot.emd2, support, guess, max_pivots, options)
         costs.append(float(cost))
     return torch.tensor(costs, dtype=torch.float64).to(problem.a).reshape(problem.batch_shape)
+
+
+def _simplex(
+    entry: Callable[..., Any],
+    support: Support,
+    guess: DualPotentials | None,
+    max_pivots: int,
+    options: dict[str, Any],
+) -> tuple[Any, dict[str, Any]]:
+    """Return what an entry to POT's network simplex says of one problem, and its log."""
+    start = _start_of(support, guess)
+    found, log = entry(support.a, support.b, support.C, numItermax=max_pivots, log=True, **start, **options)
+    _require_optimum(log)
+    return found, log
 
 
 @final

@@ -44,9 +44,7 @@ class MapSolution:
     @cached_property
     def status(self) -> Status:
         """The worst status of the batch."""
-        if bool(self.converged.all()):
-            return Status.CONVERGED
-        return Status.MAX_STEPS if bool(self.error.isfinite().all()) else Status.NONFINITE
+        return Status.worst(self.converged, self.error)
 
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:

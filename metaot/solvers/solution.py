@@ -21,6 +21,13 @@ class Status(IntEnum):
     MAX_STEPS = 1
     NONFINITE = 2
 
+    @classmethod
+    def worst(cls, converged: Bool[Tensor, "*batch"], error: Float[Tensor, "*batch"]) -> "Status":
+        """Return that of a batch."""
+        if bool(converged.all()):
+            return cls.CONVERGED
+        return cls.MAX_STEPS if bool(error.isfinite().all()) else cls.NONFINITE
+
 
 @final
 @dataclass(frozen=True)
@@ -41,9 +48,7 @@ class Solution:
     @cached_property
     def status(self) -> Status:
         """The worst status of the batch."""
-        if bool(self.converged.all()):
-            return Status.CONVERGED
-        return Status.MAX_STEPS if bool(self.error.isfinite().all()) else Status.NONFINITE
+        return Status.worst(self.converged, self.error)
 
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:
