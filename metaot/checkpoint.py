@@ -1,31 +1,47 @@
 """Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read."""
 
 import json
+import site
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
+from metaot.amortize.universal import UniversalPotential
 from metaot.geometry import rebuild
 from metaot.models import MODELS, by_columns, single
 from metaot.models.hypernetworks import HYPERNETWORKS
+from metaot.models.universal import UniversalNetwork
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 WEIGHTS, CARD = "model.pt", "model.json"
+SHARED = Path("share/metaot/checkpoints")
+"""Where a wheel puts checkpoints, below the data folder of the environment."""
 FORMAT = 1
 
 
-def save(predictor: AmortizedPotential | AmortizedMap, folder: Path, **facts: Any) -> None:
+def save(
+    predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
+    folder: Path,
+    *,
+    compact: bool = False,
+    **facts: Any,
+) -> None:
     """Write a predictor and what is known of it; both files are replaced as a whole or not at all.
 
-    `facts` are JSON values: the recipe, seed, step, versions, metrics.
+    `facts` are JSON values: the recipe, seed, step, versions, metrics. `compact` halves the file: the weights are
+    rounded to float16, and are float32 again when they are loaded.
     """
     space, tensors = _described(predictor)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors |= {f"model.{name}": value.cpu() for name, value in predictor.model.state_dict().items()}
+    for name, value in predictor.model.state_dict().items():
+        tensors[f"model.{name}"] = (value.half() if compact and value.dtype == torch.float32 else value).cpu()
     card = {
         "format": FORMAT,
         "model": {"kind": type(predictor.model).__name__, "config": predictor.model.config},
@@ -36,10 +52,14 @@ def save(predictor: AmortizedPotential | AmortizedMap, folder: Path, **facts: An
     write_atomically(folder / CARD, lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
 
 
-def _described(predictor: AmortizedPotential | AmortizedMap) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _described(
+    predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what the card and the weights tell of the problems that a predictor is for."""
     if isinstance(predictor, AmortizedMap):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
+    if isinstance(predictor, UniversalPotential):
+        return {"geometry": None, "cost": "sqeuclidean", "eps": list(predictor.eps)}, {}
     geometry = predictor.geometry
     if geometry.cost_name is None and type(geometry).__name__ != "Dense":
         raise ValueError("a geometry with a cost function of your own cannot be saved: use Dense(C)")
@@ -56,25 +76,51 @@ def _described(predictor: AmortizedPotential | AmortizedMap) -> tuple[dict[str, 
 def load(path: str | Path) -> Any:
     """Return the predictor of a checkpoint folder, on the CPU and ready to predict.
 
-    An `AmortizedPotential` for discrete problems, an `AmortizedMap` for continuous ones. Only tensors and JSON are
-    read, no code. Raises FileNotFoundError when a file is missing, and ValueError when the files are not a
-    checkpoint of this version.
+    `path` is a folder, or the name of a checkpoint that comes with the package, such as "universal". An
+    `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential` for those on the plane, an
+    `AmortizedMap` for continuous ones. Only tensors and JSON are read, no code. Raises FileNotFoundError when a
+    file is missing, and ValueError when the files are not a checkpoint of this version.
     """
-    folder = Path(path)
+    folder = located(path)
     card = read_card(folder)
     tensors = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-    kind, config, weights = card["model"]["kind"], card["model"]["config"], _part("model", tensors)
+    kind, config = card["model"]["kind"], card["model"]["config"]
     if kind in HYPERNETWORKS:
-        hyper = HYPERNETWORKS[kind](**config).float()
-        hyper.load_state_dict(weights)
-        return AmortizedMap(hyper.eval().requires_grad_(False))
+        return AmortizedMap(_filled(HYPERNETWORKS[kind](**config).float(), tensors))
+    if kind == UniversalNetwork.__name__:
+        return UniversalPotential(_filled(UniversalNetwork(**config), tensors), _range(card))
     if kind not in MODELS:
-        raise ValueError(f"{folder} holds a {kind!r}; this version knows {sorted({*MODELS, *HYPERNETWORKS})}")
-    model = by_columns(single(MODELS[kind](**config)))
-    model.load_state_dict(weights)
+        known = sorted({*MODELS, *HYPERNETWORKS, UniversalNetwork.__name__})
+        raise ValueError(f"{folder} holds a {kind!r}; this version knows {known}")
     geometry = rebuild(card["geometry"]["kind"], card["geometry"]["cost"], _part("geometry", tensors))
+    model = _filled(by_columns(single(MODELS[kind](**config))), tensors)
+    return AmortizedPotential(model, geometry, _range(card))
+
+
+def _filled(model: ModuleT, tensors: dict[str, Tensor]) -> ModuleT:
+    """Return a model with these weights, in its own precision, that takes no gradients."""
+    model.load_state_dict(_part("model", tensors))
+    return model.eval().requires_grad_(False)
+
+
+def _range(card: dict[str, Any]) -> tuple[float, float]:
     low, high = card["eps"]
-    return AmortizedPotential(model.eval().requires_grad_(False), geometry, (low, high))
+    return low, high
+
+
+def located(path: str | Path) -> Path:
+    """Return the folder of a checkpoint; a plain name that is no folder here is one of the shipped ones."""
+    folder = Path(path)
+    if folder.exists() or len(folder.parts) != 1:
+        return folder
+    places = [parent / folder for parent in _shipped()]
+    return next((place for place in places if (place / CARD).exists()), folder)
+
+
+def _shipped() -> list[Path]:
+    """Return where checkpoints are: beside the package in its repository, and where a wheel puts them."""
+    roots = [sysconfig.get_path("data"), site.getuserbase()]
+    return [Path(__file__).parents[1] / "checkpoints", *(Path(root) / SHARED for root in roots)]
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaot.data import Mnist, Paintings, Planted, ProblemFolder, Shapes
+from metaot.data import Drawings, Mnist, Paintings, Planted, ProblemFolder, Shapes
 from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
+from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
 from metaot.training.continuous import ContinuousTask
-from metaot.training.discrete import DiscreteTask
+from metaot.training.discrete import DiscreteTask, UniversalTask
 
 
 def shapes() -> Recipe:
@@ -55,6 +56,22 @@ def problems() -> Recipe:
     return Recipe("problems", ProblemFolder(batch=128), PotentialMLP, DiscreteTask, {"width": 512}, steps=10_000)
 
 
+def universal() -> Recipe:
+    """All images, grids and clouds on the plane, from drawn images alone: the shipped checkpoint."""
+    return Recipe(
+        "universal",
+        Drawings(batch=256, eps=(1e-3, 1e-1)),
+        UniversalNetwork,
+        UniversalTask,
+        {"passes": 1, "unrolled": 2},
+        steps=18_000,
+        learning_rate=2e-3,
+        warmup=200,
+        save_every=250,
+        compact=True,
+    )
+
+
 def palette() -> Recipe:
     """Colour transfer between pairs of paintings, from the samples of their palettes: the shipped checkpoint."""
     return Recipe(
@@ -88,6 +105,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mnist-spectral": mnist_spectral,
     "mnist-mlp": mnist_mlp,
     "problems": problems,
+    "universal": universal,
     "palette": palette,
     "palette-resnet": palette_resnet,
     "planted": planted,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -26,18 +26,14 @@ class Predictor(ABC):
         """Return a guess; of its potentials g is the best for f."""
 
 
-@final
-class AmortizedPotential(Predictor):
-    """A network (a, b, eps) -> f with the problems that it is for.
+class StagedPredictor(Predictor):
+    """A network that predicts f, in `passes` stages more than one; g in closed form."""
 
-    `geometry` is the space and `eps` the range (lowest, highest) of temperatures of the training. Problems
-    on another geometry or with another eps raise ValueError.
-    """
+    model: Any
 
-    def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
-        self.model, self.geometry, self.eps = model, geometry, eps
-        self._prepared = Prepared()
-        self._matching: Geometry | None = None
+    @abstractmethod
+    def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
+        """Give f of every stage, each computed when it is asked for; ValueError for problems of another kind."""
 
     @property
     def passes(self) -> int:
@@ -62,6 +58,20 @@ class AmortizedPotential(Predictor):
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
         return [_potential(problem, f) for f in self._evaluate(problem)]
+
+
+@final
+class AmortizedPotential(StagedPredictor):
+    """A network (a, b, eps) -> f with the problems that it is for.
+
+    `geometry` is the space and `eps` the range (lowest, highest) of temperatures of the training. Problems
+    on another geometry or with another eps raise ValueError.
+    """
+
+    def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
+        self.model, self.geometry, self.eps = model, geometry, eps
+        self._prepared = Prepared()
+        self._matching: Geometry | None = None
 
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         self._require_known_geometry(problem.geometry)

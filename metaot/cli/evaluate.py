@@ -10,10 +10,13 @@ import torch
 
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
-from metaot.checkpoint import annotate, load, read_card, write_atomically
+from metaot.amortize.universal import UniversalPotential
+from metaot.checkpoint import annotate, load, located, read_card, write_atomically
 from metaot.data import ProblemSet, SampleSet, middle, source_from_json
+from metaot.data.image_sets import NAMES, ImageSets
 from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
+from metaot.evaluation.zero_shot import table, zero_shot
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
 
@@ -25,15 +28,30 @@ DIGITS = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
-    parser.add_argument("--data", choices=sorted(RECIPES), help="data of this recipe (default: the checkpoint's)")
     parser.add_argument(
-        "--eps", type=float, nargs="+", help="temperatures (default: the middle and the lowest trained)"
+        "--data",
+        help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it never "
+        f"saw, such as mnist,quickdraw or fashion:mnist, of {', '.join(NAMES)} and .npz files (default: all four)",
     )
     parser.add_argument(
-        "--tol", type=float, nargs="+", default=[1e-2, 1e-3, 1e-4, 1e-5], help="L1 errors to reach"
+        "--resolution",
+        type=_numbers,
+        nargs="+",
+        default=[[28]],
+        help="of the universal model: 28,64 (default: 28)",
+    )
+    parser.add_argument(
+        "--eps",
+        type=_numbers,
+        nargs="+",
+        help="temperatures, such as 1e-2,1e-3 (default: the middle and the lowest trained)",
+    )
+    parser.add_argument(
+        "--tol", type=_numbers, nargs="+", default=[[1e-2, 1e-3, 1e-4, 1e-5]], help="L1 errors to reach"
     )
     parser.add_argument("--passes", type=int, help="Sinkhorn steps inside a prediction (default: as trained)")
     parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
+    parser.add_argument("--newton", type=int, default=20, help="of the universal model: problems given to Newton")
     parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
     parser.add_argument("--seconds", type=float, default=10.0, help="at most this long for the times to one error")
@@ -48,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
-    predictor, card = load(options.checkpoint), read_card(options.checkpoint)
+    predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
+    if isinstance(predictor, UniversalPotential):
+        _run_zero_shot(options, predictor)
+        return
+    if options.data is not None and options.data not in RECIPES:
+        raise ValueError(f"--data must be one of {sorted(RECIPES)}, got {options.data!r}")
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
     folder = options.out or options.checkpoint / "evaluation"
@@ -58,6 +81,34 @@ def run(options: argparse.Namespace) -> None:
         _run_potentials(options, predictor, problems, folder, type(source).__name__)
     else:
         raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _joined(lists: list[list[float]]) -> list[float]:
+    return [number for numbers in lists for number in numbers]
+
+
+def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -> None:
+    if options.passes is not None:
+        predictor.passes = options.passes
+    temperatures = _joined(options.eps or [[middle(predictor.eps), predictor.eps[0]]])
+    results = []
+    for name in (options.data or ",".join(NAMES)).split(","):
+        for side in map(int, _joined(options.resolution)):
+            problems = ImageSets(name, side, options.instances).split("test", options.data_dir)
+            for eps in temperatures:
+                drawn = replace(problems, eps=(eps, eps))
+                problem = drawn.sample(torch.Generator().manual_seed(options.seed))
+                results.append(zero_shot({"model": predictor}, problem, data=name, newton=options.newton))
+                print(table(results[-1:]), flush=True)
+    folder = options.out or options.checkpoint / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"checkpoint": str(options.checkpoint), "passes": predictor.passes, "seed": options.seed}
+    _write_json(folder / "evaluation.json", {**content, "results": [result.to_json() for result in results]})
+    print(f"\nwritten to {folder}: evaluation.json")
 
 
 def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, folder: Path) -> None:
@@ -92,12 +143,14 @@ def _run_potentials(
 ) -> None:
     if options.passes is not None:
         predictor.passes = options.passes
-    temperatures = options.eps or sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)
+    temperatures = (
+        _joined(options.eps) if options.eps else sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)
+    )
     report = evaluate(
         predictor,
         problems,
         eps=temperatures,
-        tolerances=options.tol,
+        tolerances=_joined(options.tol),
         instances=options.instances,
         batch=options.batch,
         seed=options.seed,

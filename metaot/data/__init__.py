@@ -3,6 +3,7 @@
 from typing import Any
 
 from metaot.data.base import ProblemSet, Source, Split, middle
+from metaot.data.drawings import Drawings
 from metaot.data.images import ImagePairs
 from metaot.data.mnist import Mnist
 from metaot.data.paintings import Paintings
@@ -15,6 +16,7 @@ from metaot.data.shapes import Shapes
 SOURCES: dict[str, type[Source]] = {
     "Mnist": Mnist,
     "Shapes": Shapes,
+    "Drawings": Drawings,
     "ProblemFolder": ProblemFolder,
     "Paintings": Paintings,
     "Palettes": Palettes,
@@ -32,6 +34,7 @@ def source_from_json(settings: dict[str, Any]) -> Source:
 
 __all__ = [
     "SOURCES",
+    "Drawings",
     "ImagePairs",
     "Mnist",
     "Paintings",

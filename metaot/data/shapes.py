@@ -10,10 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.data.drawing import FLOAT, bumps, coin, cut, first_few, smooth_field, uniform
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
-
-_FLOAT = torch.float32
 
 
 @final
@@ -54,87 +53,50 @@ class ShapePairs(ProblemSet):
 
 def random_images(count: int, side: int, generator: torch.Generator) -> Float[Tensor, "count side side"]:
     """Draw images with intensities in [0, 1], a quarter of each kind, in random order."""
-    kinds = (_blobs, _strokes, _textures, _sparse)
+    kinds = (blobs, strokes, textures, sparse)
     sizes = [len(part) for part in torch.arange(count).tensor_split(len(kinds))]
     images = torch.cat([kind(size, side, generator) for kind, size in zip(kinds, sizes, strict=True)])
     return images[torch.randperm(count, generator=generator)]
 
 
-def _blobs(count: int, side: int, generator: torch.Generator) -> Tensor:
+def blobs(count: int, side: int, generator: torch.Generator) -> Tensor:
     """One to six round bumps of different widths and heights."""
-    centres = _uniform((count, 6, 2), generator, 0.1, 0.9)
-    widths = _uniform((count, 6, 2), generator, 0.03, 0.2)
-    heights = _uniform((count, 6), generator, 0.2, 1.0) * _first(count, 6, generator)
-    return _cut(_bumps(centres, widths, heights, side), _uniform((count, 1, 1), generator, 0.0, 0.3))
+    centres = uniform((count, 6, 2), generator, 0.1, 0.9)
+    widths = uniform((count, 6, 2), generator, 0.03, 0.2)
+    heights = uniform((count, 6), generator, 0.2, 1.0) * first_few(count, 6, generator)
+    return cut(bumps(centres, widths, heights, side), uniform((count, 1, 1), generator, 0.0, 0.3))
 
 
-def _strokes(count: int, side: int, generator: torch.Generator) -> Tensor:
+def strokes(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Pen strokes: one to three cubic curves of constant width, with sharp edges, as in handwriting."""
-    controls = _uniform((count, 3, 4, 2), generator, 0.1, 0.9)
-    joined = torch.rand((count, 1, 1), generator=generator, dtype=_FLOAT) < 0.6
+    controls = uniform((count, 3, 4, 2), generator, 0.1, 0.9)
+    joined = torch.rand((count, 1, 1), generator=generator, dtype=FLOAT) < 0.6
     controls[:, 1:, 0] = torch.where(joined, controls[:, :-1, 3], controls[:, 1:, 0])
-    t = torch.linspace(0, 1, 32, dtype=_FLOAT)
+    t = torch.linspace(0, 1, 32, dtype=FLOAT)
     bernstein = torch.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], -1)
     points = torch.einsum("tk,cskd->cstd", bernstein, controls).flatten(1, 2)
-    width = _uniform((count, 1, 1), generator, 0.015, 0.05).expand(count, points.shape[1], 2)
-    heights = _first(count, 3, generator).repeat_interleave(32, dim=1)
-    ink = _bumps(points, width, heights, side)
-    return _cut((2 * ink).clamp_max(1), _uniform((count, 1, 1), generator, 0.2, 0.6))
+    width = uniform((count, 1, 1), generator, 0.015, 0.05).expand(count, points.shape[1], 2)
+    heights = first_few(count, 3, generator).repeat_interleave(32, dim=1)
+    ink = bumps(points, width, heights, side)
+    return cut((2 * ink).clamp_max(1), uniform((count, 1, 1), generator, 0.2, 0.6))
 
 
-def _textures(count: int, side: int, generator: torch.Generator) -> Tensor:
+def textures(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Smooth random fields, some exponentiated, some cut at zero, some seen through a round window."""
-    modes = min(12, side)
-    k = torch.arange(modes, dtype=_FLOAT)
-    x = torch.linspace(0, 1, side, dtype=_FLOAT)
-    basis = torch.cos(torch.pi * k[:, None] * x)
-    decay = (1 + k[:, None] ** 2 + k**2) ** (-_uniform((count, 1, 1), generator, 0.4, 1.5))
-    field = basis.T @ (_normal((count, modes, modes), generator) * decay) @ basis
-    field = field / field.square().mean((1, 2), keepdim=True).sqrt()
-    field = torch.where(_coin(count, generator), (1.5 * field).exp().clamp_max(20), field.clamp_min(0))
+    field = smooth_field(count, side, generator, 0.4, 1.5)
+    field = torch.where(coin(count, generator), (1.5 * field).exp().clamp_max(20), field.clamp_min(0))
     centre, radius = (
-        _uniform((count, 1, 2), generator, 0.3, 0.7),
-        _uniform((count, 1, 2), generator, 0.15, 0.5),
+        uniform((count, 1, 2), generator, 0.3, 0.7),
+        uniform((count, 1, 2), generator, 0.15, 0.5),
     )
-    window = _bumps(centre, radius, torch.ones(count, 1, dtype=_FLOAT), side) > 0.5
-    image = torch.where(_coin(count, generator), field * window, field)
+    window = bumps(centre, radius, torch.ones(count, 1, dtype=FLOAT), side) > 0.5
+    image = torch.where(coin(count, generator), field * window, field)
     return image / image.amax((1, 2), keepdim=True).clamp_min(1e-6) + 1e-6 * window
 
 
-def _sparse(count: int, side: int, generator: torch.Generator) -> Tensor:
+def sparse(count: int, side: int, generator: torch.Generator) -> Tensor:
     """A few to a few dozen single pixels of random weight."""
-    share = 2 ** _uniform((count, 1, 1), generator, 0.0, 6.0) / side**2
-    lot = torch.rand((count, side, side), generator=generator, dtype=_FLOAT)
+    share = 2 ** uniform((count, 1, 1), generator, 0.0, 6.0) / side**2
+    lot = torch.rand((count, side, side), generator=generator, dtype=FLOAT)
     chosen = (lot < share) | (lot == lot.amin((1, 2), keepdim=True))
-    return chosen * _uniform((count, side, side), generator, 0.1, 1.0)
-
-
-def _bumps(centres: Tensor, widths: Tensor, heights: Tensor, side: int) -> Tensor:
-    """Return the sum of Gaussian bumps (count p 2, count p 2, count p), as one matrix product per image."""
-    x = torch.linspace(0, 1, side, dtype=_FLOAT)
-    profile = (-0.5 * ((x - centres[..., None]) / widths[..., None]).square()).exp()
-    return (heights[..., None] * profile[:, :, 0]).mT @ profile[:, :, 1]
-
-
-def _cut(image: Tensor, threshold: Tensor) -> Tensor:
-    """Scale to a maximum of one and set all that is below the threshold to zero."""
-    image = image / image.amax((1, 2), keepdim=True)
-    return torch.where(image > threshold, image, 0.0)
-
-
-def _first(count: int, most: int, generator: torch.Generator) -> Tensor:
-    """Return count x most ones and zeros: a random number (one to `most`) of ones, then zeros."""
-    number = torch.randint(1, most + 1, (count, 1), generator=generator)
-    return (torch.arange(most) < number).to(_FLOAT)
-
-
-def _coin(count: int, generator: torch.Generator) -> Tensor:
-    return torch.rand((count, 1, 1), generator=generator, dtype=_FLOAT) < 0.5
-
-
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, dtype=_FLOAT)
-
-
-def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=_FLOAT)
+    return chosen * uniform((count, side, side), generator, 0.1, 1.0)

@@ -1,4 +1,4 @@
-"""Discrete problems: a network predicts potentials on one geometry."""
+"""Discrete problems: a network predicts potentials, on one geometry or on all grids."""
 
 from pathlib import Path
 from typing import final
@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot.amortize import AmortizedPotential
+from metaot.amortize import AmortizedPotential, StagedPredictor
+from metaot.amortize.universal import UniversalPotential
 from metaot.data import ProblemSet, Split, middle
 from metaot.geometry import Grid
 from metaot.models import PotentialModel, single
+from metaot.models.universal import UniversalNetwork
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.tools.interpolation import displacement_interpolation
@@ -22,8 +24,7 @@ _PAIRS = 4
 """How many validation pairs a picture shows."""
 
 
-@final
-class DiscreteTask(Task[Problem, AmortizedPotential]):
+class DiscreteTask(Task[Problem, StagedPredictor]):
     """Problems on one geometry, at temperatures of a range."""
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
@@ -35,30 +36,46 @@ class DiscreteTask(Task[Problem, AmortizedPotential]):
         self.validation = Validation.of(held_out, recipe.validation_batch, eps, self.like)
         self.geometry = self.validation.problem.geometry
 
-    def new_model(self) -> PotentialModel:
+    def new_model(self) -> nn.Module:
         recipe, problems = self.recipe, self.problems
         model = single(recipe.model.for_geometry(problems.geometry, problems.eps, **recipe.model_settings))
-        samples = [self._drawn(recipe.steps + k) for k in range(8)]
+        samples = [self.drawn(recipe.steps + k) for k in range(8)]
         model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
         return model
 
-    def predictor(self, model: nn.Module) -> AmortizedPotential:
+    def predictor(self, model: nn.Module) -> StagedPredictor:
         assert isinstance(model, PotentialModel)
         return AmortizedPotential(model, self.geometry, self.problems.eps)
 
     def problem(self, step: int) -> Problem:
-        return self._drawn(step).to(self.like, self.geometry)
+        return self.drawn(step).to(self.like, self.geometry)
 
-    def _drawn(self, step: int) -> Problem:
+    def drawn(self, step: int) -> Problem:
+        """Draw the problems of a step where the data is."""
         return self.problems.sample(torch.Generator().manual_seed(self.recipe.seed * 2**40 + step))
 
-    def loss(self, predictor: AmortizedPotential, problem: Problem) -> Tensor:
+    def loss(self, predictor: StagedPredictor, problem: Problem) -> Tensor:
         guesses = [DualPotentials.from_f(problem, f) for f in predictor.stages(problem)]
         return torch.stack([self.recipe.objective(problem, guess).mean() for guess in guesses]).sum()
 
-    def measure(self, predictor: AmortizedPotential) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
         figures, guess = self.validation.measure(predictor)
         return figures, _pictures(self.validation, guess)
+
+
+@final
+class UniversalTask(DiscreteTask):
+    """Problems on the plane, on another grid in each step."""
+
+    def new_model(self) -> UniversalNetwork:
+        return UniversalNetwork(**self.recipe.model_settings)
+
+    def predictor(self, model: nn.Module) -> UniversalPotential:
+        assert isinstance(model, UniversalNetwork)
+        return UniversalPotential(model, self.problems.eps)
+
+    def problem(self, step: int) -> Problem:
+        return self.drawn(step).to(self.like)
 
 
 def _problem_set(recipe: Recipe, name: Split, data_dir: Path | None) -> ProblemSet:

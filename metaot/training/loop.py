@@ -14,8 +14,6 @@ import torch
 from tqdm import tqdm
 
 from metaot import __version__
-from metaot.amortize import AmortizedPotential
-from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import read_card, save
 from metaot.training.board import Board
 from metaot.training.recipe import Recipe
@@ -23,7 +21,7 @@ from metaot.training.signals import stop_on_signal
 from metaot.training.state import FILE, TrainingState, frozen_copy
 from metaot.training.task import Task
 
-_MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "device"}
+_MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "compact", "device"}
 """Settings that --resume accepts with another value."""
 
 
@@ -155,7 +153,7 @@ def _short(figures: dict[str, float]) -> dict[str, str]:
 
 def _save(
     state: TrainingState,
-    predictor: AmortizedPotential | AmortizedMap,
+    predictor: Any,
     recipe: Recipe,
     figures: dict[str, float],
     folder: Path,
@@ -174,5 +172,5 @@ def _save(
         },
         "versions": {"metaot": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    save(predictor, folder, **facts)
+    save(predictor, folder, compact=recipe.compact, **facts)
     state.save(folder)

@@ -40,6 +40,8 @@ class Recipe:
     log_every: int = 50
     validate_every: int = 500
     save_every: int = 1000
+    compact: bool = False
+    """Whether the weights are saved in float16, in half of the bytes."""
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for CUDA when it is there."""
 

@@ -5,7 +5,7 @@ from typing import final
 
 import torch
 
-from metaot.amortize import AmortizedPotential
+from metaot.amortize import StagedPredictor
 from metaot.data import ProblemSet
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, marginal_error
@@ -37,7 +37,7 @@ class Validation:
         return cls(problem, solution.potentials, solution.value, cold.steps.double())
 
     @torch.no_grad()
-    def measure(self, predictor: AmortizedPotential) -> tuple[dict[str, float], DualPotentials]:
+    def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], DualPotentials]:
         """Return the mean dual gap, L1 marginal error and saved steps of a predictor, and its prediction."""
         guess = predictor.predict(self.problem)
         gap = self.exact_value - dual_value(self.problem, guess)

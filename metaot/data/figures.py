@@ -1,0 +1,98 @@
+"""More kinds of drawn images, for a model of all images: closed curves, filled figures, pictures without black."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from metaot.data.drawing import (
+    FLOAT,
+    bumps,
+    coin,
+    first_few,
+    gaussian,
+    smooth_field,
+    uniform,
+)
+
+_POINTS = 48
+"""Of a curve."""
+_HARMONICS = 4
+_CURVES = 4
+"""The most in an image."""
+_FIGURES = 3
+_LOBES = 5
+
+
+def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """One to four thin or thick curves, open or closed, that fill a box: as in doodles and digits."""
+    shape = (count, _CURVES)
+    k = torch.arange(1, _HARMONICS + 1, dtype=FLOAT)
+    falling = k ** uniform((*shape, 1, 1, 1), generator, 0.8, 2.0)
+    cosines, sines = (gaussian((*shape, 2, 2, _HARMONICS), generator) / falling).unbind(3)
+    length = uniform((*shape, 1), generator, 0.3, 1.0)
+    closed = torch.rand((*shape, 1), generator=generator) < 0.4
+    t = torch.where(closed, 1.0, length) * torch.linspace(0, 1, _POINTS, dtype=FLOAT)
+    angle = 2 * math.pi * k[:, None] * t[:, :, None, :]
+    points = (cosines @ angle.cos() + sines @ angle.sin()).mT
+    points = points * uniform((*shape, 1, 1), generator, 0.2, 1.0) + gaussian((*shape, 1, 2), generator)
+    drawn = first_few(count, _CURVES, generator)
+    points = torch.where(drawn[:, :, None, None] > 0, points, points[:, :1]).flatten(1, 2)
+    low, size = _box(count, generator)
+    start, end = points.amin(1, keepdim=True), points.amax(1, keepdim=True)
+    points = low + (points - start) / (end - start).clamp_min(1e-3) * size
+    widths = uniform((count, 1, 1), generator, 0.008, 0.05).expand(points.shape)
+    ink = bumps(points, widths, drawn.repeat_interleave(_POINTS, 1), side)
+    ink = ink / ink.amax((1, 2), keepdim=True)
+    ink = (ink * uniform((count, 1, 1), generator, 1.5, 8.0)).clamp_max(1)
+    return torch.where(ink > uniform((count, 1, 1), generator, 0.02, 0.5), ink, 0.0)
+
+
+def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """One to three filled figures, round or angular, sharp or soft, some as holes, with shading: as of things."""
+    axis = torch.linspace(0, 1, side, dtype=FLOAT)
+    total = torch.zeros(count, side, side, dtype=FLOAT)
+    for part in range(_FIGURES):
+        first = part == 0
+        height = uniform((count, 1, 1), generator, 0.3, 1.0) * coin(count, generator, 1.0 if first else 0.4)
+        sign = torch.where(coin(count, generator, 0.0 if first else 0.3), -1.0, 1.0)
+        total = total + sign * height * _figure(count, axis, generator)
+    shade = (smooth_field(count, side, generator, 0.4, 1.6) * uniform((count, 1, 1), generator, 0.0, 0.7)).exp()
+    image = total.clamp_min(0) * shade
+    image = image / image.amax((1, 2), keepdim=True).clamp_min(1e-6)
+    return torch.where(image > uniform((count, 1, 1), generator, 0.0, 0.25), image, 0.0)
+
+
+def _figure(count: int, axis: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one for each image, 1 inside and 0 outside."""
+    low, size = _box(count, generator)
+    radius = size[:, 0, :, None, None] / 2
+    x = (axis[:, None] - low[:, 0, 0, None, None]) / radius[:, 0] - 1
+    y = (axis - low[:, 0, 1, None, None]) / radius[:, 1] - 1
+    k = torch.arange(1, _LOBES + 1, dtype=FLOAT)[:, None]
+    lobes = 0.35 * gaussian((count, _LOBES, 2), generator) / k ** uniform((count, 1, 1), generator, 0.7, 2.0)
+    angle = torch.atan2(x, y)
+    edge = torch.full_like(angle, 0.75)
+    for j in range(_LOBES):
+        cosine, sine = lobes[:, j, :, None, None].unbind(1)
+        edge = edge + 0.75 * (cosine * ((j + 1) * angle).cos() + sine * ((j + 1) * angle).sin())
+    power = torch.where(coin(count, generator), 2.0, 8.0)
+    distance = (x.abs() ** power + y.abs() ** power) ** (1 / power)
+    return torch.sigmoid((edge - distance) * uniform((count, 1, 1), generator, 2.0, 40.0))
+
+
+def pictures(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Smooth light without black: some of high contrast, some nearly even."""
+    field = smooth_field(count, side, generator, 0.3, 1.2)
+    light = (uniform((count, 1, 1), generator, 0.3, 1.5) * field).exp()
+    even = torch.sigmoid(uniform((count, 1, 1), generator, 0.5, 4.0) * field)
+    image = torch.where(coin(count, generator), light, even)
+    return image / image.amax((1, 2), keepdim=True)
+
+
+def _box(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return lower corners and sizes (count 1 2): half of the boxes nearly fill the square, half are squares."""
+    full, part = (uniform((count, 1, 2), generator, *ends) for ends in ((0.85, 1.0), (0.3, 0.9)))
+    size = torch.where(coin(count, generator), full, part)
+    size = torch.where(coin(count, generator), size[..., :1], size)
+    return torch.rand((count, 1, 2), generator=generator, dtype=FLOAT) * (1 - size), size

@@ -1,0 +1,62 @@
+"""Where two measures are and how wide: the coordinates in which problems that differ in that look alike.
+
+With the cost |x - y|^2, moving a measure adds something linear to the potential, and scaling the plane by s
+scales potential and eps by s^2. So a network may look at centred measures of unit width, and need learn neither.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+NARROWEST = 1e-4
+"""The least width, for measures on single atoms."""
+
+
+@final
+@dataclass(frozen=True)
+class Moments:
+    """The mean of a measure on the plane, and its covariance as (xx, yy, xy)."""
+
+    mean: tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]
+    covariance: tuple[Float[Tensor, "batch"], Float[Tensor, "batch"], Float[Tensor, "batch"]]
+
+
+def width(a: Moments, b: Moments) -> Float[Tensor, "batch"]:
+    """Return the root of the mean variance, over both measures and both axes."""
+    mean = (a.covariance[0] + a.covariance[1] + b.covariance[0] + b.covariance[1]) / 4
+    return mean.clamp_min(NARROWEST**2).sqrt()
+
+
+def gaussian_part(
+    a: Moments, b: Moments, eps: Float[Tensor, "batch"]
+) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+    r"""Return the matrix F of the potential $|z|^2 - 2 z \cdot (\bar y - \bar x) - z^\top F z$ between Gaussians.
+
+    As `metaot.amortize.starts.gaussian_potential`, in the plane, without eigenvalues: (xx, yy, xy). With
+    covariances A and B and c = eps/4, $F = B^{1/2} (\sqrt{B^{1/2} A B^{1/2} + c^2} + c)^{-1} B^{1/2}$.
+    """
+    c = eps.double() / 4
+    R = _root(*(value.double() for value in b.covariance))
+    xx, yy, xy = _sandwich(R, [value.double() for value in a.covariance])
+    xx, yy, xy = _root(xx + c.square(), yy + c.square(), xy)
+    xx, yy = xx + c, yy + c
+    determinant = xx * yy - xy.square()
+    F = _sandwich(R, [yy / determinant, xx / determinant, -xy / determinant])
+    return F[0].float(), F[1].float(), F[2].float()
+
+
+def _root(xx: Tensor, yy: Tensor, xy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the root of a positive matrix (Cayley and Hamilton)."""
+    determinant = (xx * yy - xy.square()).clamp_min(0).sqrt()
+    trace = (xx + yy + 2 * determinant).clamp_min(1e-60).sqrt()
+    return (xx + determinant) / trace, (yy + determinant) / trace, xy / trace
+
+
+def _sandwich(R: tuple[Tensor, Tensor, Tensor], M: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return R M R for symmetric matrices (xx, yy, xy)."""
+    (rx, ry, r), (mx, my, m) = R, M
+    left, right = rx * mx + r * m, rx * m + r * my
+    low, high = r * mx + ry * m, r * m + ry * my
+    return left * rx + right * r, low * r + high * ry, left * r + right * ry

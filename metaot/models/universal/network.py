@@ -1,0 +1,184 @@
+"""One network for all pairs of measures on the plane, of any resolution and at any temperature."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metaot.geometry.base import expand_eps
+from metaot.models.layers import TEMPERATURES, chebyshev
+from metaot.models.universal.frame import Moments, gaussian_part, width
+from metaot.models.universal.parity import CLASSES, ParityBlock, ParityLinear, normal
+from metaot.models.universal.places import Bases, Place, places
+from metaot.potentials import c_transform
+from metaot.problem import Problem
+
+_COVARIANCES = 5
+"""What each class is told beside the cosine moments."""
+
+_WARMEST, _COLDEST = 3.0, 0.01
+"""The range of temperatures, in squared widths, that the network tells apart."""
+
+
+@final
+class UniversalNetwork(nn.Module):
+    """A network between functions: moments of two measures in, a potential that has a value at every atom out.
+
+    Both measures are seen in their own frames: centred, and of unit width together. f is the closed form between
+    Gaussians of the same means and covariances, and what the network adds to it: `modes` cosines of each axis.
+    Then it makes `passes` Sinkhorn steps, as `RefinedPotential` does, each followed by a correction that sees the
+    missing marginal. Reflections, translations and scalings of the problem are exact symmetries of the answer.
+    """
+
+    refines = True
+
+    def __init__(
+        self,
+        *,
+        modes: int = 20,
+        width: int = 192,
+        hidden: int = 256,
+        depth: int = 3,
+        correction: int = 160,
+        passes: int = 1,
+        unrolled: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "modes": modes, "width": width, "hidden": hidden, "depth": depth,
+            "correction": correction, "passes": passes, "unrolled": unrolled,
+        }  # fmt: skip
+        if modes % 2:
+            raise ValueError(f"modes must be even, as many even as odd ones, got {modes}")
+        self.modes, self.passes, self.unrolled = modes, passes, unrolled
+        count = (modes // 2) ** 2
+        frequencies = torch.arange(modes, dtype=torch.float32).square()
+        smooth = by_parity(1 + frequencies[:, None] + frequencies)[:, None]
+        self.register_buffer("emphasis", smooth**0.35, persistent=False)
+        self.register_buffer("damping", 1 / smooth, persistent=False)
+        self.emphasis: Tensor
+        self.damping: Tensor
+        self.inputs = ParityLinear(2 * count + _COVARIANCES, width)
+        self.of_eps = nn.Linear(TEMPERATURES, width, dtype=torch.float32)
+        self.blocks = nn.ModuleList(ParityBlock(width, hidden) for _ in range(depth))
+        self.outputs = ParityLinear(width, count, gain=0.3)
+        self.gain = nn.Linear(TEMPERATURES, count, dtype=torch.float32)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.ones_(self.gain.bias)
+        self.missing = ParityLinear(count + 1, width)
+        self.corrector = ParityBlock(width, correction)
+        self.correction = ParityLinear(width, count, gain=0.05)
+
+    def stages(self, problem: Problem) -> Iterator[Float[Tensor, "batch n"]]:
+        """Give f, float32, as it is refined; a flat batch of problems, ValueError unless they are on the plane.
+
+        No gradient flows from one stage to another. Each is computed when it is asked for.
+        """
+        seen = self._look(problem)
+        f = self._first(seen)
+        yield f
+        passes = self.unrolled if self.training and self.unrolled is not None else self.passes
+        for _ in range(passes):
+            with torch.no_grad():
+                stepped, missing = _step(problem, f)
+            f = stepped + self._correction(seen, missing)
+            yield f
+
+    def _look(self, problem: Problem) -> "_Seen":
+        """Bring both measures into their frame and read them."""
+        source, target = places(problem.geometry)
+        weights = problem.a.float(), problem.b.float()
+        a, b = source.moments(weights[0]), target.moments(weights[1])
+        eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device).expand(len(problem.a))
+        unit = width(a, b)
+        bases = source.bases(a.mean, unit, self.modes)
+        others = target.bases(b.mean, unit, self.modes)
+        temperature = chebyshev(_log_unit(eps / unit.square()))
+        moments = [
+            by_parity(source.analysis(bases, weights[0])),
+            by_parity(target.analysis(others, weights[1])),
+        ]
+        read = torch.cat([*(self.emphasis * m for m in moments), _covariances(a, b, unit)], -1)
+        x = self.inputs(read)
+        x = torch.cat([x[:1] + self.of_eps(temperature), x[1:]])
+        for block in self.blocks:
+            x = block(x, temperature)
+        return _Seen(source, bases, (a, b), eps, unit, temperature, x)
+
+    def _first(self, seen: "_Seen") -> Float[Tensor, "batch n"]:
+        """Return the potential between Gaussians and what the network adds."""
+        coefficients = self.outputs(normal(seen.x)) * (self.damping * self.gain(seen.temperature))
+        a, b = seen.moments
+        slope = b.mean[0] - a.mean[0], b.mean[1] - a.mean[1]
+        return seen.function(coefficients) + seen.place.quadratic(a.mean, slope, gaussian_part(a, b, seen.eps))
+
+    def _correction(self, seen: "_Seen", missing: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """Return what to add to f, from the missing marginal; nothing is missing, nothing is added."""
+        moments = by_parity(seen.place.analysis(seen.bases, missing)) * (100 * self.emphasis)
+        size = (moments.square().mean((0, 2), keepdim=True) + 1e-6).sqrt()
+        much = torch.cat([size.log(), torch.zeros_like(size).expand(CLASSES - 1, -1, 1)])
+        x = seen.x + self.missing(torch.cat([moments / size, much], -1))
+        x = self.corrector(x, seen.temperature)
+        return seen.function(self.correction(normal(x)) * self.damping * size)
+
+
+@final
+@dataclass(frozen=True)
+class _Seen:
+    """A batch of problems as the network sees it."""
+
+    place: Place
+    bases: Bases
+    moments: tuple[Moments, Moments]
+    eps: Float[Tensor, "batch"]
+    width: Float[Tensor, "batch"]
+    temperature: Float[Tensor, "batch temperatures"]
+    x: Float[Tensor, "4 batch width"]
+
+    def function(self, coefficients: Float[Tensor, "4 batch count"]) -> Float[Tensor, "batch n"]:
+        """Return the function of these coefficients at the source atoms, in the units of the cost."""
+        return self.place.synthesis(self.bases, from_parity(coefficients)) * self.width.square()[:, None]
+
+
+def by_parity(table: Float[Tensor, "*batch modes modes"]) -> Float[Tensor, "4 *batch count"]:
+    """Sort coefficients into classes."""
+    parts = [table[..., p::2, q::2] for p in (0, 1) for q in (0, 1)]
+    return torch.stack(parts).flatten(-2)
+
+
+def from_parity(coefficients: Float[Tensor, "4 batch count"]) -> Float[Tensor, "batch modes modes"]:
+    """Undo `by_parity`."""
+    half = math.isqrt(coefficients.shape[-1])
+    table = coefficients.reshape(2, 2, -1, half, half).permute(2, 3, 0, 4, 1)
+    return table.reshape(-1, 2 * half, 2 * half)
+
+
+def _covariances(a: Moments, b: Moments, unit: Float[Tensor, "batch"]) -> Float[Tensor, "4 batch 5"]:
+    """Return second moments in squared widths: of xx and yy for the even class, of xy for the odd one."""
+    (axx, ayy, axy), (bxx, byy, bxy) = (
+        [value / unit.square() for value in moments.covariance] for moments in (a, b)
+    )
+    zero = torch.zeros_like(axx)
+    even, odd = torch.stack([axx, ayy, bxx, byy, zero], -1), torch.stack([zero, zero, zero, axy, bxy], -1)
+    none = torch.zeros_like(even)
+    return torch.stack([even, none, none, odd])
+
+
+def _log_unit(eps: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+    """Map the logarithms of temperatures in squared widths to [-1, 1]."""
+    low, high = math.log(_COLDEST), math.log(_WARMEST)
+    return ((2 * eps.log() - low - high) / (high - low)).clamp(-1, 1)
+
+
+def _step(
+    problem: Problem, f: Float[Tensor, "batch n"]
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
+    """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""
+    f = f.to(problem.a)
+    following = c_transform(problem.T, c_transform(problem, f))
+    excess = ((f - following) / expand_eps(problem.eps, f)).clamp_max(600)
+    return following.float(), (problem.a - problem.a * excess.exp()).float()

@@ -1,0 +1,177 @@
+"""The universal network: its exact symmetries, on grids and on clouds, and what it says of Gaussians."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from metaot import DualPotentials, Grid, Points, Problem, solve
+from metaot.amortize.starts import gaussian_potential
+from metaot.amortize.universal import UniversalPotential
+from metaot.models.universal import UniversalNetwork
+from metaot.models.universal.frame import Moments, gaussian_part
+from metaot.models.universal.network import by_parity, from_parity
+from metaot.models.universal.parity import mirrored
+from metaot.potentials import centred
+
+HEIGHT, WIDTH = 9, 7
+EPS = 2e-2
+
+
+@pytest.fixture
+def predictor(generator: torch.Generator) -> UniversalPotential:
+    torch.manual_seed(0)
+    network = UniversalNetwork(modes=8, width=12, hidden=10, depth=2, correction=10, passes=1)
+    return UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))
+
+
+@pytest.fixture
+def images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    a, b = torch.rand(2, 3, HEIGHT, WIDTH, dtype=torch.float64, generator=generator).pow(3)
+    return a / a.sum((1, 2), keepdim=True), b / b.sum((1, 2), keepdim=True)
+
+
+def potential(predictor: UniversalPotential, a: Tensor, b: Tensor, grid: Grid, eps: float = EPS) -> Tensor:
+    """Return f as images, up to the constant that is free."""
+    f = predictor.start_f(Problem(a.flatten(1), b.flatten(1), grid, eps))
+    return centred(a.flatten(1), f).reshape(a.shape)
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2])
+@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
+def test_reflected_images_have_reflected_potentials(
+    predictor: UniversalPotential, images: tuple[Tensor, Tensor], axes: tuple[int, ...], passes: int
+) -> None:
+    predictor.passes = passes
+    grid = Grid(HEIGHT, WIDTH)
+    straight = potential(predictor, *images, grid)
+    a, b = (image.flip(axes) for image in images)
+    torch.testing.assert_close(potential(predictor, a, b, grid).flip(axes), straight, atol=2e-6, rtol=0)
+
+
+def test_units_and_places_do_not_matter(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
+    rows, columns = torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH)
+    far = Grid(3 * rows + 7, 3 * columns - 2)
+    scaled = potential(predictor, *images, far, 9 * EPS)
+    torch.testing.assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), atol=5e-6, rtol=0)
+
+
+def test_moving_one_measure_adds_a_linear_function(
+    predictor: UniversalPotential, images: tuple[Tensor, Tensor]
+) -> None:
+    a, b = (image.flatten(1) for image in images)
+    x, y = Grid(HEIGHT, WIDTH).points
+    move = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    here = predictor.start_f(Problem(a, b, Points(x, y), EPS))
+    there = predictor.start_f(Problem(a, b, Points(x, y + move), EPS))
+    expected = centred(a, here - 2 * x @ move)
+    torch.testing.assert_close(centred(a, there), expected, atol=5e-6, rtol=0)
+
+
+def test_a_cloud_of_pixels_is_the_image(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
+    a, b = (image.flatten(1) for image in images)
+    grid = Grid(HEIGHT, WIDTH)
+    torch.testing.assert_close(
+        predictor.predict(Problem(a, b, Points(*grid.points), EPS)).f,
+        predictor.predict(Problem(a, b, grid, EPS)).f,
+        atol=2e-6,
+        rtol=0,
+    )
+
+
+def test_clouds_of_a_batch_are_predicted_as_one_by_one(
+    predictor: UniversalPotential, generator: torch.Generator
+) -> None:
+    x, y = (torch.rand(2, n, 2, generator=generator, dtype=torch.float64) for n in (6, 5))
+    a, b = torch.full((2, 6), 1 / 6, dtype=torch.float64), torch.full((2, 5), 1 / 5, dtype=torch.float64)
+    together = predictor.predict(Problem(a, b, Points(x, y), EPS)).f
+    for k in range(2):
+        alone = predictor.predict(Problem(a[k], b[k], Points(x[k], y[k]), EPS)).f
+        torch.testing.assert_close(together[k], alone, atol=2e-6, rtol=0)
+
+
+def test_without_what_is_learnt_it_is_the_potential_between_gaussians(
+    predictor: UniversalPotential, images: tuple[Tensor, Tensor]
+) -> None:
+    predictor.passes = 0
+    predictor.model.outputs.weight.zero_()
+    a, b = (image.flatten(1) for image in images)
+    x, y = Grid(HEIGHT, WIDTH).points
+    exact = gaussian_potential(a, x, b, y, EPS)
+    f = predictor.start_f(Problem(a, b, Grid(HEIGHT, WIDTH), EPS))
+    torch.testing.assert_close(centred(a, f), centred(a, exact), atol=2e-6, rtol=0)
+
+
+def test_every_instance_may_have_its_own_eps(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
+    a, b = (image.flatten(1) for image in images)
+    grid, eps = Grid(HEIGHT, WIDTH), torch.tensor([1e-1, 1e-2, 3e-3], dtype=torch.float64)
+    together = predictor.predict(Problem(a, b, grid, eps)).f
+    alone = [predictor.predict(Problem(a[k], b[k], grid, float(eps[k]))).f for k in range(3)]
+    torch.testing.assert_close(together, torch.stack(alone), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_mass_on_single_atoms_gives_numbers(predictor: UniversalPotential, same: bool) -> None:
+    a = torch.zeros(HEIGHT, WIDTH, dtype=torch.float64)
+    a[2, 3] = 1
+    b = a if same else a.flip(0)
+    problem = Problem(a.flatten(), b.flatten(), Grid(HEIGHT, WIDTH), EPS)
+    assert predictor.predict(problem).f.isfinite().all()
+    assert bool(solve(problem, init=predictor).converged)
+
+
+def test_it_starts_solvers(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
+    a, b = (image.flatten(1) for image in images)
+    problem = Problem(a, b, Grid(HEIGHT, WIDTH), EPS)
+    solution = solve(problem, init=predictor, tol=1e-8)
+    exact = solve(problem, tol=1e-8)
+    assert bool(solution.converged.all())
+    torch.testing.assert_close(solution.value, exact.value, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [Grid(4), Grid(2, 2, 1), Grid(2, 2, cost="l1"), Points(torch.rand(4, 3), torch.rand(4, 3))],
+)
+def test_other_spaces_are_refused(predictor: UniversalPotential, geometry: Grid | Points) -> None:
+    uniform = torch.full((4,), 0.25, dtype=torch.float64)
+    with pytest.raises(ValueError, match="for images and planar points with the cost 'sqeuclidean'"):
+        predictor.predict(Problem(uniform, uniform, geometry, EPS))
+
+
+def test_an_odd_number_of_modes_is_refused() -> None:
+    with pytest.raises(ValueError, match="modes must be even"):
+        UniversalNetwork(modes=7)
+
+
+def test_classes_are_sorted_back(generator: torch.Generator) -> None:
+    table = torch.rand(3, 6, 6, generator=generator)
+    torch.testing.assert_close(from_parity(by_parity(table)), table)
+
+
+def test_mirror_images_of_mirror_images_are_classes(generator: torch.Generator) -> None:
+    x = torch.rand(4, 3, 5, generator=generator)
+    torch.testing.assert_close(mirrored(mirrored(x)), x)
+
+
+def test_the_matrix_between_gaussians_solves_its_equation(generator: torch.Generator) -> None:
+    """With P = A^1/2 and c = eps/4, F A F + 2 c F = B for the covariances A and B."""
+    roots = torch.rand(2, 5, 2, 2, generator=generator, dtype=torch.float64)
+    A, B = roots @ roots.mT
+    eps = torch.full((5,), 0.1, dtype=torch.float64)
+    a, b = (
+        Moments((M[:, 0, 0], M[:, 0, 0]), (M[:, 0, 0], M[:, 1, 1], M[:, 0, 1])) for M in (A.float(), B.float())
+    )
+    xx, yy, xy = (value.double() for value in gaussian_part(a, b, eps.float()))
+    F = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
+    torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-5, rtol=0)
+
+
+def test_gradients_reach_every_weight(images: tuple[Tensor, Tensor]) -> None:
+    network = UniversalNetwork(modes=8, width=12, hidden=10, depth=1, correction=10, passes=1, unrolled=2)
+    a, b = (image.flatten(1) for image in images)
+    problem = Problem(a, b, Grid(HEIGHT, WIDTH), EPS)
+    stages = list(network.stages(problem))
+    assert len(stages) == 3
+    guesses = [DualPotentials.from_f(problem, f.double()) for f in stages]
+    sum((guess.f * problem.a).sum() + (guess.g * problem.b).sum() for guess in guesses).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
