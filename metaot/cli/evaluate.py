@@ -13,7 +13,7 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load, located, read_card, write_atomically
 from metaot.data import ProblemSet, SampleSet, middle, source_from_json
-from metaot.data.image_sets import NAMES, ImageSets
+from metaot.data.archives import NAMES, ImageArchives
 from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
 from metaot.evaluation.zero_shot import table, zero_shot
@@ -98,7 +98,7 @@ def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -
     results = []
     for name in (options.data or ",".join(NAMES)).split(","):
         for side in map(int, _joined(options.resolution)):
-            problems = ImageSets(name, side, options.instances).split("test", options.data_dir)
+            problems = ImageArchives(name, side, options.instances).split("test", options.data_dir)
             for eps in temperatures:
                 drawn = replace(problems, eps=(eps, eps))
                 problem = drawn.sample(torch.Generator().manual_seed(options.seed))

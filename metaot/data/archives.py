@@ -24,7 +24,7 @@ NAMES = ("mnist", *ARCHIVES)
 
 @final
 @dataclass(frozen=True)
-class ImageSets(Source):
+class ImageArchives(Source):
     """Pairs of images of a set, such as "mnist", or of two, such as "fashion:mnist", at `side` x `side` pixels.
 
     A set is one of `NAMES`, or the path of an .npz file with an array `images` (count height width), uint8. For
@@ -75,7 +75,9 @@ def _images(name: str, split: Split, data_dir: Path | None) -> UInt8[Tensor, "co
     elif name.endswith(".npz"):
         path = Path(name)
     else:
-        raise ValueError(f"an image set is one of {sorted(NAMES)} or an .npz file with `images`, got {name!r}")
+        raise ValueError(
+            f"an archive of images is one of {sorted(NAMES)} or an .npz file with `images`, got {name!r}"
+        )
     with np.load(path, allow_pickle=False) as archive:
         if "images" not in archive or archive["images"].ndim != 3 or archive["images"].dtype != np.uint8:
             raise ValueError(f"{path} must hold an array `images` (count, height, width) of uint8")
