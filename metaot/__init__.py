@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
     from metaot.solvers import W2GN as W2GN
+    from metaot.solvers import GaussNewton as GaussNewton
     from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
@@ -36,6 +37,7 @@ _HOME = {
     "c_transform": "potentials",
     "dual_value": "objectives",
     "W2GN": "solvers",
+    "GaussNewton": "solvers",
     "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
@@ -51,6 +53,7 @@ __all__ = [
     "BrenierPair",
     "Dense",
     "DualPotentials",
+    "GaussNewton",
     "Geometry",
     "Grid",
     "Newton",

@@ -11,8 +11,7 @@ from torch import Tensor
 from metaot.amortize.maps import MapPredictor
 from metaot.brenier import BrenierPair, BrenierPotential, Icnn, SampleProblem
 from metaot.data.pillow import pillow
-from metaot.objectives import brenier_loss
-from metaot.solvers import W2GN, solve
+from metaot.solvers import GaussNewton, solve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +20,6 @@ LARGEST = 20_000_000
 """The most pixels of a picture."""
 _PALETTE = 4096
 """Pixels that stand for a picture's palette."""
-_RATE, _RATE_PER_STEP = 0.1, 1e-3
-"""The learning rate of fine-tuning, smaller where few steps must not lose what the prediction has."""
 _BLOCK = 1 << 13
 """Pixels that are moved at once: what a processor's cache holds."""
 _STRIP = 400
@@ -90,18 +87,8 @@ def recolored(
     problem = SampleProblem(palette(source), palette(target))
     pair = predictor.predict(problem)
     if steps:
-        pair = solve(problem, init=_trainable(pair), solver=_fine_tuning(steps)).pair
+        pair = solve(problem, init=_trainable(pair), solver=GaussNewton(steps, linear=True)).pair
     return _moved(source, pair), _moved(target, pair.T) if reverse else None
-
-
-def _fine_tuning(steps: int) -> W2GN:
-    return W2GN(
-        steps=steps,
-        learning_rate=min(_RATE, _RATE_PER_STEP * steps),
-        samples=512,
-        linear=True,
-        objective=brenier_loss,
-    )
 
 
 def _trainable(pair: BrenierPair) -> BrenierPair:
