@@ -28,7 +28,7 @@ from metaot.solvers import W2GN, solve
 RESULTS = Path(__file__).parent / "results" / "palette"
 CHECKPOINT = "checkpoints/palette"
 COMMON = ["evaluate", CHECKPOINT, "--seed", "20261122", "--threads", "1", "--record", "--out", str(RESULTS)]
-MEASURE = ["--instances", "50", "--samples", "1000", "--steps", "1000"]
+MEASURE = ["--instances", "50", "--samples", "1000", "--steps", "2000"]
 PAIRS, SAMPLES, FRESH = 20, 2000, 2000
 BUDGETS = {"5 ms": 0.005, "50 ms": 0.05, "500 ms": 0.5}
 

@@ -191,15 +191,17 @@ def evaluate_maps(
         linear=brenier_value(problem, linear),
         prediction_seconds=seconds,
         curves=tuple(curves),
-        unexplained={} if truth is None else {n: _unexplained(problem, m, truth) for n, m in moved.items()},
+        unexplained={} if truth is None else {n: unexplained(problem.x, m, truth) for n, m in moved.items()},
     )
 
 
 @torch.no_grad()
-def _unexplained(problem: SampleProblem, pair: BrenierPair, truth: BrenierPotential) -> Tensor:
+def unexplained(
+    x: Float[Tensor, "*batch n d"], pair: BrenierPair, truth: BrenierPotential
+) -> Float[Tensor, "*batch"]:
     """Return L2-UVP in percent (Korotin et al., arXiv 2106.01954): |T - T*|^2 over the target's variance."""
-    wanted = truth.gradient(problem.x)
-    wrong = (pair.push(problem.x) - wanted).square().sum(-1).mean(-1)
+    wanted = truth.gradient(x)
+    wrong = (pair.push(x) - wanted).square().sum(-1).mean(-1)
     return (100 * wrong / wanted.var(-2).sum(-1)).double()
 
 
