@@ -12,8 +12,8 @@ from torch import Tensor
 from metaot.data.base import Source, Split
 from metaot.data.folder import find_data
 from metaot.data.palettes import random_palettes, recoloured
-from metaot.data.pillow import pillow
 from metaot.data.samples import CloudPairs, SampleSet
+from metaot.pictures import pillow
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SIDE = 160
