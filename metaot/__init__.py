@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from metaot.geometry import Grid as Grid
     from metaot.geometry import Points as Points
     from metaot.objectives import dual_value as dual_value
+    from metaot.onnx import OnnxMap as OnnxMap
     from metaot.onnx import OnnxModel as OnnxModel
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
@@ -45,6 +46,7 @@ _HOME = {
     "solve": "solvers",
     "ot_value": "tools",
     "load": "checkpoint",
+    "OnnxMap": "onnx",
     "OnnxModel": "onnx",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "Geometry",
     "Grid",
     "Newton",
+    "OnnxMap",
     "OnnxModel",
     "Points",
     "Problem",

@@ -38,9 +38,10 @@ class PushedPoints(nn.Module):
         super().__init__()
         self.icnn = icnn
 
-    def forward(self, x: Tensor, weights: Tensor, m: Tensor, n: Tensor, U: Tensor, scale: Tensor) -> Tensor:
-        unused = torch.zeros_like(U)
-        frame = Frame(m, n, U, unused, scale)
+    def forward(  # noqa: PLR0917, the inputs of the graph
+        self, x: Tensor, weights: Tensor, m: Tensor, n: Tensor, U: Tensor, scale: Tensor
+    ) -> Tensor:
+        frame = Frame(m, n, U, U, scale)  # V is not asked for
         slope = self.icnn.gradient(weights, frame.enter(x))
         return frame.T.outside(slope)
 
