@@ -55,8 +55,8 @@ def schulz_roots(
     """
     size = S.square().sum((-2, -1), keepdim=True).sqrt()
     eye = torch.eye(S.shape[-1]).to(S)
-    root, inverse = S / size, eye.expand_as(S)
+    root, minus_half = S / size, (-0.5 * eye).expand_as(S)
     for _ in range(_ROUNDS):
-        change = 1.5 * eye - 0.5 * inverse @ root
-        root, inverse = root @ change, change @ inverse
-    return root * size.sqrt(), inverse / size.sqrt()
+        change = minus_half @ root + 1.5 * eye
+        root, minus_half = root @ change, change @ minus_half
+    return root * size.sqrt(), minus_half * (-2 / size.sqrt())
