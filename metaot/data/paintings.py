@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaot.data.base import Source, Split
-from metaot.data.folder import find_data
+from metaot.data.folder import data_folder
 from metaot.data.image_sets import even_pixels, open_images, read_rows
 from metaot.data.palettes import random_palettes, recoloured
 from metaot.data.samples import CloudPairs, SampleSet
@@ -53,7 +53,7 @@ class Paintings(Source):
         return PaintingPairs(self.batch, self.samples, images, False, 0.0, self.pictures)
 
     def _from_folder(self, name: Split, data_dir: Path | None) -> Tensor:
-        folder = Path(self.path) if self.path else find_data("paintings", data_dir)
+        folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
         return torch.stack([read_pixels(file) for file in _part(image_files(folder), name)])
 
     def _from_dataset(self, name: Split, data_dir: Path | None) -> Tensor:
@@ -125,7 +125,10 @@ class PaintingPairs(CloudPairs):
 def image_files(folder: Path) -> list[Path]:
     """Return the images of a folder in the order of their names; ValueError for less than twenty."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: name one with images, --set data.path=FOLDER")
+        raise FileNotFoundError(
+            f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
+            "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
+        )
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     _require_enough(len(files), f"{folder} ({sorted(SUFFIXES)})")
     return files

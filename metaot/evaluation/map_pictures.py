@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import SampleProblem
-from metaot.evaluation.maps import MapReport
+from metaot.evaluation.map_report import MapReport
 
 try:
     from matplotlib.figure import Figure

@@ -81,8 +81,9 @@ def test_pixels_are_taken_as_they_are(folder: Path) -> None:
 def test_folders_that_hold_no_pictures_are_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 20 are needed"):
         Paintings(path=str(tmp_path)).split("train")
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        Paintings(path=str(tmp_path / "nowhere")).split("train")
+    for source in (Paintings(path=str(tmp_path / "nowhere")), Paintings()):
+        with pytest.raises(FileNotFoundError, match="is not a folder: .* recipe palettes"):
+            source.split("train", tmp_path)
     with pytest.raises(ValueError, match=r"notes\.txt is not an image"):
         read_pixels(folder / "notes.txt")
 

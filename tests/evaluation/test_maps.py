@@ -49,7 +49,7 @@ def test_the_report_is_plain_and_readable(report) -> None:
     content = json.loads(json.dumps(report.to_json()))
     assert len(content["curves"]) == 3
     assert "L2-UVP" in report.table()
-    assert "| from scratch |" in report.table()
+    assert "\n| from scratch " in report.table()
     assert set(report.summary()) >= {"normalised_value", "share_of_optimum", "prediction_ms"}
     with pytest.raises(ValueError, match="instances and steps must be at least 1"):
         evaluate_maps(AmortizedMap(PaletteIcnn.for_dim(2)), Planted(dim=2).split("test"), instances=0)
