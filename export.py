@@ -8,6 +8,9 @@ that were not traced, and refused when a potential differs by more than 1e-5 of 
 and returns f, g, the error and the steps. --int8 writes FILE-int8.onnx with smaller weights, unless they cost more
 than one Sinkhorn step.
 
+Of a model of maps there are two files: FILE.onnx predicts potentials from samples, FILE-push.onnx sends points
+where a potential's gradient does; `metaot.OnnxMap(FILE.onnx)` reads both, and recolours pictures.
+
 The graph is in metaot/onnx/graph: from weights and eps to the potentials f and g; the runtime is in
 metaot/onnx/runtime.py.
 """

@@ -1,106 +1,244 @@
-"""The README's numbers of colour transfer: python -m benchmarks.palette [--data-dir DIR].
+"""The README's numbers of colour transfer: python -m benchmarks.palette [evaluate] [discrete] [training].
 
-The shipped checkpoint on 50 pairs of held-out paintings, by `metaot evaluate`: table 2 of Meta OT with exact
-conjugates. Beside it the discrete way: entropic transport between as many samples by `solve`, and its map for
-pixels that it has not seen. Results go to benchmarks/results/palette.
+evaluate: the shipped checkpoint on 50 pairs of held-out paintings, by `metaot evaluate`: table 2 of Meta OT with
+exact conjugates. discrete: beside it, at equal time, entropic transport between samples by `solve`, with its map
+for pixels that it has not seen. training: `palette` and `palette-resnet` trained for about the same processor time
+into RUNS (--runs), and their predictions on the same pairs. All three without a name. One thread; results go to
+benchmarks/results/palette.
 """
 
+import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from statistics import mean, median
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import metaot
+from metaot.amortize.maps import AmortizedMap, BuresStart
 from metaot.brenier import SampleProblem
-from metaot.checkpoint import write_atomically
+from metaot.checkpoint import load, read_card, write_atomically
 from metaot.cli import main
 from metaot.data import Paintings
 from metaot.geometry import Points
-from metaot.objectives import brenier_loss
+from metaot.objectives import brenier_value
 from metaot.potentials import DualPotentials, barycentric_map
 from metaot.problem import Problem
-from metaot.solvers import W2GN, solve
+from metaot.solvers import GaussNewton, solve
 
 RESULTS = Path(__file__).parent / "results" / "palette"
 CHECKPOINT = "checkpoints/palette"
-COMMON = ["evaluate", CHECKPOINT, "--seed", "20261122", "--threads", "1", "--record", "--out", str(RESULTS)]
-MEASURE = ["--instances", "50", "--samples", "1000", "--steps", "1000"]
-PAIRS, SAMPLES, FRESH = 20, 2000, 2000
+SEED, PAIRS, SAMPLES = 20261122, 50, 1000
+
+COMPARED, SEEN, FRESH = 12, 2000, 2000
+"""Pairs, samples that are solved for, and samples that are moved."""
 BUDGETS = {"5 ms": 0.005, "50 ms": 0.05, "500 ms": 0.5}
+SLOWEST = 0.8
+"""Settings that take longer are left out."""
+
+EQUAL = {
+    "palette": ["--set", "steps=2000", "--set", "validate_every=2000"],
+    "palette-resnet": ["--set", "steps=64", "--set", "warmup=6", "--set", "validate_every=64"],
+}
+"""Less than three minutes of one thread each."""
+
+Push = Callable[[Tensor], Tensor]
+Method = Callable[[SampleProblem], Push]
 
 
-def compare() -> dict[str, dict[str, float]]:
-    """Return, for each way and budget, the mean sliced distance of pushed unseen pixels to unseen target pixels.
+def evaluate() -> None:
+    """Run the command on the shipped checkpoint, and record its summary there."""
+    size = ["--instances", str(PAIRS), "--samples", str(SAMPLES), "--steps", "2000", "--seed", str(SEED)]
+    failed = main(["evaluate", CHECKPOINT, *size, "--threads", "1", "--record", "--out", str(RESULTS)])
+    if failed:
+        sys.exit(failed)
 
-    As a share of the distance before. For each budget, of a ladder of settings the most expensive one that stays
-    within it on the pair counts: W2GN steps after the prediction; samples and steps of Sinkhorn.
+
+def discrete() -> dict[str, Any]:
+    """Return, for each way and setting, milliseconds and how much of the sliced distance to the target is left.
+
+    Unseen pixels of the source are pushed and compared with unseen ones of the target. For each budget, the
+    setting that is best on validation pairs within it is the one that counts.
     """
-    torch.set_num_threads(1)
-    data = replace(Paintings().split("test"), batch=PAIRS, samples=SAMPLES + FRESH)
-    drawn = data.sample(torch.Generator().manual_seed(20261122))
-    model, found = metaot.load(CHECKPOINT), {}
-    for name, ladder in (("model", [0, 50, 100]), ("discrete", [100, 200, 500, 1000, 2000])):
-        for k in range(PAIRS):
-            seen = SampleProblem(drawn.x[k, :SAMPLES], drawn.y[k, :SAMPLES])
-            fresh, wanted = drawn.x[k, SAMPLES:], drawn.y[k, SAMPLES:]
-            before = sliced(fresh, wanted)
-            for rung in ladder:
-                begun = perf_counter()
-                push = tuned(model, seen, rung) if name == "model" else entropic(seen, rung)
-                seconds = perf_counter() - begun
-                share = sliced(push(fresh), wanted) / before
-                for budget, limit in BUDGETS.items():
-                    if seconds <= limit:
-                        found.setdefault((name, budget), {})[k] = share
-                if seconds > max(BUDGETS.values()):
-                    break
-    rows: dict[str, dict[str, float]] = {"model": {}, "discrete": {}}
-    for (name, budget), shares in found.items():
-        rows[name][budget] = sum(shares.values()) / len(shares)
-        rows[name][f"{budget}, pairs"] = len(shares)
-    return rows
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "palette.onnx"
+        if main(["export", CHECKPOINT, "--out", str(file)]):
+            sys.exit(2)
+        ways = methods(load(CHECKPOINT), metaot.OnnxMap(file))
+        found = {split: measured(ways, split) for split in ("validation", "test")}
+    families = sorted({name.split(",")[0] for name in ways})
+    winners = {}
+    for budget, limit in BUDGETS.items():
+        rows = {family: best(found, family, limit) for family in families}
+        winners[budget] = {family: row for family, row in rows.items() if row}
+    return {
+        "pairs": COMPARED, "seen": SEEN, "fresh": FRESH, "seed": SEED, "threads": 1, "budgets": winners,
+        "settings": found["test"],
+    }  # fmt: skip
 
 
-def tuned(model, seen: SampleProblem, steps: int):
-    small = SampleProblem(seen.x[:512], seen.y[:512])
-    pair = model.predict(small)
-    if steps:
-        pair = solve(seen, init=pair, solver=W2GN(steps, 0.1, objective=brenier_loss), tol=1e-9).pair
-    return pair.push
+def methods(model: AmortizedMap, exported: metaot.OnnxMap) -> dict[str, Method]:
+    """Return the ways to a map; what stands before the comma is a family of settings."""
+    ways: dict[str, Method] = {
+        "linear": lambda seen: BuresStart().predict(seen).push,
+        "model, onnxruntime": lambda seen: from_file(exported, seen),
+        "model, torch": lambda seen: model.predict(few(seen, 512)).push,
+    }
+    for steps in (1, 2, 3, 5, 8, 12):
+        ways[f"model, {steps} Gauss-Newton steps"] = lambda seen, steps=steps: tuned(model, seen, steps)
+    for samples in (50, 100, 200, 500, 1000, 2000):
+        for share in (0.003, 0.01, 0.03):
+            name = f"discrete, {samples} samples, eps {share:g} of the variance"
+            ways[name] = lambda seen, samples=samples, share=share: entropic(few(seen, samples), share)
+    return ways
 
 
-def entropic(seen: SampleProblem, samples: int):
-    x, y = seen.x[:samples].double(), seen.y[:samples].double()
-    weights = torch.full((samples,), 1 / samples, dtype=torch.float64)
-    eps = 0.01 * float(y.var(0).sum() + x.var(0).sum())
+def few(seen: SampleProblem, samples: int) -> SampleProblem:
+    return SampleProblem(seen.x[:samples], seen.y[:samples])
+
+
+def from_file(exported: metaot.OnnxMap, seen: SampleProblem) -> Push:
+    pair = exported.predict(seen.x[:512].numpy(), seen.y[:512].numpy())
+    return lambda fresh: torch.from_numpy(pair.push(fresh.numpy()))
+
+
+def tuned(model: AmortizedMap, seen: SampleProblem, steps: int) -> Push:
+    return solve(seen, init=model.predict(few(seen, 512)), solver=GaussNewton(steps), tol=1e-9).pair.push
+
+
+def entropic(seen: SampleProblem, share: float) -> Push:
+    """Return the entropic map: the barycentric map of the plan that the potential g extends to new points."""
+    x, y = seen.x.double(), seen.y.double()
+    weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
+    eps = share * float(y.var(0).sum() + x.var(0).sum())
     potentials = solve(Problem(weights, weights, Points(x, y), eps), tol=1e-2).potentials
 
     def push(fresh: Tensor) -> Tensor:
-        there = Points(fresh.double(), y)
         even = torch.full((len(fresh),), 1 / len(fresh), dtype=torch.float64)
-        unseen = Problem(even, weights, there, eps)
+        unseen = Problem(even, weights, Points(fresh.double(), y), eps)
         return barycentric_map(unseen, DualPotentials(even, potentials.g), y).to(fresh)
 
     return push
 
 
+def measured(ways: dict[str, Method], split: Any) -> dict[str, dict[str, float]]:
+    """Return the figures of all settings on pairs of a split, one pair after the other."""
+    data = replace(Paintings().split(split), batch=COMPARED, samples=SEEN + FRESH)
+    drawn = data.sample(torch.Generator().manual_seed(SEED))
+    seen = SampleProblem(drawn.x[:, :SEEN], drawn.y[:, :SEEN])
+    fresh, wanted = drawn.x[:, SEEN:], drawn.y[:, SEEN:]
+    before = [sliced(x, y) for x, y in zip(fresh, wanted, strict=True)]
+    noise = [sliced(few, y) for few, y in zip(seen.y, wanted, strict=True)]
+    rows = {"nothing but noise": {"left": mean(n / b for n, b in zip(noise, before, strict=True))}}
+    for name, way in ways.items():
+        way(seen[0])
+        seconds, pixels, left = [], [], []
+        for k in range(COMPARED):
+            push, spent = timed(lambda k=k, way=way: way(seen[k]))
+            moved, there = timed(lambda k=k, push=push: push(fresh[k]))
+            seconds.append(spent)
+            pixels.append(there / FRESH)
+            left.append(sliced(moved, wanted[k]) / before[k])
+            if spent > SLOWEST:
+                break
+        if len(left) == COMPARED:
+            rows[name] = {
+                "ms": 1e3 * median(seconds),
+                "seconds for a million pixels": 1e6 * median(pixels),
+                "left": mean(left),
+                "worst": max(left),
+            }
+            print(split, name, {key: round(value, 4) for key, value in rows[name].items()}, flush=True)
+    return rows
+
+
+def best(found: dict[str, Any], family: str, limit: float) -> dict[str, Any]:
+    """Return the test figures of the setting that is the best on validation pairs within a budget."""
+    chosen = [
+        (row["left"], name)
+        for name, row in found["validation"].items()
+        if name.split(",")[0] == family and row["ms"] <= 1e3 * limit and name in found["test"]
+    ]
+    return {"setting": min(chosen)[1], **found["test"][min(chosen)[1]]} if chosen else {}
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what an action returns, and its seconds of processor time."""
+    begun = process_time()
+    result = action()
+    return result, process_time() - begun
+
+
 def sliced(x: Tensor, y: Tensor) -> float:
+    """Return the sliced distance of two clouds."""
     slices = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
     levels = torch.linspace(0.005, 0.995, 200)
     gaps = [(z @ (slices / slices.norm(dim=0))).quantile(levels, dim=0) for z in (x, y)]
     return float((gaps[0] - gaps[1]).square().mean().sqrt())
 
 
+def training(runs: Path) -> dict[str, Any]:
+    """Return how good both networks are after about the same time, on the scale of the evaluation."""
+    histories = json.loads((RESULTS / "evaluation.json").read_text())
+    curves = [c["values"] for c in histories["curves"] if c["name"] in ("from scratch", "model")]
+    low, high = np.concatenate(curves, 1).min(1), np.concatenate(curves, 1).max(1)
+    data = replace(Paintings(pictures=True, variety=0.0).split("test"), batch=PAIRS, samples=SAMPLES)
+    problem = data.sample(torch.Generator().manual_seed(SEED))
+    rows = {}
+    for name, settings in EQUAL.items():
+        folder = runs / name
+        if not (folder / "model.json").exists() and main(["train", name, *settings, "--out", str(folder)]):
+            sys.exit(2)
+        card, model = read_card(folder), load(folder)
+        values = brenier_value(problem, model.predict(problem)).numpy()
+        normal = (values - low) / (high - low)
+        _, spent = timed(lambda model=model: [model.predict(problem[k]) for k in range(10)])
+        rows[name] = {
+            "command": card["command"],
+            "steps": card["step"],
+            "training seconds, wall clock": card["training_seconds"],
+            "parameters": card["parameters"],
+            "normalised value, mean": float(normal.mean()),
+            "normalised value, worst": float(normal.min()),
+            "share of the optimum, mean": float((values / np.array(histories["distance"])).mean()),
+            "prediction, ms": 100 * spent,
+        }
+        print(name, rows[name], flush=True)
+    linear = (brenier_value(problem, BuresStart().predict(problem)).numpy() - low) / (high - low)
+    rows["linear (Bures)"] = {
+        "normalised value, mean": float(linear.mean()),
+        "normalised value, worst": float(linear.min()),
+    }
+    return rows
+
+
+def written(name: str, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(RESULTS / name, lambda partial: partial.write_text(text))
+    print(text)
+
+
 if __name__ == "__main__":
-    failed = main([*COMMON, *MEASURE, *sys.argv[1:]])
-    if failed:
-        sys.exit(failed)
-    rows = compare()
-    print(json.dumps(rows, indent=2))
-    write_atomically(
-        RESULTS / "discrete.json", lambda partial: partial.write_text(json.dumps(rows, indent=2) + "\n")
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--runs", type=Path, default=Path("runs/equal"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = options.parts or ["evaluate", "discrete", "training"]
+    unknown = set(parts) - {"evaluate", "discrete", "training"}
+    if unknown:
+        parser.error(f"the parts are evaluate, discrete and training, got {sorted(unknown)}")
+    if "evaluate" in parts:
+        evaluate()
+    if "discrete" in parts:
+        written("discrete.json", discrete())
+    if "training" in parts:
+        written("training.json", training(options.runs))

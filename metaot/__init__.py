@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from metaot.geometry import Grid as Grid
     from metaot.geometry import Points as Points
     from metaot.objectives import dual_value as dual_value
+    from metaot.onnx import OnnxMap as OnnxMap
     from metaot.onnx import OnnxModel as OnnxModel
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
     from metaot.solvers import W2GN as W2GN
+    from metaot.solvers import GaussNewton as GaussNewton
     from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
@@ -36,6 +38,7 @@ _HOME = {
     "c_transform": "potentials",
     "dual_value": "objectives",
     "W2GN": "solvers",
+    "GaussNewton": "solvers",
     "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
@@ -43,6 +46,7 @@ _HOME = {
     "solve": "solvers",
     "ot_value": "tools",
     "load": "checkpoint",
+    "OnnxMap": "onnx",
     "OnnxModel": "onnx",
 }
 
@@ -51,9 +55,11 @@ __all__ = [
     "BrenierPair",
     "Dense",
     "DualPotentials",
+    "GaussNewton",
     "Geometry",
     "Grid",
     "Newton",
+    "OnnxMap",
     "OnnxModel",
     "Points",
     "Problem",

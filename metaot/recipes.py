@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaot.data import Drawings, Mnist, Paintings, Planted, ProblemFolder, Shapes
+from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes
 from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
@@ -88,6 +88,11 @@ def palette() -> Recipe:
     )
 
 
+def palettes() -> Recipe:
+    """The same between embedded random palettes: no data is read."""
+    return replace(palette(), name="palettes", data=Palettes(batch=16, samples=256))
+
+
 def palette_resnet() -> Recipe:
     """The same with the network of the paper, which reads the pictures; a GPU helps."""
     data = Paintings(batch=16, samples=256, variety=0.0, pictures=True)
@@ -107,6 +112,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "problems": problems,
     "universal": universal,
     "palette": palette,
+    "palettes": palettes,
     "palette-resnet": palette_resnet,
     "planted": planted,
 }

@@ -1,6 +1,6 @@
 """Continuous transport for the cost |x - y|^2 / 2: convex potentials, and maps that are their gradients."""
 
-from metaot.brenier.conjugate import Conjugate, conjugate
+from metaot.brenier.conjugate import Conjugate, conjugate, maximised
 from metaot.brenier.frame import Frame
 from metaot.brenier.icnn import ACTIVATIONS, Icnn
 from metaot.brenier.potential import BrenierPair, BrenierPotential
@@ -15,4 +15,5 @@ __all__ = [
     "Icnn",
     "SampleProblem",
     "conjugate",
+    "maximised",
 ]

@@ -4,13 +4,15 @@ Newton's method with backtracking (Amos, arXiv 2210.12153, compares solvers for 
 makes the problem strongly concave, so that it converges from everywhere; from a good guess in two or three steps.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metaot.brenier.icnn import Icnn
 from metaot.brenier.linear import solve_positive
 from metaot.brenier.potential import BrenierPotential
 
@@ -52,24 +54,40 @@ def conjugate(
     if start is not None and start.shape != y.shape:
         raise ValueError(f"start has the shape {tuple(start.shape)}, y {tuple(y.shape)}")
     frame, target = phi.frame, phi.frame.T.enter(y)
-    u, steps = target if start is None else frame.enter(start), 0
-    slope, H = phi.icnn.gradient_and_hessian(phi.weights, u)
-    error = (slope - target).norm(dim=-1)
-    while steps < max_steps and bool((error > tol).any()):
-        u = _searched(phi, u, target, slope - target, solve_positive(H, slope - target))
-        slope, H = phi.icnn.gradient_and_hessian(phi.weights, u)
-        error, steps = (slope - target).norm(dim=-1), steps + 1
-    inner = (u * target).sum(-1) - phi.icnn.value(phi.weights, u)
+    u = target if start is None else frame.enter(start)
+    best = maximised(phi.icnn, phi.weights, target, u, tol=tol, max_steps=max_steps)
     shift = ((y - frame.n[..., None, :]) * frame.m[..., None, :]).sum(-1)
-    return Conjugate(frame.outside(u), shift + frame.scale[..., None] * inner, error, error <= tol, steps)
+    value = shift + frame.scale[..., None] * best.value
+    return replace(best, x=frame.outside(best.x), value=value)
 
 
-def _searched(phi: BrenierPotential, u: Tensor, target: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
-    """Return u minus a share of the direction: one, or halves of it until the objective falls enough."""
+@torch.no_grad()
+def maximised(
+    icnn: Icnn,
+    weights: Float[Tensor, "*batch count"],
+    target: Float[Tensor, "*batch k d"],
+    start: Float[Tensor, "*batch k d"],
+    *,
+    tol: float,
+    max_steps: int = 100,
+) -> Conjugate:
+    """Maximise <u, target> - Phi(u) over u: `conjugate` in the coordinates of a frame."""
 
     def objective(place: Tensor) -> Tensor:
-        return phi.icnn.value(phi.weights, place) - (place * target).sum(-1)
+        return icnn.value(weights, place) - (place * target).sum(-1)
 
+    u, steps = start, 0
+    slope, H = icnn.gradient_and_hessian(weights, u)
+    error = (slope - target).norm(dim=-1)
+    while steps < max_steps and bool((error > tol).any()):
+        u = _searched(objective, u, slope - target, solve_positive(H, slope - target))
+        slope, H = icnn.gradient_and_hessian(weights, u)
+        error, steps = (slope - target).norm(dim=-1), steps + 1
+    return Conjugate(u, -objective(u), error, error <= tol, steps)
+
+
+def _searched(objective: Callable[[Tensor], Tensor], u: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
+    """Return u minus a share of the direction: one, or halves of it until the objective falls enough."""
     before, decrease = objective(u), (residual * direction).sum(-1)
     share = torch.ones_like(before)
     slack = 10 * torch.finfo(u.dtype).eps * (1 + before.abs())

@@ -7,6 +7,7 @@ problem, without its linear part. Both are divided by one number, so that their 
 symmetric: nothing is chosen, and source and target change roles when exchanged.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -15,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.brenier.problem import SampleProblem
+
+Roots = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""S -> (S^1/2, S^-1/2)."""
 
 _RELATIVE_FLOOR = 1e-4
 """The least variance in any direction, as a share of the mean one: a grey picture has a covariance of rank one."""
@@ -32,16 +36,18 @@ class Frame:
     scale: Float[Tensor, "*batch"]
 
     @classmethod
-    def gaussian(cls, problem: SampleProblem) -> "Frame":
-        """Return the frame of the samples' means and covariances: the identity in it is the Bures map."""
+    def gaussian(cls, problem: SampleProblem, roots: "Roots | None" = None) -> "Frame":
+        """Return the frame of the samples' means and covariances: the identity in it is the Bures map.
+
+        `roots` returns the square root and its inverse of positive definite matrices; None takes eigenvalues.
+        """
+        roots = roots or _roots
         (m, A), (n, B) = (_moments(z.double()) for z in (problem.x, problem.y))
         floor = _RELATIVE_FLOOR * torch.maximum(_mean_variance(A), _mean_variance(B)).clamp_min(1e-12)
         ridge = floor[..., None, None] * torch.eye(problem.dim).to(A)
         A, B = A + ridge, B + ridge
-        half = _power(A, 0.5)
-        inverse = _power(A, -0.5)
-        M = inverse @ _power(half @ B @ half, 0.5) @ inverse
-        forward, backward = _power(M, 0.5), _power(M, -0.5)
+        half, inverse = roots(A)
+        forward, backward = roots(inverse @ roots(half @ B @ half)[0] @ inverse)
         scale = _mean_variance(forward @ A @ forward)
         unit = scale.rsqrt()[..., None, None]
         parts = (m, n, unit * forward, unit * backward, scale)
@@ -96,8 +102,8 @@ def _mean_variance(S: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:
     return S.diagonal(dim1=-2, dim2=-1).mean(-1)
 
 
-def _power(S: Float[Tensor, "*batch d d"], exponent: float) -> Float[Tensor, "*batch d d"]:
-    """Return a power of a positive definite matrix."""
+def _roots(S: Float[Tensor, "*batch d d"]) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d d"]]:
+    """Return the square root of a positive definite matrix and the inverse of that."""
     values, vectors = torch.linalg.eigh(S)
-    lowest = torch.finfo(values.dtype).tiny
-    return (vectors * values.clamp_min(lowest).pow(exponent)[..., None, :]) @ vectors.mT
+    root = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()[..., None, :]
+    return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT

@@ -1,9 +1,10 @@
-"""Export a checkpoint to one ONNX file that metaot.OnnxModel reads without torch."""
+"""Export a checkpoint to ONNX, which metaot.OnnxModel or metaot.OnnxMap reads without torch."""
 
 import argparse
 from pathlib import Path
 
 from metaot import __version__
+from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import load, read_card
 
 
@@ -17,17 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from metaot.onnx.export import export  # noqa: PLC0415, onnx is an extra
+    from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, the same
 
     out = options.out or Path(options.checkpoint.resolve().name + ".onnx")
     predictor, card = load(options.checkpoint), read_card(options.checkpoint)
-    lines = export(
-        predictor,
-        card,
-        out,
-        version=__version__,
-        refine=options.refine,
-        int8=options.int8,
-        data_dir=options.data_dir,
-    )
+    facts = {"version": __version__, "data_dir": options.data_dir}
+    if isinstance(predictor, AmortizedMap):
+        if options.refine or options.int8:
+            raise ValueError("--refine and --int8 are for potentials; this is a model of maps")
+        lines = export_maps(predictor, card, out, **facts)
+    else:
+        lines = export(predictor, card, out, refine=options.refine, int8=options.int8, **facts)
     for line in lines:
         print(line)

@@ -4,14 +4,26 @@ import argparse
 from pathlib import Path
 
 from metaot.data import mnist
-
-FETCHERS = {"mnist": mnist.fetch}
+from metaot.data.image_sets import LIMIT, fetch_images
+from metaot.data.paintings import SIDE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", choices=sorted(FETCHERS))
+    parser.add_argument("data", help="mnist, or a data set of images by its name: OWNER/NAME")
+    parser.add_argument("--column", default="image", help="of images: the column that holds them (default: image)")
+    parser.add_argument("--limit", type=int, default=LIMIT, help=f"of images: how many (default: {LIMIT})")
     parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
 def run(options: argparse.Namespace) -> None:
-    print(f"saved in {FETCHERS[options.data](options.data_dir)}")
+    if options.data == "mnist":
+        folder = mnist.fetch(options.data_dir)
+    elif "/" in options.data:
+        if options.limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {options.limit}")
+        folder = fetch_images(
+            options.data, options.data_dir, column=options.column, limit=options.limit, side=SIDE
+        )
+    else:
+        raise ValueError(f"fetch mnist, or a data set of images by its name OWNER/NAME, got {options.data!r}")
+    print(f"saved in {folder}")

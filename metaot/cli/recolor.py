@@ -7,7 +7,8 @@ import torch
 
 from metaot.amortize.maps import AmortizedMap, BuresStart, MapPredictor
 from metaot.checkpoint import load
-from metaot.tools.recolor import load_picture, recolored, save_picture, side_by_side
+from metaot.pictures import load_picture, save_picture, side_by_side
+from metaot.tools.recolor import recolored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="checkpoints/palette",
         help="checkpoint of a palette model (default: checkpoints/palette), or `linear` for the Gaussian map",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, default=0, help="fine-tune by so many steps of W2GN (default: 0)")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="fine-tune by so many Gauss-Newton steps (default: 0)"
+    )
     parser.add_argument(
         "--strip", action="store_true", help="write source, target, result and the reverse side by side"
     )

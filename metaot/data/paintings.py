@@ -1,24 +1,28 @@
 """Palettes of pictures: all pairs of a folder of images, split by image, as in the paper's colour transfer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaot.data.base import Source, Split
-from metaot.data.folder import find_data
+from metaot.data.folder import data_folder
+from metaot.data.image_sets import even_pixels, open_images, read_rows
 from metaot.data.palettes import random_palettes, recoloured
-from metaot.data.pillow import pillow
 from metaot.data.samples import CloudPairs, SampleSet
+from metaot.pictures import pillow
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SIDE = 160
 """Of each image, this many rows and columns of pixels are kept, evenly spaced and as they are."""
 
+T = TypeVar("T")
+_LEAST = 20
+"""The least images: two for each of the splits that are held out."""
 _PLACES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9)}
 """Of every ten images, in the order of their names, which ones belong to a split."""
 
@@ -28,6 +32,7 @@ _PLACES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "valida
 class Paintings(Source):
     """Pairs of images of a folder, both of the same split; without `path`, of `paintings/` in the data folder.
 
+    Or of `column` of a `dataset`: a folder or a name of the hub, see `metaot.data.image_sets`.
     `variety` is the share of training palettes that are not just a part of one image: recoloured, mixed with
     another one, or random. `pictures` gives whole images as context. Validation and test
     pairs are two whole images.
@@ -38,15 +43,25 @@ class Paintings(Source):
     path: str = ""
     variety: float = 0.7
     pictures: bool = False
+    dataset: str = ""
+    column: str = "image"
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
-        folder = Path(self.path) if self.path else find_data("paintings", data_dir)
-        files = image_files(folder)
-        chosen = [file for k, file in enumerate(files) if k % 10 in _PLACES[name]]
-        images = torch.stack([read_pixels(file) for file in chosen])
+        images = self._from_dataset(name, data_dir) if self.dataset else self._from_folder(name, data_dir)
         if name == "train":
             return PaintingPairs(self.batch, self.samples, images, not self.pictures, self.variety, self.pictures)
         return PaintingPairs(self.batch, self.samples, images, False, 0.0, self.pictures)
+
+    def _from_folder(self, name: Split, data_dir: Path | None) -> Tensor:
+        folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
+        return torch.stack([read_pixels(file) for file in _part(image_files(folder), name)])
+
+    def _from_dataset(self, name: Split, data_dir: Path | None) -> Tensor:
+        if self.path:
+            raise ValueError(f"name a path or a dataset, got {self.path!r} and {self.dataset!r}")
+        rows = open_images(self.dataset, self.column, data_dir)
+        _require_enough(len(rows), self.dataset)
+        return read_rows(rows, self.column, _part(range(len(rows)), name), SIDE)
 
 
 @final
@@ -110,10 +125,12 @@ class PaintingPairs(CloudPairs):
 def image_files(folder: Path) -> list[Path]:
     """Return the images of a folder in the order of their names; ValueError for less than twenty."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: name one with images, --set data.path=FOLDER")
+        raise FileNotFoundError(
+            f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
+            "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
+        )
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    if len(files) < 20:
-        raise ValueError(f"{folder} holds {len(files)} images ({sorted(SUFFIXES)}), at least 20 are needed")
+    _require_enough(len(files), f"{folder} ({sorted(SUFFIXES)})")
     return files
 
 
@@ -123,8 +140,15 @@ def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
 
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            return even_pixels(image, side)
     except OSError as error:
         raise ValueError(f"{file} is not an image that can be read: {error}") from error
-    rows, columns = (np.linspace(0, length - 1, side).round().astype(int) for length in pixels.shape[:2])
-    return torch.from_numpy(pixels[rows][:, columns].copy())
+
+
+def _part(items: Sequence[T], name: Split) -> list[T]:
+    return [item for k, item in enumerate(items) if k % 10 in _PLACES[name]]
+
+
+def _require_enough(count: int, where: str) -> None:
+    if count < _LEAST:
+        raise ValueError(f"{where} holds {count} images, at least {_LEAST} are needed")

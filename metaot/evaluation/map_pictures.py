@@ -8,14 +8,14 @@ from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import SampleProblem
-from metaot.evaluation.maps import MapReport
+from metaot.evaluation.map_report import MapReport
 
 try:
     from matplotlib.figure import Figure
 except ImportError as missing:
     raise ImportError("pictures need matplotlib: pip install 'metaot[plot]'") from missing
 
-COLOURS = {"from scratch": "#6b6b6b", "model": "#0072b2", "model, exact loss": "#d55e00"}
+COLOURS = {"from scratch": "#6b6b6b", "model": "#0072b2", "model, Gauss-Newton": "#d55e00"}
 
 
 def draw_curves(report: MapReport, path: Path) -> None:
@@ -31,10 +31,10 @@ def draw_curves(report: MapReport, path: Path) -> None:
         axes.plot(steps, values.mean(0).numpy(), color=colour, marker="o", ms=3, label=curve.name)
     linear = float(report.normalised(report.linear).mean())
     axes.axhline(linear, color="#e69f00", linestyle="--", linewidth=1, label="linear (Bures)")
-    axes.set_xscale("symlog", linthresh=25)
+    axes.set_xscale("symlog", linthresh=5)
     axes.set_xlim(0, report.steps[-1])
     axes.set_ylim(min(0.5, linear - 0.1), 1.01)
-    axes.set_xlabel("steps of W2GN")
+    axes.set_xlabel("steps")
     axes.set_ylabel("dual value, normalised")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)

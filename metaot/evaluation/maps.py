@@ -5,11 +5,9 @@ optimum between the samples, and normalised as in table 2: for each instance, 0 
 value that W2GN has on its way, from scratch or from the model.
 """
 
-import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
-from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -18,125 +16,18 @@ from torch import Tensor
 from metaot.amortize.maps import AmortizedMap, BuresStart
 from metaot.brenier import BrenierPair, BrenierPotential, SampleProblem
 from metaot.data import SampleSet
-from metaot.objectives import brenier_loss, brenier_value
-from metaot.solvers import W2GN, solve
+from metaot.evaluation.map_report import Curve, MapReport
+from metaot.objectives import brenier_value
+from metaot.solvers import W2GN, GaussNewton, MapSolver, solve
 from metaot.tools.distance import half_squared_distance
 
-BUDGETS = (0, 25, 50, 100, 250, 500, 1000, 2000)
+BUDGETS = (0, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 """Steps at which dual values are taken, up to those that are asked for."""
-RATES = {"w2gn": 3e-2, "brenier": 1e-1}
-"""Learning rates: each the best of 0.01, 0.03, 0.1 on validation pairs."""
+RATE = 3e-2
+"""W2GN's learning rate: the best of 0.01, 0.03, 0.1 on validation pairs."""
 _TIMED = 50
-_FEW = 250
-"""Steps that are enough with the exact loss."""
-
-
-@final
-@dataclass(frozen=True)
-class Curve:
-    """Dual values of one way to solve, at the steps of the report, and seconds for one step of one instance."""
-
-    name: str
-    values: Float[Tensor, "instances steps"]
-    seconds_per_step: float
-
-
-@final
-@dataclass(frozen=True)
-class MapReport:
-    """What was measured of a model of maps, instance by instance."""
-
-    data: str
-    samples: int
-    seed: int
-    threads: int
-    steps: tuple[int, ...]
-    distance: Float[Tensor, "instances"]
-    prediction: Float[Tensor, "instances"]
-    linear: Float[Tensor, "instances"]
-    prediction_seconds: Float[Tensor, "timed"]
-    curves: tuple[Curve, ...]
-    unexplained: dict[str, Float[Tensor, "instances"]]
-
-    def normalised(self, values: Float[Tensor, "instances ..."]) -> Float[Tensor, "instances ..."]:
-        """Return dual values on the scale of table 2: of the runs from scratch and from the model by W2GN."""
-        runs = torch.cat([curve.values for curve in self.curves if curve.name in ("from scratch", "model")], 1)
-        low, high = runs.amin(1), runs.amax(1)
-        shape = (-1, *[1] * (values.ndim - 1))
-        return (values - low.reshape(shape)) / (high - low).reshape(shape)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain numbers, strings, lists and dicts."""
-        return {
-            "data": self.data,
-            "samples": self.samples,
-            "seed": self.seed,
-            "threads": self.threads,
-            "torch": torch.__version__,
-            "steps": list(self.steps),
-            "distance": _numbers(self.distance),
-            "prediction": _numbers(self.prediction),
-            "linear": _numbers(self.linear),
-            "prediction_seconds": _numbers(self.prediction_seconds),
-            "curves": [
-                {
-                    "name": curve.name,
-                    "seconds_per_step": curve.seconds_per_step,
-                    "values": [_numbers(row) for row in curve.values],
-                }
-                for curve in self.curves
-            ],
-            "L2-UVP": {name: _numbers(values) for name, values in self.unexplained.items()},
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """Return what a checkpoint's card tells of the model."""
-        share, normal = self.prediction / self.distance, self.normalised(self.prediction)
-        return {
-            "instances": len(self.distance),
-            "samples": self.samples,
-            "seed": self.seed,
-            "normalised_value": _pair(normal),
-            "share_of_optimum": _pair(share),
-            "linear_normalised_value": _pair(self.normalised(self.linear)),
-            "prediction_ms": round(1e3 * float(self.prediction_seconds.median()), 2),
-        }
-
-    def table(self) -> str:
-        """Return the tables in Markdown."""
-        head = (
-            f"{len(self.distance)} test pairs of {self.data}, {self.samples} samples, seed {self.seed}, "
-            f"threads: {self.threads}. Mean (worst) of exact dual values, normalised as in table 2 of Meta OT "
-            f"and, in brackets, as a share of the optimum between the samples. A prediction takes "
-            f"{1e3 * float(self.prediction_seconds.median()):.1f} ms (median, one pair)."
-        )
-        rows = ["| | " + " | ".join(f"{step} steps" for step in self.steps) + " | ms a step |"]
-        rows.append("|---|" + "--:|" * (len(self.steps) + 1))
-        rows.append(self._row("linear (Bures)", self.linear[:, None], ""))
-        rows += [self._row(c.name, c.values, f"{1e3 * c.seconds_per_step:.1f}") for c in self.curves]
-        parts = [textwrap.fill(head, 110), "\n".join(rows), self._worth()]
-        if self.unexplained:
-            lines = [f"| {n} | {v.mean():.2f} % | {v.max():.2f} % |" for n, v in self.unexplained.items()]
-            parts.append("\n".join(["| L2-UVP | mean | worst |", "|---|--:|--:|", *lines]))
-        return "\n\n".join(parts)
-
-    def _row(self, name: str, values: Tensor, last: str) -> str:
-        normal, share = self.normalised(values), values / self.distance[:, None]
-        cells = [
-            f"{normal[:, k].mean():.3f} ({normal[:, k].min():.3f}) [{share[:, k].mean():.3f}]"
-            for k in range(values.shape[1])
-        ]
-        return f"| {' | '.join([name, *cells, *[''] * (len(self.steps) - len(cells)), last])} |"
-
-    def _worth(self) -> str:
-        """Tell how many steps from scratch come to the bare prediction."""
-        scratch = next(curve for curve in self.curves if curve.name == "from scratch")
-        there = scratch.values.mean(0) >= self.prediction.mean()
-        words = "W2GN from scratch comes to the mean of the bare predictions"
-        if not bool(there.any()):
-            return f"{words} in more than {self.steps[-1]} steps."
-        k = int(there.int().argmax())
-        return f"{words} between {self.steps[max(k - 1, 0)]} and {self.steps[k]} steps."
+_FEW = 25
+"""Steps that are enough for Gauss-Newton."""
 
 
 def evaluate_maps(
@@ -148,7 +39,7 @@ def evaluate_maps(
     seed: int = 0,
     steps: int = 1000,
 ) -> MapReport:
-    """Measure predictions, and W2GN from scratch, from the model, and with the exact loss from the model.
+    """Measure predictions, and W2GN from scratch, from the model, and Gauss-Newton from the model.
 
     W2GN runs `steps` steps on all instances together; its time is the wall clock's over instances and steps.
     """
@@ -167,11 +58,11 @@ def evaluate_maps(
         seconds = _prediction_seconds(predictor, problem)
     settings = {"steps": steps, "icnn": predictor.model.icnn, "record": budgets}
     few = min(steps, _FEW)
-    exact = W2GN(few, RATES["brenier"], objective=brenier_loss, record=tuple(k for k in budgets if k <= few))
-    ways: dict[str, tuple[BrenierPair | None, W2GN]] = {
-        "from scratch": (None, W2GN(learning_rate=RATES["w2gn"], **settings)),
-        "model": (pair, W2GN(learning_rate=RATES["w2gn"], **settings)),
-        "model, exact loss": (pair, exact),
+    gauss_newton = GaussNewton(few, record=tuple(k for k in budgets if k <= few))
+    ways: dict[str, tuple[BrenierPair | None, MapSolver]] = {
+        "from scratch": (None, W2GN(learning_rate=RATE, **settings)),
+        "model": (pair, W2GN(learning_rate=RATE, **settings)),
+        "model, Gauss-Newton": (pair, gauss_newton),
     }
     curves, moved = [], {"linear (Bures)": linear, "model": pair}
     for name, (start, solver) in ways.items():
@@ -191,15 +82,17 @@ def evaluate_maps(
         linear=brenier_value(problem, linear),
         prediction_seconds=seconds,
         curves=tuple(curves),
-        unexplained={} if truth is None else {n: _unexplained(problem, m, truth) for n, m in moved.items()},
+        unexplained={} if truth is None else {n: unexplained(problem.x, m, truth) for n, m in moved.items()},
     )
 
 
 @torch.no_grad()
-def _unexplained(problem: SampleProblem, pair: BrenierPair, truth: BrenierPotential) -> Tensor:
+def unexplained(
+    x: Float[Tensor, "*batch n d"], pair: BrenierPair, truth: BrenierPotential
+) -> Float[Tensor, "*batch"]:
     """Return L2-UVP in percent (Korotin et al., arXiv 2106.01954): |T - T*|^2 over the target's variance."""
-    wanted = truth.gradient(problem.x)
-    wrong = (pair.push(problem.x) - wanted).square().sum(-1).mean(-1)
+    wanted = truth.gradient(x)
+    wrong = (pair.push(x) - wanted).square().sum(-1).mean(-1)
     return (100 * wrong / wanted.var(-2).sum(-1)).double()
 
 
@@ -213,11 +106,3 @@ def _seconds(action: Callable[[], object]) -> float:
     begun = perf_counter()
     action()
     return perf_counter() - begun
-
-
-def _pair(values: Tensor) -> dict[str, float]:
-    return {"mean": round(float(values.mean()), 4), "worst": round(float(values.min()), 4)}
-
-
-def _numbers(values: Tensor) -> list[float]:
-    return [float(f"{v:.6g}") for v in values.tolist()]

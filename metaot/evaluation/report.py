@@ -76,8 +76,8 @@ def _eps_json(result: EpsResult, tolerances: tuple[float, ...]) -> dict[str, Any
             "tol": reference.tol,
             "max_steps": reference.max_steps,
             "converged": int(reference.converged.sum()),
-            "dual_value": _numbers(reference.value),
-            "cost": _numbers(reference.cost),
+            "dual_value": numbers(reference.value),
+            "cost": numbers(reference.cost),
         },
         "starts": {start.name: _start_json(start, tolerances) for start in result.starts},
     }
@@ -91,9 +91,9 @@ def _start_json(start: StartResult, tolerances: tuple[float, ...]) -> dict[str, 
         "time": [_timing_json(timing) for timing in start.timings],
         "after": [_quality_json(quality) for quality in start.quality],
         "error_by_step": {
-            "mean": _numbers(start.curve.mean(1)),
-            "p10": _numbers(low),
-            "p90": _numbers(high),
+            "mean": numbers(start.curve.mean(1)),
+            "p10": numbers(low),
+            "p90": numbers(high),
         },
     }
 
@@ -115,7 +115,7 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
         "converged": timing.converged,
         "median_seconds": float(timing.seconds.quantile(0.5)),
         "p95_seconds": float(timing.seconds.quantile(0.95)),
-        "seconds_per_instance": _numbers(timing.seconds),
+        "seconds_per_instance": numbers(timing.seconds),
     }
 
 
@@ -132,14 +132,14 @@ def _quality_means(quality: Quality) -> dict[str, Any]:
 def _quality_json(quality: Quality) -> dict[str, Any]:
     return {
         "steps": quality.steps,
-        "l1_error": _numbers(quality.error),
-        "dual_gap": _numbers(quality.gap),
-        "relative_dual_gap": _numbers(quality.relative_gap),
-        "relative_cost_error": _numbers(quality.cost_error),
+        "l1_error": numbers(quality.error),
+        "dual_gap": numbers(quality.gap),
+        "relative_dual_gap": numbers(quality.relative_gap),
+        "relative_cost_error": numbers(quality.cost_error),
     }
 
 
-def _numbers(values: Float[Tensor, "k"]) -> list[float | None]:
-    """Return six significant digits of each."""
+def numbers(values: Float[Tensor, "k"]) -> list[float | None]:
+    """Return six significant digits of each, None for what is not finite."""
     finite = values.isfinite().tolist()
     return [float(f"{v:.6g}") if ok else None for v, ok in zip(values.tolist(), finite, strict=True)]

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,13 +21,17 @@ class HyperNetwork(nn.Module, ABC):
     values, so that it exports.
     """
 
-    config: dict[str, Any]
-    icnn: Icnn
+    def __init__(self, dim: int, hidden: list[int], activation: str, **settings: Any) -> None:
+        """Keep the settings and the ICNN; what is predicted is a change of `base`, which is learnt too."""
+        super().__init__()
+        self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, **settings}
+        self.icnn = Icnn(dim, tuple(hidden), activation)
+        self.base = nn.Parameter(self.icnn.weights(torch.Generator().manual_seed(0)))
 
     @classmethod
-    @abstractmethod
     def for_dim(cls, dim: int, **settings: Any) -> "HyperNetwork":
-        """Return a new model for measures on R^dim."""
+        """Return a new model for measures on R^dim; with 64 hidden units unless `hidden` says otherwise."""
+        return cls(dim, **{"hidden": [64], **settings})
 
     @abstractmethod
     def stages(

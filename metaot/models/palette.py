@@ -1,6 +1,6 @@
 """A hypernetwork that reads the two clouds of samples, in whatever order, and looks at its own map."""
 
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -32,22 +32,12 @@ class PaletteIcnn(HyperNetwork):
         depth: int = 2,
         passes: int = 1,
     ) -> None:
-        super().__init__()
-        self.config = {
-            "dim": dim, "hidden": list(hidden), "activation": activation, "features": features, "width": width,
-            "depth": depth, "passes": passes,
-        }  # fmt: skip
-        self.icnn = Icnn(dim, tuple(hidden), activation)
+        super().__init__(dim, hidden, activation, features=features, width=width, depth=depth, passes=passes)
         self.encoder = RidgeMeans(dim, features)
         told = 2 * features
         self.first = WeightHead(self.icnn, told, width, depth)
         corrections = [WeightHead(self.icnn, told + 2 * features, width, depth) for _ in range(passes)]
         self.corrections = nn.ModuleList(corrections)
-        self.base = nn.Parameter(self.icnn.weights(torch.Generator().manual_seed(0)))
-
-    @classmethod
-    def for_dim(cls, dim: int, **settings: Any) -> "PaletteIcnn":
-        return cls(dim, **{"hidden": [128], **settings})
 
     def stages(
         self,

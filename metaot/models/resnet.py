@@ -5,14 +5,12 @@ that a prediction depends on its own pictures alone, in training too.
 """
 
 from itertools import pairwise
-from typing import Any, final
+from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d, relu
 
-from metaot.brenier import Icnn
 from metaot.models.hyper import Halves, HyperNetwork
 
 _CHANNELS = (64, 128, 256, 512)
@@ -27,9 +25,7 @@ class ResNetIcnn(HyperNetwork):
     """
 
     def __init__(self, dim: int, hidden: list[int], *, activation: str = "squareplus", width: int = 512) -> None:
-        super().__init__()
-        self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, "width": width}
-        self.icnn = Icnn(dim, tuple(hidden), activation)
+        super().__init__(dim, hidden, activation, width=width)
         self.eye = ResNet18()
         self.decoder = nn.Sequential(
             nn.Linear(2 * _CHANNELS[-1], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
@@ -37,11 +33,6 @@ class ResNetIcnn(HyperNetwork):
         self.leave = nn.Linear(width, self.icnn.count)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
-        self.base = nn.Parameter(self.icnn.weights(torch.Generator().manual_seed(0)))
-
-    @classmethod
-    def for_dim(cls, dim: int, **settings: Any) -> "ResNetIcnn":
-        return cls(dim, **{"hidden": [64], **settings})
 
     def stages(
         self,

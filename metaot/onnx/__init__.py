@@ -4,6 +4,7 @@
 """
 
 from metaot.onnx.answers import OnnxSolution, Potentials
+from metaot.onnx.maps import OnnxMap, OnnxPair
 from metaot.onnx.runtime import OnnxModel
 
-__all__ = ["OnnxModel", "OnnxSolution", "Potentials"]
+__all__ = ["OnnxMap", "OnnxModel", "OnnxPair", "OnnxSolution", "Potentials"]

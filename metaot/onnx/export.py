@@ -55,16 +55,16 @@ def export(
     content = prediction_model(predictor, card, version)
     yield from _compared_and_written(path, content, predictor, problems, data)
     if refine:
-        beside, refining = _beside(path, "refine"), refining_model(predictor, card, version)
-        yield from _compared_and_written(beside, refining, predictor, problems, data)
+        other, refining = beside(path, "refine"), refining_model(predictor, card, version)
+        yield from _compared_and_written(other, refining, predictor, problems, data)
     if int8:
-        beside, smaller = _beside(path, "int8"), quantised(content)
+        other, smaller = beside(path, "int8"), quantised(content)
         many, _ = drawn_problems(predictor, card, data_dir, batches=(_INT8_PROBLEMS,))
-        loss = compare(_opened(path, content), _opened(beside, smaller), many[0])
+        loss = compare(_opened(path, content), _opened(other, smaller), many[0])
         if loss.steps > LOSS:
-            raise ValueError(f"{beside} was not written: {loss}, more than {LOSS:g} step")
-        _write(beside, smaller)
-        yield f"{beside}: {len(smaller) / 1e6:.1f} MB, {loss}"
+            raise ValueError(f"{other} was not written: {loss}, more than {LOSS:g} step")
+        write(other, smaller)
+        yield f"{other}: {len(smaller) / 1e6:.1f} MB, {loss}"
 
 
 def _compared_and_written(
@@ -73,11 +73,11 @@ def _compared_and_written(
     result = parity(_opened(path, content), predictor, problems, data)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
-    _write(path, content)
+    write(path, content)
     yield f"{path}: {len(content) / 1e6:.1f} MB, {result}"
 
 
-def _beside(path: Path, word: str) -> Path:
+def beside(path: Path, word: str) -> Path:
     return path.with_name(f"{path.stem}-{word}{path.suffix}")
 
 
@@ -85,7 +85,7 @@ def _opened(path: Path, content: bytes) -> OnnxModel:
     return OnnxModel.from_bytes(content, f"{path} (not yet written)")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
@@ -119,6 +119,18 @@ def exported(
     """Export a module of which the first inputs are batches: a, b and eps, which may also be one for all."""
     batch = torch.export.Dim("batch", min=2, max=2**31)
     shapes = tuple({0: batch} if value.ndim else {} for value in example)
+    return _one_eps_for_all(traced(module, example, shapes, inputs=inputs, outputs=outputs))
+
+
+def traced(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: tuple[dict[int, Any], ...],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> onnx.ModelProto:
+    """Export a module, without notes of the tracing; `shapes` names the dimensions that may be of any size."""
     module = module.eval().requires_grad_(False)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -133,16 +145,17 @@ def exported(
         finally:
             logger.setLevel(level)
     assert program is not None
-    return _one_eps_for_all(program.model_proto)
-
-
-def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Let eps be one number for the batch: all that is done with it broadcasts. Notes of the tracing go."""
+    proto = program.model_proto  # made anew each time
     for graph in graphs(proto.graph):
         del graph.value_info[:]
         for node in graph.node:  # where in which file of this machine it comes from
             del node.metadata_props[:]
             node.doc_string = ""
+    return proto
+
+
+def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let eps be one number for the batch: all that is done with it broadcasts."""
     for value in proto.graph.input:
         if value.name == "eps":
             value.type.tensor_type.shape.dim[0].dim_param = "temperatures"
@@ -173,10 +186,15 @@ def described(
         "eps": list(predictor.eps),
         "quality": {key: card[key] for key in ("validation", "test") if key in card},
     }
+    return finished(proto, metadata)
+
+
+def finished(proto: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
+    """Return the content of the file, with its metadata inside; ValueError when it is too large for one file."""
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=json.dumps(value))
     if proto.ByteSize() > LARGEST_FILE:
-        raise ValueError(f"the costs are too large for one ONNX file: it would have {proto.ByteSize()} bytes")
+        raise ValueError(f"the model is too large for one ONNX file: it would have {proto.ByteSize()} bytes")
     onnx.checker.check_model(proto)
     return proto.SerializeToString()
 

@@ -63,14 +63,14 @@ class OnnxModel:
             contents = wire.read(content)
         except ValueError as error:
             raise ValueError(f"{name} is {error}") from None
-        _require_ours(name, contents)
+        require_ours(name, contents, "geometry", "OnnxMap")
         self.metadata: dict[str, Any] = {key: json.loads(contents.metadata[key]) for key in METADATA}
         n, m = self.metadata["geometry"]["shape"]
         low, high = self.metadata["eps"]
         self.sizes: tuple[int, int] = (n, m)
         self.costs = Costs.of(self.metadata["geometry"], contents)
         self.eps: tuple[float, float] = (low, high)
-        self._session = _session(name, content, threads, providers)
+        self._session = session(name, content, threads, providers)
         self._run: Callable[[Sequence[str], dict[str, Array]], list[Array]] = self._session.run  # type: ignore[assignment]
         self._shapes = ((n,), (m,), (), ())
         self.refines = "tol" in {value.name for value in self._session.get_inputs()}
@@ -190,7 +190,8 @@ GRAPH_STEPS = 10
 """Plain Sinkhorn steps that a graph makes before over-relaxed ones and Newton, in numpy, are quicker."""
 
 
-def _require_ours(name: str, contents: wire.OnnxContents) -> None:
+def require_ours(name: str, contents: wire.OnnxContents, kind: str, other: str) -> None:
+    """Raise ValueError unless a file is ours, whole, of standard operators and with metadata of this kind."""
     if contents.external:
         raise ValueError(f"{name} has the data of {contents.external[0]!r} in another file: use one whole file")
     if contents.foreign:
@@ -204,9 +205,12 @@ def _require_ours(name: str, contents: wire.OnnxContents) -> None:
         version = None
     if version != FORMAT:
         raise ValueError(f"{name} has format {version!r}, this version reads {FORMAT!r}")
+    if kind not in contents.metadata:
+        raise ValueError(f"{name} holds another kind of model: metaot.{other} opens it")
 
 
-def _session(name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:
+def session(name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:
+    """Open a file with threads that do not spin."""
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     there = onnxruntime.get_available_providers()

@@ -11,8 +11,9 @@ from torch import Tensor
 from metaot.brenier import BrenierPair, SampleProblem
 from metaot.objectives import brenier_value
 from metaot.solvers.iterate import iterate
+from metaot.solvers.pairs import MapSolver, with_weights
 from metaot.solvers.solution import Status
-from metaot.solvers.w2gn import W2GN, with_weights
+from metaot.solvers.w2gn import W2GN
 
 
 @runtime_checkable
@@ -39,7 +40,7 @@ class MapSolution:
     converged: Bool[Tensor, "*batch"]
     steps: Int[Tensor, "*batch"]
     history: Float[Tensor, "*batch records"]
-    solver: W2GN
+    solver: MapSolver
 
     @cached_property
     def status(self) -> Status:
@@ -71,8 +72,8 @@ def solve_map(
     with a smaller dual value than the solver's own cold start is replaced by that, instance by instance.
     """
     solver = W2GN() if solver is None else solver
-    if not isinstance(solver, W2GN):
-        raise ValueError(f"a continuous problem is solved by W2GN, got {solver}")
+    if not isinstance(solver, MapSolver):
+        raise ValueError(f"a continuous problem is solved by W2GN or GaussNewton, got {solver}")
     if not problem.x.is_floating_point():
         raise ValueError(f"samples must be floating-point numbers, got {problem.x.dtype}")
     flat, batch = problem.flat(), problem.batch_shape

@@ -67,7 +67,7 @@ def solve(
     with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
 
     One small problem on a CPU, in float64, is solved in numpy; others together in torch, on their device.
-    A `SampleProblem` is solved by `W2GN`: see `metaot.solvers.maps.solve_map`.
+    A `SampleProblem` is solved by `W2GN` or `GaussNewton`: see `metaot.solvers.maps.solve_map`.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")

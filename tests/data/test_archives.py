@@ -47,7 +47,7 @@ def test_sources_and_targets_may_be_of_two_sets(archive: Path, tmp_path: Path) -
 
 
 def test_unknown_names_and_other_arrays_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"an archive of images is one of .*'usps'.*got 'cats'"):
+    with pytest.raises(ValueError, match=r"images are one of .*'usps'.*got 'cats'"):
         ImageArchives("cats").split("test")
     np.savez(tmp_path / "bad.npz", images=np.zeros((3, 4)))
     with pytest.raises(ValueError, match="must hold an array `images`"):

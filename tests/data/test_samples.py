@@ -8,6 +8,7 @@ import torch
 from strategies import assert_close
 
 from metaot.brenier import conjugate
+from metaot.cli import main
 from metaot.data import Paintings, Palettes, Planted, SampleSet, Source, source_from_json
 from metaot.data.paintings import read_pixels
 
@@ -80,8 +81,9 @@ def test_pixels_are_taken_as_they_are(folder: Path) -> None:
 def test_folders_that_hold_no_pictures_are_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 20 are needed"):
         Paintings(path=str(tmp_path)).split("train")
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        Paintings(path=str(tmp_path / "nowhere")).split("train")
+    for source in (Paintings(path=str(tmp_path / "nowhere")), Paintings()):
+        with pytest.raises(FileNotFoundError, match="is not a folder: .* recipe palettes"):
+            source.split("train", tmp_path)
     with pytest.raises(ValueError, match=r"notes\.txt is not an image"):
         read_pixels(folder / "notes.txt")
 
@@ -129,3 +131,58 @@ def test_pictures_are_those_of_the_samples(folder: Path) -> None:
     assert torch.equal(plain.x, source.split("test").sample(torch.Generator().manual_seed(2)).x)
     with pytest.raises(ValueError, match="set variety=0"):
         replace(source, variety=0.5).split("train")
+
+
+@pytest.fixture(scope="module")
+def saved(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures as a data set of the library `datasets`, in two splits."""
+    datasets = pytest.importorskip("datasets")
+    files = sorted(str(file) for file in folder.glob("*.png"))
+    features = datasets.Features({"picture": datasets.Image(), "name": datasets.Value("string")})
+    parts = {
+        name: datasets.Dataset.from_dict({"picture": part, "name": part}, features=features)
+        for name, part in (("train", files[:25]), ("test", files[25:]))
+    }
+    path = tmp_path_factory.mktemp("saved") / "pictures"
+    datasets.DatasetDict(parts).save_to_disk(path)
+    return path
+
+
+def test_a_data_set_gives_the_same_pictures_as_a_folder(folder: Path, saved: Path) -> None:
+    source = Paintings(batch=3, samples=20, dataset=str(saved), column="picture")
+    for split in SPLITS:
+        assert torch.equal(source.split(split).images, Paintings(path=str(folder)).split(split).images)
+    settings = {name: getattr(source, name) for name in source.__dataclass_fields__}
+    assert source_from_json({"kind": "Paintings", **settings}) == source
+
+
+def test_data_sets_without_images_are_told(folder: Path, saved: Path, tmp_path: Path) -> None:
+    for column in ("image", "name"):
+        with pytest.raises(ValueError, match=r"columns with images are \['picture'\]"):
+            Paintings(dataset=str(saved), column=column).split("train")
+    with pytest.raises(FileNotFoundError, match="metaot fetch some/where"):
+        Paintings(dataset="some/where").split("train", tmp_path)
+    with pytest.raises(ValueError, match="name a path or a dataset"):
+        Paintings(path=str(folder), dataset=str(saved)).split("train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="is not a data set that"):
+        Paintings(dataset=str(tmp_path / "empty")).split("train")
+
+
+def test_a_data_set_of_the_hub_is_fetched_once(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    whole = datasets.load_from_disk(saved)
+    streamed = {name: part.to_iterable_dataset() for name, part in whole.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, streaming: streamed)
+    arguments = ["fetch", "some/where", "--column", "picture", "--limit", "22", "--data-dir", str(tmp_path)]
+    assert main(arguments) == 0
+    images = [Paintings(dataset="some/where").split(split, tmp_path).images for split in SPLITS]
+    assert sum(map(len, images)) == 22
+    monkeypatch.undo()
+    expected = Paintings(dataset=str(saved), column="picture").split("train").images
+    assert torch.equal(images[0], expected[: len(images[0])])
+    assert main(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["fetch", "nothing"]) == 2

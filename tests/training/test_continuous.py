@@ -1,14 +1,16 @@
 """Training of hypernetworks: it learns, resumes exactly, and its checkpoints load."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import metaot
 from metaot.checkpoint import read_card
-from metaot.data import Palettes, Planted, Shapes
+from metaot.data import Paintings, Palettes, Planted, Shapes
 from metaot.recipes import RECIPES
 from metaot.training import Recipe, train
 
@@ -58,3 +60,25 @@ def test_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
         train(replace(tiny(1), data=Shapes()), tmp_path, progress=False)
     with pytest.raises(ValueError, match="the recipe shapes learns potentials"):
         train(replace(RECIPES["shapes"](), data=Palettes()), tmp_path, progress=False)
+
+
+def test_the_board_shows_validation_pairs_as_they_improve(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for k in range(20):
+        pixels = torch.rand(30, 40, 3) ** (1 + k / 4) * 255
+        image.fromarray(pixels.byte().numpy()).save(tmp_path / f"{k:02}.png")
+    recipe = replace(
+        tiny(4), data=Paintings(batch=2, samples=32, path=str(tmp_path)), validate_every=2, average=0.0
+    )
+    train(replace(recipe, learning_rate=0.03, warmup=1), tmp_path / "run", progress=False)
+    board = events.EventAccumulator(str(tmp_path / "run" / "board"), {"images": 0}).Reload()
+    (title,) = board.Tags()["images"]
+    shown = board.Images(title)
+    assert [picture.step for picture in shown] == [2, 4, 4]
+    assert "recoloured" in title
+    first, last = (np.asarray(image.open(io.BytesIO(shown[k].encoded_image_string))) for k in (0, -1))
+    width = first.shape[1] // 4
+    assert first.shape == (160, 640, 3)
+    assert np.array_equal(first[:, : 2 * width], last[:, : 2 * width])  # source and target
+    assert not np.array_equal(first[:, 2 * width :], last[:, 2 * width :])  # as they improve

@@ -1,0 +1,121 @@
+"""A model of maps as two ONNX files: the hypernetwork, and where a potential's gradient sends points."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from metaot.amortize.maps import AmortizedMap
+from metaot.brenier import SampleProblem
+from metaot.data import Palettes, Planted, SampleSet, source_from_json
+from metaot.models.palette import PaletteIcnn
+from metaot.onnx.export import finished, traced, write
+from metaot.onnx.graph.maps import PredictedMaps, PushedPoints
+from metaot.onnx.maps import PARTS, OnnxMap, push_file
+from metaot.onnx.runtime import FORMAT
+
+TOLERANCE = 1e-4
+"""How far points may be sent from where torch sends them, in standard deviations of the target."""
+_SIZES = ((1, 512, 512), (2, 300, 512), (5, 512, 40))
+"""Batches, and samples of x and y, in which the files are compared with torch."""
+
+
+@final
+@dataclass(frozen=True)
+class MapParity:
+    """How far points are sent from where torch sends them, in standard deviations of where they should be."""
+
+    push: float
+    pull: float
+    problems: int
+    data: str
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the files may be trusted."""
+        return max(self.push, self.pull) <= TOLERANCE
+
+    def __str__(self) -> str:
+        return (
+            f"pushed and pulled points differ from torch by {self.push:.0e} and {self.pull:.0e} of their spread "
+            f"({self.problems} {self.data})"
+        )
+
+
+def export_maps(
+    predictor: AmortizedMap, card: dict[str, Any], path: Path, *, version: str, data_dir: Path | None = None
+) -> Iterator[str]:
+    """Write both files of a model, or none if they differ from torch by too much; yield words on what was done."""
+    contents = map_models(predictor, card, version)
+    result = map_parity(OnnxMap.from_bytes(*contents, f"{path} (not yet written)"), predictor, card, data_dir)
+    if not result.holds:
+        raise ValueError(f"nothing was written to {path}: {result}")
+    for file, content in zip((path, push_file(path)), contents, strict=True):
+        write(file, content)
+    yield f"{path}: {len(contents[0]) / 1e6:.1f} MB, and {push_file(path)}: {result}"
+
+
+def map_models(predictor: AmortizedMap, card: dict[str, Any], version: str) -> tuple[bytes, bytes]:
+    """Return the contents of the files: (x, y) -> `PARTS`, and (x, weights, m, n, U, scale) -> y."""
+    model = predictor.model
+    if not isinstance(model, PaletteIcnn):
+        raise ValueError(f"a {type(model).__name__} reads pictures; only networks that read samples are exported")
+    batch, n, m = (torch.export.Dim(name, min=2, max=2**31) for name in ("batch", "n", "m"))
+    x, y = torch.rand(2, 3, 7, predictor.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    example, clouds = (x, y[:, :6]), ({0: batch, 1: n}, {0: batch, 1: m})
+    first = traced(PredictedMaps(model), example, clouds, inputs=["x", "y"], outputs=list(PARTS))
+    phi, _, *frame = PredictedMaps(model)(*example)
+    potential = (x, phi, frame[0], frame[1], frame[2], frame[4])
+    names = ["x", "weights", "m", "n", "U", "scale"]
+    shapes = ({0: batch, 1: n}, *[{0: batch}] * 5)
+    second = traced(PushedPoints(model.icnn), potential, shapes, inputs=names, outputs=["y"])
+    maps = {"dim": predictor.dim, "icnn": asdict(model.icnn), "step": card.get("step"), "seed": card.get("seed")}
+    metadata = {
+        "metaot": {"format": FORMAT, "version": version, "torch": torch.__version__},
+        "model": card["model"],
+        "recipe": card.get("recipe"),
+        "data": (card.get("recipe") or {}).get("data"),
+        "maps": maps,
+        "quality": {key: card[key] for key in ("validation", "test") if key in card},
+    }
+    return finished(first, metadata), finished(second, metadata)
+
+
+@torch.no_grad()
+def map_parity(
+    model: OnnxMap, predictor: AmortizedMap, card: dict[str, Any], data_dir: Path | None = None
+) -> MapParity:
+    """Compare the files with the model, in sizes that were not traced."""
+    problems, data = _test_problems(predictor.dim, card, data_dir)
+    push = pull = 0.0
+    for problem in problems:
+        expected, found = predictor.predict(problem), model.predict(problem.x.numpy(), problem.y.numpy())
+        push = max(push, _difference(expected.push(problem.x), found.push(problem.x.numpy())))
+        pull = max(pull, _difference(expected.pull(problem.y), found.pull(problem.y.numpy())))
+    return MapParity(push, pull, sum(len(problem.x) for problem in problems), data)
+
+
+def _difference(expected: torch.Tensor, found: np.ndarray) -> float:
+    spread = expected.var(-2).sum(-1).sqrt().clamp_min(1e-12)
+    worst = (expected - torch.from_numpy(found)).norm(dim=-1).amax(-1) / spread
+    return float(worst.nan_to_num(torch.inf).max())
+
+
+def _test_problems(dim: int, card: dict[str, Any], data_dir: Path | None) -> tuple[list[SampleProblem], str]:
+    """Return problems of the model's test data; of embedded ones where these are not here."""
+    try:
+        source = source_from_json(card["recipe"]["data"])
+        split = source.split("test", data_dir)
+    except (KeyError, TypeError, FileNotFoundError, ImportError):
+        source = Palettes() if dim == 3 else Planted(dim=dim)
+        split = source.split("test")
+    assert isinstance(split, SampleSet)
+    generator = torch.Generator().manual_seed(4)
+    problems = []
+    for batch, n, m in _SIZES:
+        drawn = replace(split, batch=batch, samples=max(n, m)).sample(generator)
+        problems.append(SampleProblem(drawn.x[:, :n], drawn.y[:, :m]))
+    return problems, f"test problems of {type(source).__name__}"

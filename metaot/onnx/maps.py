@@ -1,0 +1,147 @@
+"""`OnnxMap`: transport maps between clouds, and recoloured pictures, with numpy and onnxruntime alone."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from metaot.onnx import wire
+from metaot.onnx.checks import first_place
+from metaot.onnx.runtime import require_ours, session
+from metaot.pictures import moved, palette
+
+Array = np.ndarray
+Run = Callable[[None, dict[str, Array]], list[Array]]
+
+METADATA = ("metaot", "model", "recipe", "data", "maps", "quality")
+"""What the file says of the model, each as JSON."""
+PARTS = ("phi", "psi", "m", "n", "U", "V", "scale")
+"""What the hypernetwork's graph returns."""
+
+
+@final
+@dataclass(frozen=True)
+class OnnxPair:
+    """Two predicted potentials: their weights, *batch count, and the frame that they live in; all float32.
+
+    `frame` holds m and n, *batch d, U and V, *batch d d, and scale, *batch: see `metaot.brenier.Frame`.
+    """
+
+    phi: Array
+    psi: Array
+    frame: dict[str, Array]
+    run: Run
+
+    def push(self, x: Array) -> Array:
+        """Send points of the source, *batch k d, to the target."""
+        return self._sent("x", x, self.phi, ("m", "n", "U"))
+
+    def pull(self, y: Array) -> Array:
+        """Send points of the target, *batch k d, back to the source."""
+        return self._sent("y", y, self.psi, ("n", "m", "V"))
+
+    def _sent(self, name: str, points: Array, weights: Array, frame: tuple[str, str, str]) -> Array:
+        points = samples(name, points, self.frame["m"].shape[-1], least=0)
+        batch = self.phi.shape[:-1]
+        if points.shape[:-2] != batch:
+            raise ValueError(f"{name} must have the shape {(*batch, 'k', 'd')}, got {points.shape}")
+        start, end, matrix = (self.frame[key] for key in frame)
+        feeds = {"x": points, "weights": weights, "m": start, "n": end, "U": matrix, "scale": self.frame["scale"]}
+        rank = len(batch)
+        flat = {key: np.ascontiguousarray(v.reshape(-1, *v.shape[rank:])) for key, v in feeds.items()}
+        return self.run(None, flat)[0].reshape(points.shape)
+
+
+@final
+class OnnxMap:
+    """A model of maps from the two files that `export.py` wrote: FILE.onnx and FILE-push.onnx.
+
+    `dim` is the dimension of the spaces, `metadata` all that the file says of the model: its recipe, training data
+    and measured quality. Threads, providers, pickling and errors as for `OnnxModel`.
+    """
+
+    def __init__(
+        self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        files = (Path(path), push_file(Path(path)))
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{file} is not there: `python export.py CHECKPOINT --out {files[0]}` writes it"
+                )
+        self._open(str(path), tuple(file.read_bytes() for file in files), threads, tuple(providers))
+
+    @classmethod
+    def from_bytes(cls, predict: bytes, push: bytes, name: str = "a file in memory") -> "OnnxMap":
+        """Open the contents of both files."""
+        model = object.__new__(cls)
+        model._open(name, (predict, push), 1, ("CPUExecutionProvider",))
+        return model
+
+    def _open(self, name: str, contents: tuple[bytes, ...], threads: int, providers: tuple[str, ...]) -> None:
+        self._state = (name, contents, threads, providers)
+        read = []
+        for content in contents:
+            try:
+                read.append(wire.read(content))
+            except ValueError as error:
+                raise ValueError(f"{name} is {error}") from None
+            require_ours(name, read[-1], "maps", "OnnxModel")
+        self.metadata: dict[str, Any] = {key: json.loads(read[0].metadata[key]) for key in METADATA}
+        if read[1].metadata["maps"] != read[0].metadata["maps"]:
+            raise ValueError(f"{name} and its -push file are of different models: export them anew")
+        self.dim: int = self.metadata["maps"]["dim"]
+        self._predict, self._push = (session(name, content, threads, providers) for content in contents)
+
+    def predict(self, x: Any, y: Any) -> OnnxPair:
+        """Return the pair of potentials of samples x, *batch n d, and y, *batch m d, float32 or float64.
+
+        Raises ValueError for samples that are not finite, and for shapes that do not fit.
+        """
+        x, y = samples("x", x, self.dim, least=2), samples("y", y, self.dim, least=2)
+        batch = x.shape[:-2]
+        if y.shape[:-2] != batch:
+            raise ValueError(f"x of shape {x.shape} and y of {y.shape} differ in their batch")
+        feeds = {name: z.reshape(-1, *z.shape[-2:]) for name, z in (("x", x), ("y", y))}
+        found: list[Array] = self._predict.run(PARTS, feeds)  # type: ignore[assignment]
+        phi, psi, *frame = (part.reshape((*batch, *part.shape[1:])) for part in found)
+        return OnnxPair(phi, psi, dict(zip(PARTS[2:], frame, strict=True)), self._push.run)  # type: ignore[arg-type]
+
+    def recolor(self, source: Array, target: Array) -> Array:
+        """Return a picture in the palette of another one: arrays uint8, height width 3, or 4 with transparency.
+
+        Transparency is kept, and pixels that nobody sees are no part of a palette.
+        """
+        if self.dim != 3:
+            raise ValueError(f"colours have three channels, this model is for dimension {self.dim}")
+        return moved(source, self.predict(palette(source), palette(target)).push)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._state
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._open(*state)
+
+    def __repr__(self) -> str:
+        return f"OnnxMap({self._state[0]!r}: maps in dimension {self.dim})"
+
+
+def push_file(path: Path) -> Path:
+    """Return the name of the second file."""
+    return path.with_name(f"{path.stem}-push{path.suffix}")
+
+
+def samples(name: str, values: Any, dim: int, *, least: int) -> Array:
+    """Return samples as float32, *batch n dim; ValueError says where and what is wrong."""
+    z = np.asarray(values)
+    if z.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {z.dtype}: use .astype(float)")
+    if z.ndim < 2 or z.shape[-1] != dim or z.shape[-2] < least:
+        raise ValueError(f"{name} must have the shape (*batch, samples, {dim}), got {z.shape}")
+    infinite = ~np.isfinite(z)
+    if infinite.any():
+        raise ValueError(f"{name} must be finite, got {name}{first_place(infinite, z)}")
+    return z.astype(np.float32, copy=False)

@@ -1,0 +1,133 @@
+"""Pictures and their palettes, with numpy and Pillow alone: read, written, moved pixel by pixel in blocks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = np.ndarray
+
+LARGEST = 20_000_000
+"""The most pixels of a picture."""
+_PALETTE = 4096
+"""Pixels that stand for a picture's palette."""
+_BLOCK = 1 << 13
+"""Pixels that are moved at once: what a processor's cache holds."""
+_STRIP = 400
+"""The height of a strip of pictures."""
+
+
+def pillow() -> tuple[Any, Any]:
+    """Return Pillow's modules Image and ImageOps; ImportError tells how to have them."""
+    try:
+        from PIL import Image, ImageOps  # noqa: PLC0415
+    except ImportError as missing:
+        raise ImportError("pictures need pillow: pip install 'metaot[plot]'") from missing
+    return Image, ImageOps
+
+
+def load_picture(path: Path) -> "Image":
+    """Read a picture as RGB, or as RGBA where it has transparency; ValueError when it cannot be read."""
+    Image, ImageOps = pillow()
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError(
+                    f"{path} has {image.width} x {image.height} pixels, more than {LARGEST}: scale it down first"
+                )
+            clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA" if clear else "RGB")
+    except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def _eight_bits(image: "Image") -> "Image":
+    """Return a grey picture of 16 or 32 bits with values up to 255; others as they are."""
+    if not (image.mode == "F" or image.mode.startswith("I")):
+        return image
+    Image, _ = pillow()
+
+    values = np.asarray(image, dtype=np.float32)
+    highest = max(float(values.max()), 1e-12)
+    full = 65535.0 if image.mode.startswith("I") and highest <= 65535 else highest
+    return Image.fromarray((values * (255 / full)).clip(0, 255).round().astype(np.uint8))
+
+
+def save_picture(image: "Image", path: Path) -> None:
+    """Write a picture in the format that the name ends with, whole or not at all."""
+    Image, _ = pillow()
+
+    kinds = Image.registered_extensions()
+    kind = kinds.get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ValueError(f"{path} must end with .png, .jpg or another format that can be written")
+    if kind in ("JPEG", "BMP") and image.mode == "RGBA":
+        ground = Image.new("RGB", image.size, "white")
+        ground.paste(image, mask=image.getchannel("A"))
+        image = ground
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        image.save(partial, format=kind, **({"quality": 95} if kind == "JPEG" else {}))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def palette(pixels: Array, count: int = _PALETTE) -> Array:
+    """Return colours in [0, 1], count 3, of pixels drawn at random, those that can be seen; always the same ones.
+
+    `pixels` are uint8, height width 3 or 4. ValueError for others, and where nothing can be seen.
+    """
+    _require_pixels(pixels)
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    generator = np.random.default_rng(0)
+    chosen = flat[generator.integers(len(flat), size=4 * count if flat.shape[1] == 4 else count)]
+    if flat.shape[1] == 4:
+        seen = chosen[chosen[:, 3] > 127]
+        if len(seen) < 2:
+            seen = flat[flat[:, 3] > 0]
+        if len(seen) < 2:
+            raise ValueError("the picture is transparent everywhere: it has no palette")
+        chosen = seen[generator.integers(len(seen), size=count)] if len(seen) < count else seen[:count]
+    return chosen[:, :3].astype(np.float32) / 255
+
+
+def moved(pixels: Array, push: Callable[[Array], Array]) -> Array:
+    """Return the picture with its colours, k 3 in [0, 1], sent where `push` says and cut off, block by block."""
+    _require_pixels(pixels)
+    result = pixels.copy()
+    flat, colours = result.reshape(-1, result.shape[-1]), pixels.reshape(-1, pixels.shape[-1])
+    for start in range(0, len(flat), _BLOCK):
+        block = colours[start : start + _BLOCK, :3].astype(np.float32)
+        block /= 255
+        there = push(block).clip(0, 1)
+        there *= 255
+        flat[start : start + _BLOCK, :3] = np.rint(there, out=there).astype(np.uint8)
+    return result
+
+
+def _require_pixels(pixels: Array) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or pixels.size == 0:
+        raise ValueError(
+            f"a picture is an array uint8 of shape (height, width, 3 or 4), got {pixels.dtype} {pixels.shape}"
+        )
+
+
+def side_by_side(images: list["Image"]) -> "Image":
+    """Return pictures in a row on white, all of one height."""
+    Image, _ = pillow()
+
+    scaled = [image.resize((max(1, round(image.width * _STRIP / image.height)), _STRIP)) for image in images]
+    strip = Image.new("RGB", (sum(image.width + 8 for image in scaled) - 8, _STRIP), "white")
+    place = 0
+    for image in scaled:
+        strip.paste(image, (place, 0), image.getchannel("A") if image.mode == "RGBA" else None)
+        place += image.width + 8
+    return strip

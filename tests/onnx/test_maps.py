@@ -1,0 +1,166 @@
+"""Files of a model of maps say what the model says, without torch; what does not fit is refused."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metaot.amortize.maps import AmortizedMap
+from metaot.brenier import Frame, SampleProblem
+from metaot.checkpoint import save
+from metaot.cli import main
+from metaot.models.palette import PaletteIcnn
+from metaot.models.resnet import ResNetIcnn
+from metaot.onnx import OnnxMap, OnnxModel
+from metaot.onnx.graph import maps
+from metaot.onnx.graph.maps import schulz_roots
+from metaot.tools.recolor import recolored
+
+
+def predictor() -> AmortizedMap:
+    """Return a small model with random weights that matter."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
+    model = PaletteIcnn(3, [6, 5], features=12, width=16, depth=1).float()
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float32), alpha=0.1)
+    return AmortizedMap(model.eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of that model, with the command."""
+    folder = tmp_path_factory.mktemp("maps")
+    save(predictor(), folder / "run", recipe={"data": {"kind": "Planted", "batch": 2}}, step=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maps, "_ROUNDS", 14)  # fewer nodes, enough for clouds that are not flat
+        assert main(["export", str(folder / "run"), "--out", str(folder / "maps.onnx")]) == 0
+    return folder / "maps.onnx"
+
+
+def clouds(*batch: int, n: int = 60, m: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return draw.random((*batch, n, 3), np.float32), draw.random((*batch, m, 3), np.float32) ** 2
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3)])
+def test_it_sends_points_where_torch_does(written: Path, batch: tuple[int, ...]) -> None:
+    x, y = clouds(*batch)
+    found = OnnxMap(written).predict(x, y)
+    expected = predictor().predict(SampleProblem(torch.tensor(x), torch.tensor(y)))
+    assert found.phi.shape == expected.phi.weights.shape
+    np.testing.assert_allclose(found.push(x), expected.push(torch.tensor(x)), atol=1e-5)
+    np.testing.assert_allclose(found.pull(y[..., :7, :]), expected.pull(torch.tensor(y[..., :7, :])), atol=1e-5)
+
+
+def test_pictures_are_recoloured_as_with_torch(written: Path) -> None:
+    Image = pytest.importorskip("PIL.Image")
+    draw = np.random.default_rng(1)
+    source = draw.integers(30, 220, (40, 30, 4), np.uint8)
+    target = (draw.random((20, 50, 3)) ** 2 * 255).astype(np.uint8)
+    expected = np.asarray(recolored(Image.fromarray(source), Image.fromarray(target), predictor())[0])
+    result = OnnxMap(written).recolor(source, target)
+    assert np.abs(result.astype(int) - expected.astype(int)).max() <= 1
+    np.testing.assert_array_equal(result[..., 3], source[..., 3])
+    with pytest.raises(ValueError, match="uint8 of shape"):
+        OnnxMap(written).recolor(source / 255, target)
+
+
+def test_the_roots_by_products_are_those_by_eigenvalues() -> None:
+    Q = torch.linalg.qr(torch.randn(5, 4, 4)).Q
+    values = torch.tensor([1.0, 1e-3, 1e-6, 1e-9])
+    root, inverse = schulz_roots(Q @ torch.diag(values) @ Q.mT * 1e3)
+    expected = Q @ torch.diag(values.sqrt()) @ Q.mT * 1e3**0.5
+    torch.testing.assert_close(root, expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(inverse @ expected, torch.eye(4).expand(5, 4, 4), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["grey", "one colour", "any"])
+def test_the_frame_of_the_graph_is_that_of_the_model(kind: str) -> None:
+    x, y = torch.rand(2, 50, 3)
+    x = x[:, :1].expand(-1, 3) if kind == "grey" else x[:1].expand(50, -1) if kind == "one colour" else x
+    problem = SampleProblem(x, y)
+    expected, found = Frame.gaussian(problem), Frame.gaussian(problem, schulz_roots)
+    for name in ("m", "n", "U", "V", "scale"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9)
+
+
+ALONE = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "datasets", "tensorboard", "onnx", "jaxtyping", "PIL"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+import numpy as np, metaot
+model = metaot.OnnxMap(sys.argv[1])
+picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+assert model.recolor(picture, picture // 2).mean() < 90
+"""
+
+
+def test_it_runs_without_torch(written: Path) -> None:
+    subprocess.run([sys.executable, "-c", ALONE, str(written)], check=True)
+
+
+def test_it_is_sent_to_another_process(written: Path) -> None:
+    model, (x, y) = OnnxMap(written), clouds(2)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(x, y).push(x), model.predict(x, y).push(x))
+    assert model.metadata["maps"]["step"] == 7
+
+
+def test_wrong_input_is_named(written: Path) -> None:
+    model, (x, y) = OnnxMap(written), clouds(2)
+    broken = x.copy()
+    broken[1, 3, 0] = np.nan
+    for wrong, words in (
+        ((broken, y), "x must be finite, got x[1, 3, 0] = nan"),
+        ((x, y[:1]), "differ in their batch"),
+        ((x[..., :2], y), "x must have the shape (*batch, samples, 3), got (2, 60, 2)"),
+        ((x, y[:, :1]), "y must have the shape (*batch, samples, 3), got (2, 1, 3)"),
+        ((x.astype(int), y), "x must be float32 or float64, got int64"),
+    ):
+        with pytest.raises(ValueError, match=r".") as caught:
+            model.predict(*wrong)
+        assert words in str(caught.value)
+    with pytest.raises(ValueError, match="x must have the shape"):
+        model.predict(x, y).push(x[0])
+
+
+def test_files_that_do_not_fit_are_refused(written: Path, tmp_path: Path) -> None:
+    push = written.with_name("maps-push.onnx")
+    (tmp_path / "maps.onnx").write_bytes(written.read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"maps-push\.onnx is not there"):
+        OnnxMap(tmp_path / "maps.onnx")
+    with pytest.raises(ValueError, match=r"metaot\.OnnxMap opens it"):
+        OnnxModel(written)
+    with pytest.raises(ValueError, match="not an ONNX file"):
+        OnnxMap.from_bytes(written.read_bytes(), push.read_bytes()[:50])
+
+
+def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(predictor(), tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), "--int8"]) == 2
+    assert "this is a model of maps" in capsys.readouterr().err
+    save(AmortizedMap(ResNetIcnn(3, [4]).float()), tmp_path / "pictures")
+    assert main(["export", str(tmp_path / "pictures"), "--out", str(tmp_path / "a.onnx")]) == 2
+    assert "reads pictures" in capsys.readouterr().err
+
+
+def test_nothing_is_written_when_the_files_differ(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = (written.read_bytes(), written.with_name("maps-push.onnx").read_bytes())
+    monkeypatch.setattr("metaot.onnx.export_maps.map_models", lambda *_: contents)
+    other = predictor()
+    other.model.base.data.mul_(1.001)
+    save(other, tmp_path / "run", recipe=None)
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "a.onnx")]) == 2
+    assert "nothing was written" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a*"))
