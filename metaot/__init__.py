@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from metaot.objectives import dual_value as dual_value
     from metaot.onnx import OnnxMap as OnnxMap
     from metaot.onnx import OnnxModel as OnnxModel
+    from metaot.onnx import OnnxUniversal as OnnxUniversal
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
@@ -48,6 +49,7 @@ _HOME = {
     "load": "checkpoint",
     "OnnxMap": "onnx",
     "OnnxModel": "onnx",
+    "OnnxUniversal": "onnx",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "Newton",
     "OnnxMap",
     "OnnxModel",
+    "OnnxUniversal",
     "Points",
     "Problem",
     "SampleProblem",

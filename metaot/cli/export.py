@@ -1,11 +1,12 @@
-"""Export a checkpoint to ONNX, which metaot.OnnxModel or metaot.OnnxMap reads without torch."""
+"""Export a checkpoint to ONNX, which metaot.OnnxModel, OnnxUniversal or OnnxMap reads without torch."""
 
 import argparse
 from pathlib import Path
 
 from metaot import __version__
-from metaot.amortize.maps import AmortizedMap
-from metaot.checkpoint import load, read_card
+from metaot.amortize import AmortizedPotential
+from metaot.amortize.universal import UniversalPotential
+from metaot.checkpoint import load, located, read_card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,16 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from metaot.onnx.export import export  # noqa: PLC0415, onnx is an extra
+    from metaot.onnx.export_images import export_universal  # noqa: PLC0415, the same
     from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, the same
 
     out = options.out or Path(options.checkpoint.resolve().name + ".onnx")
-    predictor, card = load(options.checkpoint), read_card(options.checkpoint)
+    predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
     facts = {"version": __version__, "data_dir": options.data_dir}
-    if isinstance(predictor, AmortizedMap):
-        if options.refine or options.int8:
-            raise ValueError("--refine and --int8 are for potentials; this is a model of maps")
-        lines = export_maps(predictor, card, out, **facts)
-    else:
+    if isinstance(predictor, AmortizedPotential):
         lines = export(predictor, card, out, refine=options.refine, int8=options.int8, **facts)
+    elif options.refine or options.int8:
+        raise ValueError("--refine and --int8 are for potentials on one geometry; this is another kind of model")
+    elif isinstance(predictor, UniversalPotential):
+        lines = export_universal(predictor, card, out, version=__version__)
+    else:
+        lines = export_maps(predictor, card, out, **facts)
     for line in lines:
         print(line)

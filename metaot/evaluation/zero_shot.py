@@ -64,7 +64,7 @@ def zero_shot(
 ) -> ZeroShot:
     """Measure zeros, the Gaussian start and these predictors on a flat batch of problems on a grid.
 
-    Newton's steps are counted on the first `newton` problems.
+    Newton's steps are counted on the first `newton` problems; not at all for 0.
     """
     eps = problem.eps
     assert isinstance(eps, float)
@@ -80,15 +80,17 @@ def _measures(problem: Problem, start: Predictor, reference: Float[Tensor, "inst
     guess = start.predict(problem)
     stepped = DualPotentials.from_f(problem, c_transform(problem.T, guess.g))
     curve = error_curve(problem, guess.f, tol=TOLERANCES[-1], max_steps=_MOST)
-    few = problem[:newton]
-    return {
+    measures = {
         "L1 error": marginal_error(problem, guess),
         "cost error": _cost_error(problem, guess, reference),
         "cost error after a step": _cost_error(problem, stepped, reference),
         "steps to 1% of the cost": _steps_to_cost(problem, guess, reference),
         **{f"steps to {tol:g}": (curve > tol).sum(0).double() for tol in TOLERANCES},
-        f"Newton steps to {NEWTON_TOL:g}": solve(few, init=start, solver=Newton(), tol=NEWTON_TOL).steps.double(),
     }
+    if newton > 0:
+        solution = solve(problem[:newton], init=start, solver=Newton(), tol=NEWTON_TOL)
+        measures[f"Newton steps to {NEWTON_TOL:g}"] = solution.steps.double()
+    return measures
 
 
 def _cost_error(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from metaot.objectives.brenier import brenier_loss, brenier_value
 from metaot.objectives.dual import dual_loss, dual_value, scaled_dual_loss
+from metaot.objectives.steps import bootstrapped_loss, unrolled_loss
 from metaot.objectives.w2gn import w2gn_loss
 
 Objective = Callable[[Any, Any], Tensor]
@@ -14,10 +15,12 @@ Objective = Callable[[Any, Any], Tensor]
 
 __all__ = [
     "Objective",
+    "bootstrapped_loss",
     "brenier_loss",
     "brenier_value",
     "dual_loss",
     "dual_value",
     "scaled_dual_loss",
+    "unrolled_loss",
     "w2gn_loss",
 ]

@@ -1,8 +1,9 @@
 """One network for all pairs of measures on the plane, of any resolution and at any temperature."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -19,6 +20,9 @@ from metaot.problem import Problem
 
 _COVARIANCES = 5
 """What each class is told beside the cosine moments."""
+
+Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From f to the next f, and the marginal that the plan of f misses, float32."""
 
 _WARMEST, _COLDEST = 3.0, 0.01
 """The range of temperatures, in squared widths, that the network tells apart."""
@@ -78,22 +82,28 @@ class UniversalNetwork(nn.Module):
 
         No gradient flows from one stage to another. Each is computed when it is asked for.
         """
-        seen = self._look(problem)
+        sides = places(problem.geometry)
+        weights = problem.a.float(), problem.b.float()
+        eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device).expand(len(problem.a))
+        return self.refined(self.look(sides, weights, eps), partial(_step, problem))
+
+    def refined(self, seen: "Seen", step: Step) -> Iterator[Float[Tensor, "batch n"]]:
+        """Give the stages for what was read of a batch, and what makes a Sinkhorn step there."""
         f = self._first(seen)
         yield f
         passes = self.unrolled if self.training and self.unrolled is not None else self.passes
         for _ in range(passes):
             with torch.no_grad():
-                stepped, missing = _step(problem, f)
+                stepped, missing = step(f)
             f = stepped + self._correction(seen, missing)
             yield f
 
-    def _look(self, problem: Problem) -> "_Seen":
+    def look(
+        self, sides: tuple[Place, Place], weights: tuple[Tensor, Tensor], eps: Float[Tensor, "batch"]
+    ) -> "Seen":
         """Bring both measures into their frame and read them."""
-        source, target = places(problem.geometry)
-        weights = problem.a.float(), problem.b.float()
+        source, target = sides
         a, b = source.moments(weights[0]), target.moments(weights[1])
-        eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device).expand(len(problem.a))
         unit = width(a, b)
         bases = source.bases(a.mean, unit, self.modes)
         others = target.bases(b.mean, unit, self.modes)
@@ -107,16 +117,16 @@ class UniversalNetwork(nn.Module):
         x = torch.cat([x[:1] + self.of_eps(temperature), x[1:]])
         for block in self.blocks:
             x = block(x, temperature)
-        return _Seen(source, bases, (a, b), eps, unit, temperature, x)
+        return Seen(source, bases, (a, b), eps, unit, temperature, x)
 
-    def _first(self, seen: "_Seen") -> Float[Tensor, "batch n"]:
+    def _first(self, seen: "Seen") -> Float[Tensor, "batch n"]:
         """Return the potential between Gaussians and what the network adds."""
         coefficients = self.outputs(normal(seen.x)) * (self.damping * self.gain(seen.temperature))
         a, b = seen.moments
         slope = b.mean[0] - a.mean[0], b.mean[1] - a.mean[1]
         return seen.function(coefficients) + seen.place.quadratic(a.mean, slope, gaussian_part(a, b, seen.eps))
 
-    def _correction(self, seen: "_Seen", missing: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def _correction(self, seen: "Seen", missing: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         """Return what to add to f, from the missing marginal; nothing is missing, nothing is added."""
         moments = by_parity(seen.place.analysis(seen.bases, missing)) * (100 * self.emphasis)
         size = (moments.square().mean((0, 2), keepdim=True) + 1e-6).sqrt()
@@ -128,7 +138,7 @@ class UniversalNetwork(nn.Module):
 
 @final
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """A batch of problems as the network sees it."""
 
     place: Place

@@ -83,7 +83,7 @@ class GridPlace(Place):
         return (rows[:, :, None] + columns[:, None, :] - mixed[:, :, None] * y[:, None, :]).flatten(1)
 
     def _image(self, weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch height width"]:
-        return weights.reshape(-1, *map(len, self.axes))
+        return weights.reshape(-1, self.axes[0].shape[0], self.axes[1].shape[0])
 
     def centred(self, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return self.axes[0] - mean[0][:, None], self.axes[1] - mean[1][:, None]

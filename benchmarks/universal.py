@@ -1,0 +1,175 @@
+"""The README's numbers of the universal model: python -m benchmarks.universal [quality] [times] [ablation].
+
+quality: images that it never saw, at three resolutions and two temperatures; beside it zeros, the Gaussian start,
+its bare network (passes = 0) and on 28 x 28 the model of MNIST. times: `solve` to an L1 error of 1e-3 on 64 x 64
+images against cold starts, one by one and in batches of 64. ablation: short trainings of equal length, one
+thing changed in each. All three without a name. One thread; results go to benchmarks/results/universal*.json.
+"""
+
+import argparse
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any
+
+import torch
+
+import metaot
+from metaot.amortize import GaussianStart, Predictor
+from metaot.amortize.universal import UniversalPotential
+from metaot.checkpoint import load, write_atomically
+from metaot.data import Split
+from metaot.data.archives import ImageArchives
+from metaot.evaluation.zero_shot import table, zero_shot
+from metaot.objectives import bootstrapped_loss, scaled_dual_loss, unrolled_loss
+from metaot.problem import Problem
+from metaot.recipes import RECIPES
+from metaot.solvers import solve
+from metaot.training import train
+
+RESULTS = Path(__file__).parent / "results"
+SEED = 20261122
+SETS = ("mnist", "usps", "quickdraw", "fashion", "fashion:mnist", "quickdraw:usps")
+CELLS = {(28, 1e-2): 200, (64, 1e-2): 200, (128, 1e-2): 200, (28, 1e-3): 200, (64, 1e-3): 40}
+"""Pairs at each resolution and temperature."""
+NEWTON = {28: 20, 64: 6, 128: 0}
+"""Of these, given to Newton."""
+
+TIMED = {1: 30, 64: 2}
+"""Problems (or batches) that are timed for each size of a batch."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "dual value, one pass": {},
+    "dual value, no pass": {"model_settings": {"passes": 0}},
+    "bootstrapped potentials": {"objective": bootstrapped_loss},
+    "error after two steps": {"objective": unrolled_loss},
+}
+STEPS = 600
+"""Of each training in the ablation."""
+
+
+def problems(sets: ImageArchives, split: Split, data_dir: Path | None) -> Problem:
+    """Draw pairs of a set."""
+    return sets.split(split, data_dir).sample(torch.Generator().manual_seed(SEED))
+
+
+def quality(data_dir: Path | None) -> dict[str, Any]:
+    """Measure the shipped model on the test parts."""
+    universal = load("universal")
+    bare, mnist = without_passes(universal), load("mnist")
+    results = []
+    for (side, eps), count in CELLS.items():
+        starts: dict[str, Predictor] = {"model": universal, "network": bare}
+        if side == 28:
+            starts["mnist"] = mnist
+        for name in SETS:
+            begin = perf_counter()
+            problem = problems(ImageArchives(name, side, count, (eps, eps)), "test", data_dir)
+            results.append(zero_shot(starts, problem, data=name, newton=NEWTON[side]))
+            print(table(results[-1:]), f"\n{perf_counter() - begin:.0f} s", flush=True)
+    pairs = {f"{side} {eps:g}": n for (side, eps), n in CELLS.items()}
+    rows = [{"data": r.data, "side": r.side, "eps": r.eps, "summary": r.summary()} for r in results]
+    return {"pairs": pairs, "results": rows}
+
+
+def without_passes(universal: UniversalPotential) -> UniversalPotential:
+    """Return the network alone."""
+    bare = copy.deepcopy(universal)
+    bare.passes = 0
+    return bare
+
+
+def times(data_dir: Path | None) -> dict[str, Any]:
+    """Time `solve` from the model and from cold, in turns, batch by batch."""
+    starts = {"zeros": None, "Gaussian": GaussianStart(), "model": load("universal")}
+    rows = []
+    for name in SETS[:4]:
+        for eps in (1e-2, 1e-3):
+            for batch, count in TIMED.items():
+                many = problems(ImageArchives(name, 64, batch * count, (eps, eps)), "test", data_dir)
+                parts = [many[k] for k in range(count)] if batch == 1 else [*chunks(many, batch)]
+                rows.append({"data": name, "eps": eps, "batch": batch, **timed(parts, batch, starts)})
+                print(json.dumps(rows[-1]), flush=True)
+    return {"rows": rows, "tol": 1e-3, "side": 64}
+
+
+def chunks(many: Problem, batch: int) -> list[Problem]:
+    """Cut a batch into smaller ones."""
+    return [many[k : k + batch] for k in range(0, len(many.a), batch)]
+
+
+def timed(parts: list[Problem], batch: int, starts: dict[str, Any]) -> dict[str, Any]:
+    """Return milliseconds of an instance by start, medians, and the ratio to the better cold start."""
+    spent: dict[str, list[float]] = {name: [] for name in starts}
+    steps: dict[str, list[float]] = {name: [] for name in starts}
+    for start in starts.values():
+        solve(parts[0], init=start, tol=1e-3, max_steps=3)
+    for part in parts:
+        for name, start in starts.items():
+            begin = perf_counter()
+            solution = solve(part, init=start, tol=1e-3)
+            spent[name].append(1e3 * (perf_counter() - begin) / batch)
+            steps[name].append(float(solution.steps.double().mean()))
+    cold = [min(pair) for pair in zip(spent["zeros"], spent["Gaussian"], strict=True)]
+    return {
+        "ms": {name: round(median(values), 3) for name, values in spent.items()},
+        "steps": {name: round(sum(values) / len(values), 2) for name, values in steps.items()},
+        "ratio": round(median(m / c for m, c in zip(spent["model"], cold, strict=True)), 3),
+        "more than a step behind zeros": sum(
+            m > z + 1 for m, z in zip(steps["model"], steps["zeros"], strict=True)
+        ),
+    }
+
+
+def ablation(data_dir: Path | None) -> dict[str, Any]:
+    """Train variants of the recipe for the same number of steps, and measure them on validation images."""
+    rows = {}
+    for name, changes in VARIANTS.items():
+        settings = {"passes": 1, **changes.get("model_settings", {})}
+        recipe = replace(
+            RECIPES["universal"](), steps=STEPS, validate_every=STEPS, save_every=STEPS,
+            objective=changes.get("objective", scaled_dual_loss), model_settings=settings,
+        )  # fmt: skip
+        with TemporaryDirectory() as folder:
+            begin = process_time()
+            train(recipe, Path(folder), progress=False)
+            seconds = process_time() - begin
+            model = metaot.load(folder)
+        sets = [ImageArchives(data, 28, 100, (1e-2, 1e-2)) for data in SETS[:4]]
+        drawn = [problems(one, "validation", data_dir) for one in sets]
+        measured = [
+            zero_shot({"model": model}, problem, data=one.name, newton=0)
+            for one, problem in zip(sets, drawn, strict=True)
+        ]
+        rows[name] = {
+            "processor_seconds": round(seconds, 1),
+            "results": {r.data: r.summary()["model"] for r in measured},
+        }
+        print(name, json.dumps(rows[name]), flush=True)
+    return {"steps": STEPS, "variants": rows}
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=["quality", "times", "ablation"], default=[])
+    parser.add_argument("--data-dir", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = {"quality": quality, "times": times, "ablation": ablation}
+    for name in options.parts or parts:
+        content = {"torch": torch.__version__, "threads": 1, "seed": SEED, **parts[name](options.data_dir)}
+        write(RESULTS / f"universal-{name}.json", json.dumps(content, indent=1) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file as a whole."""
+    write_atomically(path, lambda partial: partial.write_text(text))
+
+
+if __name__ == "__main__":
+    main()
