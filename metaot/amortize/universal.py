@@ -3,10 +3,15 @@
 from collections.abc import Iterator
 from typing import final
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from metaot.amortize.predictor import StagedPredictor
+from metaot.geometry import Grid
 from metaot.models.universal import UniversalNetwork
+from metaot.models.universal.network import sinkhorn_step
+from metaot.models.universal.places import places
 from metaot.problem import Problem
 
 
@@ -22,5 +27,26 @@ class UniversalPotential(StagedPredictor):
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps
 
-    def _evaluate(self, problem: Problem) -> Iterator[Tensor]:
-        return self.model.stages(problem.flat())
+    def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
+        flat = problem.flat()
+        if not self._alone(flat):
+            return self.model.stages(flat)
+        assert isinstance(flat.geometry, Grid)
+        assert isinstance(flat.eps, float)
+        rows, columns = (axis.numpy() for axis in flat.geometry.axes)
+        a, b = (w.numpy().reshape(len(rows), -1).astype(np.float32) for w in (flat.a, flat.b))
+
+        def step(f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            stepped, missing = sinkhorn_step(flat, torch.from_numpy(f)[None])
+            return stepped.numpy()[0], missing.numpy()[0]
+
+        return self.model.alone()((rows, columns), (a, b), flat.eps, step, self.model.passes)
+
+    def _alone(self, flat: Problem) -> bool:
+        """Tell whether this is one pair of images on a CPU, of which nobody takes derivatives."""
+        if not isinstance(flat.geometry, Grid) or len(flat.a) != 1 or flat.a.device.type != "cpu":
+            return False
+        weight = self.model.inputs.weight
+        plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.requires_grad
+        places(flat.geometry)
+        return plain and isinstance(flat.eps, float) and not (flat.a.requires_grad or flat.b.requires_grad)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from metaot.amortize import AmortizedPotential
+from metaot.amortize import AmortizedPotential, Predictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load, located, read_card, write_atomically
@@ -17,6 +17,7 @@ from metaot.data.archives import NAMES, ImageArchives
 from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
 from metaot.evaluation.zero_shot import table, zero_shot
+from metaot.problem import Problem
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
 
@@ -102,13 +103,24 @@ def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -
             for eps in temperatures:
                 drawn = replace(problems, eps=(eps, eps))
                 problem = drawn.sample(torch.Generator().manual_seed(options.seed))
-                results.append(zero_shot({"model": predictor}, problem, data=name, newton=options.newton))
+                starts = {"model": predictor, **_specialised(problem)}
+                results.append(zero_shot(starts, problem, data=name, newton=options.newton))
                 print(table(results[-1:]), flush=True)
     folder = options.out or options.checkpoint / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"checkpoint": str(options.checkpoint), "passes": predictor.passes, "seed": options.seed}
     _write_json(folder / "evaluation.json", {**content, "results": [result.to_json() for result in results]})
     print(f"\nwritten to {folder}: evaluation.json")
+
+
+def _specialised(problem: Problem) -> dict[str, Predictor]:
+    """Return the shipped model of MNIST where it knows such problems, to compare with."""
+    known = located("mnist")
+    if not known.exists():
+        return {}
+    mnist = load(known)
+    low, high = mnist.eps
+    return {"mnist": mnist} if mnist.geometry.matches(problem.geometry) and low <= problem.eps <= high else {}
 
 
 def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, folder: Path) -> None:

@@ -4,6 +4,7 @@ The measures of UNOT (Geuter et al., arXiv 2411.01582): the relative error of <C
 steps until it is below one percent; and those of this package. `passes` steps inside a prediction are told apart.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -71,7 +72,7 @@ def zero_shot(
     solution = solve(problem, init=GaussianStart(), tol=1e-8 if eps >= 5e-3 else 1e-6)
     reference = transport_cost(problem, solution.potentials)
     starts: dict[str, Predictor] = {"zeros": ZeroStart(), "Gaussian": GaussianStart(), **predictors}
-    side = round(problem.a.shape[-1] ** 0.5)
+    side = math.isqrt(problem.a.shape[-1])
     measured = {name: _measures(problem, start, reference, newton) for name, start in starts.items()}
     return ZeroShot(data, side, eps, measured)
 

@@ -59,12 +59,13 @@ def solve(
 ) -> Solution | MapSolution:
     """Solve a batch of entropic transport problems, each to an L1 marginal error of at most `tol`.
 
-    `init` is where to start: potentials, of which f is used, or anything with `predict(problem)`. A start that
-    zeros are better than, or NaN, is replaced by zeros, instance by instance: by dual value, and far from the
-    solution by the first steps as well. `solver` holds the settings of a method; None makes over-relaxed Sinkhorn
-    steps, and turns to Newton for instances with up to about a thousand atoms with mass on the smaller side that
-    Sinkhorn would take long for. An instance that needs more than `max_steps` steps is returned as it is then,
-    with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
+    `init` is where to start: potentials, of which f is used, or anything with `predict(problem)`; for the squared
+    distance on a `Grid` with two axes or on planar `Points`, `metaot.load("universal")` is near every solution. A
+    start that zeros are better than, or NaN, is replaced by zeros, instance by instance: by dual value, and far
+    from the solution by the first steps as well. `solver` holds the settings of a method; None makes over-relaxed
+    Sinkhorn steps, and turns to Newton for instances with up to about a thousand atoms with mass on the smaller
+    side that Sinkhorn would take long for. An instance that needs more than `max_steps` steps is returned as it is
+    then, with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
 
     One small problem on a CPU, in float64, is solved in numpy; others together in torch, on their device.
     A `SampleProblem` is solved by `W2GN` or `GaussNewton`: see `metaot.solvers.maps.solve_map`.

@@ -175,3 +175,28 @@ def test_gradients_reach_every_weight(images: tuple[Tensor, Tensor]) -> None:
     guesses = [DualPotentials.from_f(problem, f.double()) for f in stages]
     sum((guess.f * problem.a).sum() + (guess.g * problem.b).sum() for guess in guesses).backward()
     assert all(weight.grad is not None for weight in network.parameters())
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2])
+@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
+def test_one_pair_of_images_is_predicted_as_in_a_batch(
+    predictor: UniversalPotential, images: tuple[Tensor, Tensor], eps: float, passes: int
+) -> None:
+    predictor.passes = passes
+    a, b = (image.flatten(1) for image in images)
+    a[0, :20] = 0
+    a = a / a.sum(1, keepdim=True)
+    grid = Grid(HEIGHT, WIDTH)
+    together = predictor.predict(Problem(a, b, grid, eps)).f
+    for k in range(3):
+        alone = predictor.predict(Problem(a[k], b[k], grid, eps)).f
+        torch.testing.assert_close(alone, together[k], atol=3e-6, rtol=0)
+
+
+def test_a_changed_weight_changes_the_next_prediction(
+    predictor: UniversalPotential, images: tuple[Tensor, Tensor]
+) -> None:
+    problem = Problem(images[0][0].flatten(), images[1][0].flatten(), Grid(HEIGHT, WIDTH), EPS)
+    before = predictor.predict(problem).f
+    predictor.model.outputs.weight.mul_(2)
+    assert (predictor.predict(problem).f - before).abs().max() > 1e-5

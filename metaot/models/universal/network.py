@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry.base import expand_eps
+from metaot.models.alone import array, layer
 from metaot.models.layers import TEMPERATURES, chebyshev
+from metaot.models.universal.alone import UniversalAlone
 from metaot.models.universal.frame import Moments, gaussian_part, width
 from metaot.models.universal.parity import CLASSES, ParityBlock, ParityLinear, normal
 from metaot.models.universal.places import Bases, Place, places
@@ -85,7 +87,7 @@ class UniversalNetwork(nn.Module):
         sides = places(problem.geometry)
         weights = problem.a.float(), problem.b.float()
         eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device).expand(len(problem.a))
-        return self.refined(self.look(sides, weights, eps), partial(_step, problem))
+        return self.refined(self.look(sides, weights, eps), partial(sinkhorn_step, problem))
 
     def refined(self, seen: "Seen", step: Step) -> Iterator[Float[Tensor, "batch n"]]:
         """Give the stages for what was read of a batch, and what makes a Sinkhorn step there."""
@@ -97,6 +99,23 @@ class UniversalNetwork(nn.Module):
                 stepped, missing = step(f)
             f = stepped + self._correction(seen, missing)
             yield f
+
+    def alone(self) -> UniversalAlone:
+        """Return the same in numpy, for one pair of images; float32 on a CPU. It holds views of the weights."""
+        return UniversalAlone(
+            modes=self.modes,
+            temperatures=(_COLDEST, _WARMEST),
+            emphasis=array(self.emphasis)[:, 0],
+            damping=array(self.damping)[:, 0],
+            inputs=self.inputs.alone(),
+            of_eps=layer((self.of_eps.weight, self.of_eps.bias)),
+            blocks=[block.alone() for block in self.blocks if isinstance(block, ParityBlock)],
+            outputs=self.outputs.alone(),
+            gain=layer((self.gain.weight, self.gain.bias)),
+            missing=self.missing.alone(),
+            corrector=self.corrector.alone(),
+            correction=self.correction.alone(),
+        )
 
     def look(
         self, sides: tuple[Place, Place], weights: tuple[Tensor, Tensor], eps: Float[Tensor, "batch"]
@@ -184,7 +203,7 @@ def _log_unit(eps: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     return ((2 * eps.log() - low - high) / (high - low)).clamp(-1, 1)
 
 
-def _step(
+def sinkhorn_step(
     problem: Problem, f: Float[Tensor, "batch n"]
 ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
     """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""

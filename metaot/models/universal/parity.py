@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from metaot.models.alone import array
 from metaot.models.layers import TEMPERATURES
+from metaot.models.universal.alone import BlockAlone, LinearAlone
 
 CLASSES = 4
 """(even, even), (even, odd), (odd, even), (odd, odd)."""
@@ -35,6 +37,10 @@ class ParityLinear(nn.Module):
     def forward(self, x: Float[Tensor, "4 batch inputs"]) -> Float[Tensor, "4 batch outputs"]:
         y = x @ self.weight
         return torch.cat([y[:1] + self.bias, y[1:]])
+
+    def alone(self) -> LinearAlone:
+        """Return the same in numpy, for one instance."""
+        return LinearAlone(array(self.weight), array(self.bias))
 
 
 def normal(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
@@ -66,3 +72,8 @@ class ParityBlock(nn.Module):
         inner = self.inner(normal(x) * (self.scale * (1 + self.modulation(temperature))))
         gate, value = mirrored(inner).chunk(2, -1)
         return x + self.outer(mirrored(gelu(gate) * value))
+
+    def alone(self) -> BlockAlone:
+        """Return the same in numpy, for one instance."""
+        modulation = array(self.modulation.weight)
+        return BlockAlone(array(self.scale)[:, 0], modulation, self.inner.alone(), self.outer.alone())
