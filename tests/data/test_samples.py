@@ -82,7 +82,7 @@ def test_folders_that_hold_no_pictures_are_told(folder: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match="at least 20 are needed"):
         Paintings(path=str(tmp_path)).split("train")
     for source in (Paintings(path=str(tmp_path / "nowhere")), Paintings()):
-        with pytest.raises(FileNotFoundError, match="is not a folder: .* recipe palettes"):
+        with pytest.raises(FileNotFoundError, match=r"is not a folder: .* recipe palettes"):
             source.split("train", tmp_path)
     with pytest.raises(ValueError, match=r"notes\.txt is not an image"):
         read_pixels(folder / "notes.txt")
