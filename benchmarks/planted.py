@@ -27,8 +27,6 @@ from metaot.solvers import W2GN, GaussNewton, MapSolver, solve
 RESULTS = Path(__file__).parent / "results" / "planted.json"
 STEPS, SEED = 5000, 20261122
 PAIRS, SAMPLES, FRESH = 12, 2000, 2000
-TUNING_RATE = 0.03
-"""The same from a prediction."""
 Timed = tuple[BrenierPair, float]
 LONG = 2
 """Pairs for which W2GN runs for a minute each."""
@@ -56,13 +54,9 @@ def measure(folder: Path, dim: int) -> dict[str, Any]:
     def w2gn(steps: int) -> MapSolver:
         return W2GN(steps=steps, icnn=icnn, learning_rate=RATE)
 
-    def gentle(steps: int) -> MapSolver:
-        return W2GN(steps=steps, learning_rate=TUNING_RATE)
-
     ways: dict[str, tuple[int, Callable[[SampleProblem], Timed]]] = {
         "linear (Bures)": (PAIRS, lambda one: timed(lambda: BuresStart().predict(one))),
         "prediction": (PAIRS, lambda one: timed(lambda: model_map(one))),
-        "prediction, then W2GN for 1 s": (PAIRS, lambda one: run(1, one, model_map(one), gentle)),
         "prediction, then GaussNewton for 1 s": (PAIRS, lambda one: run(1, one, model_map(one), GaussNewton)),
         "W2GN from scratch for 1 s": (PAIRS, lambda one: run(1, one, None, w2gn)),
         "W2GN from scratch for 60 s": (LONG, lambda one: run(60, one, None, w2gn)),
