@@ -87,7 +87,8 @@ def _recoloured(predictor: AmortizedMap, images: Tensor) -> dict[str, Tensor]:
     """Show validation images with each other's palettes: source, target, pushed, and target pulled back."""
     count = min(_PAIRS, len(images) // 2)
     x, y = (part.float() / 255 for part in (images[:count], images[count : 2 * count]))
-    pixels = SampleProblem(*(side.flatten(1, 2).to(next(predictor.model.parameters())) for side in (x, y)))
+    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # what some networks read
+    pixels = SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures).to(next(predictor.model.parameters()))
     pair: BrenierPair = predictor.predict(pixels)
     moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]
     return {"source, target, source recoloured, target recoloured": _tiled(torch.stack([x, y, *moved], 1))}

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import metaot
+from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import read_card
 from metaot.data import Paintings, Palettes, Planted, Shapes
+from metaot.models.resnet import ResNetIcnn
 from metaot.recipes import RECIPES
 from metaot.training import Recipe, train
+from metaot.training.continuous import _recoloured
 
 
 def tiny(steps: int) -> Recipe:
@@ -60,6 +63,13 @@ def test_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
         train(replace(tiny(1), data=Shapes()), tmp_path, progress=False)
     with pytest.raises(ValueError, match="the recipe shapes learns potentials"):
         train(replace(RECIPES["shapes"](), data=Palettes()), tmp_path, progress=False)
+
+
+def test_a_network_that_sees_pictures_is_shown_pictures() -> None:
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    predictor = AmortizedMap(ResNetIcnn.for_dim(3, hidden=[4], width=8).float().requires_grad_(False))
+    (shown,) = _recoloured(predictor, images).values()
+    assert shown.shape == (64, 128, 3)
 
 
 def test_the_board_shows_validation_pairs_as_they_improve(tmp_path: Path) -> None:
