@@ -63,7 +63,7 @@ def universal() -> Recipe:
         Drawings(batch=256, eps=(1e-3, 1e-1)),
         UniversalNetwork,
         UniversalTask,
-        {"passes": 1, "unrolled": 2},
+        {"passes": 2},
         steps=18_000,
         learning_rate=2e-3,
         warmup=200,

@@ -24,7 +24,6 @@ COST_SHARE = 0.01
 """Steps are counted until <C, P> is right to this share."""
 TOLERANCES = (1e-2, 1e-3)
 NEWTON_TOL = 1e-6
-_MOST = 3000
 
 Measures = dict[str, Float[Tensor, "instances"]]
 
@@ -62,10 +61,12 @@ def zero_shot(
     *,
     data: str,
     newton: int,
+    most: int = 3000,
 ) -> ZeroShot:
     """Measure zeros, the Gaussian start and these predictors on a flat batch of problems on a grid.
 
-    Newton's steps are counted on the first `newton` problems; not at all for 0.
+    Sinkhorn's steps are those of the plain algorithm, and counted up to `most`. Newton's are counted on the first
+    `newton` problems; not at all for 0.
     """
     eps = problem.eps
     assert isinstance(eps, float)
@@ -73,19 +74,22 @@ def zero_shot(
     reference = transport_cost(problem, solution.potentials)
     starts: dict[str, Predictor] = {"zeros": ZeroStart(), "Gaussian": GaussianStart(), **predictors}
     side = math.isqrt(problem.a.shape[-1])
-    measured = {name: _measures(problem, start, reference, newton) for name, start in starts.items()}
+    measured = {name: _measures(problem, start, reference, (newton, most)) for name, start in starts.items()}
     return ZeroShot(data, side, eps, measured)
 
 
-def _measures(problem: Problem, start: Predictor, reference: Float[Tensor, "instances"], newton: int) -> Measures:
+def _measures(
+    problem: Problem, start: Predictor, reference: Float[Tensor, "instances"], limits: tuple[int, int]
+) -> Measures:
+    newton, most = limits
     guess = start.predict(problem)
     stepped = DualPotentials.from_f(problem, c_transform(problem.T, guess.g))
-    curve = error_curve(problem, guess.f, tol=TOLERANCES[-1], max_steps=_MOST)
+    curve = error_curve(problem, guess.f, tol=TOLERANCES[-1], max_steps=most)
     measures = {
         "L1 error": marginal_error(problem, guess),
         "cost error": _cost_error(problem, guess, reference),
         "cost error after a step": _cost_error(problem, stepped, reference),
-        "steps to 1% of the cost": _steps_to_cost(problem, guess, reference),
+        "steps to 1% of the cost": _steps_to_cost(problem, guess, reference, most),
         **{f"steps to {tol:g}": (curve > tol).sum(0).double() for tol in TOLERANCES},
     }
     if newton > 0:
@@ -101,12 +105,12 @@ def _cost_error(
 
 
 def _steps_to_cost(
-    problem: Problem, potentials: DualPotentials, reference: Float[Tensor, "instances"]
+    problem: Problem, potentials: DualPotentials, reference: Float[Tensor, "instances"], most: int
 ) -> Float[Tensor, "instances"]:
     """Return after how many steps the error of the cost is small for the first time."""
     steps = torch.zeros_like(reference)
     alive = torch.arange(len(reference))
-    for _ in range(_MOST):
+    for _ in range(most):
         alive_now = _cost_error(problem, potentials, reference) > COST_SHARE
         problem, potentials = problem[alive_now], potentials[alive_now]
         reference, alive = reference[alive_now], alive[alive_now]
