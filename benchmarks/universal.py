@@ -1,9 +1,9 @@
 """The README's numbers of the universal model: python -m benchmarks.universal [quality] [times] [ablation].
 
 quality: images that it never saw, at three resolutions and two temperatures; beside it zeros, the Gaussian start,
-the same with fewer passes inside, and on 28 x 28 the model of MNIST. times: `solve` to an L1 error of 1e-3 on 64 x 64
-images against cold starts, one by one and in batches of 64. ablation: short trainings of equal length, one
-thing changed in each. All three without a name. One thread; results go to benchmarks/results/universal*.json.
+the same model with fewer passes inside, and on 28 x 28 the model of MNIST. times: `solve` to an L1 error of 1e-3
+on 64 x 64 images against cold starts, one by one and in batches of 64. ablation: short trainings of equal length,
+one thing changed in each. All three without a name. One thread; results go to benchmarks/results/universal*.json.
 """
 
 import argparse
