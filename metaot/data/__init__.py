@@ -11,6 +11,7 @@ from metaot.data.planted import Planted
 from metaot.data.problems import ProblemFolder, write_problems
 from metaot.data.samples import SampleSet
 from metaot.data.shapes import Shapes
+from metaot.data.sphere import Deliveries, Sphere
 
 SOURCES: dict[str, type[Source]] = {
     "Mnist": Mnist,
@@ -19,6 +20,7 @@ SOURCES: dict[str, type[Source]] = {
     "Paintings": Paintings,
     "Palettes": Palettes,
     "Planted": Planted,
+    "Sphere": Sphere,
 }
 
 
@@ -32,6 +34,7 @@ def source_from_json(settings: dict[str, Any]) -> Source:
 
 __all__ = [
     "SOURCES",
+    "Deliveries",
     "ImagePairs",
     "Mnist",
     "Paintings",
@@ -42,6 +45,7 @@ __all__ = [
     "SampleSet",
     "Shapes",
     "Source",
+    "Sphere",
     "Split",
     "middle",
     "source_from_json",
