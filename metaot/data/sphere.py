@@ -145,7 +145,12 @@ def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> F
 
 
 def hours(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
-    """Draw an hour: demand follows the sun, from a tenth at midnight to the whole at noon."""
-    noon = 2 * math.pi * torch.rand(batch, 1, generator=generator, dtype=torch.float64)
+    """Draw an hour of the day for each problem; return how high demand is then."""
+    noon = 2 * math.pi * torch.rand(batch, generator=generator, dtype=torch.float64)
+    return torch.stack([hours_at(y, float(longitude)) for longitude in noon])
+
+
+def hours_at(y: Float[Tensor, "m 3"], noon: float) -> Float[Tensor, "m"]:
+    """Return how high demand is where noon is at this longitude: from a tenth, at midnight, to the whole."""
     longitude = torch.atan2(y[:, 1], y[:, 0])
     return 0.1 + 0.9 * (0.5 + 0.5 * torch.cos(longitude - noon)).square()

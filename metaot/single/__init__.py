@@ -5,7 +5,7 @@ arithmetic; the calls in torch alone take several times that.
 """
 
 from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, sinkhorn_on_axes
-from metaot.single.choose import refine
+from metaot.single.choose import is_sharp, refine
 from metaot.single.near import best_of_rows
 from metaot.single.newton import newton
 from metaot.single.plan import DenseProblem, Refined, Refinement
@@ -22,6 +22,7 @@ __all__ = [
     "Refinement",
     "best_of_rows",
     "better_start",
+    "is_sharp",
     "newton",
     "refine",
     "sharp_newton",

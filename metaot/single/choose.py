@@ -1,4 +1,4 @@
-"""Sinkhorn, and Newton where that is the shorter way."""
+"""Sinkhorn, and Newton where that is the shorter way; from the first step, between few rows and many columns."""
 
 import math
 from dataclasses import replace

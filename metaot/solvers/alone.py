@@ -139,6 +139,8 @@ def _refined(
         start, plan = single.better_start(problem, f)
         result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, plan=plan, relaxed=solver.relaxed)
         return result, (solver,)
+    if single.is_sharp(problem):
+        return single.sharp_newton(problem, f, tol=tol, max_steps=max_steps), (Newton(),)
     result, newton = single.refine(problem, f, tol=tol, max_steps=max_steps)
     return result, (Sinkhorn(), Newton()) if newton else (Sinkhorn(),)
 

@@ -14,7 +14,7 @@ from metaot.objectives import dual_value
 from metaot.objectives.semidual import semidual_loss
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
-from metaot.solvers import Newton, solve
+from metaot.solvers import solve
 from metaot.training.discrete import problem_set
 from metaot.training.recipe import Recipe
 from metaot.training.task import Task
@@ -22,7 +22,7 @@ from metaot.training.task import Task
 _GROUPS = 512
 _SEED = 2**31 - 1
 _TARGET = 1e-3
-"""The marginal error that Newton steps are counted to."""
+"""The marginal error that steps after the prediction are counted to."""
 
 
 @final
@@ -68,13 +68,13 @@ class GroupedTask(Task[Problem, AmortizedPotential]):
     def measure(self, predictor: AmortizedPotential) -> tuple[dict[str, float], dict[str, Tensor]]:
         problem = self.validation
         stages = [DualPotentials.from_f(problem, f) for f in predictor.stages(problem)]
-        steps = solve(problem, init=stages[-1], solver=Newton(), tol=_TARGET).steps.double()
+        steps = solve(problem, init=stages[-1], tol=_TARGET).steps.double()
         gaps = [(self.exact.value - dual_value(problem, guess)) / self.exact.value.abs() for guess in stages]
         figures = {
             "relative_dual_gap": gaps[-1].mean().item(),
             "relative_dual_gap_of_the_network": gaps[0].mean().item(),
             "marginal_error": marginal_error(problem, stages[-1]).mean().item(),
             "marginal_error_of_the_network": marginal_error(problem, stages[0]).mean().item(),
-            "newton_steps": steps.mean().item(),
+            "steps": steps.mean().item(),
         }
         return figures, {}
