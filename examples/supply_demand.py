@@ -71,7 +71,7 @@ def draw_land(axes: Axes, world: World) -> None:
 
 
 def draw_shipments(axes: Axes, solution: metaot.Solution, seed: int = 0) -> None:
-    """Draw who sends most to some customers, drawn by demand and the same for each solution, in a supplier's colour."""
+    """Draw who sends most to some customers, the same of each solution, in the colours of the suppliers."""
     problem, sent = solution.problem, shipments(solution, least=1e-9)
     drawn = torch.multinomial(problem.b, DRAWN, generator=torch.Generator().manual_seed(seed))
     x, y = problem.geometry.points

@@ -18,6 +18,9 @@ from metaot.single.spread import spread
 _SLACK = 50.0
 """How far, in units of eps, potentials may move before entries are chosen anew."""
 
+_LAST = 0.05
+"""L1 error below which Newton needs no help from Sinkhorn."""
+
 _FAR = 40.0
 """The longest change of a potential, in units of eps, that is tried."""
 
@@ -154,9 +157,9 @@ def _refined(state: State, *, tol: float, max_steps: int, steps: int) -> Refinem
 
 
 def _stepped(state: State) -> State:
-    """Return the state after a step of Sinkhorn's and one of Newton's."""
+    """Return the state after a step of Sinkhorn's and one of Newton's; near the solution, of Newton's alone."""
     problem = state.near.problem
-    start = state.to(_best_f(state))
+    start = state if state.error < _LAST else state.to(_best_f(state))
     gradient = problem.a - start.plan.source
     for direction in _directions(start):
         expected, length = gradient @ direction, min(1.0, _FAR / np.abs(direction).max())
