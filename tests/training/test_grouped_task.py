@@ -36,6 +36,7 @@ def test_a_model_of_your_own_places_learns_and_saves_steps(tmp_path: Path) -> No
     assert warm < cold
 
 
+@pytest.mark.slow
 def test_training_lowers_the_gap_of_the_network_alone(tmp_path: Path) -> None:
     recipe = replace(small(sphere(), tmp_path), model_settings=SIZES)
     gaps = []
@@ -51,6 +52,7 @@ def test_the_paper_s_network_trains_by_the_same_task(tmp_path: Path) -> None:
     assert read_card(tmp_path / "run")["validation"]["steps"] > 0
 
 
+@pytest.mark.slow
 def test_resuming_continues_the_same_run(tmp_path: Path) -> None:
     recipe = replace(small(sphere(), tmp_path), steps=8, model_settings=SIZES)
     train(recipe, tmp_path / "whole", progress=False)
