@@ -39,7 +39,7 @@ _FOLLOWED = 0.05
 _HOT, _SAMPLED = 8.0, 20
 """Above so many times the temperature of the problem a stage looks at a sample: so many columns for each row."""
 
-_NEAR_ENOUGH, _LOST = 0.2, 0.6
+_NEAR_ENOUGH, _LOST = 0.05, 0.6
 """L1 errors of a start: up to the first the last stage is enough; from the second on, zeros are better."""
 
 _DESERVED = ((0.35, (10.0, 4.0, 2.0)), (math.inf, (30.0, 10.0, 4.0, 2.0)))
