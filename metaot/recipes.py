@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes
-from metaot.models import PotentialMLP, RefinedPotential, SpectralPotential
+from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Sphere
+from metaot.models import GroupedPotential, PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
@@ -12,6 +12,7 @@ from metaot.objectives import brenier_loss
 from metaot.training import Recipe
 from metaot.training.continuous import ContinuousTask
 from metaot.training.discrete import DiscreteTask, UniversalTask
+from metaot.training.grouped import GroupedTask
 
 
 def shapes() -> Recipe:
@@ -104,6 +105,30 @@ def planted() -> Recipe:
     return replace(palette(), name="planted", data=Planted(batch=16, samples=256, dim=3))
 
 
+def sphere() -> Recipe:
+    """100 suppliers and 10000 customers on the Earth, quantities change and places do not: the shipped checkpoint.
+
+    Places of your own: --set data.supplier_file=FILE.csv --set data.customer_file=FILE.csv
+    """
+    return Recipe(
+        "sphere",
+        Sphere(batch=96),
+        GroupedPotential,
+        GroupedTask,
+        steps=16_000,
+        learning_rate=2e-3,
+        warmup=200,
+        validation_batch=16,
+        validate_every=1000,
+        save_every=500,
+    )
+
+
+def sphere_mlp() -> Recipe:
+    """The network of the paper on the same problems."""
+    return replace(sphere(), name="sphere-mlp", model=PotentialMLP, learning_rate=1e-3)
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "shapes": shapes,
     "mnist": mnist,
@@ -115,4 +140,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "palettes": palettes,
     "palette-resnet": palette_resnet,
     "planted": planted,
+    "sphere": sphere,
+    "sphere-mlp": sphere_mlp,
 }

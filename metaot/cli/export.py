@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="the file to write (default: NAME.onnx here)")
     parser.add_argument("--refine", action="store_true", help="also NAME-refine.onnx: predict and run Sinkhorn")
     parser.add_argument("--int8", action="store_true", help="also NAME-int8.onnx, if it costs at most one step")
+    parser.add_argument("--passes", type=int, help="export with this many solver steps inside the prediction")
     parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
@@ -24,6 +25,8 @@ def run(options: argparse.Namespace) -> None:
 
     out = options.out or Path(options.checkpoint.resolve().name + ".onnx")
     predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
+    if options.passes is not None:
+        predictor.passes = options.passes
     facts = {"version": __version__, "data_dir": options.data_dir}
     if isinstance(predictor, AmortizedPotential):
         lines = export(predictor, card, out, refine=options.refine, int8=options.int8, **facts)

@@ -12,6 +12,7 @@ from metaot.data.planted import Planted
 from metaot.data.problems import ProblemFolder, write_problems
 from metaot.data.samples import SampleSet
 from metaot.data.shapes import Shapes
+from metaot.data.sphere import Deliveries, Sphere
 
 SOURCES: dict[str, type[Source]] = {
     "Mnist": Mnist,
@@ -21,6 +22,7 @@ SOURCES: dict[str, type[Source]] = {
     "Paintings": Paintings,
     "Palettes": Palettes,
     "Planted": Planted,
+    "Sphere": Sphere,
 }
 
 
@@ -34,6 +36,7 @@ def source_from_json(settings: dict[str, Any]) -> Source:
 
 __all__ = [
     "SOURCES",
+    "Deliveries",
     "Drawings",
     "ImagePairs",
     "Mnist",
@@ -45,6 +48,7 @@ __all__ = [
     "SampleSet",
     "Shapes",
     "Source",
+    "Sphere",
     "Split",
     "middle",
     "source_from_json",

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.checks import require_finite
-from metaot.geometry.rowwise import RowwiseGeometry
+from metaot.geometry.rowwise import RowwiseGeometry, chosen_block
 
 
 @final
@@ -61,6 +61,8 @@ class Dense(RowwiseGeometry):
     def cost_block(
         self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
     ) -> Float[Tensor, "batch k l"]:
+        if not self.batch_shape and len(rows) == 1:
+            return chosen_block(self.C, rows[0], columns[0])[None]
         rows, columns = rows[:, :, None], columns[:, None, :]
         if not self.batch_shape:
             return self.C[rows, columns]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaot.geometry.checks import first_place, require_finite
 from metaot.geometry.costs import Cost, named_cost
-from metaot.geometry.rowwise import RowwiseGeometry
+from metaot.geometry.rowwise import RowwiseGeometry, chosen_block
 
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
@@ -94,12 +94,14 @@ class Points(RowwiseGeometry):
         if self.batch_shape:
             return self._cost(_chosen(self.x, rows), _chosen(self.y, columns))
         blocks = [self._block(i, j) for i, j in zip(rows.unbind(), columns.unbind(), strict=True)]
+        if len(blocks) == 1:
+            return blocks[0][None]
         return torch.stack(blocks) if blocks else self.x.new_zeros(*rows.shape, columns.shape[-1])
 
     def _block(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
         """Return a part of C; a function of the user's is asked about two clouds alone."""
         if self._is_kept:
-            return self._matrix.index_select(0, rows).index_select(1, columns)
+            return chosen_block(self._matrix, rows, columns)
         return self._cost(self.x[rows], self.y[columns])
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry, expand_eps, in_units_of
@@ -83,6 +83,16 @@ class RowwiseGeometry(Geometry):
 
     @abstractmethod
     def __getitem__(self, index: object) -> "RowwiseGeometry": ...
+
+
+def chosen_block(
+    C: Float[Tensor, "n m"], rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]
+) -> Float[Tensor, "k l"]:
+    """Return a copy of a part of a matrix; columns that all stay are not looked up one by one."""
+    block, m = C.index_select(0, rows), C.shape[1]
+    if len(columns) == m and bool((columns == torch.arange(m, device=columns.device)).all()):
+        return block
+    return block.index_select(1, columns)
 
 
 @final

@@ -5,9 +5,11 @@ arithmetic; the calls in torch alone take several times that.
 """
 
 from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, sinkhorn_on_axes
-from metaot.single.choose import refine
+from metaot.single.choose import is_sharp, refine
+from metaot.single.near import best_of_rows
 from metaot.single.newton import newton
 from metaot.single.plan import DenseProblem, Refined, Refinement
+from metaot.single.sharp import sharp_newton
 from metaot.single.sinkhorn import sinkhorn
 from metaot.single.start import better_start
 
@@ -18,9 +20,12 @@ __all__ = [
     "DenseProblem",
     "Refined",
     "Refinement",
+    "best_of_rows",
     "better_start",
+    "is_sharp",
     "newton",
     "refine",
+    "sharp_newton",
     "sinkhorn",
     "sinkhorn_on_axes",
 ]

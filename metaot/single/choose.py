@@ -1,11 +1,13 @@
-"""Sinkhorn, and Newton where that is the shorter way."""
+"""Sinkhorn, and Newton where that is the shorter way; from the first step, between few rows and many columns."""
 
 import math
 from dataclasses import replace
 
 from metaot.single.newton import newton
 from metaot.single.plan import Array, DenseProblem, Refinement
+from metaot.single.sharp import sharp_newton
 from metaot.single.sinkhorn import sinkhorn
+from metaot.single.spread import spread
 from metaot.single.start import better_start
 
 PATIENCE = 300
@@ -18,8 +20,17 @@ _NEWTON_STEPS = 16.0
 """Steps of Newton that must be cheaper than what is ahead of Sinkhorn: three are needed, in colder caches."""
 
 
+_LARGE, _LONG, _LOOKED_AT = 2**14, 8, 512
+"""Entries, and columns for each row, from which on a choice of entries pays; columns that are looked at before."""
+
+_SHARP = 30.0
+"""A spread of the cost, in units of eps, from which on Sinkhorn takes hundreds of steps."""
+
+
 def refine(problem: DenseProblem, f: Array | None, *, tol: float, max_steps: int) -> tuple[Refinement, bool]:
     """Step from f, or from zeros where these are the better start; tell whether Newton took part."""
+    if is_sharp(problem):
+        return sharp_newton(problem, f, tol=tol, max_steps=max_steps), True
     start, plan = better_start(problem, f)
     suited = len(problem.a) <= FACTORISED
     patience = min(PATIENCE, max_steps) if suited else max_steps
@@ -30,6 +41,16 @@ def refine(problem: DenseProblem, f: Array | None, *, tol: float, max_steps: int
         return result, False
     more = newton(problem, result.f, tol=tol, max_steps=left)
     return replace(more, steps=more.steps + result.steps), True
+
+
+def is_sharp(problem: DenseProblem) -> bool:
+    """Tell whether there are few rows and many columns, and Sinkhorn would take very long between them."""
+    k, l = problem.C.shape
+    if k > FACTORISED or k * l < _LARGE or l < _LONG * k:
+        return False
+    columns = slice(None, None, max(1, l // _LOOKED_AT))
+    b = problem.b[columns]
+    return spread(problem.C[:, columns], problem.a, b / b.sum()) > _SHARP
 
 
 def _newton_in_steps(k: int, l: int) -> float:

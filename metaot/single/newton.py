@@ -6,10 +6,10 @@ import numpy as np
 
 from metaot.single.plan import Array, DenseProblem, Refinement, distance
 
-_RIDGES = (1e-13, 1e-6, 1e-3)
+RIDGES = (1e-13, 1e-6, 1e-3)
 """Damping of the Hessian, whose eigenvalues are at most one when both sides are divided by sqrt(P 1)."""
 
-_FAR = 200.0
+FAR = 200.0
 """A direction that changes a potential by more than this many eps is compared with more damped ones."""
 
 _LENGTHS = 0.5 ** np.arange(12)
@@ -50,12 +50,12 @@ def _ascent(P: Array, a: Array, b: Array) -> Array:
     H = np.outer(root, root) - half @ half.T
     gradient = a - source * (a.sum() / source.sum())
     best, most = np.zeros_like(a), 0.0
-    for ridge in _RIDGES:
+    for ridge in RIDGES:
         direction = _direction(H, gradient, root, ridge)
         shift, gain = _best_length(P, a, b, direction, gradient)
         if gain > most:
             best, most = shift, gain
-        if 0 < np.abs(direction).max() <= _FAR:
+        if 0 < np.abs(direction).max() <= FAR:
             break
     return best
 

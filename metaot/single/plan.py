@@ -61,11 +61,12 @@ class DenseProblem(Alternating):
 @final
 @dataclass(frozen=True)
 class Refinement:
-    """A potential on the source, the L1 error of its plan, and the steps that led to it."""
+    """A potential on the source, the L1 error of its plan, the steps that led to it; the best g, if known."""
 
     f: Array
     error: float
     steps: int
+    g: Array | None = None
 
 
 @final

@@ -112,7 +112,8 @@ def _on_support(
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine on the atoms with mass; the smaller side is the unknown, where Newton may take part."""
     i, j, eps = problem.a.nonzero()[0], problem.b.nonzero()[0], problem.eps
-    C = problem.geometry.cost_block(torch.from_numpy(i)[None], torch.from_numpy(j)[None])[0].numpy() / eps
+    C = _block(problem.geometry, i, j)
+    C /= eps
     mine = DenseProblem(C, problem.a[i], problem.b[j])
     start = None if f is None else f[i] / eps
     if len(i) <= len(j) or isinstance(solver, Sinkhorn):
@@ -121,6 +122,11 @@ def _on_support(
     start = None if start is None else mine.best_g(start - start @ mine.a)
     result, solvers = _refined(mine.T, start, solver, tol=tol, max_steps=max_steps)
     return _everywhere(problem.T, j, i, result).T, solvers
+
+
+def _block(geometry: Geometry, rows: Array, columns: Array) -> Array:
+    """Return a copy of the costs at these rows and columns."""
+    return geometry.cost_block(torch.from_numpy(rows)[None], torch.from_numpy(columns)[None])[0].detach().numpy()
 
 
 def _refined(
@@ -133,6 +139,8 @@ def _refined(
         start, plan = single.better_start(problem, f)
         result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, plan=plan, relaxed=solver.relaxed)
         return result, (solver,)
+    if single.is_sharp(problem):
+        return single.sharp_newton(problem, f, tol=tol, max_steps=max_steps), (Newton(),)
     result, newton = single.refine(problem, f, tol=tol, max_steps=max_steps)
     return result, (Sinkhorn(), Newton()) if newton else (Sinkhorn(),)
 
@@ -140,9 +148,15 @@ def _refined(
 def _everywhere(problem: Alone, i: Array, j: Array, result: Refinement) -> Refined:
     """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error on the whole.
 
-    As `refine.completed`, with as few calls.
+    As `refine.completed`, with as few calls. Where all target atoms have mass and the best g is known with the
+    error, only source atoms without mass are left.
     """
     eps, f, mass = problem.eps, result.f * problem.eps, problem.a[i]
+    if result.g is not None and len(j) == len(problem.b):
+        best = np.empty_like(problem.a)
+        best[i], others = f, (problem.a == 0).nonzero()[0]
+        best[others] = single.best_of_rows(_block(problem.geometry, others, j), result.g, problem.b, eps)
+        return Refined(best, result.g * eps, result.error, result.steps)
     g = _continued(problem.geometry.T, problem.a, i, f, eps)
     best = _continued(problem.geometry, problem.b, j, g[j], eps)
     error = distance(mass * np.exp((f - best[i]) / eps), mass)

@@ -30,8 +30,8 @@ class DiscreteTask(Task[Problem, StagedPredictor]):
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         self.like = torch.zeros((), dtype=torch.float64, device=device)
-        self.problems = _problem_set(recipe, "train", data_dir)
-        held_out = _problem_set(recipe, "validation", data_dir)
+        self.problems = problem_set(recipe, "train", data_dir)
+        held_out = problem_set(recipe, "validation", data_dir)
         eps = recipe.validation_eps or middle(self.problems.eps)
         self.validation = Validation.of(held_out, recipe.validation_batch, eps, self.like)
         self.geometry = self.validation.problem.geometry
@@ -78,7 +78,7 @@ class UniversalTask(DiscreteTask):
         return self.drawn(step).to(self.like)
 
 
-def _problem_set(recipe: Recipe, name: Split, data_dir: Path | None) -> ProblemSet:
+def problem_set(recipe: Recipe, name: Split, data_dir: Path | None) -> ProblemSet:
     problems = recipe.data.split(name, data_dir)
     if not isinstance(problems, ProblemSet):
         raise ValueError(f"the recipe {recipe.name} learns potentials: {recipe.data} has no weights on a geometry")

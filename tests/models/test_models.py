@@ -15,6 +15,10 @@ CASES = {
         Grid(4, 5),
         {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8},
     ),
+    "GroupedPotential": (
+        Dense(torch.rand(12, 30)),
+        {"groups": 9, "fine": 20, "width": 16, "hidden": 8, "depth": 1, "demand": 4},
+    ),
 }
 BOTH = pytest.mark.parametrize("kind", CASES)
 

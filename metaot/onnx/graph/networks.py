@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear
 
-from metaot.models import PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential
+from metaot.models import GroupedPotential, PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, ModulatedBlock
 from metaot.models.refined import Correction
@@ -44,6 +44,8 @@ def network(model: PotentialModel) -> Network:
         return Spectral(model)
     if isinstance(model, PotentialMLP):
         return Perceptron(model)
+    if isinstance(model, GroupedPotential):
+        return Grouped(model)
     raise ValueError(f"a {type(model).__name__} cannot be exported: it is none of the discrete models")
 
 
@@ -192,7 +194,7 @@ class Spectral(Network):
         return state[-1] + 0.0
 
 
-def _blocks(model: SpectralPotential) -> list[ModulatedBlock]:
+def _blocks(model: SpectralPotential | GroupedPotential) -> list[ModulatedBlock]:
     return [block for block in model.blocks if isinstance(block, ModulatedBlock)]
 
 
@@ -260,6 +262,43 @@ class Perceptron(Network):
         for layer in self.others:
             x = layer(x.relu())
         return (x.double(),)
+
+    def finish(self, state: State, a: Tensor, b: Tensor, sums: Sums) -> Tensor:
+        return state[-1] + 0.0
+
+
+@final
+class Grouped(Network):
+    """A `GroupedPotential` without its Newton steps; sums over groups and the layer behind are one product."""
+
+    def __init__(self, model: GroupedPotential) -> None:
+        super().__init__()
+        if model.passes > 0:
+            raise ValueError(
+                f"the {model.passes} Newton steps inside of predictions cannot be exported, ONNX solves no linear "
+                "systems: predictor.passes = 0 (--passes 0) gives the network alone, which solvers refine as well"
+            )
+        weight = model.demand.weight / model.spread
+        self.register_buffer("demand", weight[:, model.index].contiguous())
+        self.register_buffer("demand_bias", model.demand.bias - weight @ model.centre)
+        self.demand: Tensor
+        self.demand_bias: Tensor
+        self.scale_a = float(model.scale_a)
+        self.of_eps = OfEps(model.bounds)
+        self.blocks = nn.ModuleList(Block(block, self.of_eps) for block in _blocks(model))
+        self.inputs, self.norm = model.inputs, model.norm
+        self.register_buffer("weight", model.outputs.weight * model.unit)
+        self.register_buffer("bias", model.outputs.bias * model.unit)
+        self.weight: Tensor
+        self.bias: Tensor
+
+    def start(self, a: Tensor, b: Tensor, eps: Tensor) -> State:
+        modulation = self.of_eps.parts(self.of_eps(eps))
+        demand = linear(b.float(), self.demand, self.demand_bias)
+        x = self.inputs(torch.cat([self.scale_a * a.float(), (a > 0).float(), demand], 1))
+        for k, block in enumerate(self.blocks):
+            x = block(x, modulation[2 * k], modulation[2 * k + 1])
+        return (linear(self.norm(x), self.weight, self.bias).double(),)
 
     def finish(self, state: State, a: Tensor, b: Tensor, sums: Sums) -> Tensor:
         return state[-1] + 0.0

@@ -11,6 +11,9 @@ from metaot.geometry import Geometry, Grid
 from metaot.onnx.graph.grids import PLAIN, TINY, AxisSplit, LineSums, PlainSums, Sums
 from metaot.onnx.graph.loops import Limits, Refined, by_logs
 
+_LOWEST = -1e30
+"""Instead of minus infinity, with which the logsumexp of onnxruntime is sometimes NaN."""
+
 Work = Callable[..., tuple[Tensor, ...]]
 """(sums, *tensors) -> tensors."""
 
@@ -108,12 +111,12 @@ class DenseSums(Sums):
         return after, a - a * ((f - after) / self.eps).clamp_max(600).exp()
 
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
-        z = f / self.eps + a.log()
+        z = (f / self.eps + a.log()).clamp_min(_LOWEST)
         return torch.logsumexp(z[:, :, None] - self.cost / self.eps[:, :, None], 1) * -self.eps
 
     def best_f(self, g: Tensor, b: Tensor) -> Tensor:
         """Return the best f for g."""
-        z = g / self.eps + b.log()
+        z = (g / self.eps + b.log()).clamp_min(_LOWEST)
         return torch.logsumexp(z[:, None, :] - self.cost / self.eps[:, :, None], 2) * -self.eps
 
     def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:

@@ -1,0 +1,156 @@
+"""Supply and demand on the Earth: fixed places, new quantities every time (Meta OT, arXiv 2206.05262).
+
+A hundred suppliers evenly over land, ten thousand customers by population, the angle between them as the cost. The
+places are drawn once, or are the user's; only the quantities differ from problem to problem.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.data.places import Places, drawn_places, great_circles, read_places
+from metaot.data.world import read_world
+from metaot.geometry import Points
+
+_STREAMS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
+DEMANDS = ("uniform", "patterns")
+
+
+@final
+@dataclass(frozen=True)
+class Sphere(Source):
+    """Quantities at fixed places; all splits have the same places, and quantities by other seeds.
+
+    `world` is where places are drawn from: the "raster" of the data folder, the "synthetic" one, or "auto" for the
+    raster where it is there. `supplier_file` and `customer_file` name CSV files (latitude, longitude and, if
+    you like, weight) to be used instead. `demand` is "uniform", as in the paper, or "patterns": regional surges
+    and the time of day, for tests of a model that never saw them.
+    """
+
+    batch: int = 64
+    eps: EpsRange = (1e-3, 1e-3)
+    suppliers: int = 100
+    customers: int = 10_000
+    places_seed: int = 0
+    world: str = "auto"
+    supplier_file: str = ""
+    customer_file: str = ""
+    demand: str = "uniform"
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "Deliveries":
+        if self.demand not in DEMANDS:
+            raise ValueError(f"demand is one of {DEMANDS}, got {self.demand!r}")
+        source, target = self.places(data_dir)
+        return Deliveries.between(
+            source, target, self.batch, self.eps, patterns=self.demand == "patterns", stream=_STREAMS[name]
+        )
+
+    def places(self, data_dir: Path | None = None) -> tuple[Places, Places]:
+        """Return suppliers and customers."""
+        if bool(self.supplier_file) != bool(self.customer_file):
+            given, missing = ("supplier_file", "customer_file")[:: 1 if self.supplier_file else -1]
+            raise ValueError(f"{given} is set and {missing} is not: places of your own need both")
+        if self.supplier_file:
+            return read_places(Path(self.supplier_file)), read_places(Path(self.customer_file))
+        if self.suppliers < 2 or self.customers < 2:
+            raise ValueError(f"at least 2 suppliers and customers, got {self.suppliers} and {self.customers}")
+        world = read_world(self.world, data_dir)
+        return drawn_places(world, self.suppliers, self.customers, self.places_seed)
+
+
+@final
+@dataclass(frozen=True)
+class Deliveries(ProblemSet):
+    """Random quantities between fixed places.
+
+    Each supplier has something with probability one half, then an amount that is uniform in (0, 1); each customer
+    wants an amount that is uniform in (0, 1). Both are multiplied with the weights of the places, and made
+    of mass one. With `patterns` regions surge, and the hour of the day rules, beside that. `stream` keeps the
+    splits apart.
+    """
+
+    space: Points
+    supply: Float[Tensor, "n"]
+    demand: Float[Tensor, "m"]
+    patterns: bool = False
+    stream: int = 0
+    origin: str = "given"
+    """Where the places are from."""
+
+    @classmethod
+    def between(
+        cls,
+        source: Places,
+        target: Places,
+        batch: int,
+        eps: EpsRange,
+        *,
+        patterns: bool = False,
+        stream: int = 0,
+    ) -> "Deliveries":
+        """Return the problems between these places."""
+        origin = source.origin if source.origin == target.origin else f"{source.origin}, {target.origin}"
+        space = great_circles(source, target)
+        return cls(batch, eps, space, source.weight, target.weight, patterns, stream, origin)
+
+    @classmethod
+    def on(
+        cls, space: Points, batch: int, eps: EpsRange, *, patterns: bool = False, stream: int = 2
+    ) -> "Deliveries":
+        """Return the problems on a space at hand, such as a checkpoint's; by default those of the test."""
+        n, m = space.shape
+        supply, demand = (torch.ones(size, dtype=torch.float64) for size in (n, m))
+        return cls(batch, eps, space, supply, demand, patterns, stream, "given")
+
+    @property
+    def geometry(self) -> Points:
+        return self.space
+
+    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
+        seed = int(torch.randint(2**40, (), generator=generator))
+        own = torch.Generator().manual_seed(len(_STREAMS) * seed + self.stream)
+        n, m = self.space.shape
+        amounts = torch.rand(self.batch, n, generator=own, dtype=torch.float64)
+        lots = torch.rand(self.batch, n, generator=own, dtype=torch.float64)
+        chosen = (self.supply > 0) & ((lots < 0.5) | (lots == lots.where(self.supply > 0, 2.0).amin(-1, True)))
+        supply = chosen * (1 - amounts) * self.supply
+        demand = torch.rand(self.batch, m, generator=own, dtype=torch.float64) * self.demand
+        if self.patterns:
+            demand = demand * self._patterns(own)
+        return supply / supply.sum(-1, keepdim=True), demand / demand.sum(-1, keepdim=True)
+
+    def _patterns(self, generator: torch.Generator) -> Float[Tensor, "batch m"]:
+        """Draw factors of demand: a third of the problems has surges, a third the time of day, a third both."""
+        y = self.space.y
+        kind = torch.arange(self.batch)[:, None] % 3
+        factors = torch.where(kind != 1, surges(y, self.batch, generator), 1.0)
+        return factors * torch.where(kind != 0, hours(y, self.batch, generator), 1.0)
+
+
+def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
+    """Draw regions where demand is 3 to 20 times as high: one to four, of 2 to 20 degrees around a customer."""
+    count = 4
+    centres = y[torch.randint(len(y), (batch, count), generator=generator)]
+    radius, height, lots = torch.rand(3, batch, count, generator=generator, dtype=torch.float64)
+    radius, height = torch.deg2rad(2 + 18 * radius), 3 * (20 / 3) ** height
+    height = torch.where((torch.arange(count) == 0) | (lots < 0.5), height - 1, 0.0)
+    nearness = (centres @ y.mT - 1) / (1 - radius.cos())[..., None]
+    return 1 + (height[..., None] * torch.exp(nearness)).sum(1)
+
+
+def hours(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
+    """Draw an hour of the day for each problem; return how high demand is then."""
+    noon = 2 * math.pi * torch.rand(batch, generator=generator, dtype=torch.float64)
+    return torch.stack([hours_at(y, float(longitude)) for longitude in noon])
+
+
+def hours_at(y: Float[Tensor, "m 3"], noon: float) -> Float[Tensor, "m"]:
+    """Return how high demand is where noon is at this longitude: from a tenth, at midnight, to the whole."""
+    longitude = torch.atan2(y[:, 1], y[:, 0])
+    return 0.1 + 0.9 * (0.5 + 0.5 * torch.cos(longitude - noon)).square()

@@ -1,0 +1,66 @@
+"""Target atoms that cost about the same from everywhere, put together: a small problem in place of a large one."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaot.geometry.base import Geometry
+
+_ROUNDS = 15
+_ROWS = 64
+"""Of so many source atoms at most the costs are compared."""
+
+
+@final
+@dataclass(frozen=True)
+class Groups:
+    """To which group each target atom belongs, and the mean costs of the groups."""
+
+    index: Int[Tensor, "m"]
+    costs: Float[Tensor, "n groups"]
+
+    @classmethod
+    def of(cls, geometry: Geometry, count: int, seed: int = 0) -> "Groups":
+        """Put the atoms into at most `count` groups by k-means on their costs.
+
+        Compared is what differs from source atom to source atom: a constant changes no plan. Where there are no
+        more atoms than groups, each has its own. Raises ValueError for a batch of geometries.
+        """
+        if geometry.batch_shape:
+            raise ValueError(f"groups are of one geometry, got a batch {geometry.batch_shape} of them")
+        C = geometry.cost_rows(slice(None)).detach().double().cpu()
+        if count >= C.shape[1]:
+            return cls(torch.arange(C.shape[1]), C)
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(C), generator=generator)[:_ROWS]
+        features = (C[rows] - C[rows].mean(0)).T.float()
+        index = _means(features, count, generator)
+        index = index.unique(return_inverse=True)[1]
+        return cls(index, averages(C, index))
+
+
+def _means(features: Float[Tensor, "m d"], count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
+    """Return the cluster of each row, by Lloyd's algorithm; a centre that nobody is near to stays where it is."""
+    centres = features[torch.randperm(len(features), generator=generator)[:count]]
+    index = torch.zeros(len(features), dtype=torch.int64)
+    for _ in range(_ROUNDS):
+        distances = centres.square().sum(-1) - 2 * features @ centres.T
+        index = distances.argmin(-1)
+        sizes = torch.bincount(index, minlength=count)[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, index, features)
+        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+    return index
+
+
+def totals(b: Float[Tensor, "*batch m"], index: Int[Tensor, "m"], count: int) -> Float[Tensor, "*batch groups"]:
+    """Return the weights of the groups."""
+    return torch.zeros(*b.shape[:-1], count, dtype=b.dtype, device=b.device).index_add_(-1, index, b)
+
+
+def averages(C: Float[Tensor, "n m"], index: Int[Tensor, "m"]) -> Float[Tensor, "n groups"]:
+    """Return the mean of each row over each group."""
+    sizes = torch.bincount(index)
+    return totals(C, index, len(sizes)) / sizes

@@ -1,0 +1,76 @@
+"""A network that reads groups of customers, and Newton steps between suppliers and groups."""
+
+import torch
+
+from metaot.amortize import AmortizedPotential
+from metaot.data import Deliveries, Sphere
+from metaot.models import GroupedPotential
+from metaot.models import single as in_single
+from metaot.potentials import DualPotentials, marginal_error
+from metaot.solvers import solve
+
+PROBLEMS = Sphere(batch=6, suppliers=20, customers=1000, world="synthetic", eps=(3e-3, 3e-3)).split("test")
+
+
+def predictor(passes: int = 20, problems: Deliveries = PROBLEMS) -> AmortizedPotential:
+    torch.manual_seed(0)
+    settings = {"groups": 64, "fine": 256, "width": 32, "hidden": 32, "depth": 2, "demand": 8, "passes": passes}
+    model = in_single(GroupedPotential.for_geometry(problems.geometry, (3e-3, 3e-3), **settings))
+    sample = problems.sample(torch.Generator().manual_seed(1))
+    model.standardise(sample.a.float(), sample.b.float())
+    return AmortizedPotential(model.eval().requires_grad_(False), problems.geometry, (3e-3, 3e-3))
+
+
+def test_newton_between_suppliers_and_groups_mends_even_an_untrained_network() -> None:
+    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+    first, last = (marginal_error(problem, DualPotentials.from_f(problem, f)) for f in predictor().stages(problem))
+    assert (last < 0.3).all()
+    assert (last < 0.5 * first).all()
+    cold = solve(problem, tol=1e-6).steps.double().mean()
+    assert solve(problem, init=predictor(), tol=1e-6).steps.double().mean() < 0.7 * cold
+
+
+def test_one_problem_is_predicted_as_in_a_batch() -> None:
+    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+    for passes in (0, 20):
+        model = predictor(passes)
+        together = model.predict(problem)
+        for k in range(6):
+            alone = model.predict(problem[k])
+            assert (alone.f - together.f[k]).abs().max() < 1e-4 * together.f[k].abs().max()
+            assert marginal_error(problem[k], alone) < marginal_error(problem, together)[k] + 5e-3
+
+
+def test_suppliers_without_anything_get_the_best_potential_and_nothing_is_nan() -> None:
+    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+    guess = predictor().predict(problem)
+    assert guess.f.isfinite().all()
+    best = DualPotentials.from_f(problem.T, guess.g).g
+    idle = problem.a == 0
+    assert (guess.f - best)[idle].abs().max() < 0.05
+
+
+def test_customers_without_demand_are_normal() -> None:
+    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+    b = problem.b.clone()
+    b[:, 100:] = 0
+    from metaot.problem import Problem  # noqa: PLC0415
+
+    sparse = Problem(problem.a, b / b.sum(-1, keepdim=True), problem.geometry, 3e-3)
+    assert predictor().predict(sparse).f.isfinite().all()
+    assert solve(sparse, init=predictor(), tol=1e-8).converged.all()
+
+
+def test_training_looks_at_the_network_alone() -> None:
+    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+    model = predictor().model
+    eps = torch.full((6,), 3e-3, dtype=torch.float32)
+    assert len(model.train().stages(problem.a.float(), problem.b.float(), eps)) == 1
+    assert len(model.eval().stages(problem.a.float(), problem.b.float(), eps)) == 2
+
+
+def test_problems_of_few_places_need_no_groups() -> None:
+    small = Sphere(batch=3, suppliers=4, customers=30, world="synthetic", eps=(3e-3, 3e-3)).split("test")
+    guess = predictor(problems=small).predict(small.sample(torch.Generator().manual_seed(0)))
+    problem = small.sample(torch.Generator().manual_seed(0))
+    assert (marginal_error(problem, guess) < 2e-3).all()
