@@ -9,6 +9,7 @@ one thing changed in each. All three without a name. One thread; results go to b
 import argparse
 import copy
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load, located, write_atomically
 from metaot.data import Split
 from metaot.data.archives import ImageArchives
+from metaot.evaluation.table import markdown
 from metaot.evaluation.zero_shot import ZeroShot, table, zero_shot
 from metaot.objectives import bootstrapped_loss, scaled_dual_loss, unrolled_loss
 from metaot.problem import Problem
@@ -170,16 +172,60 @@ def ablation(data_dir: Path | None) -> dict[str, Any]:
     return {"steps": STEPS, "variants": rows}
 
 
+PARTS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
+    "quality": quality,
+    "times": times,
+    "ablation": ablation,
+}
+
+
+def tables() -> str:
+    """Return the README's tables from the results."""
+    read = {part: json.loads((RESULTS / f"universal-{part}.json").read_text()) for part in PARTS}
+    starts = ("zeros", "no pass", "1 pass", "model", "mnist")
+    lines = markdown(["images, eps", *starts], [_quality_row(row, starts) for row in read["quality"]["results"]])
+    header = ["64 x 64 images, eps", "batch", "zeros", "Gaussian", "model", "model / best cold"]
+    lines += ["", *markdown(header, [_times_row(row) for row in read["times"]["rows"]])]
+    variants = read["ablation"]["variants"]
+    lines += ["", *markdown(["trained by", *SETS[:4]], [_variant_row(n, v) for n, v in variants.items()])]
+    return "\n".join(lines)
+
+
+def _quality_row(row: dict[str, Any], starts: Sequence[str]) -> list[str]:
+    """Return the error of <C, P> in percent, mean (p95), and the steps to one percent of it."""
+    side = row["side"]
+    cells = [_quality_cell(row["summary"][start]) if start in row["summary"] else "" for start in starts]
+    return [f"{row['data']}, {side} x {side}, {row['eps']:g}", *cells]
+
+
+def _quality_cell(summary: dict[str, list[float]]) -> str:
+    mean, p95, _ = summary["cost error"]
+    steps, *_ = summary["steps to 1% of the cost"]
+    return f"{100 * mean:.2g} % ({100 * p95:.2g} %), {steps:.1f}"
+
+
+def _times_row(row: dict[str, Any]) -> list[str]:
+    times = [f"{row['ms'][name]:.3g} ms" for name in ("zeros", "Gaussian", "model")]
+    return [f"{row['data']}, {row['eps']:g}", str(row["batch"]), *times, f"{row['ratio']:.2f}x"]
+
+
+def _variant_row(name: str, variant: dict[str, Any]) -> list[str]:
+    return [name, *(_quality_cell(variant["results"][data]) for data in SETS[:4])]
+
+
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=["quality", "times", "ablation"], default=[])
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--tables", action="store_true", help="print the README's tables from the results")
     options = parser.parse_args()
+    if options.tables:
+        print(tables())
+        return
     torch.set_num_threads(1)
-    parts = {"quality": quality, "times": times, "ablation": ablation}
-    for name in options.parts or parts:
-        content = {"torch": torch.__version__, "threads": 1, "seed": SEED, **parts[name](options.data_dir)}
+    for name in options.parts or PARTS:
+        content = {"torch": torch.__version__, "threads": 1, "seed": SEED, **PARTS[name](options.data_dir)}
         write(RESULTS / f"universal-{name}.json", json.dumps(content, indent=1) + "\n")
 
 

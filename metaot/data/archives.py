@@ -75,9 +75,7 @@ def _images(name: str, split: Split, data_dir: Path | None) -> UInt8[Tensor, "co
     elif name.endswith(".npz"):
         path = Path(name)
     else:
-        raise ValueError(
-            f"an archive of images is one of {sorted(NAMES)} or an .npz file with `images`, got {name!r}"
-        )
+        raise ValueError(f"images are one of {sorted(NAMES)} or an .npz file with `images`, got {name!r}")
     with np.load(path, allow_pickle=False) as archive:
         if "images" not in archive or archive["images"].ndim != 3 or archive["images"].dtype != np.uint8:
             raise ValueError(f"{path} must hold an array `images` (count, height, width) of uint8")

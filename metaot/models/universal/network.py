@@ -65,7 +65,9 @@ class UniversalNetwork(nn.Module):
         frequencies = torch.arange(modes, dtype=torch.float32).square()
         smooth = by_parity(1 + frequencies[:, None] + frequencies)[:, None]
         self.register_buffer("emphasis", smooth**0.35, persistent=False)
-        self.register_buffer("damping", 1 / smooth, persistent=False)
+        damping = 1 / smooth
+        damping[0, 0, 0] = 0  # a constant in f means nothing: it is not learnt, and would be noise
+        self.register_buffer("damping", damping, persistent=False)
         self.emphasis: Tensor
         self.damping: Tensor
         self.inputs = ParityLinear(2 * count + _COVARIANCES, width)
