@@ -30,6 +30,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.mnist
 	$(BIN)/python -m benchmarks.discrete
 	$(BIN)/python -m benchmarks.palette
+	$(BIN)/python -m benchmarks.planted
+	$(BIN)/python -m benchmarks.sphere
+	$(BIN)/python -m benchmarks.universal
 
 format: setup
 	$(BIN)/ruff check --fix .
