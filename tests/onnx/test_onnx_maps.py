@@ -164,3 +164,18 @@ def test_nothing_is_written_when_the_files_differ(
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.glob("a*"))
+
+
+def test_the_command_recolours_with_a_file_and_without_torch(written: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    colours = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    for name, pixels in zip(("source", "target"), colours, strict=True):
+        image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    code = """if True:
+        import sys; sys.modules["torch"] = None
+        from metaot.cli import main
+        arguments = ["recolor", "source.png", "target.png", "-o", "out.png", "--strip", "--model", sys.argv[1]]
+        sys.exit(main(arguments))
+        """
+    subprocess.run([sys.executable, "-c", code, str(written)], cwd=tmp_path, check=True)
+    assert (tmp_path / "out.png").exists()
