@@ -1,9 +1,10 @@
-"""The README's numbers of the universal model: python -m benchmarks.universal [quality] [times] [ablation].
+"""The README's numbers of the universal model: python -m benchmarks.universal [PART ...] [--tables].
 
 quality: images that it never saw, at three resolutions and two temperatures; beside it zeros, the Gaussian start,
 the same model with fewer passes inside, and on 28 x 28 the model of MNIST. times: `solve` to an L1 error of 1e-3
-on 64 x 64 images against cold starts, one by one and in batches of 64. ablation: short trainings of equal length,
-one thing changed in each. All three without a name. One thread; results go to benchmarks/results/universal*.json.
+on 64 x 64 images against cold starts, one by one and in batches of 64. worst: pairs that need more steps from the
+model than from zeros. ablation: short trainings of equal length, one thing changed in each. All of these without
+a name. One thread; results go to benchmarks/results/universal-PART.json.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import Any
@@ -30,7 +31,7 @@ from metaot.evaluation.zero_shot import ZeroShot, table, zero_shot
 from metaot.objectives import bootstrapped_loss, scaled_dual_loss, unrolled_loss
 from metaot.problem import Problem
 from metaot.recipes import RECIPES
-from metaot.solvers import solve
+from metaot.solvers import Sinkhorn, solve
 from metaot.training import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -144,6 +145,28 @@ def timed(parts: list[Problem], batch: int, starts: dict[str, Any]) -> dict[str,
     }
 
 
+def worst(data_dir: Path | None) -> dict[str, Any]:
+    """Count the steps of `solve` and of plain Sinkhorn from zeros and from the model, pair by pair."""
+    model = load("universal")
+    methods = {"solve": None, "plain Sinkhorn": Sinkhorn(relaxed=False)}
+    rows = []
+    for name in SETS[:4]:
+        for eps in (1e-2, 1e-3):
+            many = problems(ImageArchives(name, 28, 200, (eps, eps)), "test", data_dir)
+            for method, solver in methods.items():
+                zeros, warm = (
+                    [int(solve(many[k], init=start, solver=solver, tol=1e-3).steps) for k in range(len(many.a))]
+                    for start in (None, model)
+                )
+                behind = [w - z for z, w in zip(zeros, warm, strict=True) if w > z + 1]
+                rows.append({
+                    "data": name, "eps": eps, "method": method, "zeros": mean(zeros), "model": mean(warm),
+                    "pairs more than a step behind zeros": len(behind), "most": max(behind, default=0),
+                })  # fmt: skip
+                print(json.dumps(rows[-1]), flush=True)
+    return {"side": 28, "tol": 1e-3, "pairs": 200, "rows": rows}
+
+
 def ablation(data_dir: Path | None) -> dict[str, Any]:
     """Train variants of the recipe for the same number of steps, and measure them on validation images."""
     rows = {}
@@ -175,6 +198,7 @@ def ablation(data_dir: Path | None) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
     "quality": quality,
     "times": times,
+    "worst": worst,
     "ablation": ablation,
 }
 
@@ -216,7 +240,7 @@ def _variant_row(name: str, variant: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["quality", "times", "ablation"], default=[])
+    parser.add_argument("parts", nargs="*", choices=["quality", "times", "worst", "ablation"], default=[])
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--tables", action="store_true", help="print the README's tables from the results")
     options = parser.parse_args()
