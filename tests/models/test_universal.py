@@ -21,6 +21,8 @@ EPS = 2e-2
 def predictor(generator: torch.Generator) -> UniversalPotential:
     torch.manual_seed(0)
     network = UniversalNetwork(modes=8, width=12, hidden=10, depth=2, correction=10, passes=1)
+    for weight in network.parameters():  # some are zero in a new network, and would hide what they break
+        weight.data += 0.05 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
     return UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))
 
 
@@ -45,14 +47,14 @@ def test_reflected_images_have_reflected_potentials(
     grid = Grid(HEIGHT, WIDTH)
     straight = potential(predictor, *images, grid)
     a, b = (image.flip(axes) for image in images)
-    torch.testing.assert_close(potential(predictor, a, b, grid).flip(axes), straight, atol=2e-6, rtol=0)
+    torch.testing.assert_close(potential(predictor, a, b, grid).flip(axes), straight, atol=1e-5, rtol=0)
 
 
 def test_units_and_places_do_not_matter(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
     rows, columns = torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH)
     far = Grid(3 * rows + 7, 3 * columns - 2)
     scaled = potential(predictor, *images, far, 9 * EPS)
-    torch.testing.assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), atol=5e-6, rtol=0)
+    torch.testing.assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), atol=1e-5, rtol=0)
 
 
 def test_moving_one_measure_adds_a_linear_function(
@@ -64,7 +66,7 @@ def test_moving_one_measure_adds_a_linear_function(
     here = predictor.start_f(Problem(a, b, Points(x, y), EPS))
     there = predictor.start_f(Problem(a, b, Points(x, y + move), EPS))
     expected = centred(a, here - 2 * x @ move)
-    torch.testing.assert_close(centred(a, there), expected, atol=5e-6, rtol=0)
+    torch.testing.assert_close(centred(a, there), expected, atol=1e-5, rtol=0)
 
 
 def test_a_cloud_of_pixels_is_the_image(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
@@ -73,7 +75,7 @@ def test_a_cloud_of_pixels_is_the_image(predictor: UniversalPotential, images: t
     torch.testing.assert_close(
         predictor.predict(Problem(a, b, Points(*grid.points), EPS)).f,
         predictor.predict(Problem(a, b, grid, EPS)).f,
-        atol=2e-6,
+        atol=1e-5,
         rtol=0,
     )
 
@@ -86,7 +88,7 @@ def test_clouds_of_a_batch_are_predicted_as_one_by_one(
     together = predictor.predict(Problem(a, b, Points(x, y), EPS)).f
     for k in range(2):
         alone = predictor.predict(Problem(a[k], b[k], Points(x[k], y[k]), EPS)).f
-        torch.testing.assert_close(together[k], alone, atol=2e-6, rtol=0)
+        torch.testing.assert_close(together[k], alone, atol=1e-5, rtol=0)
 
 
 def test_without_what_is_learnt_it_is_the_potential_between_gaussians(
@@ -94,11 +96,12 @@ def test_without_what_is_learnt_it_is_the_potential_between_gaussians(
 ) -> None:
     predictor.passes = 0
     predictor.model.outputs.weight.zero_()
+    predictor.model.outputs.bias.zero_()
     a, b = (image.flatten(1) for image in images)
     x, y = Grid(HEIGHT, WIDTH).points
     exact = gaussian_potential(a, x, b, y, EPS)
     f = predictor.start_f(Problem(a, b, Grid(HEIGHT, WIDTH), EPS))
-    torch.testing.assert_close(centred(a, f), centred(a, exact), atol=2e-6, rtol=0)
+    torch.testing.assert_close(centred(a, f), centred(a, exact), atol=1e-5, rtol=0)
 
 
 def test_every_instance_may_have_its_own_eps(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
@@ -106,7 +109,7 @@ def test_every_instance_may_have_its_own_eps(predictor: UniversalPotential, imag
     grid, eps = Grid(HEIGHT, WIDTH), torch.tensor([1e-1, 1e-2, 3e-3], dtype=torch.float64)
     together = predictor.predict(Problem(a, b, grid, eps)).f
     alone = [predictor.predict(Problem(a[k], b[k], grid, float(eps[k]))).f for k in range(3)]
-    torch.testing.assert_close(together, torch.stack(alone), atol=2e-6, rtol=0)
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -190,7 +193,7 @@ def test_one_pair_of_images_is_predicted_as_in_a_batch(
     together = predictor.predict(Problem(a, b, grid, eps)).f
     for k in range(3):
         alone = predictor.predict(Problem(a[k], b[k], grid, eps)).f
-        torch.testing.assert_close(alone, together[k], atol=3e-6, rtol=0)
+        torch.testing.assert_close(alone, together[k], atol=1e-5, rtol=0)
 
 
 def test_a_changed_weight_changes_the_next_prediction(
