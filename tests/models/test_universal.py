@@ -8,7 +8,7 @@ from metaot import DualPotentials, Grid, Points, Problem, solve
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
 from metaot.models.universal import UniversalNetwork
-from metaot.models.universal.frame import Moments, gaussian_part
+from metaot.models.universal.frame import between_gaussians
 from metaot.models.universal.network import by_parity, from_parity
 from metaot.models.universal.parity import mirrored
 from metaot.potentials import centred
@@ -157,16 +157,15 @@ def test_mirror_images_of_mirror_images_are_classes(generator: torch.Generator) 
 
 
 def test_the_matrix_between_gaussians_solves_its_equation(generator: torch.Generator) -> None:
-    """With P = A^1/2 and c = eps/4, F A F + 2 c F = B for the covariances A and B."""
+    """F A F + 2 c F = B for the covariances A and B and c = eps/4."""
     roots = torch.rand(2, 5, 2, 2, generator=generator, dtype=torch.float64)
     A, B = roots @ roots.mT
-    eps = torch.full((5,), 0.1, dtype=torch.float64)
-    a, b = (
-        Moments((M[:, 0, 0], M[:, 0, 0]), (M[:, 0, 0], M[:, 1, 1], M[:, 0, 1])) for M in (A.float(), B.float())
-    )
-    xx, yy, xy = (value.double() for value in gaussian_part(a, b, eps.float()))
+    a, b = ((M[:, 0, 0], M[:, 1, 1], M[:, 0, 1]) for M in (A, B))
+    xx, yy, xy = between_gaussians(a, b, torch.full((5,), 0.1, dtype=torch.float64))
     F = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
-    torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-5, rtol=0)
+    torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-12, rtol=0)
+    alone = between_gaussians(*(tuple(float(part[0]) for part in M) for M in (a, b)), 0.1)
+    assert alone == pytest.approx((float(xx[0]), float(yy[0]), float(xy[0])), abs=1e-14)
 
 
 def test_gradients_reach_every_weight(images: tuple[Tensor, Tensor]) -> None:

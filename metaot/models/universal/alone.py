@@ -9,12 +9,10 @@ import numpy as np
 
 from metaot.models.alone import Array, gelu
 from metaot.models.layers import TEMPERATURES
-from metaot.models.universal.frame import NARROWEST
+from metaot.models.universal.frame import NARROWEST, between_gaussians
 from metaot.models.universal.places import FAR
 
 Step = Callable[[Array], tuple[Array, Array]]
-Symmetric = tuple[float, float, float]
-"""(xx, yy, xy)."""
 
 _TINY = 1e-6
 _MIRRORS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=np.float32) / 2
@@ -201,34 +199,10 @@ def _affine(layer: tuple[Array, Array], t: Array) -> Array:
 
 def _quadratic(a: _Measure, b: _Measure, eps: float) -> Array:
     """Return |z|^2 - 2 z . (y mean - x mean) - z F z at the pixels, float32: the potential between Gaussians."""
-    xx, yy, xy = _between_gaussians((a.xx, a.yy, a.xy), (b.xx, b.yy, b.xy), eps)
+    xx, yy, xy = between_gaussians((a.xx, a.yy, a.xy), (b.xx, b.yy, b.xy), eps)
     x, y = a.centred
     rows = x * ((1 - xx) * x - 2 * (b.mean[0] - a.mean[0]))
     columns = y * ((1 - yy) * y - 2 * (b.mean[1] - a.mean[1]))
     f = rows[:, None] + columns
     f -= np.multiply.outer(2 * xy * x, y)
     return f.astype(np.float32)
-
-
-def _between_gaussians(A: Symmetric, B: Symmetric, eps: float) -> Symmetric:
-    """Return F as `gaussian_part`."""
-    c = eps / 4
-    R = _root(*B)
-    xx, yy, xy = _sandwich(R, A)
-    xx, yy, xy = _root(xx + c * c, yy + c * c, xy)
-    xx, yy = xx + c, yy + c
-    determinant = xx * yy - xy * xy
-    return _sandwich(R, (yy / determinant, xx / determinant, -xy / determinant))
-
-
-def _root(xx: float, yy: float, xy: float) -> Symmetric:
-    determinant = math.sqrt(max(xx * yy - xy * xy, 0.0))
-    trace = math.sqrt(max(xx + yy + 2 * determinant, 1e-60))
-    return (xx + determinant) / trace, (yy + determinant) / trace, xy / trace
-
-
-def _sandwich(R: Symmetric, M: Symmetric) -> Symmetric:
-    (rx, ry, r), (mx, my, m) = R, M
-    left, right = rx * mx + r * m, rx * m + r * my
-    low, high = r * mx + ry * m, r * m + ry * my
-    return left * rx + right * r, low * r + high * ry, left * r + right * ry

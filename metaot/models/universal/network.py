@@ -14,7 +14,7 @@ from metaot.geometry.base import expand_eps
 from metaot.models.alone import array, layer
 from metaot.models.layers import TEMPERATURES, chebyshev
 from metaot.models.universal.alone import UniversalAlone
-from metaot.models.universal.frame import Moments, gaussian_part, width
+from metaot.models.universal.frame import Moments, between_gaussians, width
 from metaot.models.universal.parity import CLASSES, ParityBlock, ParityLinear, normal
 from metaot.models.universal.places import Bases, Place, places
 from metaot.potentials import c_transform
@@ -145,7 +145,9 @@ class UniversalNetwork(nn.Module):
         coefficients = self.outputs(normal(seen.x)) * (self.damping * self.gain(seen.temperature))
         a, b = seen.moments
         slope = b.mean[0] - a.mean[0], b.mean[1] - a.mean[1]
-        return seen.function(coefficients) + seen.place.quadratic(a.mean, slope, gaussian_part(a, b, seen.eps))
+        F = between_gaussians(a.covariance64, b.covariance64, seen.eps.double())
+        xx, yy, xy = (value.float() for value in F)
+        return seen.function(coefficients) + seen.place.quadratic(a.mean, slope, (xx, yy, xy))
 
     def _correction(self, seen: "Seen", missing: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         """Return what to add to f, from the missing marginal; nothing is missing, nothing is added."""
