@@ -46,7 +46,9 @@ def test_what_was_not_reached_is_marked(
     problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
 ) -> None:
     text = quick(rough, problems, eps=(2e-2,), max_steps=2).table()
-    (row,) = [line for line in text.splitlines() if line.startswith("| zeros") and "2.0" in line]
+    row, *_ = [
+        line for line in text.splitlines() if line.startswith("| zeros")
+    ]  # the steps come first, then times
     assert ">2.0 (>2)" in row
 
 
