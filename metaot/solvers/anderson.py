@@ -36,7 +36,7 @@ class Anderson:
     plain: Int[Tensor, "batch"]
     stretch: Int[Tensor, "batch"]
     mark: Float[Tensor, "batch"]
-    """Plain steps that are still to be made; how many there were when an instance last went back, and its error."""
+    """Plain steps still to be made; how many there were when an instance last went back, and its error."""
     lost: Bool[Tensor, "batch"] | None
     """Which instances go there in the next step; None for none."""
     shown: int
