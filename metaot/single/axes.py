@@ -10,6 +10,7 @@ import numpy as np
 
 from metaot.single.plan import Alternating, Array, Refined, distance
 from metaot.single.relaxation import Relaxation, expected_factor
+from metaot.single.scalings import Scalings
 from metaot.single.spread import spread
 from metaot.single.start import GOOD, is_better
 
@@ -27,17 +28,17 @@ class AxesKernel:
 
     def __init__(self, costs: Sequence[Array]) -> None:
         self.costs = costs
-        kernels = [np.exp(-cost) for cost in costs]
-        self._forward = tuple(reversed(kernels))
-        self._backward = tuple(K.T for K in self._forward)
+        kernels = [np.exp(-cost) for cost in reversed(costs)]
+        self._forward = tuple(kernels)
+        self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
 
     def times(self, v: Array) -> Array:
         """Return K v."""
-        return _contracted(self._forward, v)
+        return _contracted(self._forward, self._backward, v)
 
     def transposed_times(self, u: Array) -> Array:
         """Return K^T u."""
-        return _contracted(self._backward, u)
+        return _contracted(self._backward, self._forward, u)
 
     def spread(self, a: Array, b: Array) -> float:
         """Return that of the cost along one axis between measures on the grid, the largest."""
@@ -49,8 +50,10 @@ def _marginal(weights: Array, axis: int) -> Array:
     return weights.sum(tuple(other for other in range(weights.ndim) if other != axis))
 
 
-def _contracted(kernels: Sequence[Array], v: Array) -> Array:
+def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
     """Multiply along the last axis, which becomes the first, until all have had their turn."""
+    if len(kernels) == 2:
+        return kernels[1].dot(v.reshape(-1, len(kernels[0]))).dot(transposed[0]).reshape(-1)
     for K in kernels:
         v = K.dot(v.reshape(-1, len(K)).T)
     return v.reshape(-1)
@@ -65,10 +68,14 @@ class _Side:
         self.weights = weights[self.atoms]
         self._room = np.zeros_like(weights)
 
+    def everywhere(self, u: Array) -> Array:
+        """Return u with zeros where there is no mass; good until the next call."""
+        self._room[self.atoms] = u
+        return self._room
+
     def weighted(self, u: Array) -> Array:
         """Return the weights times u on the whole grid; good until the next call."""
-        self._room[self.atoms] = self.weights * u
-        return self._room
+        return self.everywhere(self.weights * u)
 
     def error(self, marginal: Array) -> float:
         """Return the L1 error of a marginal that is given relative to the weights."""
@@ -145,24 +152,24 @@ def _stepped(
     """Return the scaling at which the error is at most `tol`, and the steps to it."""
     source, target, steps = problem.source, problem.target, 0
     relaxation = Relaxation(relaxed, lambda: expected_factor(problem.K.spread(*problem.weights)), after=_STEPS)
-    u, v, rows, columns, error = start.u, start.v, start.rows, start.columns, start.error
+
+    def rows(w: Array, out: Array) -> None:
+        problem.K.times(target.everywhere(w)).take(source.atoms, out=out, mode="clip")
+
+    def columns(w: Array, out: Array) -> None:
+        problem.K.transposed_times(source.everywhere(w)).take(target.atoms, out=out, mode="clip")
+
+    scalings, error = Scalings(problem.a, problem.b, rows, columns), start.error
+    np.multiply(problem.a, start.u, scalings.u)
+    np.multiply(problem.b, start.v, scalings.v)
+    scalings.rows[:], scalings.columns[:] = start.rows, start.columns
+    scalings.error()
     while error > tol and steps < max_steps:
         relaxation.shown(steps, error)
-        omega = relaxation.omega
-        u = _updated(u, rows, omega)
-        columns = problem.columns(u)[target.atoms]
-        v = _updated(v, columns, omega)
-        rows = problem.rows(v)[source.atoms]
+        scalings.step(relaxation.omega)
         steps += 1
-        error = source.error(u * rows)
-        if omega > 1:
-            error += target.error(v * columns)
-    return u, steps
-
-
-def _updated(u: Array, products: Array, omega: float) -> Array:
-    """Return the scaling with which the marginal is right; over-relaxed, beyond it."""
-    return 1 / products if omega == 1 else u * (u * products) ** -omega
+        error = scalings.error()
+    return scalings.u / problem.a, steps
 
 
 def _start(problem: AxesProblem, f: Array | None) -> _Scalings:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from metaot.single.plan import Array, DenseProblem, Refinement, distance
+from metaot.single.plan import Array, DenseProblem, Refinement
 from metaot.single.relaxation import Relaxation, expected_factor
+from metaot.single.scalings import Scalings
 from metaot.single.spread import spread
 
 _REACH = 1e15
@@ -37,30 +38,21 @@ def sinkhorn(
         while True:
             start = steps
             K, g = plan or problem.best_plan(f)
-            u, v, rows, columns = np.ones_like(a), np.ones_like(b), K.sum(1), b
-            far = bool((rows * _REACH < a).any())
+            scalings = Scalings(a, b, K.dot, K.T.dot)
+            scalings.rows[:], scalings.columns[:] = K.sum(1), b
+            far = bool((scalings.rows * _REACH < a).any())
             while True:
-                error = distance(u * rows, a) + distance(v * columns, b)
+                error = scalings.error()
                 due = relaxation.shown(steps, error)
                 hopeless = due and relaxation.ahead(error, tol) > most_ahead
                 if not error > tol or steps >= max_steps or hopeless:
                     if relaxed and math.isnan(error) and steps > start:  # it has left floating point
                         rest = sinkhorn(problem, f, tol=tol, max_steps=max_steps - start, relaxed=False)
                         return replace(rest, steps=rest.steps + start)
-                    return Refinement(f + np.log(u), error, steps)
-                if far or ((due or error > _HIGHEST) and u.max() * v.max() > _REACH):
+                    return Refinement(f + np.log(scalings.u), error, steps)
+                if far or ((due or error > _HIGHEST) and scalings.u.max() * scalings.v.max() > _REACH):
                     break
-                u = _updated(u, a, rows, relaxation.omega)
-                columns = u.dot(K)
-                v = _updated(v, b, columns, relaxation.omega)
-                rows = K.dot(v)
+                scalings.step(relaxation.omega)
                 steps += 1
-            f, plan = problem.best_f(g) if far else f + np.log(u), None
+            f, plan = problem.best_f(g) if far else f + np.log(scalings.u), None
             steps += far
-
-
-def _updated(u: Array, weights: Array, products: Array, omega: float) -> Array:
-    """Return the scaling with which the marginal is right; over-relaxed, beyond it."""
-    if omega == 1:
-        return weights / products
-    return u * (weights / (u * products)) ** omega
