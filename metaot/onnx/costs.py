@@ -55,11 +55,12 @@ class Costs:
 
     def axis_kernels(self, eps: float) -> single.AxesKernel | None:
         """Return exp(-C/eps) as matrices along axes; None without axes, or where it does not fit into float64."""
-        return self._at(eps)[0]
+        return self._at(eps).kernel
 
     def softmin(self, eps: float, *, transposed: bool) -> Callable[[Array], Array] | None:
         """Return the softmin of functions on a grid, over the source where `transposed`; None without axes."""
-        return self._at(eps)[2 if transposed else 1]
+        found = self._at(eps)
+        return found.transposed if transposed else found.forward
 
     def _at(self, eps: float) -> "_AtEps":
         found = self._kept.get(eps)
@@ -71,10 +72,14 @@ class Costs:
 
     def _new(self, eps: float) -> "_AtEps":
         if not self.sizes:
-            return None, None, None
+            return _AtEps(None, None, None)
         fits = self.highest <= single.LARGEST * eps
         kernel = single.AxesKernel([C / eps for C in self.matrices]) if fits else None
-        return kernel, single.GridSoftmin(self.matrices, eps), single.GridSoftmin([C.T for C in self.matrices], eps)
+        return (
+            kernel,
+            single.GridSoftmin(self.matrices, eps),
+            single.GridSoftmin([C.T for C in self.matrices], eps),
+        )
 
     @cached_property
     def _kept(self) -> "dict[float, _AtEps]":

@@ -36,7 +36,7 @@ class Scalings:
         return float(_sum(np.abs(missing, missing)))
 
     def step(self, omega: float) -> None:
-        """Update u and then v, each beyond where its marginal is right if omega > 1; `error` must have been asked for."""
+        """Update u and then v, beyond where marginals are right if omega > 1; `error` comes before each step."""
         u, v = self.u, self.v
         if omega == 1:
             np.divide(self._a, self.rows, u)

@@ -33,7 +33,7 @@ class Axis(NamedTuple):
 
 @final
 class GridSoftmin:
-    r"""$-\epsilon \log \sum_j \exp((h_j - C_{ij})/\epsilon)$ for one h on a grid, at one eps; right to rounding."""
+    r"""$-\epsilon \log \sum_j \exp((h_j - C_{ij})/\epsilon)$ for one h on a grid, at one eps."""
 
     def __init__(self, costs: Sequence[Array], eps: float) -> None:
         self.unit = eps * math.log(2)
