@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import iadd
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -75,17 +75,20 @@ class Costs:
             return _AtEps(None, None, None)
         fits = self.highest <= single.LARGEST * eps
         kernel = single.AxesKernel([C / eps for C in self.matrices]) if fits else None
-        return (
-            kernel,
-            single.GridSoftmin(self.matrices, eps),
-            single.GridSoftmin([C.T for C in self.matrices], eps),
-        )
+        forward, transposed = single.GridSoftmin(self.matrices, eps), [C.T for C in self.matrices]
+        return _AtEps(kernel, forward, single.GridSoftmin(transposed, eps))
 
     @cached_property
     def _kept(self) -> "dict[float, _AtEps]":
         return {}
 
 
-_AtEps = tuple[single.AxesKernel | None, single.GridSoftmin | None, single.GridSoftmin | None]
+@final
+class _AtEps(NamedTuple):
+    kernel: single.AxesKernel | None
+    forward: single.GridSoftmin | None
+    transposed: single.GridSoftmin | None
+
+
 _KEPT = 7
 """How many temperatures are remembered, beside the last one."""
