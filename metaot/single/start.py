@@ -57,7 +57,7 @@ class Absorbed(Alternating):
 def _whole(sums: Array, scaling: Array) -> bool:
     """Tell whether all sums are far above what entries below the smallest number could have added."""
     lost = len(scaling) * float(scaling.max()) * _TINY
-    return 1e18 * lost <= float(sums.min()) and float(sums.max()) < math.inf
+    return 1e18 * lost < float(sums.min()) and float(sums.max()) < math.inf
 
 
 _TINY = float(np.finfo(np.float64).tiny)
