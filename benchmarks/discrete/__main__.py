@@ -55,11 +55,11 @@ def run(options: argparse.Namespace, file: Path) -> None:
     import metaot  # noqa: PLC0415
     from benchmarks.discrete.measure import measure  # noqa: PLC0415
     from benchmarks.discrete.methods import all_methods  # noqa: PLC0415
-    from benchmarks.discrete.methods.ours import ModelStart  # noqa: PLC0415
+    from benchmarks.discrete.methods.ours import CHECKPOINT, ModelStart  # noqa: PLC0415
     from benchmarks.discrete.problems import families  # noqa: PLC0415
 
     torch.set_num_threads(options.threads)
-    methods, versions = all_methods(ModelStart(metaot.load("checkpoints/mnist")))
+    methods, versions = all_methods(ModelStart(metaot.load(CHECKPOINT)))
     if options.methods:
         methods = [method for method in methods if any(part in method.name for part in options.methods)]
     results = json.loads(file.read_text()) if file.exists() else {"families": {}, "methods": {}, "extras": {}}

@@ -82,6 +82,8 @@ class Family:
     size: int = 1
     grid: bool = True
     images: bool = False
+    eps: float = 0.0
+    """The one of all problems; zero where it differs."""
 
     @property
     def entries(self) -> int:
@@ -100,19 +102,27 @@ def families(pairs: int, data_dir: Path | None) -> list[Family]:
     for eps in (1e-2, 1e-3, 3e-4):
         title = f"MNIST, 28 x 28, eps = {eps:g}"
         chosen.append(
-            Family(f"mnist-{eps:g}", title, pairs, 350, lambda *s, e=eps: mnist(*s, 1, e, data_dir), images=True)
+            Family(
+                f"mnist-{eps:g}",
+                title,
+                pairs,
+                350,
+                lambda *s, e=eps: mnist(*s, 1, e, data_dir),
+                images=True,
+                eps=eps,
+            )
         )
     for eps in (1e-2, 1e-3):
         title = f"MNIST, 28 x 28, eps = {eps:g}, batches of 64"
         draw = lambda *s, e=eps: mnist(*s, 64, e, data_dir)  # noqa: E731
         count = max(1, round(pairs / 16))
-        chosen.append(Family(f"batch64-mnist-{eps:g}", title, count, 350, draw, size=64, images=True))
+        chosen.append(Family(f"batch64-mnist-{eps:g}", title, count, 350, draw, size=64, images=True, eps=eps))
     for side, share in ((64, 0.2), (128, 0.08)):
         for eps in (1e-2, 1e-3):
             title = f"paintings, {side} x {side}, eps = {eps:g}"
             draw = lambda *s, n=side, e=eps: paintings(*s, n, e, data_dir)  # noqa: E731
             count = max(2, round(share * pairs))
-            chosen.append(Family(f"paintings{side}-{eps:g}", title, count, side**2, draw, images=True))
+            chosen.append(Family(f"paintings{side}-{eps:g}", title, count, side**2, draw, images=True, eps=eps))
     for d in (2, 64):
         title = f"clouds of {CLOUD} Gaussian points in dimension {d}, eps = {RELATIVE_EPS:g} of the mean cost"
         draw = lambda *s, d=d: clouds(*s, d)  # noqa: E731

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import iadd
 from typing import final
 
 import numpy as np
@@ -91,6 +92,9 @@ class Grid(Geometry):
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         return self._at(eps, h).softmin(_flat(h)).reshape(h.shape).to(h)
 
+    def softmin_alone(self, h: Float[np.ndarray, "m"], eps: float) -> Float[np.ndarray, "n"]:
+        return self._kernels.at(eps).softmin_alone(h)
+
     def mean(
         self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
     ) -> Float[Tensor, "*batch n k"]:
@@ -168,7 +172,7 @@ class Grid(Geometry):
         if rows.device.type == "cpu":
             i, j = rows.numpy(), columns.numpy()
             blocks = [cost.take(at[j], 1).take(at[i], 0) for cost, at in self._arrays]
-            return torch.from_numpy(sum(blocks[1:], blocks[0]))
+            return torch.from_numpy(reduce(iadd, blocks))
         places = zip(self._places, self.axis_costs, strict=True)
         parts = [cost.index_select(1, at[columns]).index_select(0, at[rows]) for at, cost in places]
         return sum(parts[1:], parts[0])

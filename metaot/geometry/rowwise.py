@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -24,6 +25,9 @@ class RowwiseGeometry(Geometry):
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         parts = [z.logsumexp(-1) for z in self.exponents(h, eps)]
         return -expand_eps(eps, h) * torch.cat(parts, -1)
+
+    def softmin_alone(self, h: Float[np.ndarray, "m"], eps: float) -> Float[np.ndarray, "n"]:
+        return self.softmin(torch.from_numpy(h)[None], eps)[0].numpy()
 
     def mean(
         self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps

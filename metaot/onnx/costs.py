@@ -1,11 +1,15 @@
 """The costs of a model's space in numpy, as they lie in its file."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from functools import cached_property, reduce
+from operator import iadd
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
+from metaot import single
 from metaot.onnx.wire import OnnxContents
 
 Array = np.ndarray
@@ -35,7 +39,7 @@ class Costs:
             return self.matrices[0].take(columns, 1).take(rows, 0)
         places = zip(np.unravel_index(rows, self.sizes), np.unravel_index(columns, self.sizes), strict=True)
         blocks = [C.take(j, 1).take(i, 0) for C, (i, j) in zip(self.matrices, places, strict=True)]
-        return sum(blocks[1:], blocks[0])
+        return reduce(iadd, blocks)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,3 +52,43 @@ class Costs:
     def highest(self) -> float:
         """The highest cost."""
         return float(sum(C.max() for C in self.matrices))
+
+    def axis_kernels(self, eps: float) -> single.AxesKernel | None:
+        """Return exp(-C/eps) as matrices along axes; None without axes, or where it does not fit into float64."""
+        return self._at(eps).kernel
+
+    def softmin(self, eps: float, *, transposed: bool) -> Callable[[Array], Array] | None:
+        """Return the softmin of functions on a grid, over the source where `transposed`; None without axes."""
+        found = self._at(eps)
+        return found.transposed if transposed else found.forward
+
+    def _at(self, eps: float) -> "_AtEps":
+        found = self._kept.get(eps)
+        if found is None:
+            found = self._new(eps)
+            others = list(self._kept.items())[-_KEPT:]  # replaced as a whole: threads may share the costs
+            self.__dict__["_kept"] = dict([*others, (eps, found)])
+        return found
+
+    def _new(self, eps: float) -> "_AtEps":
+        if not self.sizes:
+            return _AtEps(None, None, None)
+        fits = self.highest <= single.LARGEST * eps
+        kernel = single.AxesKernel([C / eps for C in self.matrices]) if fits else None
+        forward, transposed = single.GridSoftmin(self.matrices, eps), [C.T for C in self.matrices]
+        return _AtEps(kernel, forward, single.GridSoftmin(transposed, eps))
+
+    @cached_property
+    def _kept(self) -> "dict[float, _AtEps]":
+        return {}
+
+
+@final
+class _AtEps(NamedTuple):
+    kernel: single.AxesKernel | None
+    forward: single.GridSoftmin | None
+    transposed: single.GridSoftmin | None
+
+
+_KEPT = 7
+"""How many temperatures are remembered, beside the last one."""

@@ -48,9 +48,9 @@ def refine(problem: Instance, f: Array, limits: Limits) -> Refined:
     a, b = problem.a / problem.a.sum(), problem.b / problem.b.sum()
     costs, eps, f = problem.costs, problem.eps, f / problem.eps
     problem = Instance(costs, a, b, eps)
-    if not costs.sizes or costs.highest > single.LARGEST * eps:
+    kernel = costs.axis_kernels(eps)
+    if kernel is None:
         return _on_support(problem, f, limits)
-    kernel = single.AxesKernel([C / eps for C in costs.matrices])
     steps = min(PATIENCE, limits.max_steps)
     found = single.sinkhorn_on_axes(single.AxesProblem(kernel, a, b), f, tol=limits.tol, max_steps=steps)
     if not found.error > limits.tol or found.steps == limits.max_steps:
@@ -60,23 +60,30 @@ def refine(problem: Instance, f: Array, limits: Limits) -> Refined:
 
 
 def _on_support(whole: Instance, f: Array, limits: Limits) -> Refined:
-    """Refine on the atoms with mass; the smaller side is the unknown of Newton."""
+    """Refine on the atoms with mass."""
     costs, eps = whole.costs, whole.eps
     rows, columns = whole.a.nonzero()[0], whole.b.nonzero()[0]
-    problem = single.DenseProblem(costs.block(rows, columns) / eps, whole.a[rows], whole.b[columns])
-    f = f[rows]
-    if len(rows) <= len(columns):
-        found, _ = single.refine(problem, f, tol=limits.tol, max_steps=limits.max_steps)
-        f = found.f
-    else:
-        start = problem.best_g(f - f @ problem.a)
-        found, _ = single.refine(problem.T, start, tol=limits.tol, max_steps=limits.max_steps)
-        f = problem.best_f(found.f)
-    g = _log_sums(lambda j: costs.block(rows, j), f + np.log(problem.a), eps, len(whole.b))
-    best = _log_sums(lambda i: costs.block(i, columns).T, g[columns] + np.log(problem.b), eps, len(whole.a))
-    error = distance(problem.a * np.exp(f - best[rows]), problem.a)
-    best[rows] = f
-    return Refined(best * eps, g * eps, error, found.steps)
+    C = costs.block(rows, columns)
+    C /= eps
+    problem = single.DenseProblem(C, whole.a[rows], whole.b[columns])
+    found, _ = single.refine(problem, f[rows], tol=limits.tol, max_steps=limits.max_steps)
+    f = found.f
+    g = _best(costs, rows, f * eps + np.log(problem.a) * eps, eps, len(whole.b), transposed=True)
+    best = _best(costs, columns, g[columns] + np.log(problem.b) * eps, eps, len(whole.a), transposed=False)
+    error = distance(problem.a * np.exp(f - best[rows] / eps), problem.a)
+    best[rows] = f * eps
+    return Refined(best, g, error, found.steps)
+
+
+def _best(costs: Costs, atoms: Array, h: Array, eps: float, count: int, *, transposed: bool) -> Array:
+    """Return the softmin of h, which is known on these atoms, on all atoms of the other side."""
+    softmin = costs.softmin(eps, transposed=transposed)
+    if softmin is None:
+        block = (lambda j: costs.block(atoms, j)) if transposed else (lambda i: costs.block(i, atoms).T)
+        return _log_sums(block, h / eps, eps, count) * eps
+    everywhere = np.full(count, -np.inf)
+    everywhere[atoms] = h
+    return softmin(everywhere)
 
 
 _BLOCK = 2**22

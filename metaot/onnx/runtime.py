@@ -135,10 +135,11 @@ class OnnxModel:
         self, a: Array, b: Array, eps: Array, tol: float, max_steps: int
     ) -> tuple[Array, Array, Array, Array]:
         """Return the prediction with an error that is not known, or what the graph makes of it in a few steps."""
-        if not self.refines:
+        if not (self.refines and tol >= GRAPH_TOL and self.costs.highest <= PLAIN * float(eps.min())):
             f, g = self.evaluate(a, b, eps)
             return f, g, np.full(len(a), np.inf), np.zeros(len(a), dtype=np.int64)
-        limits = {"tol": np.array(tol), "max_steps": np.array(min(max_steps, GRAPH_STEPS))}
+        most = GRAPH_STEPS_ALONE if len(a) == 1 else GRAPH_STEPS
+        limits = {"tol": np.array(tol), "max_steps": np.array(min(max_steps, most))}
         f, g, error, steps = self._in_chunks(a, b, eps, REFINED, limits)
         return f, g, error, steps
 
@@ -186,8 +187,12 @@ PREDICTED = ["f", "g"]
 REFINED = ["f", "g", "error", "steps"]
 _DTYPES = (np.float64, np.float64, np.float64, np.int64)
 
-GRAPH_STEPS = 10
-"""Plain Sinkhorn steps that a graph makes before over-relaxed ones and Newton, in numpy, are quicker."""
+GRAPH_STEPS, GRAPH_STEPS_ALONE = 10, 30
+"""Plain Sinkhorn steps of a graph, for a batch and for one problem; over-relaxed ones in numpy do the rest."""
+GRAPH_TOL = 5e-4
+"""Errors below which they are quicker from the first step."""
+PLAIN = 600.0
+"""Costs in units of eps above which a graph steps in the log domain, slowly, as `metaot.onnx.graph.grids` says."""
 
 
 def require_ours(name: str, contents: wire.OnnxContents, kind: str, other: str) -> None:

@@ -11,6 +11,7 @@ from metaot.single.newton import newton
 from metaot.single.plan import DenseProblem, Refined, Refinement
 from metaot.single.sharp import sharp_newton
 from metaot.single.sinkhorn import sinkhorn
+from metaot.single.softmin import GridSoftmin
 from metaot.single.start import better_start
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AxesKernel",
     "AxesProblem",
     "DenseProblem",
+    "GridSoftmin",
     "Refined",
     "Refinement",
     "best_of_rows",

@@ -21,7 +21,7 @@ BEYOND = 1.3
 
 GROWTH, STALE = 2.0, 40
 """The error may grow to so many times the least one, and stay above it for so many steps; then it goes on from
-where it was the least, with plain steps, that never let it grow: one, or twice the last number without progress."""
+where it was the least, with plain steps, under which it falls: one, or twice as many without progress."""
 
 PROGRESS = 0.9
 """A least error that is smaller than this much of the one before is progress."""

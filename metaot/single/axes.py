@@ -23,21 +23,23 @@ class AxesKernel:
 
     def __init__(self, costs: Sequence[Array]) -> None:
         self.costs = costs
-        kernels = [np.exp(-cost) for cost in costs]
-        self._forward = tuple(reversed(kernels))
-        self._backward = tuple(K.T for K in self._forward)
+        kernels = [np.exp(-cost) for cost in reversed(costs)]
+        self._forward = tuple(kernels)
+        self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
 
     def times(self, v: Array) -> Array:
         """Return K v."""
-        return _contracted(self._forward, v)
+        return _contracted(self._forward, self._backward, v)
 
     def transposed_times(self, u: Array) -> Array:
         """Return K^T u."""
-        return _contracted(self._backward, u)
+        return _contracted(self._backward, self._forward, u)
 
 
-def _contracted(kernels: Sequence[Array], v: Array) -> Array:
+def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
     """Multiply along the last axis, which becomes the first, until all have had their turn."""
+    if len(kernels) == 2:
+        return kernels[1].dot(v.reshape(-1, len(kernels[0]))).dot(transposed[0]).reshape(-1)
     for K in kernels:
         v = K.dot(v.reshape(-1, len(K)).T)
     return v.reshape(-1)
@@ -52,10 +54,14 @@ class _Side:
         self.weights = weights[self.atoms]
         self._room = np.zeros_like(weights)
 
+    def everywhere(self, u: Array) -> Array:
+        """Return u with zeros where there is no mass; good until the next call."""
+        self._room[self.atoms] = u
+        return self._room
+
     def weighted(self, u: Array) -> Array:
         """Return the weights times u on the whole grid; good until the next call."""
-        self._room[self.atoms] = self.weights * u
-        return self._room
+        return self.everywhere(self.weights * u)
 
     def error(self, marginal: Array) -> float:
         """Return the L1 error of a marginal that is given relative to the weights."""

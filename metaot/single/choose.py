@@ -28,19 +28,29 @@ _SHARP = 30.0
 
 
 def refine(problem: DenseProblem, f: Array | None, *, tol: float, max_steps: int) -> tuple[Refinement, bool]:
-    """Step from f, or from zeros where these are the better start; tell whether Newton took part."""
+    """Step from f, or from zeros where these are the better start; tell whether Newton took part.
+
+    The smaller side is the unknown of Newton.
+    """
     if is_sharp(problem):
         return sharp_newton(problem, f, tol=tol, max_steps=max_steps), True
     start, plan = better_start(problem, f)
-    suited = len(problem.a) <= FACTORISED
+    suited = min(problem.C.shape) <= FACTORISED
     patience = min(PATIENCE, max_steps) if suited else max_steps
-    ahead = _newton_in_steps(*problem.C.shape) if suited else math.inf
+    ahead = _newton_in_steps(*sorted(problem.C.shape)) if suited else math.inf
     result = sinkhorn(problem, start, tol=tol, max_steps=patience, plan=plan, most_ahead=ahead)
     left = max_steps - result.steps
     if not (suited and result.error > tol and left > 0):
         return result, False
-    more = newton(problem, result.f, tol=tol, max_steps=left)
+    more = _newton(problem, result.f, tol=tol, max_steps=left)
     return replace(more, steps=more.steps + result.steps), True
+
+
+def _newton(problem: DenseProblem, f: Array, *, tol: float, max_steps: int) -> Refinement:
+    if len(problem.a) <= len(problem.b):
+        return newton(problem, f, tol=tol, max_steps=max_steps)
+    found = newton(problem.T, problem.best_g(f), tol=tol, max_steps=max_steps)
+    return replace(found, f=problem.best_f(found.f))
 
 
 def is_sharp(problem: DenseProblem) -> bool:

@@ -1,5 +1,8 @@
 """Whether to set out from a guess or from zeros."""
 
+import math
+from typing import final
+
 import numpy as np
 
 from metaot.single.plan import Alternating, Array, DenseProblem, distance
@@ -24,7 +27,40 @@ def better_start(problem: DenseProblem, f: Array | None) -> tuple[Array, tuple[A
         return zeros, problem.best_plan(zeros)
     K, g = problem.best_plan(f)
     error, value = distance(K.sum(1), problem.a), float(f @ problem.a + g @ problem.b)
-    return (f, (K, g)) if is_better(problem, value, error) else (zeros, problem.best_plan(zeros))
+    if is_better(Absorbed(problem, f, K, g), value, error):
+        return f, (K, g)
+    return zeros, problem.best_plan(zeros)
+
+
+@final
+class Absorbed(Alternating):
+    """A problem that is asked by products with the plan K of potentials f and g, without exponentials of its size.
+
+    Where entries of K that have become zero may count, the problem itself is asked.
+    """
+
+    def __init__(self, problem: DenseProblem, f: Array, K: Array, g: Array) -> None:
+        self.problem, self.a, self.b = problem, problem.a, problem.b
+        self._f, self._g, self._K = f, g, K
+
+    def best_g(self, f: Array) -> Array:
+        u = np.exp(f - self._f)
+        columns = u.dot(self._K)
+        return self._g + np.log(self.b / columns) if _whole(columns, u) else self.problem.best_g(f)
+
+    def best_f(self, g: Array) -> Array:
+        v = np.exp(g - self._g)
+        rows = self._K.dot(v)
+        return self._f + np.log(self.a / rows) if _whole(rows, v) else self.problem.best_f(g)
+
+
+def _whole(sums: Array, scaling: Array) -> bool:
+    """Tell whether all sums are far above what entries below the smallest number could have added."""
+    lost = len(scaling) * float(scaling.max()) * _TINY
+    return 1e18 * lost < float(sums.min()) and float(sums.max()) < math.inf
+
+
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def is_better(problem: Alternating, value: float, error: float) -> bool:

@@ -110,13 +110,13 @@ def _on_axes(
 def _on_support(
     problem: Alone, f: Array | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    """Refine on the atoms with mass; the smaller side is the unknown, where Newton may take part."""
+    """Refine on the atoms with mass; the smaller side is the unknown, where Newton alone is to be used."""
     i, j, eps = problem.a.nonzero()[0], problem.b.nonzero()[0], problem.eps
     C = _block(problem.geometry, i, j)
     C /= eps
     mine = DenseProblem(C, problem.a[i], problem.b[j])
     start = None if f is None else f[i] / eps
-    if len(i) <= len(j) or isinstance(solver, Sinkhorn):
+    if len(i) <= len(j) or isinstance(solver, Sinkhorn) or (solver is None and not single.is_sharp(mine.T)):
         result, solvers = _refined(mine, start, solver, tol=tol, max_steps=max_steps)
         return _everywhere(problem, i, j, result), solvers
     start = None if start is None else mine.best_g(start - start @ mine.a)
@@ -170,4 +170,4 @@ def _continued(geometry: Geometry, weights: Array, atoms: Array, f: Array, eps: 
     """Return the best potential on all atoms of a side for f, known on the atoms of the other that have mass."""
     h = np.full_like(weights, -math.inf)
     h[atoms] = f + np.log(weights[atoms]) * eps
-    return geometry.softmin(torch.from_numpy(h)[None], eps)[0].numpy()
+    return geometry.softmin_alone(h, eps)

@@ -142,6 +142,22 @@ def test_solutions_are_what_they_say(model: OnnxModel, eps: float, tol: float) -
         assert np.ptp(difference[k][support[k]]) <= 1e2 * tol
 
 
+def test_many_temperatures_by_turns(model: OnnxModel) -> None:
+    """What is kept of one temperature is not taken for another one."""
+    a, b = weights()
+    for eps in 2 * [float(e) for e in np.linspace(1e-2, 1e-1, 10)]:
+        solution = model.solve(a, b, eps=eps, tol=1e-9)
+        found = DualPotentials(torch.from_numpy(solution.f), torch.from_numpy(solution.g))
+        assert float(marginal_error(problem(eps=eps), found)) <= 2e-9
+
+
+def test_solve_takes_an_exported_model_as_start(model: OnnxModel) -> None:
+    start, expected = problem(3), solve(problem(3), init=predictor("refined"), tol=1e-6)
+    found = solve(start, init=model, tol=1e-6)
+    assert bool(found.converged.all())
+    assert torch.equal(found.steps, expected.steps)
+
+
 def test_limits_are_kept(model: OnnxModel) -> None:
     a, b = weights(2)
     solution = model.solve(a, b, eps=1e-2, tol=1e-12, max_steps=2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -11,9 +12,12 @@ import metaot
 from benchmarks.discrete.check import potentials_error
 from benchmarks.discrete.methods.base import OURS, Method
 from benchmarks.discrete.problems import Family, Instance
-from metaot import DualPotentials, Problem, Solution
+from metaot import DualPotentials, OnnxModel, Problem, Solution
 from metaot.amortize import AmortizedPotential, GaussianStart
+from metaot.checkpoint import read_card
+from metaot.onnx.answers import OnnxSolution
 
+CHECKPOINT = Path("checkpoints/mnist")
 NEWTON_ATOMS = 1024
 """Atoms up to which Newton is run alone: it factorises dense matrices."""
 
@@ -39,15 +43,48 @@ class Metaot(Method):
         return self.run(inputs, setting)
 
     def error(self, instance: Instance, output: Solution) -> float:
-        f, g = (z.reshape(-1, z.shape[-1]).numpy() for z in (output.potentials.f, output.potentials.g))
-        errors = []
-        for k, one in enumerate(instance.split()):
-            log_u, log_v = log_scalings(one.problem, f[k], g[k])
-            errors.append(potentials_error(one, log_u, log_v))
-        return max(errors)
+        return largest_error(instance, output.potentials.f.numpy(), output.potentials.g.numpy())
 
     def steps(self, output: Solution) -> int:
         return int(output.steps.max())
+
+
+@final
+@dataclass(frozen=True)
+class Exported(Method):
+    """The exported model, which predicts and refines in onnxruntime and numpy; arrays in and out."""
+
+    model: OnnxModel = field(kw_only=True)
+    start: "ModelStart" = field(kw_only=True)
+
+    def suits(self, family: Family) -> bool:
+        low, high = self.model.eps
+        return self.start.fits(family) and low <= family.eps <= high
+
+    def settings(self, target: float) -> list[Any]:
+        return [target]
+
+    def prepare(self, instance: Instance) -> tuple[np.ndarray, np.ndarray, float]:
+        return instance.problem.a.numpy(), instance.problem.b.numpy(), instance.eps
+
+    def solve(self, inputs: tuple[np.ndarray, np.ndarray, float], setting: float) -> OnnxSolution:
+        a, b, eps = inputs
+        return self.model.solve(a, b, eps=eps, tol=setting, max_steps=100_000)
+
+    def error(self, instance: Instance, output: OnnxSolution) -> float:
+        return largest_error(instance, output.f, output.g)
+
+    def steps(self, output: OnnxSolution) -> int:
+        return int(output.steps.max())
+
+
+def largest_error(instance: Instance, f: np.ndarray, g: np.ndarray) -> float:
+    """Return the largest error of the problems of an instance, for their potentials."""
+    errors = []
+    for k, one in enumerate(instance.split()):
+        log_u, log_v = log_scalings(one.problem, f.reshape(-1, f.shape[-1])[k], g.reshape(-1, g.shape[-1])[k])
+        errors.append(potentials_error(one, log_u, log_v))
+    return max(errors)
 
 
 def log_scalings(problem: Problem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +142,22 @@ def methods(start: ModelStart) -> list[Method]:
 
     return [
         Metaot("metaot from the model", "metaot", OURS, run=solved(start), fits=start.fits),
+        *_exported(start),
         Metaot("metaot, cold", "metaot", OURS, run=solved()),
         Metaot("metaot, Gaussian start", "metaot", OURS, run=solved(GaussianStart())),
         Metaot("metaot, decreasing eps", "metaot", OURS, run=decreasing),
         Metaot("metaot Newton, cold", "metaot", OURS, run=solved(solver=metaot.Newton), fits=small),
         Metaot("metaot Sinkhorn, cold", "metaot", OURS, run=solved(solver=metaot.Sinkhorn)),
     ]
+
+
+def _exported(start: ModelStart) -> list[Method]:
+    """Return the model as `export.py --refine` writes it; none where the extra `export` is not installed."""
+    try:
+        from metaot.onnx.export import refining_model  # noqa: PLC0415, an extra
+    except ImportError as reason:
+        print(f"without the exported model: {reason}")
+        return []
+    content = refining_model(start.model, read_card(CHECKPOINT), metaot.__version__)
+    model = OnnxModel.from_bytes(content, threads=torch.get_num_threads())
+    return [Exported("metaot from the exported model", "metaot", OURS, model=model, start=start)]

@@ -11,9 +11,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from metaot.geometry.separable_axis import EMPTY, AxisKernel
+from metaot.geometry.separable_axis import AxisKernel
 from metaot.onnx.graph.axes import along, product
 from metaot.onnx.graph.loops import Limits, Refined, by_logs, by_scalings
+from metaot.single.softmin import EMPTY
 
 TINY = 1e-300
 """Sums of a Sinkhorn step line by line are kept above it; a buffer, for the exporter makes numbers float32."""
