@@ -94,8 +94,8 @@ class RidgeMeans(nn.Module):
         return (self._means(u) - self.mean) * self.scale
 
     def _means(self, u: Tensor) -> Tensor:
-        t = u @ self.directions.mT - self.places
-        return (t * t + 1).sqrt().mean(1)
+        t = self.directions @ u.mT - self.places[:, None]
+        return (t * t + 1).sqrt().mean(-1)  # of what lies together in memory: onnxruntime is slow otherwise
 
     def standardise(self, u: Tensor) -> None:
         means = self._means(u)
