@@ -122,11 +122,16 @@ def _require_pixels(pixels: Array) -> None:
         )
 
 
+def for_strip(image: "Image") -> "Image":
+    """Return a picture as high as a strip."""
+    return image.resize((max(1, round(image.width * _STRIP / image.height)), _STRIP))
+
+
 def side_by_side(images: list["Image"]) -> "Image":
     """Return pictures in a row on white, all of one height."""
     Image, _ = pillow()
 
-    scaled = [image.resize((max(1, round(image.width * _STRIP / image.height)), _STRIP)) for image in images]
+    scaled = [for_strip(image) for image in images]
     strip = Image.new("RGB", (sum(image.width + 8 for image in scaled) - 8, _STRIP), "white")
     place = 0
     for image in scaled:

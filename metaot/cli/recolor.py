@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metaot.alone import MapModel, MapPair, linear_map
-from metaot.pictures import load_picture, moved, palette, pillow, save_picture, side_by_side
+from metaot.pictures import for_strip, load_picture, moved, palette, pillow, save_picture, side_by_side
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,10 +53,11 @@ def run(options: argparse.Namespace) -> None:
 def _predicted(options: argparse.Namespace, source: "Image", target: "Image") -> Pictures:
     """Return the source in the target's palette, and the reverse if it is asked for, in numpy."""
     Image, _ = pillow()
-    pixels = [np.asarray(image) for image in (source, target)]
-    pair = _maps(options)(*map(palette, pixels))
-    forth = Image.fromarray(moved(pixels[0], pair.push))
-    return forth, Image.fromarray(moved(pixels[1], pair.pull)) if options.strip else None
+    pair = _maps(options)(*(palette(np.asarray(image)) for image in (source, target)))
+    if not options.strip:
+        return Image.fromarray(moved(np.asarray(source), pair.push)), None
+    forth, back = (np.asarray(for_strip(image)) for image in (source, target))
+    return Image.fromarray(moved(forth, pair.push)), Image.fromarray(moved(back, pair.pull))
 
 
 def _maps(options: argparse.Namespace) -> "Callable[[np.ndarray, np.ndarray], MapPair | OnnxPair]":
