@@ -1,14 +1,18 @@
-"""The README's numbers of colour transfer: python -m benchmarks.palette [evaluate] [discrete] [training].
+"""The README's numbers of colour transfer: python -m benchmarks.palette [evaluate] [discrete] [training] [times].
 
 evaluate: the shipped checkpoint on 50 pairs of held-out paintings, by `metaot evaluate`: table 2 of Meta OT with
 exact conjugates. discrete: beside it, at equal time, entropic transport between samples by `solve`, with its map
 for pixels that it has not seen. training: `palette` and `palette-resnet` trained for about the same processor time
-into RUNS (--runs), and their predictions on the same pairs. All three without a name. One thread; results go to
+into RUNS (--runs), and their predictions on the same pairs. times: `metaot recolor` in fresh processes, with their
+start and the most memory they held, on paintings and on photographs of 12 megapixels (paintings enlarged, with
+noise), and predictions of one pair. All four without a name. One thread, two where it is said; results go to
 benchmarks/results/palette.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +24,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 import metaot
+from metaot.alone import MapModel
 from metaot.amortize.maps import AmortizedMap, BuresStart
 from metaot.brenier import SampleProblem
 from metaot.checkpoint import load, read_card, write_atomically
 from metaot.cli import main
 from metaot.data import Paintings
+from metaot.data.folder import data_folder
 from metaot.geometry import Points
 from metaot.objectives import brenier_value
 from metaot.potentials import DualPotentials, barycentric_map
@@ -37,6 +44,10 @@ from metaot.solvers import GaussNewton, solve
 RESULTS = Path(__file__).parent / "results" / "palette"
 CHECKPOINT = "checkpoints/palette"
 SEED, PAIRS, SAMPLES = 20261122, 50, 1000
+
+PICTURES = ("macke_flower-box.jpg", "sisley_bridge.jpg")
+THREADS, RUNS = 2, 5
+"""Of the command: threads, and processes after a first one."""
 
 COMPARED, SEEN, FRESH = 12, 2000, 2000
 """Pairs, samples that are solved for, and samples that are moved."""
@@ -221,6 +232,81 @@ def training(runs: Path) -> dict[str, Any]:
     return rows
 
 
+def times() -> dict[str, Any]:
+    """Return seconds and MB of `metaot recolor`, and milliseconds of predictions."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        file = folder / "palette.onnx"
+        if main(["export", CHECKPOINT, "--out", str(file)]):
+            sys.exit(2)
+        small = [data_folder(None) / "paintings" / painting for painting in PICTURES]
+        large = [enlarged(picture, folder / f"large-{picture.name}") for picture in small]
+        cases: dict[str, tuple[list[Path], str, list[str]]] = {
+            "a painting": (small, "png", []),
+            "a painting, --strip": (small, "png", ["--strip"]),
+            "a painting, --model FILE.onnx": (small, "png", ["--model", str(file)]),
+            "12 megapixels": (large, "jpg", []),
+            "12 megapixels, as PNG": (large, "png", []),
+            "12 megapixels, --strip": (large, "jpg", ["--strip"]),
+            "12 megapixels, --model FILE.onnx": (large, "jpg", ["--model", str(file), "--threads", "2"]),
+        }
+        found = {
+            case: command([*map(str, pictures), "-o", str(folder / f"out.{kind}"), *more])
+            for case, (pictures, kind, more) in cases.items()
+        }
+        return {"threads": THREADS, "runs": RUNS, "recolor": found, "prediction, ms": predictions(file)}
+
+
+def enlarged(picture: Path, path: Path) -> Path:
+    """Write a painting with 4000 x 3000 pixels and the noise of a camera."""
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC), dtype=np.int16)
+    noise = np.random.default_rng(0).integers(-3, 4, pixels.shape, dtype=np.int16)
+    Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(path, quality=95)
+    return path
+
+
+MEASURED = """
+import json, resource, subprocess, sys, time
+begun = time.perf_counter()
+subprocess.run([sys.executable, "-m", "metaot", "recolor", *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
+seconds, used = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""Runs the command from a small process: what its parent holds counts as a child's memory."""
+
+
+def command(arguments: list[str]) -> dict[str, float]:
+    """Return the figures of `metaot recolor` in a process of its own, medians of `RUNS`."""
+    limits = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "OPENBLAS_NUM_THREADS": str(THREADS)}
+    rows = []
+    for _ in range(RUNS + 1):
+        call = [sys.executable, "-c", MEASURED, *arguments]
+        rows.append(json.loads(subprocess.run(call, env=limits, check=True, capture_output=True).stdout))
+    seconds, processor, megabytes = zip(*rows[1:], strict=True)
+    return {"seconds": median(seconds), "processor": median(processor), "MB": max(megabytes)}
+
+
+def predictions(file: Path) -> dict[str, dict[str, float]]:
+    """Return milliseconds of processor time of one pair of 512 samples, one way after the other, many times."""
+    model, exported, alone = load(CHECKPOINT), metaot.OnnxMap(file), MapModel.load(CHECKPOINT)
+    data = replace(Paintings().split("test"), batch=PAIRS, samples=512).sample(torch.Generator().manual_seed(SEED))
+    pairs = [(data[k], data.x[k].numpy(), data.y[k].numpy()) for k in range(PAIRS)]
+    ways: dict[str, Callable[[Any, Any, Any], object]] = {
+        "metaot.load": lambda problem, x, y: model.predict(problem),
+        "metaot.load, all in torch": lambda problem, x, y: model.stages(problem),
+        "OnnxMap": lambda problem, x, y: exported.predict(x, y),
+        "numpy alone": lambda problem, x, y: alone.predict(x, y),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for pair in (*pairs[:5], *pairs):
+        for name, way in ways.items():
+            spent[name].append(1e3 * timed(lambda pair=pair, way=way: way(*pair))[1])
+    return {
+        name: {"median": median(row[5:]), "p95": float(np.quantile(row[5:], 0.95))} for name, row in spent.items()
+    }
+
+
 def written(name: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(RESULTS / name, lambda partial: partial.write_text(text))
@@ -233,13 +319,16 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs/equal"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    parts = options.parts or ["evaluate", "discrete", "training"]
-    unknown = set(parts) - {"evaluate", "discrete", "training"}
+    known = ["evaluate", "discrete", "training", "times"]
+    parts = options.parts or known
+    unknown = set(parts) - set(known)
     if unknown:
-        parser.error(f"the parts are evaluate, discrete and training, got {sorted(unknown)}")
+        parser.error(f"the parts are {', '.join(known)}, got {sorted(unknown)}")
     if "evaluate" in parts:
         evaluate()
     if "discrete" in parts:
         written("discrete.json", discrete())
     if "training" in parts:
         written("training.json", training(options.runs))
+    if "times" in parts:
+        written("times.json", times())

@@ -3,7 +3,8 @@
 For each dimension the recipe `planted` is trained (by the command that stands in the results), unless
 DIR/planted-D is there. On test pairs of random measures with a known map: L2-UVP, on samples that no method has
 seen, of the prediction, after a second of fine-tuning, of W2GN from scratch after the same second and after sixty,
-and of the linear map. One thread, seconds of processor time. Results go to benchmarks/results/planted.json.
+and of the linear map. One thread, seconds of processor time. Results go to benchmarks/results/planted.json;
+dimensions that are not named keep those that they had.
 """
 
 import argparse
@@ -126,7 +127,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = {"samples": SAMPLES, "fresh": FRESH, "seed": SEED, "threads": 1, "torch": torch.__version__}
-    results: dict[str, Any] = {**settings, "dimensions": {}}
+    kept = json.loads(RESULTS.read_text())["dimensions"] if RESULTS.exists() else {}
+    results: dict[str, Any] = {**settings, "dimensions": kept}
     for dim in options.dims:
         results["dimensions"][str(dim)] = measure(trained(dim, options.runs), dim)
     content = json.dumps(results, indent=1) + "\n"

@@ -1,8 +1,6 @@
 """Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read."""
 
 import json
-import site
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,17 +11,13 @@ from torch import Tensor, nn
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
+from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card
 from metaot.geometry import rebuild
 from metaot.models import MODELS, by_columns, single
 from metaot.models.hypernetworks import HYPERNETWORKS
 from metaot.models.universal import UniversalNetwork
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-WEIGHTS, CARD = "model.pt", "model.json"
-SHARED = Path("share/metaot/checkpoints")
-"""Where a wheel puts checkpoints, below the data folder of the environment."""
-FORMAT = 1
 
 
 def save(
@@ -106,32 +100,6 @@ def _filled(model: ModuleT, tensors: dict[str, Tensor]) -> ModuleT:
 def _range(card: dict[str, Any]) -> tuple[float, float]:
     low, high = card["eps"]
     return low, high
-
-
-def located(path: str | Path) -> Path:
-    """Return the folder of a checkpoint; a plain name that is no folder here is one of the shipped ones."""
-    folder = Path(path)
-    if folder.exists() or len(folder.parts) != 1:
-        return folder
-    places = [parent / folder for parent in _shipped()]
-    return next((place for place in places if (place / CARD).exists()), folder)
-
-
-def _shipped() -> list[Path]:
-    """Return where checkpoints are: beside the package in its repository, and where a wheel puts them."""
-    roots = [sysconfig.get_path("data"), site.getuserbase()]
-    return [Path(__file__).parents[1] / "checkpoints", *(Path(root) / SHARED for root in roots)]
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Return the readable half of a checkpoint."""
-    for name in (CARD, WEIGHTS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} is not a checkpoint: {folder / name} is missing")
-    card = json.loads((folder / CARD).read_text())
-    if card.get("format") != FORMAT:
-        raise ValueError(f"{folder / CARD} has format {card.get('format')!r}, this version reads {FORMAT}")
-    return card
 
 
 def annotate(folder: Path, **facts: Any) -> None:

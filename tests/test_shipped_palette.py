@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import metaot
+from metaot.alone import MapModel
 from metaot.amortize.maps import BuresStart
 from metaot.data import Paintings
 from metaot.objectives import brenier_value
@@ -40,3 +41,11 @@ def test_it_reads_any_three_dimensional_clouds() -> None:
     pair = model.predict(problem)
     assert pair.push(x).isfinite().all()
     assert (pair.pull(pair.push(x)) - x).abs().mean() < 0.05
+
+
+def test_it_is_the_same_without_torch() -> None:
+    x, y = torch.rand(2, 400, 3).float()
+    expected = metaot.load(MODEL).stages(metaot.SampleProblem(x, y**2))[-1]
+    found = MapModel.load("palette").predict(x.numpy(), (y**2).numpy())
+    torch.testing.assert_close(torch.from_numpy(found.push(x.numpy())), expected.push(x), atol=3e-5, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found.pull(y.numpy())), expected.pull(y), atol=3e-5, rtol=0)

@@ -1,11 +1,14 @@
 """Predictors of transport maps: two clouds of samples in, a pair of convex potentials out."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from metaot.alone.frame import FrameAlone
 from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SampleProblem
 from metaot.models.hyper import HyperNetwork
 
@@ -31,21 +34,42 @@ class AmortizedMap(MapPredictor):
         return self.model.icnn.dim
 
     def predict(self, problem: SampleProblem) -> BrenierPair:
-        return self.stages(problem)[-1]
+        """Return the pair; one problem on a CPU, of which nobody takes derivatives, is predicted in numpy."""
+        self._require_dim(problem)
+        flat, alone = problem.flat(), self.model.alone() if self._is_alone(problem) else None
+        if alone is None:
+            return self.stages(problem)[-1]
+        x, y = (z[0].detach().numpy() for z in (flat.x, flat.y))
+        found = FrameAlone.gaussian(x, y)
+        phi, psi = torch.from_numpy(alone(found.enter(x), found.T.enter(y)))[:, None]
+        parts = (found.m, found.n, found.U, found.V, found.scale)
+        frame = Frame(*(torch.from_numpy(np.asarray(part, dtype=x.dtype)[None]) for part in parts))
+        return self._pair(phi, psi, frame, problem.batch_shape, flat.x)
+
+    def _is_alone(self, problem: SampleProblem) -> bool:
+        weight = self.model.base
+        tensors = (weight, problem.x, problem.y)
+        derived = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+        plain = weight.dtype == torch.float32 and problem.x.dtype in (torch.float32, torch.float64)
+        return math.prod(problem.batch_shape) == 1 and on_cpu and plain and not derived
 
     def stages(self, problem: SampleProblem) -> list[BrenierPair]:
         """Return the pair of every stage of the network, float32 inside, in the dtype of the problem."""
-        if problem.dim != self.dim:
-            raise ValueError(
-                f"the model was trained for dimension {self.dim}, got samples of dimension {problem.dim}: "
-                "train one for yours"
-            )
+        self._require_dim(problem)
         flat, batch = problem.flat(), problem.batch_shape
         frame = Frame.gaussian(flat)
         u, v = frame.enter(flat.x).float(), frame.T.enter(flat.y).float()
         context = None if flat.context is None else flat.context.float()
         halves = self.model.stages(u, v, context)
         return [self._pair(phi, psi, frame, batch, flat.x) for phi, psi in halves]
+
+    def _require_dim(self, problem: SampleProblem) -> None:
+        if problem.dim != self.dim:
+            raise ValueError(
+                f"the model was trained for dimension {self.dim}, got samples of dimension {problem.dim}: "
+                "train one for yours"
+            )
 
     def _pair(self, phi: Tensor, psi: Tensor, frame: Frame, batch: torch.Size, like: Tensor) -> BrenierPair:
         pair = BrenierPair(

@@ -15,13 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.alone.frame import NARROWEST, RELATIVE_FLOOR
 from metaot.brenier.problem import SampleProblem
 
 Roots = Callable[[Tensor], tuple[Tensor, Tensor]]
 """S -> (S^1/2, S^-1/2)."""
-
-_RELATIVE_FLOOR = 1e-4
-"""The least variance in any direction, as a share of the mean one: a grey picture has a covariance of rank one."""
 
 
 @final
@@ -43,7 +41,7 @@ class Frame:
         """
         roots = roots or _roots
         (m, A), (n, B) = (_moments(z.double()) for z in (problem.x, problem.y))
-        floor = _RELATIVE_FLOOR * torch.maximum(_mean_variance(A), _mean_variance(B)).clamp_min(1e-12)
+        floor = RELATIVE_FLOOR * torch.maximum(_mean_variance(A), _mean_variance(B)).clamp_min(NARROWEST)
         ridge = floor[..., None, None] * torch.eye(problem.dim).to(A)
         A, B = A + ridge, B + ridge
         half, inverse = roots(A)
@@ -58,7 +56,7 @@ class Frame:
         """Return the frame in which the identity is the identity: both clouds shifted and scaled alike."""
         both = torch.cat([problem.x, problem.y], -2).double()
         mean, S = _moments(both)
-        scale = _mean_variance(S).clamp_min(1e-12)
+        scale = _mean_variance(S).clamp_min(NARROWEST)
         unit = torch.eye(problem.dim).to(S) / scale.sqrt()[..., None, None]
         parts = (mean, mean, unit, unit, scale)
         return cls(*(part.to(problem.x) for part in parts))

@@ -7,7 +7,6 @@ they export. Each instance of a batch has weights of its own.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import final
 
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from metaot.alone.icnn import FLOOR, sections
 from metaot.brenier.activations import ACTIVATIONS, Activation
 
 FAINT = -2.0
@@ -35,7 +35,7 @@ class Icnn:
     dim: int
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "squareplus"
-    floor: float = 0.05
+    floor: float = FLOOR
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -49,9 +49,7 @@ class Icnn:
     @property
     def sections(self) -> list[tuple[int, ...]]:
         """The shapes in a weight vector: W and b of every layer, the U between them, then c, w and q."""
-        layers = [shape for h in self.hidden for shape in ((h, self.dim), (h,))]
-        between = [(after, before) for before, after in pairwise(self.hidden)]
-        return [*layers, *between, (self.hidden[-1],), (self.dim,), (1,)]
+        return sections(self.dim, self.hidden)
 
     @property
     def count(self) -> int:

@@ -13,6 +13,8 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from metaot.alone import gelu
+
 Array = np.ndarray
 Alone = Callable[[Array, Array], Iterator[Array]]
 """A model at a temperature for one problem: vectors (a, b) -> stages, all float32, which nobody else holds,
@@ -39,28 +41,6 @@ def layer(weights: Sequence[Tensor]) -> tuple[Array, Array]:
     """Return views of the weight and the bias of a linear map or a norm."""
     weight, bias = weights
     return array(weight), array(bias)
-
-
-_A = np.array([[12.477027], [-9.8450217], [-39.585156]], dtype=np.float32)
-_B = np.array([[76.205937], [940.40453], [270.10662]], dtype=np.float32)
-_C = np.float32(-3.6112315e-9)
-
-
-def gelu(x: Array) -> Array:
-    r"""Return x Phi(x), with the normal distribution function.
-
-    log(Phi(x) / Phi(-x)) is x p(x^2), and p, fitted to that for |x| < 5.6, a product of three positive quadratics:
-    right to 7e-8 and to rounding, with half of the calls of 7.1.26 in Abramowitz and Stegun, which is no better.
-    """
-    factors = x * x + _A
-    factors *= factors
-    factors += _B
-    y = _C * x
-    for factor in factors:
-        y *= factor
-    np.exp(y, out=y)
-    y += 1
-    return np.divide(x, y, out=y)
 
 
 @cache

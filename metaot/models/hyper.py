@@ -1,8 +1,10 @@
 """Hypernetworks: from two measures to the weights of two input-convex networks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from metaot.brenier import Icnn
 
 Halves = tuple[Float[Tensor, "batch count"], Float[Tensor, "batch count"]]
 """The weights of phi, and those of psi."""
+HyperAlone = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""A network for one pair of clouds in numpy: u, n d, and v, m d -> the weights of phi and of psi, 2 count."""
 
 
 class HyperNetwork(nn.Module, ABC):
@@ -47,6 +51,10 @@ class HyperNetwork(nn.Module, ABC):
 
     def forward(self, u: Tensor, v: Tensor, context: Tensor | None = None) -> Halves:
         return self.stages(u, v, context)[-1]
+
+    @abstractmethod
+    def alone(self) -> HyperAlone | None:
+        """Return it in numpy, for float32 weights on a CPU, of which it holds views; None where it has none."""
 
     @abstractmethod
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from metaot.alone import PaletteAlone
+from metaot.alone.palette import USUAL
 from metaot.brenier import Icnn
 from metaot.models.hyper import Halves, HyperNetwork
-
-_USUAL = 3.0
 
 
 @final
@@ -63,6 +63,9 @@ class PaletteIcnn(HyperNetwork):
         """Return where the map sends u, in the other side's coordinates."""
         return self.icnn.gradient(weights, u)
 
+    def alone(self) -> PaletteAlone:
+        return PaletteAlone(self.config, {name: tensor.numpy() for name, tensor in self.state_dict().items()})
+
     @torch.no_grad()
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
         self.encoder.standardise(u)
@@ -91,8 +94,8 @@ class RidgeMeans(nn.Module):
         return (self._means(u) - self.mean) * self.scale
 
     def _means(self, u: Tensor) -> Tensor:
-        t = u @ self.directions.mT - self.places
-        return (t * t + 1).sqrt().mean(1)
+        t = self.directions @ u.mT - self.places[:, None]
+        return (t * t + 1).sqrt().mean(-1)  # of what lies together in memory: onnxruntime is slow otherwise
 
     def standardise(self, u: Tensor) -> None:
         means = self._means(u)
@@ -121,7 +124,7 @@ class WeightHead(nn.Module):
 
 def _limited(told: Float[Tensor, "batch told"]) -> Float[Tensor, "batch told"]:
     """Scale down what is far from everything usual, to a size of about three standard deviations at most."""
-    return told * (1 + told.square().mean(-1, keepdim=True) / _USUAL**2).rsqrt()
+    return told * (1 + told.square().mean(-1, keepdim=True) / USUAL**2).rsqrt()
 
 
 @final

@@ -50,6 +50,9 @@ class ResNetIcnn(HyperNetwork):
         phi, psi = (self.base + self.leave(self.decoder(z)) for z in (forth, back))
         return [(phi, psi)]
 
+    def alone(self) -> None:
+        """Return nothing: convolutions are torch's."""
+
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
         """Do nothing: pictures are between zero and one."""
 

@@ -26,6 +26,8 @@ _TOL = 1e-4
 """The error of the maximisers, in standard deviations."""
 _MOST_STEPS = 20
 """The most steps to it: where they do not do, a change of the weights was too bold."""
+_ROWS, _ENOUGH = 1536, 512
+"""Equations that a sample gives, one for each dimension, from which a curvature is made; and the most samples."""
 _HIDDEN = (64,)
 """The hidden units of a network when there is no guess."""
 
@@ -57,16 +59,17 @@ class GaussNewtonState(MapState):
 class GaussNewton(MapSolver[GaussNewtonState]):
     """Minimise the exact dual objective of phi, and that of psi, which is the same with the measures exchanged.
 
-    All samples are looked at in every step, for the curvature `samples` of them, others each time. A step that
-    does not improve an objective is not made, and the next one is shorter: more steps never give a worse dual
-    value. The work of a step grows with the square of the number of weights: for networks of up to a thousand.
+    All samples are looked at in every step; for the curvature `samples` of them, others each time, where None is
+    512, and fewer above three dimensions. A step that does not improve an objective is not made, and the next one
+    is shorter: more steps never give a worse dual value. The work of a step grows with the square of the number of
+    weights: for networks of up to a thousand.
     """
 
     steps: int = 25
-    samples: int = 512
+    samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.samples < 2:
+        if self.steps < 1 or (self.samples is not None and self.samples < 2):
             raise ValueError(f"steps >= 1 and samples >= 2 are needed, got {self.steps} and {self.samples}")
 
     def init(self, problem: SampleProblem, guess: BrenierPair | None) -> GaussNewtonState:
@@ -79,7 +82,8 @@ class GaussNewton(MapSolver[GaussNewtonState]):
     def step(self, problem: SampleProblem, state: GaussNewtonState) -> GaussNewtonState:
         generator = torch.Generator().manual_seed(self.seed * 2**32 + state.count)
         u, v, icnn = *_entered(problem, state.pair), state.pair.phi.icnn
-        some_v, some_u = (some(z.shape[1], self.samples, generator).to(z.device) for z in (v, u))
+        samples = self.samples or min(_ENOUGH, max(2, _ROWS // problem.dim))
+        some_v, some_u = (some(z.shape[1], samples, generator).to(z.device) for z in (v, u))
         phi, forth = _improved(icnn, state.pair.phi.weights, state.forth, (u, v), some_v)
         psi, back = _improved(icnn, state.pair.psi.weights, state.back, (v, u), some_u)
         pair = with_weights(state.pair, torch.cat([phi, psi], -1))

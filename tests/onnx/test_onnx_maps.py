@@ -38,7 +38,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("maps")
     save(predictor(), folder / "run", recipe={"data": {"kind": "Planted", "batch": 2}}, step=7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "_ROUNDS", 14)  # fewer nodes, enough for clouds that are not flat
+        patch.setattr(maps, "_CONDITION", 1e4)  # fewer nodes, enough for clouds that are not flat
         assert main(["export", str(folder / "run"), "--out", str(folder / "maps.onnx")]) == 0
     return folder / "maps.onnx"
 

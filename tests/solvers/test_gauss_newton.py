@@ -100,3 +100,12 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="samples >= 2"):
         GaussNewton(samples=1)
     assert solve(clouds(2), solver=GaussNewton(1), tol=1e-9).steps.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("dim", "samples"), [(2, 512), (3, 512), (6, 256)])
+def test_the_curvature_needs_fewer_samples_in_more_dimensions(dim: int, samples: int) -> None:
+    problem, icnn = planted(1, 600, dim), Icnn(dim, (4,))
+    usual, said = (
+        solve(problem, solver=GaussNewton(2, icnn, True, samples=count), tol=1e-9) for count in (None, samples)
+    )
+    assert torch.equal(usual.pair.phi.weights, said.pair.phi.weights)

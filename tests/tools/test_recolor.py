@@ -1,5 +1,7 @@
 """Recoloured pictures: the other palette, the same everything else; and what cannot be read or written is told."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,27 @@ def test_a_models_prediction_is_used() -> None:
     source, target = picture(seed=1), picture(seed=2)
     result = recolor.recolored(source, target, AmortizedMap(model))[0]
     assert np.abs(colours(result).mean(0) - colours(target).mean(0)).max() < 5
+
+
+def test_the_command_needs_no_torch(tmp_path: Path) -> None:
+    """Its start would take longer than all the rest."""
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        picture(seed=seed).save(tmp_path / name)
+    code = """if True:
+        import sys; sys.modules["torch"] = sys.modules["onnxruntime"] = None
+        from metaot.cli import main
+        sys.exit(any(main(["recolor", "a.png", "b.png", "-o", "c.png", *more]) for more in ([], ["--strip"])))
+        """
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert pictures.load_picture(tmp_path / "c.png").size == (4 * round(90 * 400 / 70) + 24, 400)
+
+
+def test_the_command_fine_tunes_a_checkpoint(tmp_path: Path) -> None:
+    a, b, out = (str(tmp_path / name) for name in ("a.png", "b.png", "c.png"))
+    for path, seed in ((a, 1), (b, 2)):
+        picture(seed=seed).save(path)
+    results = []
+    for steps in ("0", "2"):
+        assert main(["recolor", a, b, "-o", out, "--steps", steps]) == 0
+        results.append(np.asarray(pictures.load_picture(Path(out))).astype(int))
+    assert 0 < np.abs(results[0] - results[1]).max() < 60

@@ -1,5 +1,6 @@
 """What is exported of a model of maps: the hypernetwork with its frame, and the gradient of a potential."""
 
+import math
 from typing import final
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from metaot.brenier import Frame, Icnn, SampleProblem
 from metaot.models.hyper import HyperNetwork
 
-_ROUNDS = 40
-"""Enough for condition numbers up to 1e10: an eigenvalue grows by 9/4 in each."""
+_CONDITION = 1e10
+"""The largest condition number for which the roots converge."""
+_STRETCH = 1.65
+"""By how much a round stretches a spectrum at most: near 3^1/2 digits of the largest eigenvalue are lost."""
 
 
 @final
@@ -51,12 +54,29 @@ def schulz_roots(
 ) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d d"]]:
     """Return the square root of a positive definite matrix and its inverse, by matrix products alone.
 
-    The coupled iteration of Newton and Schulz (Higham, Functions of Matrices, 2008, section 6.3).
+    The coupled iteration of Newton and Schulz (Higham, Functions of Matrices, 2008, section 6.3), with the scaling
+    of Chen and Chow (ANL/MCS-P5059-0114, 2014).
     """
     size = S.square().sum((-2, -1), keepdim=True).sqrt()
     eye = torch.eye(S.shape[-1]).to(S)
-    root, minus_half = S / size, (-0.5 * eye).expand_as(S)
-    for _ in range(_ROUNDS):
-        change = minus_half @ root + 1.5 * eye
-        root, minus_half = root @ change, change @ minus_half
-    return root * size.sqrt(), minus_half * (-2 / size.sqrt())
+    factor, root, inverse = 1.0, S / size, eye.expand_as(S)  # `inverse` is kept multiplied by `factor`
+    for stretch in _stretches():
+        wanted = -0.5 * stretch**3
+        inverse, factor = inverse if wanted == factor else (wanted / factor) * inverse, wanted
+        change = inverse @ root + 1.5 * stretch * eye
+        root, inverse = root @ change, change @ inverse
+    return root * size.sqrt(), inverse / (factor * size.sqrt())
+
+
+def _stretches() -> list[float]:
+    """Return by how much the spectrum is stretched in each round, until its square root, in [low, 1], is one.
+
+    What follows a stretch s is x -> x (3 - x^2) / 2, which is largest at x = 1: both ends come out equal unless s
+    is held back.
+    """
+    low, stretches = _CONDITION**-0.5, []
+    while 1 - low > 1e-15:
+        s = min(math.sqrt(3 / (1 + low + low * low)), _STRETCH)
+        stretches.append(s)
+        low = 0.5 * s * min(low * (3 - (s * low) ** 2), 3 - s * s)
+    return stretches
