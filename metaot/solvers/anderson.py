@@ -9,6 +9,9 @@ from torch import Tensor
 
 from metaot.single.anderson import BEYOND, FARTHEST, GROWTH, MEMORY, PROGRESS, RIDGE, STALE
 
+STORED = torch.float32
+"""What the memory is kept in: differences need few digits, and reading them takes as long as a product."""
+
 
 @final
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class Anderson:
             roots=weights.sqrt(),
             target=torch.zeros_like(weights),
             missing=torch.zeros_like(weights),
-            moves=weights.new_zeros(batch, MEMORY, n),
-            changes=weights.new_zeros(batch, MEMORY, n),
+            moves=weights.new_zeros(batch, MEMORY, n, dtype=STORED),
+            changes=weights.new_zeros(batch, MEMORY, n, dtype=STORED),
             gram=torch.eye(MEMORY, dtype=weights.dtype, device=weights.device).repeat(batch, 1, 1),
             remembers=one == 0,
             least=far,
@@ -73,7 +76,9 @@ class Anderson:
         """Take notice of the error of a point: those that have lost their way go back, and forget."""
         nearer = error <= self.least
         lost = ~(error <= GROWTH * self.least) | (self.stale >= STALE)
-        best = torch.where(nearer[:, None], x + residual, self.best)
+        best = x + residual
+        if not bool(nearer.all()):
+            best = torch.where(nearer[:, None], best, self.best)
         least, stale = torch.where(nearer, error, self.least), torch.where(nearer, 0, self.stale + 1)
         if not bool(lost.any()):
             return replace(self, least=least, best=best, stale=stale)
@@ -102,27 +107,13 @@ class Anderson:
 
     def next(self, x: Tensor, residual: Tensor) -> "tuple[Tensor, Anderson]":
         """Return the point that follows x, and the memory of it."""
-        target, missing = x + BEYOND * residual, self.roots * residual
-        following = target
-        if self.shown > 0:
-            k = (self.shown - 1) % MEMORY
-            mask = self.remembers[:, None]
-            self.moves[:, k] = torch.where(mask, target - self.target, 0.0)
-            self.changes[:, k] = torch.where(mask, missing - self.missing, 0.0)
-            known = slice(min(self.shown, MEMORY))
-            changes = self.changes[:, known]
-            looks_back = self.shown < MEMORY or self.shown % 2 == 1
-            sides = torch.stack([changes[:, k], missing], -1) if looks_back else changes[:, k, :, None]
-            products = changes @ sides
-            self._learn(k, products[..., 0])
-            if looks_back:
-                mix, _ = torch.linalg.solve_ex(self.gram[:, known, known], products[..., 1:])
-                following = target - (mix.mT @ self.moves[:, known])[:, 0]
+        target, missing = x.add(residual, alpha=BEYOND), self.roots * residual
+        following = target if self.shown == 0 else target - self._correction(target, missing)
         following = _not_too_far(x, following)
-        plain = x + residual
         straight = self.plain > 0
-        following = torch.where(straight[:, None] | ~following.isfinite(), plain, following)
         remembers, left = torch.ones_like(straight), (self.plain - 1).clamp_min(0)
+        if _any(straight):
+            following = torch.where(straight[:, None], x + residual, following)
         if self.lost is not None:
             following = torch.where(self.lost[:, None], self.best, following)
             remembers, left = ~self.lost, torch.where(self.lost, self.plain, left)
@@ -138,11 +129,21 @@ class Anderson:
         )
         return following, changed
 
-    def _learn(self, k: int, products: Float[Tensor, "batch known"]) -> None:
-        """Put the products of the newest change with all into their table; one where there is none."""
-        known, own = slice(products.shape[1]), products[:, k]
-        self.gram[:, k, known] = self.gram[:, known, k] = products
+    def _correction(self, target: Tensor, missing: Tensor) -> Tensor | float:
+        """Remember the last step; return how far the target is from the best point between the last ones."""
+        k, known = (self.shown - 1) % MEMORY, slice(min(self.shown, MEMORY))
+        mask = self.remembers[:, None]
+        move, change = (target - self.target).mul_(mask), (missing - self.missing).mul_(mask)
+        self.moves[:, k], self.changes[:, k] = move, change
+        sides = torch.stack([change, missing], 1).to(self.changes.dtype)
+        products = (sides @ self.changes[:, known].mT).to(self.gram.dtype)
+        own = products[:, 0, k]
+        self.gram[:, k, known] = self.gram[:, known, k] = products[:, 0]
         self.gram[:, k, k] = torch.where(own > 0, own * (1 + RIDGE), 1.0)
+        if self.shown >= MEMORY and self.shown % 2 == 0:
+            return 0.0
+        mix, _ = torch.linalg.solve_ex(self.gram[:, known, known], products[:, 1])
+        return (mix[:, None].to(self.moves.dtype) @ self.moves[:, known])[:, 0]
 
     def moved(self, origin: Float[Tensor, "batch n"]) -> "Anderson":
         """Return the same where x is measured from another origin, at this point."""
@@ -150,7 +151,16 @@ class Anderson:
 
 
 def _not_too_far(x: Tensor, following: Tensor) -> Tensor:
-    """Return points on the way from x that are within bounds; not finite ones as they are."""
+    """Return points on the way from x that are within bounds; x itself, where they are not finite."""
     step = following - x
-    length = step.abs().amax(-1, keepdim=True)
-    return torch.where(length > FARTHEST, x + step * (FARTHEST / length), following)
+    length = step.abs().amax(-1)
+    far = ~(length <= FARTHEST)
+    if not _any(far):
+        return following
+    bounded = torch.where(length.isfinite()[:, None], x + step * (FARTHEST / length)[:, None], x)
+    return torch.where(far[:, None], bounded, following)
+
+
+def _any(mask: Bool[Tensor, "batch"]) -> bool:
+    """Tell whether there may be some; a GPU is not waited for."""
+    return mask.is_cuda or bool(mask.any())

@@ -93,7 +93,7 @@ def test_a_point_that_is_far_worse_is_left(error):
 def test_a_batch_has_the_same_rule():
     """Three instances, one of which gets worse on its way; twice as many steps as are remembered.
 
-    Later it may look back at other steps: a batch counts them together.
+    Later it may look back at other steps: a batch counts them together, and keeps them in float32.
     """
     systems = [linear_residual(seed, 30, 20) for seed in range(3)]
     mine = [Anderson(a) for a, _ in systems]
@@ -109,7 +109,7 @@ def test_a_batch_has_the_same_rule():
             [path.next(*shown) for path, *shown in zip(mine, points, residuals, errors, strict=True)]
         )
         alike = [0, 1, 2] if step < MEMORY else [0, 2]
-        np.testing.assert_allclose(batch.numpy()[alike], points[alike], atol=1e-6 * np.abs(points).max())
+        np.testing.assert_allclose(batch.numpy()[alike], points[alike], atol=1e-4 * np.abs(points).max())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e308])
