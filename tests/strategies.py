@@ -36,7 +36,7 @@ SPACES: dict[str, Callable[[Batch], Geometry]] = {
 
 SOLVERS: dict[str, Solver] = {
     "sinkhorn": Sinkhorn(),
-    "sinkhorn, plain": Sinkhorn(relaxed=False),
+    "sinkhorn, plain": Sinkhorn(accelerated=False),
     "newton": Newton(),
 }
 """Solvers of discrete problems; a new one joins here."""

@@ -42,7 +42,7 @@ def test_mnist_predicts_at_every_temperature_of_its_range(eps: float, floor: flo
     model = metaot.load(ROOT / "mnist")
     problem = Mnist(batch=32, eps=(eps, eps)).split("test").sample(torch.Generator().manual_seed(6))
     solution = metaot.solve(
-        problem, init=model.predict(problem), solver=metaot.Sinkhorn(relaxed=False), tol=1e-9, max_steps=1
+        problem, init=model.predict(problem), solver=metaot.Sinkhorn(accelerated=False), tol=1e-9, max_steps=1
     )
     assert solution.error.mean() < floor
 

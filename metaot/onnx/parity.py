@@ -71,7 +71,7 @@ def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 def _steps(problem: Problem, guess: DualPotentials) -> torch.Tensor:
     n, m = problem.geometry.shape
     most = _STEPS if n * m <= _LARGE else 1
-    return solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=_TARGET, max_steps=most).steps
+    return solve(problem, init=guess, solver=Sinkhorn(accelerated=False), tol=_TARGET, max_steps=most).steps
 
 
 def drawn_problems(

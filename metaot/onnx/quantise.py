@@ -102,7 +102,7 @@ def compare(whole: OnnxModel, smaller: OnnxModel, problems: Problem) -> Loss:
 
 def _steps(problems: Problem, model: OnnxModel) -> torch.Tensor:
     guess = model.predict(problems)
-    return solve(problems, init=guess, solver=Sinkhorn(relaxed=False), tol=_TARGET, max_steps=2000).steps
+    return solve(problems, init=guess, solver=Sinkhorn(accelerated=False), tol=_TARGET, max_steps=2000).steps
 
 
 def _seconds(model: OnnxModel, a: np.ndarray, b: np.ndarray, eps: Eps) -> float:

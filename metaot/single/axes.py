@@ -3,23 +3,18 @@
 Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v = e^g are functions on the grid.
 """
 
+import math
 from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 
+from metaot.single.anderson import Anderson, bounded
 from metaot.single.plan import Alternating, Array, Refined, distance
-from metaot.single.relaxation import Relaxation, expected_factor
-from metaot.single.scalings import Scalings
-from metaot.single.spread import spread
 from metaot.single.start import GOOD, is_better
 
 LARGEST = 300.0
 """Costs and ranges of potentials, in units of eps, up to which all that is multiplied fits into float64."""
-
-
-_STEPS = 3
-"""Steps that take the time in which the expected factor is found."""
 
 
 @final
@@ -39,15 +34,6 @@ class AxesKernel:
     def transposed_times(self, u: Array) -> Array:
         """Return K^T u."""
         return _contracted(self._backward, self._forward, u)
-
-    def spread(self, a: Array, b: Array) -> float:
-        """Return that of the cost along one axis between measures on the grid, the largest."""
-        a, b = (weights.reshape([len(cost) for cost in self.costs]) for weights in (a, b))
-        return max(spread(cost, _marginal(a, k), _marginal(b, k)) for k, cost in enumerate(self.costs))
-
-
-def _marginal(weights: Array, axis: int) -> Array:
-    return weights.sum(tuple(other for other in range(weights.ndim) if other != axis))
 
 
 def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
@@ -132,44 +118,23 @@ class _Scalings:
 
 
 def sinkhorn_on_axes(
-    problem: AxesProblem, f: Array | None, *, tol: float, max_steps: int, relaxed: bool = True
+    problem: AxesProblem, f: Array | None, *, tol: float, max_steps: int, accelerated: bool = True
 ) -> Refined:
     """Step from f, or from zeros where these are the better start, until the error is at most `tol`.
 
     `f` is on the whole grid.
     """
     with np.errstate(all="ignore"):
-        start = _start(problem, f)
-        if not start.error > tol or max_steps == 0:
-            return start.refined(problem, 0)
-        u, steps = _stepped(problem, start, tol, max_steps, relaxed)
-        return _Scalings(problem, u).refined(problem, steps)
-
-
-def _stepped(
-    problem: AxesProblem, start: _Scalings, tol: float, max_steps: int, relaxed: bool
-) -> tuple[Array, int]:
-    """Return the scaling at which the error is at most `tol`, and the steps to it."""
-    source, target, steps = problem.source, problem.target, 0
-    relaxation = Relaxation(relaxed, lambda: expected_factor(problem.K.spread(*problem.weights)), after=_STEPS)
-
-    def rows(w: Array, out: Array) -> None:
-        problem.K.times(target.everywhere(w)).take(source.atoms, out=out, mode="clip")
-
-    def columns(w: Array, out: Array) -> None:
-        problem.K.transposed_times(source.everywhere(w)).take(target.atoms, out=out, mode="clip")
-
-    scalings, error = Scalings(problem.a, problem.b, rows, columns), start.error
-    np.multiply(problem.a, start.u, scalings.u)
-    np.multiply(problem.b, start.v, scalings.v)
-    scalings.rows[:], scalings.columns[:] = start.rows, start.columns
-    scalings.error()
-    while error > tol and steps < max_steps:
-        relaxation.shown(steps, error)
-        scalings.step(relaxation.omega)
-        steps += 1
-        error = scalings.error()
-    return scalings.u / problem.a, steps
+        now, steps = _start(problem, f), 0
+        x, path = np.log(now.u), Anderson(problem.a) if accelerated else None
+        if math.isnan(now.error):
+            return now.refined(problem, 0)
+        while not now.error <= tol and steps < max_steps:
+            residual = -np.log(now.u * now.rows)
+            x = x + bounded(residual) if path is None else path.next(x, residual, now.error)
+            now = _Scalings(problem, np.exp(x))
+            steps += 1
+        return now.refined(problem, steps)
 
 
 def _start(problem: AxesProblem, f: Array | None) -> _Scalings:

@@ -103,7 +103,7 @@ def _on_axes(
     eps = problem.eps
     mine = single.AxesProblem(kernel, problem.a, problem.b)
     start = None if f is None else f / eps
-    result = single.sinkhorn_on_axes(mine, start, tol=tol, max_steps=max_steps, relaxed=solver.relaxed)
+    result = single.sinkhorn_on_axes(mine, start, tol=tol, max_steps=max_steps, accelerated=solver.accelerated)
     return replace(result, f=result.f * eps, g=result.g * eps)
 
 
@@ -137,7 +137,9 @@ def _refined(
         return single.newton(problem, start, tol=tol, max_steps=max_steps), (solver,)
     if isinstance(solver, Sinkhorn):
         start, plan = single.better_start(problem, f)
-        result = single.sinkhorn(problem, start, tol=tol, max_steps=max_steps, plan=plan, relaxed=solver.relaxed)
+        result = single.sinkhorn(
+            problem, start, tol=tol, max_steps=max_steps, plan=plan, accelerated=solver.accelerated
+        )
         return result, (solver,)
     if single.is_sharp(problem):
         return single.sharp_newton(problem, f, tol=tol, max_steps=max_steps), (Newton(),)

@@ -1,8 +1,8 @@
-"""Sinkhorn's algorithm (Cuturi 2013; algorithm 1 of Meta OT, arXiv 2206.05262), over-relaxed, with scalings.
+"""Sinkhorn's algorithm (Cuturi 2013; algorithm 1 of Meta OT, arXiv 2206.05262), accelerated, with scalings.
 
 The potentials of the start are absorbed into a Gibbs kernel, which is then about the plan; a step is two products
-with it, and no exponential (Schmitzer, arXiv 1610.06519). Starts so far away that marginals leave floating point
-make steps in the log domain. Over-relaxation (Thibault et al., arXiv 1711.01851) takes each update omega times.
+with it (Schmitzer, arXiv 1610.06519). Starts so far away that marginals leave floating point make steps in the log
+domain. Anderson acceleration (`metaot.single.anderson`) tells how to go on from the last steps.
 """
 
 import math
@@ -10,18 +10,21 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
 from metaot.geometry.kernel import Kernel
 from metaot.potentials import DualPotentials, c_transform, tilted
 from metaot.problem import Problem
+from metaot.solvers.anderson import Anderson
 from metaot.solvers.iterate import Solver
-from metaot.solvers.relaxation import Relaxation, expected_factor
 
 _HIGHEST = 2.0
-"""The L1 error is never above it without over-relaxation."""
+"""The L1 error of plain steps is never above it."""
+
+_OFTEN = 8
+"""Steps after which scalings are looked at."""
 
 
 @final
@@ -37,21 +40,22 @@ class Logarithmic:
 @final
 @dataclass(frozen=True)
 class Scaled:
-    """Scalings u and v of a kernel that has the potentials f and g absorbed; `rows` is K v, `columns` K^T u.
+    """Scalings of a kernel that has the potentials f and g absorbed: x is the logarithm of the source's.
 
-    `empty` is one for atoms without mass: their marginals and weights are both taken as one, not as zero.
+    The target's are the best for it; `marginal` is the source's, and `residual` log a less its logarithm.
     """
 
     f: Float[Tensor, "batch n"]
     g: Float[Tensor, "batch m"]
     kernel: Kernel
-    u: Float[Tensor, "batch n"]
+    x: Float[Tensor, "batch n"]
     v: Float[Tensor, "batch m"]
-    rows: Float[Tensor, "batch n"]
-    columns: Float[Tensor, "batch m"]
+    marginal: Float[Tensor, "batch n"]
+    residual: Float[Tensor, "batch n"]
     empty_rows: Float[Tensor, "batch n"]
     empty_columns: Float[Tensor, "batch m"]
-    relaxation: Relaxation
+    """One for atoms without mass: their marginals and weights are both taken as one, not as zero."""
+    path: Anderson | None
     steps: int
 
 
@@ -63,47 +67,46 @@ SinkhornState = Logarithmic | Scaled
 class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     """Alternating maximisation of the dual in f and in g; one step updates both.
 
-    Of a guess, f is used. With `relaxed`, updates go beyond the maximum by a factor that is fitted to the rate
-    observed, instance by instance: several times fewer steps where many are needed. Without, each step
-    maximises exactly. Safe at every eps in float64; in float32 errors below about 1e-7 |C|/eps are rounding.
+    Of a guess, f is used. With `accelerated`, a step sets out from the best point between the last ones
+    (Anderson): several times fewer steps where many are needed. Without, from the last. Safe at every eps in
+    float64; in float32 errors below about 1e-7 |C|/eps are rounding.
     """
 
-    relaxed: bool = True
+    accelerated: bool = True
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> SinkhornState:
         start = torch.zeros_like(problem.a) if guess is None else guess.f
-        return _absorbed(problem, start, self._relaxation(problem))
+        return _absorbed(problem, start, self._path(problem))
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
         if isinstance(state, Logarithmic):
             return _logarithmic(problem, DualPotentials.from_f(problem, state.next_f))
-        u = _updated(state.u, problem.a, state.rows, state.empty_rows, state.relaxation)
-        columns = state.kernel.T.times(u)
-        v = _updated(state.v, problem.b, columns, state.empty_columns, state.relaxation)
-        rows = state.kernel.times(v)
-        return replace(state, u=u, v=v, rows=rows, columns=columns, steps=state.steps + 1)
+        x, path = state.x + state.residual, state.path
+        if path is not None:
+            x, path = path.next(state.x, state.residual)
+        u = x.exp()
+        v = (problem.b + state.empty_columns) / (state.kernel.T.times(u) + state.empty_columns)
+        marginal = state.kernel.times(v).mul_(u)
+        residual = _residual(problem.a, marginal, state.empty_rows)
+        return replace(state, x=x, v=v, marginal=marginal, residual=residual, path=path, steps=state.steps + 1)
 
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
         if isinstance(state, Logarithmic):
-            far = (_gap(problem, state) < -math.log(_reach(state.f))) & (problem.a > 0)
-            return state if bool(far.any()) else _absorbed(problem, state.f, self._relaxation(problem))
-        if not self.relaxed:
-            return state
-        relaxation = state.relaxation.adjusted(state.steps, error)
-        due = relaxation.changed > state.relaxation.changed or bool((error > _HIGHEST).any())
-        if due and bool((_growth(state) > _reach(state.u)).any()):
-            return _absorbed(problem, self.value(problem, state, slice(None)).f, relaxation, state.steps)
-        return replace(state, relaxation=relaxation)
+            far = (_gap(problem, state) < -_reach(state.f)) & (problem.a > 0)
+            return state if bool(far.any()) else _absorbed(problem, state.f, self._path(problem))
+        if state.path is not None:
+            state = replace(state, path=state.path.judged(state.x, state.residual, error))
+        due = state.steps % _OFTEN == 0 or bool((error > _HIGHEST).any())
+        if due and bool(_too_far(state).any()):
+            return _absorbed_again(problem, state)
+        return state
 
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
-        """L1 error of the source marginal, plus the target's where over-relaxation has left it.
-
-        At least the error of f and the best g for it.
-        """
+        """L1 error of the source marginal: that of f and the best g for it."""
         if isinstance(state, Logarithmic):
             return _distance(tilted(problem.a, _gap(problem, state)), problem.a)
-        error = _distance(state.u * state.rows, problem.a)
-        return error if state.relaxation.plain else error + _distance(state.v * state.columns, problem.b)
+        error = _distance(state.marginal, problem.a)
+        return error if state.steps == 0 else error.nan_to_num_(nan=torch.inf)
 
     def value(self, problem: Problem, state: SinkhornState, which: Tensor | slice) -> DualPotentials:
         f, g = state.f[which], state.g[which]
@@ -111,10 +114,10 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
             return DualPotentials(f, g)
         eps = expand_eps(problem.eps, state.f)
         eps = eps[which] if isinstance(eps, Tensor) else eps
-        return DualPotentials(f + eps * state.u[which].log(), g + eps * state.v[which].log())
+        return DualPotentials(f + eps * state.x[which], g + eps * state.v[which].log())
 
-    def _relaxation(self, problem: Problem) -> Relaxation:
-        return Relaxation.expecting(expected_factor(problem) if self.relaxed else torch.ones_like(problem.a[:, 0]))
+    def _path(self, problem: Problem) -> Anderson | None:
+        return Anderson.of(problem.a) if self.accelerated else None
 
 
 def _logarithmic(problem: Problem, start: DualPotentials) -> Logarithmic:
@@ -127,46 +130,59 @@ def _gap(problem: Problem, state: Logarithmic) -> Float[Tensor, "batch n"]:
 
 
 def _absorbed(
-    problem: Problem, f: Float[Tensor, "batch n"], relaxation: Relaxation, steps: int = 0
+    problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, steps: int = 0
 ) -> SinkhornState:
     """Absorb f and the best g for it into a kernel, if the other marginal is near enough to be a number."""
     h = f + expand_eps(problem.eps, f) * problem.a.log()
     g, kernel = problem.geometry.best_plan(h, problem.b, problem.eps)
-    u, v = torch.ones_like(problem.a), torch.ones_like(problem.b)
-    rows = kernel.times(v)
-    if bool((rows * _reach(rows) < problem.a).any()):
+    empty_rows, empty_columns = ((weights == 0).to(f) for weights in (problem.a, problem.b))
+    v = torch.ones_like(problem.b)
+    marginal = kernel.times(v)
+    residual = _residual(problem.a, marginal, empty_rows)
+    if bool((residual >= _reach(f)).any()):
         return _logarithmic(problem, DualPotentials(f, g))
     return Scaled(
         f=f,
         g=g,
         kernel=kernel,
-        u=u,
+        x=torch.zeros_like(f),
         v=v,
-        rows=rows,
-        columns=problem.b,
-        empty_rows=(problem.a == 0).to(f),
-        empty_columns=(problem.b == 0).to(f),
-        relaxation=relaxation,
+        marginal=marginal,
+        residual=residual,
+        empty_rows=empty_rows,
+        empty_columns=empty_columns,
+        path=path,
         steps=steps,
     )
 
 
-def _updated(u: Tensor, weights: Tensor, products: Tensor, empty: Tensor, relaxation: Relaxation) -> Tensor:
-    """Return the scaling with which the marginal is right; over-relaxed, beyond it."""
+def _absorbed_again(problem: Problem, state: Scaled) -> SinkhornState:
+    """Absorb the scalings, or the best ones so far where these have gone too far."""
+    path, eps = state.path, expand_eps(problem.eps, state.f)
+    if path is None:
+        return _absorbed(problem, state.f + eps * state.x, None, state.steps)
+    x = state.x if path.lost is None else torch.where(path.lost[:, None], path.best, state.x)
+    path = replace(path, lost=None)
+    again = _absorbed(problem, state.f + eps * x, path.moved(x), state.steps)
+    if isinstance(again, Scaled):
+        return again
+    x, path = path.back()
+    return _absorbed(problem, state.f + eps * x, path.moved(x), state.steps)
+
+
+def _residual(weights: Tensor, marginal: Tensor, empty: Tensor) -> Tensor:
     reach = _reach(weights)
-    factor = (weights + empty).div_((u * products).add_(empty)).clamp_(1 / reach, reach)
-    if not relaxation.plain:
-        factor.pow_(relaxation.omega[:, None])
-    return factor.mul_(u)
+    return (weights + empty).div_(marginal + empty).log_().clamp_(-reach, reach)
+
+
+def _too_far(state: Scaled) -> Bool[Tensor, "batch"]:
+    """Tell where a scaling has left the range that the kernel stands."""
+    return ~(state.x.amax(-1) - state.x.amin(-1) <= _reach(state.x))
 
 
 def _reach(like: Tensor) -> float:
-    """Return a number far from one, of which some powers fit into the dtype: 1e15 in float64."""
-    return torch.finfo(like.dtype).tiny ** -0.05
-
-
-def _growth(state: Scaled) -> Float[Tensor, "batch"]:
-    return state.u.amax(-1) * state.v.amax(-1)
+    """Return the logarithm of a number far from one, of which some powers fit into the dtype: 35 in float64."""
+    return -0.05 * math.log(torch.finfo(like.dtype).tiny)
 
 
 def _distance(marginal: Tensor, weights: Tensor) -> Float[Tensor, "batch"]:

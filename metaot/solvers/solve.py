@@ -62,7 +62,7 @@ def solve(
     `init` is where to start: potentials, of which f is used, or anything with `predict(problem)`; for the squared
     distance on a `Grid` with two axes or on planar `Points`, `metaot.load("universal")` is near every solution. A
     start that zeros are better than, or NaN, is replaced by zeros, instance by instance: by dual value, and far
-    from the solution by the first steps as well. `solver` holds the settings of a method; None makes over-relaxed
+    from the solution by the first steps as well. `solver` holds the settings of a method; None makes accelerated
     Sinkhorn steps, and turns to Newton for instances with up to about a thousand atoms with mass on the smaller
     side that Sinkhorn would take long for. An instance that needs more than `max_steps` steps is returned as it is
     then, with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.

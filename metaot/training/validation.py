@@ -33,7 +33,7 @@ class Validation:
         generator = torch.Generator().manual_seed(_SEED)
         problem = replace(problems, batch=batch, eps=(eps, eps)).sample(generator).to(like)
         solution = solve(problem, tol=1e-6, max_steps=5000)
-        cold = solve(problem, solver=Sinkhorn(relaxed=False), tol=_TARGET)
+        cold = solve(problem, solver=Sinkhorn(accelerated=False), tol=_TARGET)
         return cls(problem, solution.potentials, solution.value, cold.steps.double())
 
     @torch.no_grad()
@@ -41,7 +41,7 @@ class Validation:
         """Return the mean dual gap, L1 marginal error and saved steps of a predictor, and its prediction."""
         guess = predictor.predict(self.problem)
         gap = self.exact_value - dual_value(self.problem, guess)
-        steps = solve(self.problem, init=guess, solver=Sinkhorn(relaxed=False), tol=_TARGET).steps.double()
+        steps = solve(self.problem, init=guess, solver=Sinkhorn(accelerated=False), tol=_TARGET).steps.double()
         figures = {
             "dual_gap": gap.mean().item(),
             "marginal_error": marginal_error(self.problem, guess).mean().item(),

@@ -23,7 +23,7 @@ def test_steps_are_those_of_solve(report: Report, problems: ProblemSet, rough: P
         assert [start.name for start in result.starts] == list(inits)
         for start in result.starts:
             for tol in report.tolerances:
-                solution = solve(problem, init=inits[start.name], solver=Sinkhorn(relaxed=False), tol=tol)
+                solution = solve(problem, init=inits[start.name], solver=Sinkhorn(accelerated=False), tol=tol)
                 assert start.steps(tol).tolist() == solution.steps.tolist()
                 assert start.reached(tol).all()
 

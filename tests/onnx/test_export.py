@@ -124,7 +124,7 @@ def test_a_graph_that_refines_needs_at_most_a_step_more_than_solve(
     model = exported_apart("refining_model", name, tmp_path / "model.onnx", 1e-3)
     assert model.refines
     for problem in problems(guess, *temperatures):
-        expected = solve(problem, init=guess, solver=Sinkhorn(relaxed=False), tol=1e-4, max_steps=200)
+        expected = solve(problem, init=guess, solver=Sinkhorn(accelerated=False), tol=1e-4, max_steps=200)
         feeds = {"a": problem.a.numpy(), "b": problem.b.numpy(), "eps": np.full(1, problem.eps)}
         f, g, error, steps = model.graph(**feeds, tol=1e-4, max_steps=200)
         # `solve` replaces more starts by zeros: it looks at first steps too, the graph at dual values alone

@@ -11,7 +11,7 @@ from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, Status, solve
 from metaot.solvers.sinkhorn import SinkhornState
 
-SINKHORN = Sinkhorn(relaxed=False)
+SINKHORN = Sinkhorn(accelerated=False)
 
 
 def value(problem: Problem, state: SinkhornState) -> DualPotentials:
