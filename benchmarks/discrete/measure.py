@@ -2,6 +2,7 @@
 
 import gc
 import math
+import resource
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,10 @@ FEWEST = 5
 
 PAUSE = 0.003
 """Seconds between two solves, in which the threads of the last one's library fall asleep."""
+
+TRIES, SHORT = 6, 0.05
+"""A solve in which another process was given the core is timed again, so many times at most, if it is this short
+(in seconds); the fastest counts."""
 
 OK, LIMIT, MISSED = "ok", "over the limit", "not reached"
 
@@ -153,8 +158,21 @@ def _time_all(method: Method, instance: Instance, row: dict[float, Cell], *, lim
         return
     inputs = method.prepare(instance)
     for cell in waiting:
+        cell.add(_undisturbed(lambda cell=cell: attempt(method, instance, inputs, cell.setting, 2 * limit)))
+
+
+def _undisturbed(trial: Callable[[], Trial]) -> Trial:
+    """Return the first trial in which the process kept the core, or else the fastest."""
+    fastest: Trial | None = None
+    for _ in range(TRIES):
         sleep(PAUSE)
-        cell.add(attempt(method, instance, inputs, cell.setting, 2 * limit))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        found = trial()
+        if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == before or found.seconds > SHORT:
+            return found
+        fastest = found if fastest is None or found.seconds < fastest.seconds else fastest
+    assert fastest is not None
+    return fastest
 
 
 def attempt(method: Method, instance: Instance, inputs: Any, setting: Any, limit: float) -> Trial:
