@@ -31,6 +31,9 @@ class StagedPredictor(Predictor):
 
     model: Any
 
+    start_passes = 1
+    """The most passes of a start for a solver: more, where its own steps are cheaper, cost time."""
+
     @abstractmethod
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         """Give f of every stage, each computed when it is asked for; ValueError for problems of another kind."""
@@ -51,8 +54,8 @@ class StagedPredictor(Predictor):
         return DualPotentials.from_f(problem, _potential(problem, f))
 
     def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        """Return f as a start for a solver: of at most one pass, for its own steps are cheaper than more."""
-        *_, f = islice(self._evaluate(problem), 2)
+        """Return f as a start for a solver: of `start_passes` at most."""
+        *_, f = islice(self._evaluate(problem), self.start_passes + 1)
         return _potential(problem, f)
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:

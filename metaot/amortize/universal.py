@@ -24,6 +24,8 @@ class UniversalPotential(StagedPredictor):
     Other geometries raise ValueError.
     """
 
+    start_passes = 2
+
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps
 
