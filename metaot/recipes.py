@@ -65,7 +65,7 @@ def universal() -> Recipe:
         UniversalNetwork,
         UniversalTask,
         {"passes": 2},
-        steps=18_000,
+        steps=29_000,
         learning_rate=2e-3,
         warmup=200,
         save_every=250,

@@ -22,7 +22,7 @@ _KINDS: dict[Callable[[int, int, torch.Generator], Tensor], float] = {
     strokes: 1.5,
     textures: 1.0,
     sparse: 0.4,
-    curves: 3.0,
+    curves: 5.0,
     silhouettes: 2.0,
     pictures: 1.0,
 }

@@ -29,7 +29,6 @@ PROGRESS = 0.9
 RIDGE = 1e-12
 """Relative, on the products of the changes: these become nearly dependent."""
 
-
 FARTHEST = 35.0
 """A scaling may change by the exponential of this in a step."""
 
