@@ -80,7 +80,7 @@ def _belongs(label: str, name: str, kind: dict[str, str]) -> bool:
     if label == "metaot from the model":
         return name == label
     if label == "metaot, best cold start":
-        return kind["kind"] == OURS and name != "metaot from the model"
+        return kind["kind"] == OURS and not name.startswith("metaot from")
     if label == "best peer from our model":
         return kind["kind"] == PEER_FROM_MODEL
     return kind["kind"] == PEER and kind["library"] == label
