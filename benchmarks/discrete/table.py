@@ -18,8 +18,8 @@ Median time of a solve in ms (p95), then the median over instances of its ratio 
 both marginals. `n=`: slow, and timed on fewer instances. `% reached`: the rest missed the accuracy, or failed.
 "from our model": another library, started from metaot's prediction, whose time counts; it is no peer in the
 ratios. Exact transport solves another problem (no eps), and is no peer in the ratios either. Each timed
-solve follows one of the instance before by the same method, which is not timed. A solve of less than 50 ms in which
-another process was given the core is timed again. "The exported model" is numpy and onnxruntime.
+solve follows one of the instance before by the same method, which is not timed. A solve of less than 50 ms in
+which another process was given the core is timed again. "The exported model" is numpy and onnxruntime.
 
 """
 
