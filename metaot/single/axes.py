@@ -22,7 +22,6 @@ class AxesKernel:
     """The matrix exp(-C) as the Kronecker product of one matrix for each axis, of which C is the sum of costs."""
 
     def __init__(self, costs: Sequence[Array]) -> None:
-        self.costs = costs
         kernels = [np.exp(-cost) for cost in reversed(costs)]
         self._forward = tuple(kernels)
         self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
@@ -54,14 +53,10 @@ class _Side:
         self.weights = weights[self.atoms]
         self._room = np.zeros_like(weights)
 
-    def everywhere(self, u: Array) -> Array:
-        """Return u with zeros where there is no mass; good until the next call."""
-        self._room[self.atoms] = u
-        return self._room
-
     def weighted(self, u: Array) -> Array:
         """Return the weights times u on the whole grid; good until the next call."""
-        return self.everywhere(self.weights * u)
+        self._room[self.atoms] = self.weights * u
+        return self._room
 
     def error(self, marginal: Array) -> float:
         """Return the L1 error of a marginal that is given relative to the weights."""
@@ -76,7 +71,7 @@ class AxesProblem(Alternating):
     """
 
     def __init__(self, K: AxesKernel, a: Array, b: Array) -> None:
-        self.K, self.weights, self.source, self.target = K, (a, b), _Side(a), _Side(b)
+        self.K, self.source, self.target = K, _Side(a), _Side(b)
         self.a, self.b = self.source.weights, self.target.weights
 
     def columns(self, u: Array) -> Array:
