@@ -11,7 +11,7 @@ import onnxruntime
 from metaot.onnx import checks, wire
 from metaot.onnx.answers import Array, OnnxSolution, Potentials
 from metaot.onnx.costs import Costs
-from metaot.onnx.refine import Instance, Limits, refine
+from metaot.onnx.refine import Limits, refine_rows
 from metaot.onnx.runtime import require_ours, session
 
 METADATA = ("metaot", "model", "passes", "recipe", "data", "images", "eps", "quality")
@@ -71,18 +71,14 @@ class OnnxUniversal:
         return Potentials(f.reshape(a.shape).astype(a.dtype), g.reshape(a.shape).astype(a.dtype))
 
     def solve(self, a: Any, b: Any, *, eps: Any, tol: float = 1e-6, max_steps: int = 10_000) -> OnnxSolution:
-        """Return potentials refined to an L1 marginal error `tol`, in numpy, one by one; as `OnnxModel.solve`."""
+        """Return potentials refined to an L1 marginal error `tol`, in numpy, as `OnnxModel.solve`."""
         tol, max_steps = checks.limits(tol, max_steps)
         a, b, eps = self._checked(a, b, eps)
-        f, g = self._evaluate(a, b, eps)
+        f, _ = self._evaluate(a, b, eps)
         costs, pixels = _costs(a.shape[-2:]), a.shape[-2] * a.shape[-1]
         rows_a, rows_b = (w.reshape(-1, pixels).astype(np.float64, copy=False) for w in (a, b))
-        f, g = f.reshape(-1, pixels), g.reshape(-1, pixels)
-        error, steps = np.zeros(len(f)), np.zeros(len(f), dtype=np.int64)
-        for k in range(len(f)):
-            problem = Instance(costs, rows_a[k], rows_b[k], float(eps[k if len(eps) > 1 else 0]))
-            found = refine(problem, f[k], Limits(tol, max_steps))
-            f[k], g[k], error[k], steps[k] = found.f, found.g, found.error, found.steps
+        limits = Limits(tol, max_steps)
+        f, g, error, steps = refine_rows(costs, (rows_a, rows_b), eps, f.reshape(-1, pixels), limits)
         batch = a.shape[:-2]
         shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
         potentials = (values.reshape(a.shape).astype(a.dtype) for values in (f, g))

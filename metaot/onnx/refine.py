@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
@@ -29,6 +29,16 @@ class Limits:
 
 
 @final
+class Rows(NamedTuple):
+    """Potentials of many problems, a row for each, their L1 errors and their steps."""
+
+    f: Array
+    g: Array
+    error: Array
+    steps: Array
+
+
+@final
 @dataclass(frozen=True)
 class Instance:
     """One problem: costs, float64 weights, and a temperature in the units of the costs."""
@@ -37,6 +47,27 @@ class Instance:
     a: Array
     b: Array
     eps: float
+
+
+def refine_rows(costs: Costs, weights: tuple[Array, Array], eps: Array, f: Array, limits: Limits) -> Rows:
+    """Refine the rows of f for those of both weights; eps is one number or one for each.
+
+    On a grid at one temperature all together, as far as that leads; the others one by one.
+    """
+    a, b = weights
+    found, left = Rows(f, np.empty_like(b), np.zeros(len(a)), np.zeros(len(a), dtype=np.int64)), np.arange(len(a))
+    kernel = costs.axis_kernels(float(eps[0])) if len(a) > 1 and len(eps) == 1 else None
+    if kernel is not None:
+        a, b = (w / w.sum(-1, keepdims=True) for w in (a, b))
+        steps = min(PATIENCE, limits.max_steps)
+        *result, finished = single.sinkhorn_together(kernel, a, b, f / eps, tol=limits.tol, max_steps=steps)
+        found, left = Rows(result[0] * eps, result[1] * eps, *result[2:]), (~finished).nonzero()[0]
+    for k in left.tolist():
+        problem = Instance(costs, a[k], b[k], float(eps[k if len(eps) > 1 else 0]))
+        more = refine(problem, found.f[k], limits.after(int(found.steps[k])))
+        found.f[k], found.g[k], found.error[k] = more.f, more.g, more.error
+        found.steps[k] += more.steps
+    return found
 
 
 @np.errstate(all="ignore")
@@ -53,6 +84,8 @@ def refine(problem: Instance, f: Array, limits: Limits) -> Refined:
         return _on_support(problem, f, limits)
     steps = min(PATIENCE, limits.max_steps)
     found = single.sinkhorn_on_axes(single.AxesProblem(kernel, a, b), f, tol=limits.tol, max_steps=steps)
+    if found is None:
+        return _on_support(problem, f, limits)
     if not found.error > limits.tol or found.steps == limits.max_steps:
         return Refined(found.f * eps, found.g * eps, found.error, found.steps)
     more = _on_support(problem, found.f, limits.after(found.steps))

@@ -11,7 +11,7 @@ import onnxruntime
 from metaot.onnx import checks, wire
 from metaot.onnx.answers import Array, OnnxSolution, Potentials
 from metaot.onnx.costs import Costs
-from metaot.onnx.refine import Instance, Limits, refine
+from metaot.onnx.refine import Limits, refine_rows
 
 if TYPE_CHECKING:
     from metaot.potentials import DualPotentials
@@ -102,7 +102,7 @@ class OnnxModel:
         """Return refined potentials of weights a, *batch n, and b, *batch m, each to an L1 marginal error `tol`.
 
         A file that was exported with `--refine` predicts and makes the first Sinkhorn steps in one call of its
-        graph. What is then left, and all of it with other files, is done one by one in numpy: over-relaxed
+        graph. What is then left, and all of it with other files, is done in numpy: accelerated
         Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of them. float64 inside. Raises
         ValueError as `predict`; not converging within `max_steps` is a result.
         """
@@ -110,10 +110,13 @@ class OnnxModel:
         a, b, eps = self._checked(a, b, eps)
         rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
         f, g, error, steps = self._refined(rows_a, rows_b, eps, tol, max_steps)
-        for k in (error > tol).nonzero()[0] if len(a) else ():
-            e, limits = float(eps[k if len(eps) > 1 else 0]), Limits(tol, max_steps - int(steps[k]))
-            more = refine(Instance(self.costs, rows_a[k], rows_b[k], e), f[k], limits)
-            f[k], g[k], error[k], steps[k] = more.f, more.g, more.error, steps[k] + more.steps
+        left = (error > tol).nonzero()[0]
+        if len(left) > 0:
+            limits = Limits(tol, max_steps - int(steps[left].max()))
+            more = refine_rows(
+                self.costs, (rows_a[left], rows_b[left]), eps[left] if len(eps) > 1 else eps, f[left], limits
+            )
+            f[left], g[left], error[left], steps[left] = *more[:3], steps[left] + more.steps
         batch = a.shape[:-1]
         shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
         return OnnxSolution(f.reshape(a.shape).astype(a.dtype), g.reshape(b.shape).astype(a.dtype), *shaped)
@@ -188,7 +191,7 @@ REFINED = ["f", "g", "error", "steps"]
 _DTYPES = (np.float64, np.float64, np.float64, np.int64)
 
 GRAPH_STEPS, GRAPH_STEPS_ALONE = 10, 30
-"""Plain Sinkhorn steps of a graph, for a batch and for one problem; over-relaxed ones in numpy do the rest."""
+"""Plain Sinkhorn steps of a graph, for a batch and for one problem; accelerated ones in numpy do the rest."""
 GRAPH_TOL = 5e-4
 """Errors below which they are quicker from the first step."""
 PLAIN = 600.0

@@ -1,10 +1,11 @@
-"""One problem after another, in numpy alone: where calls into a library cost more than the arithmetic.
+"""Problems in numpy alone, one after another: where calls into a library cost more than the arithmetic.
 
 Potentials and costs are in units of eps. A step of Sinkhorn on 150 x 150 atoms takes five microseconds of
-arithmetic; the calls in torch alone take several times that.
+arithmetic; the calls in torch alone take several times that. Many problems on one grid share their calls.
 """
 
-from metaot.single.axes import LARGEST, AxesKernel, AxesProblem, sinkhorn_on_axes
+from metaot.single.axes import AxesProblem, sinkhorn_on_axes, step_on_axes
+from metaot.single.axes_kernel import LARGEST, AxesKernel
 from metaot.single.choose import is_sharp, refine
 from metaot.single.near import best_of_rows
 from metaot.single.newton import newton
@@ -13,6 +14,7 @@ from metaot.single.sharp import sharp_newton
 from metaot.single.sinkhorn import sinkhorn
 from metaot.single.softmin import GridSoftmin
 from metaot.single.start import better_start
+from metaot.single.together import Together, sinkhorn_together
 
 __all__ = [
     "LARGEST",
@@ -22,6 +24,7 @@ __all__ = [
     "GridSoftmin",
     "Refined",
     "Refinement",
+    "Together",
     "best_of_rows",
     "better_start",
     "is_sharp",
@@ -30,4 +33,6 @@ __all__ = [
     "sharp_newton",
     "sinkhorn",
     "sinkhorn_on_axes",
+    "sinkhorn_together",
+    "step_on_axes",
 ]

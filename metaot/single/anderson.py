@@ -76,7 +76,7 @@ class Anderson:
         except np.linalg.LinAlgError:
             return target
         following = target - mix.dot(self._moves[known])
-        return following if mix.dot(mix) < _MUCH else _not_too_far(x, following, target)
+        return following if mix.dot(mix) < MUCH else _not_too_far(x, following, target)
 
     def back(self) -> Array:
         """Forget the last points but that with the least error; return where a plain step leads from there."""
@@ -91,7 +91,7 @@ class Anderson:
         self._changes[k], self._moves[k] = change, move
         known = slice(min(self._shown, MEMORY))
         products = self._changes[known].dot(change)
-        products[k] = products[k] * (1 + RIDGE) + _TINY
+        products[k] = products[k] * (1 + RIDGE) + TINY
         self._gram[k, known] = self._gram[known, k] = products
 
 
@@ -104,8 +104,8 @@ def _not_too_far(x: Array, following: Array, target: Array) -> Array:
     return x + step * min(1.0, FARTHEST / length) if length > 0 else following
 
 
-_MUCH = 100.0
+MUCH = 100.0
 """A square of coefficients below which a step cannot be very long."""
 
-_TINY = float(np.finfo(np.float64).tiny)
+TINY = float(np.finfo(np.float64).tiny)
 """Keeps a change of nothing at all from dividing by zero."""

@@ -1,47 +1,18 @@
-"""Sinkhorn on a grid whose Gibbs kernel fits into floating point: a small matrix product for each axis.
+"""Sinkhorn on a grid with its Gibbs kernel as it is: a small matrix product for each axis.
 
 Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v = e^g are functions on the grid.
 """
 
 import math
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 
 from metaot.single.anderson import Anderson, bounded
+from metaot.single.axes_kernel import FITS, AxesKernel
+from metaot.single.pace import Pace
 from metaot.single.plan import Alternating, Array, Refined, distance
 from metaot.single.start import GOOD, is_better
-
-LARGEST = 300.0
-"""Costs and ranges of potentials, in units of eps, up to which all that is multiplied fits into float64."""
-
-
-@final
-class AxesKernel:
-    """The matrix exp(-C) as the Kronecker product of one matrix for each axis, of which C is the sum of costs."""
-
-    def __init__(self, costs: Sequence[Array]) -> None:
-        kernels = [np.exp(-cost) for cost in reversed(costs)]
-        self._forward = tuple(kernels)
-        self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
-
-    def times(self, v: Array) -> Array:
-        """Return K v."""
-        return _contracted(self._forward, self._backward, v)
-
-    def transposed_times(self, u: Array) -> Array:
-        """Return K^T u."""
-        return _contracted(self._backward, self._forward, u)
-
-
-def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
-    """Multiply along the last axis, which becomes the first, until all have had their turn."""
-    if len(kernels) == 2:
-        return kernels[1].dot(v.reshape(-1, len(kernels[0]))).dot(transposed[0]).reshape(-1)
-    for K in kernels:
-        v = K.dot(v.reshape(-1, len(K)).T)
-    return v.reshape(-1)
 
 
 @final
@@ -57,6 +28,12 @@ class _Side:
         """Return the weights times u on the whole grid; good until the next call."""
         self._room[self.atoms] = self.weights * u
         return self._room
+
+    def log_weighted(self, f: Array) -> Array:
+        """Return f plus the logarithms of the weights on the whole grid."""
+        h = np.full_like(self._room, -math.inf)
+        h[self.atoms] = f + np.log(self.weights)
+        return h
 
     def error(self, marginal: Array) -> float:
         """Return the L1 error of a marginal that is given relative to the weights."""
@@ -83,10 +60,10 @@ class AxesProblem(Alternating):
         return self.K.times(self.target.weighted(v))
 
     def best_g(self, f: Array) -> Array:
-        return -np.log(self.columns(np.exp(f))[self.target.atoms])
+        return self.K.offset - np.log(self.columns(np.exp(f))[self.target.atoms])
 
     def best_f(self, g: Array) -> Array:
-        return -np.log(self.rows(np.exp(g))[self.source.atoms])
+        return -np.log(self.rows(np.exp(g - self.K.offset))[self.source.atoms])
 
 
 @final
@@ -101,35 +78,83 @@ class _Scalings:
         self.rows = self.all_rows[problem.source.atoms]
         self.error = problem.source.error(u * self.rows)
 
+    def are_right(self, K: AxesKernel) -> bool:
+        """Tell whether all products on atoms with mass are right to rounding."""
+        return K.fits or bool(
+            self.columns.min() > K.floor * self.u.max() and self.rows.min() > K.floor * self.v.max()
+        )
+
     def value(self, problem: AxesProblem) -> float:
         """Return the dual value."""
-        return float(problem.a @ np.log(self.u) - problem.b @ np.log(self.columns))
+        return float(problem.a @ np.log(self.u) - problem.b @ np.log(self.columns)) + problem.K.offset
 
     def refined(self, problem: AxesProblem, steps: int) -> Refined:
         """Return the potentials on all atoms."""
-        f = -np.log(self.all_rows)
-        f[problem.source.atoms] = np.log(self.u)
-        return Refined(f, -np.log(self.all_columns), self.error, steps)
+        K, source, target = problem.K, problem.source, problem.target
+        if K.fits or self.all_columns.min() > K.floor * self.u.max():
+            g = K.offset - np.log(self.all_columns)
+        else:
+            g = K.transposed_softmin(source.log_weighted(np.log(self.u)))
+        if K.fits or self.all_rows.min() > K.floor * self.v.max():
+            f = -np.log(self.all_rows)
+        else:
+            f = K.softmin(target.log_weighted(g[target.atoms]))
+        f[source.atoms] = np.log(self.u)
+        return Refined(f, g, self.error, steps)
 
 
 def sinkhorn_on_axes(
-    problem: AxesProblem, f: Array | None, *, tol: float, max_steps: int, accelerated: bool = True
-) -> Refined:
+    problem: AxesProblem,
+    f: Array | None,
+    *,
+    tol: float,
+    max_steps: int,
+    accelerated: bool = True,
+    most_ahead: float = math.inf,
+) -> Refined | None:
     """Step from f, or from zeros where these are the better start, until the error is at most `tol`.
 
-    `f` is on the whole grid.
+    `f` is on the whole grid. It stops early when more than `most_ahead` steps are in sight. None if the numbers
+    leave floating point on the way.
     """
     with np.errstate(all="ignore"):
-        now, steps = _start(problem, f), 0
-        x, path = np.log(now.u), Anderson(problem.a) if accelerated else None
+        now, steps, K = _start(problem, f), 0, problem.K
+        x, path, pace = np.log(now.u), Anderson(problem.a) if accelerated else None, Pace()
+        if not now.are_right(K):
+            return None
         if math.isnan(now.error):
             return now.refined(problem, 0)
         while not now.error <= tol and steps < max_steps:
+            if pace.shown(steps, now.error):
+                if pace.ahead(now.error, tol) > most_ahead:
+                    break
+                if not now.are_right(K):
+                    return None
             residual = -np.log(now.u * now.rows)
             x = x + bounded(residual) if path is None else path.next(x, residual, now.error)
             now = _Scalings(problem, np.exp(x))
             steps += 1
-        return now.refined(problem, steps)
+        return now.refined(problem, steps) if now.are_right(K) else None
+
+
+@np.errstate(all="ignore")
+def step_on_axes(K: AxesKernel, a: Array, b: Array, f: Array) -> tuple[Array, Array] | None:
+    """Return the f that one Sinkhorn step leads to, on the whole grid, and a less the marginal of the plan of f.
+
+    None if the numbers leave floating point.
+    """
+    top = float(f.max())
+    u = np.exp(f - top)
+    u *= a
+    columns = K.transposed_times(u)
+    v = np.divide(b, columns, where=b > 0, out=np.zeros_like(b))
+    rows = K.times(v)
+    if not K.fits and not (
+        columns.min(initial=math.inf, where=b > 0) > K.floor and rows.min() > K.floor * float(v.max())
+    ):
+        return None
+    u *= rows
+    return top - np.log(rows), a - u
 
 
 def _start(problem: AxesProblem, f: Array | None) -> _Scalings:
@@ -137,13 +162,13 @@ def _start(problem: AxesProblem, f: Array | None) -> _Scalings:
     guess = None if f is None else _guess(problem, f[problem.source.atoms])
     if guess is not None:
         value = guess.value(problem) if guess.error > GOOD else 0.0
-        if is_better(problem, value, guess.error):
+        if is_better(problem, value, guess.error) or not guess.are_right(problem.K):
             return guess
     return _Scalings(problem, np.ones_like(problem.a))
 
 
 def _guess(problem: AxesProblem, f: Array) -> _Scalings | None:
-    """Return the scalings of a potential, unless they leave floating point."""
-    if not np.ptp(f) <= LARGEST:
+    """Return the scalings of a potential, unless it varies by more than any that is the best for another."""
+    if not np.ptp(f) <= max(problem.K.range, FITS):
         return None
     return _Scalings(problem, np.exp(f - f @ problem.a))

@@ -84,6 +84,8 @@ def _set_out(
     patience = min(PATIENCE, max_steps) if solver is None else max_steps
     sinkhorn = solver if isinstance(solver, Sinkhorn) else Sinkhorn()
     result = _on_axes(problem, f, kernel, sinkhorn, tol=tol, max_steps=patience)
+    if result is None:
+        return _on_support(problem, f, solver, tol=tol, max_steps=max_steps)
     left = max_steps - result.steps
     if solver is not None or left == 0 or not result.error > tol:
         return result, (sinkhorn,)
@@ -98,13 +100,13 @@ def small_kernel(geometry: Geometry, eps: float) -> AxesKernel | None:
 
 def _on_axes(
     problem: Alone, f: Array | None, kernel: AxesKernel, solver: Sinkhorn, *, tol: float, max_steps: int
-) -> Refined:
-    """Refine on the whole of a grid."""
+) -> Refined | None:
+    """Refine on the whole of a grid; None where its numbers leave floating point."""
     eps = problem.eps
     mine = single.AxesProblem(kernel, problem.a, problem.b)
     start = None if f is None else f / eps
     result = single.sinkhorn_on_axes(mine, start, tol=tol, max_steps=max_steps, accelerated=solver.accelerated)
-    return replace(result, f=result.f * eps, g=result.g * eps)
+    return None if result is None else replace(result, f=result.f * eps, g=result.g * eps)
 
 
 def _on_support(

@@ -9,6 +9,7 @@ from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.single.choose import FACTORISED, PATIENCE
 from metaot.solvers.alone import ROUNDS, Alone, refine_alone, small_kernel
+from metaot.solvers.axes import axes_kernel, refine_on_axes
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import Newton
 from metaot.solvers.refine import Refined, refine, room
@@ -44,6 +45,23 @@ def refine_by(
 
 
 def _set_out(
+    solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+) -> tuple[Refined, tuple[Solver, ...]]:
+    """Make steps on the axes of a grid, if there are some, until these lead no further; the rest by size."""
+    kernel = axes_kernel(solver, problem) if in_numpy(problem) else None
+    if kernel is None:
+        return _by_size(solver, problem, guess, tol=tol, max_steps=max_steps)
+    patience = max_steps if solver is not None else min(PATIENCE, max_steps)
+    result, left = refine_on_axes(kernel, problem, guess, tol=tol, max_steps=patience)
+    if len(left) == 0:
+        return result, (Sinkhorn(),)
+    steps = max_steps - int(result.steps[left].max())
+    more, others = _by_size(solver, problem[left], result.potentials[left], tol=tol, max_steps=steps)
+    result.put(left, more)
+    return result, (Sinkhorn(), *(other for other in others if other != Sinkhorn()))
+
+
+def _by_size(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])

@@ -1,0 +1,109 @@
+"""The Gibbs kernel of a grid as it is: a small matrix for each axis.
+
+Where the whole kernel does not fit into floating point, most products with it still do, since what counts for a
+sum is near; whether all has gone well is seen in the sums.
+"""
+
+import math
+from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
+from typing import final
+
+import numpy as np
+
+from metaot.single.plan import Array
+from metaot.single.softmin import GridSoftmin
+
+LARGEST = 1e4
+"""Costs, in units of eps, up to which products with the kernel are worth trying."""
+
+FITS = 300.0
+"""Costs, in units of eps, up to which all that is multiplied fits into float64."""
+
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@final
+class AxesKernel:
+    """The matrix exp(-C) as the Kronecker product of one matrix for each axis, of which C is the sum of costs.
+
+    Products are those with exp(`offset` - C), where the offset is the lowest cost.
+    """
+
+    def __init__(self, costs: Sequence[Array]) -> None:
+        self._costs = costs
+        kernels = [_powers(cost.min() - cost) for cost in reversed(costs)]
+        self._forward = tuple(kernels)
+        self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
+        self.sizes = tuple(len(cost) for cost in costs)
+        """The points along each axis."""
+        self.offset = sum(float(cost.min()) for cost in costs)
+        self.range = sum(float(np.ptp(cost)) for cost in costs)
+        """From the lowest cost to the highest."""
+        self.fits = self.range <= FITS
+        """Whether all products are right, whatever is multiplied."""
+        self.floor = 4e18 * math.prod(self.sizes) * _TINY
+        """Sums above this times the largest factor are right to rounding.
+
+        They are far above all that entries and products below the smallest number can have added.
+        """
+
+    def times(self, v: Array) -> Array:
+        """Return K v."""
+        return _contracted(self._forward, self._backward, v)
+
+    def transposed_times(self, u: Array) -> Array:
+        """Return K^T u."""
+        return _contracted(self._backward, self._forward, u)
+
+    def times_each(self, v: Array) -> Array:
+        """Return K v for many functions v, which are counted behind the first axis, and of the answers, too."""
+        return _contracted_each(self._forward, self._backward, v)
+
+    def transposed_times_each(self, u: Array) -> Array:
+        """Return K^T u for many functions u."""
+        return _contracted_each(self._backward, self._forward, u)
+
+    def part(self, rows: Sequence[slice], columns: Sequence[slice]) -> "AxesKernel":
+        """Return the kernel between boxes, given by a slice for each axis."""
+        part = copy(self)
+        boxes = list(zip(reversed(rows), reversed(columns), strict=True))
+        part._forward = tuple(K[i, j] for K, (i, j) in zip(self._forward, boxes, strict=True))
+        part._backward = tuple(K[j, i] for K, (i, j) in zip(self._backward, boxes, strict=True))
+        return part
+
+    @cached_property
+    def softmin(self) -> GridSoftmin:
+        """The softmin over the targets, in the log domain."""
+        return GridSoftmin(self._costs, 1.0)
+
+    @cached_property
+    def transposed_softmin(self) -> GridSoftmin:
+        """The softmin over the sources."""
+        return GridSoftmin([cost.T for cost in self._costs], 1.0)
+
+
+def _powers(exponents: Array) -> Array:
+    """Return the exponential, without the numbers of few digits below the smallest one, which are slow."""
+    powers = np.exp(exponents)
+    powers[powers < _TINY] = 0
+    return powers
+
+
+def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
+    """Multiply along the last axis, which becomes the first, until all have had their turn."""
+    if len(kernels) == 2:
+        return kernels[1].dot(v.reshape(-1, len(kernels[0]))).dot(transposed[0]).reshape(-1)
+    for K in kernels:
+        v = K.dot(v.reshape(-1, len(K)).T)
+    return v.reshape(-1)
+
+
+def _contracted_each(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
+    """Multiply along all axes, the last one first; the functions are counted behind the first one."""
+    *others, first = kernels
+    for k, K in enumerate(others):
+        behind = math.prod(len(other) for other in others[:k])
+        v = np.matmul(K, v.reshape(-1, K.shape[1], behind)) if k else v.reshape(-1, K.shape[1]).dot(transposed[0])
+    return first.dot(v.reshape(first.shape[1], -1))

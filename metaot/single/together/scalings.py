@@ -1,0 +1,91 @@
+"""Scalings of many problems, the products with them, and the point to set out from."""
+
+from typing import final
+
+import numpy as np
+
+from metaot.single.axes_kernel import FITS
+from metaot.single.plan import Array
+from metaot.single.start import DOUBTFUL, GOOD
+from metaot.single.together.batch import Batch
+
+
+@final
+class Scalings:
+    """u = e^x and the best v for it, and the products with both."""
+
+    def __init__(self, batch: Batch, x: Array) -> None:
+        self.batch, self.x, self.u = batch, x, np.exp(x)
+        self.columns = batch.columns(self.u)
+        self.v = 1 / self.columns
+        self.rows = batch.rows(self.v)
+        self._marginal = self.u * self.rows
+        self.error = batch.error(self._marginal)
+
+    @property
+    def residual(self) -> Array:
+        """The logarithm of the weights over the marginal."""
+        return -np.log(self._marginal)
+
+    @property
+    def value(self) -> Array:
+        """The dual values."""
+        return self.batch.value(self.x, self.batch.K.offset - np.log(self.columns))
+
+    def are_right(self) -> Array:
+        """Tell of which problems all products on atoms with mass are right to rounding."""
+        if self.batch.K.fits:
+            return np.ones(len(self.batch), dtype=bool)
+        of_columns, of_rows = self._limits()
+        return (self.columns.min(1) > of_columns) & (self.rows.min(1) > of_rows)
+
+    def potentials(self) -> tuple[Array, Array]:
+        """Return f and g on all atoms, a row for each problem."""
+        K, source, target = self.batch.K, self.batch.source, self.batch.target
+        columns, rows = self.batch.all_columns(self.u), self.batch.all_rows(self.v)
+        g, f = K.offset - np.log(columns), -np.log(rows)
+        if not K.fits:  # far from all mass products may be lost
+            of_columns, of_rows = self._limits()
+            for k in (~(columns.min(1) > of_columns)).nonzero()[0].tolist():
+                g[k] = K.transposed_softmin(source.log_weighted(self.x, k))
+            for k in (~(rows.min(1) > of_rows)).nonzero()[0].tolist():
+                f[k] = K.softmin(target.log_weighted(K.offset + np.log(self.v), k))
+        source.put(self.x, f)
+        return f, g
+
+    def _limits(self) -> tuple[Array, Array]:
+        """Return what the columns and the rows of each problem must be above to be right."""
+        return self.batch.K.floor * self.u.max(1), self.batch.K.floor * self.v.max(1)
+
+
+def first_scalings(batch: Batch, f: Array | None) -> Scalings:
+    """Return those of f, a row for each problem, or of zeros where these are the better start."""
+    source = batch.source
+    if f is None:
+        return Scalings(batch, np.zeros_like(source.weights))
+    x = source.take(f)
+    possible = np.ptp(x, 1) <= max(batch.K.range, FITS)
+    x = np.where(possible[:, None], x, 0.0)
+    x = np.where(source.empty, 0.0, x - source.total(x)[:, None])
+    guess = Scalings(batch, x)
+    compared = guess.are_right() & ~(guess.error <= GOOD)
+    if not compared.any():
+        return guess
+    compared[compared] = _worse_than_zeros(batch.part(compared), guess.value[compared], guess.error[compared])
+    if not compared.any():
+        return guess
+    return Scalings(batch, np.where(compared[:, None], 0.0, x))
+
+
+def _worse_than_zeros(batch: Batch, value: Array, error: Array) -> Array:
+    """Tell which starts of such values and errors zeros are better than: the rule of `metaot.single.start`."""
+    g = batch.best_g(np.zeros_like(batch.source.weights))
+    worse = ~(value >= batch.target.total(g))
+    doubtful = ~(error <= DOUBTFUL)
+    if (doubtful & ~worse).any():
+        first = batch.best_f(g)
+        g = batch.best_g(first)
+        second = batch.best_f(g)
+        rival = batch.error(np.exp(first - second))
+        worse |= doubtful & ~((value >= batch.value(second, g)) & (error <= 0.5 * rival))
+    return worse

@@ -1,0 +1,41 @@
+"""Sinkhorn on grids of moderate size, in numpy: one problem, or those of a batch together."""
+
+import torch
+from torch import Tensor
+
+from metaot import single
+from metaot.potentials import DualPotentials
+from metaot.problem import Problem
+from metaot.single import AxesKernel
+from metaot.solvers.alone import small_kernel
+from metaot.solvers.iterate import Solver
+from metaot.solvers.refine import Refined
+from metaot.solvers.sinkhorn import Sinkhorn
+
+
+def axes_kernel(solver: Solver | None, problem: Problem) -> AxesKernel | None:
+    """Return the kernel of all problems in units of eps, where they have the same one and the method is for it."""
+    accelerated = solver is None or (isinstance(solver, Sinkhorn) and solver.accelerated)
+    if not accelerated or len(problem.a) == 0:
+        return None
+    eps = problem.eps
+    if isinstance(eps, Tensor) and not bool((eps == eps[0]).all()):
+        return None
+    return small_kernel(problem.geometry, _first(eps))
+
+
+def refine_on_axes(
+    kernel: AxesKernel, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+) -> tuple[Refined, Tensor]:
+    """Refine a guess; tell which problems are not finished, and had better go on in another way from there."""
+    eps = _first(problem.eps)
+    start = None if guess is None else (guess.f / eps).numpy()
+    found = single.sinkhorn_together(
+        kernel, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps
+    )
+    f, g, error, steps, finished = map(torch.from_numpy, found)
+    return Refined(DualPotentials(f * eps, g * eps), error, steps), (~finished).nonzero()[:, 0]
+
+
+def _first(eps: float | Tensor) -> float:
+    return float(eps[0]) if isinstance(eps, Tensor) else eps
