@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaot.models import Alone, Evaluator, PotentialModel
 
@@ -47,6 +47,26 @@ class Prepared:
         return Prepared, ()  # a copy has other weights, a process other addresses
 
 
+@final
+class Twin:
+    """The twin in numpy of a model whose weights take no gradients, made again when these are elsewhere."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[object, _Tables, list[int], Any] | None = None
+
+    def of(self, model: Any) -> Any:
+        """Return `model.alone()`, of now or of before."""
+        kept = self._kept
+        if kept is not None and kept[0] is model and kept[2] == _addresses(kept[1]):
+            return kept[3]
+        tables = _tables(model)
+        self._kept = model, tables, _addresses(tables), model.alone()
+        return self._kept[3]
+
+    def __reduce__(self) -> tuple[type["Twin"], tuple[()]]:
+        return Twin, ()
+
+
 _Tables = list[dict[str, Any]]
 """The dictionaries in which the modules of a model hold their tensors."""
 _State = tuple[int, list[int], list[int]]
@@ -65,8 +85,12 @@ class _Kept:
     evaluators: tuple[Evaluator, Alone | None]
 
 
-def _tables(model: PotentialModel) -> _Tables:
+def _tables(model: nn.Module) -> _Tables:
     return [table for part in model.modules() for table in (part._parameters, part._buffers) if table]
+
+
+def _addresses(tables: _Tables) -> list[int]:
+    return [tensor.data_ptr() for table in tables for tensor in table.values() if tensor is not None]
 
 
 def _fits_numpy(model: PotentialModel, device: torch.device) -> bool:

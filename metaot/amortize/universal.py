@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metaot.amortize.predictor import StagedPredictor
+from metaot.amortize.prepared import Twin
 from metaot.geometry import Grid
 from metaot.models.universal import UniversalNetwork
 from metaot.models.universal.network import sinkhorn_step
@@ -28,6 +29,7 @@ class UniversalPotential(StagedPredictor):
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps
+        self._twin = Twin()
 
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         flat = problem.flat()
@@ -42,7 +44,7 @@ class UniversalPotential(StagedPredictor):
             stepped, missing = sinkhorn_step(flat, torch.from_numpy(f)[None])
             return stepped.numpy()[0], missing.numpy()[0]
 
-        return self.model.alone()((rows, columns), (a, b), flat.eps, step, self.model.passes)
+        return self._twin.of(self.model)((rows, columns), (a, b), flat.eps, step, self.model.passes)
 
     def _alone(self, flat: Problem) -> bool:
         """Tell whether this is one pair of images on a CPU, of which nobody takes derivatives."""

@@ -91,8 +91,7 @@ class UniversalAlone:
         """Bring both images into their frame and read them."""
         a, b = (_Measure.of(axes, image) for image in weights)
         width = math.sqrt(max((a.xx + a.yy + b.xx + b.yy) / 4, NARROWEST**2))
-        bases = [self._cosines(x / width) for x in a.centred]
-        others = [self._cosines(y / width) for y in b.centred]
+        bases, others = self._cosines(a.centred, width), self._cosines(b.centred, width)
         t = self._temperature(eps / width**2)
         count = (self.modes // 2) ** 2
         read = np.zeros((4, 2 * count + 5), dtype=np.float32)
@@ -125,10 +124,17 @@ class UniversalAlone:
         x = self.corrector(seen.x + self.missing(read), seen.temperature)
         return self._function(seen, self.correction(normal(x)) * (self.damping * size))
 
-    def _cosines(self, u: Array) -> Array:
-        """Return cosines of a compressed coordinate, modes n."""
-        w = u / np.sqrt(1 + (u / FAR) ** 2)
-        return np.cos(np.multiply.outer(np.arange(self.modes) * (math.pi / (2 * FAR)), w + FAR)).astype(np.float32)
+    def _cosines(self, axes: tuple[Array, Array], width: float) -> list[Array]:
+        """Return cosines of compressed coordinates, modes n for each axis, by their recurrence."""
+        u = np.concatenate(axes) / width
+        cosine = np.cos((u / np.sqrt(1 + (u / FAR) ** 2) + FAR) * (math.pi / (2 * FAR)))
+        table = np.empty((self.modes, len(u)))
+        table[0], table[1] = 1, cosine
+        cosine *= 2
+        for k in range(2, self.modes):
+            np.multiply(cosine, table[k - 1], table[k])
+            table[k] -= table[k - 2]
+        return np.split(table.astype(np.float32), [len(axes[0])], 1)
 
     def _moments(self, bases: list[Array], weights: Array) -> Array:
         """Return the sums of weights times cosines by class, emphasised."""
