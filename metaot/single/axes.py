@@ -81,7 +81,7 @@ class _Scalings:
     def are_right(self, K: AxesKernel) -> bool:
         """Tell whether all products on atoms with mass are right to rounding."""
         return K.fits or bool(
-            self.columns.min() > K.floor * self.u.max() and self.rows.min() > K.floor * self.v.max()
+            self.columns.min() > K.limit(self.u.max()) and self.rows.min() > K.limit(self.v.max())
         )
 
     def value(self, problem: AxesProblem) -> float:
@@ -91,11 +91,11 @@ class _Scalings:
     def refined(self, problem: AxesProblem, steps: int) -> Refined:
         """Return the potentials on all atoms."""
         K, source, target = problem.K, problem.source, problem.target
-        if K.fits or self.all_columns.min() > K.floor * self.u.max():
+        if K.fits or self.all_columns.min() > K.limit(self.u.max()):
             g = K.offset - np.log(self.all_columns)
         else:
             g = K.transposed_softmin(source.log_weighted(np.log(self.u)))
-        if K.fits or self.all_rows.min() > K.floor * self.v.max():
+        if K.fits or self.all_rows.min() > K.limit(self.v.max()):
             f = -np.log(self.all_rows)
         else:
             f = K.softmin(target.log_weighted(g[target.atoms]))
@@ -125,11 +125,11 @@ def sinkhorn_on_axes(
         if math.isnan(now.error):
             return now.refined(problem, 0)
         while not now.error <= tol and steps < max_steps:
-            if pace.shown(steps, now.error):
-                if pace.ahead(now.error, tol) > most_ahead:
-                    break
-                if not now.are_right(K):
-                    return None
+            due = pace.shown(steps, now.error)
+            if (due or math.isnan(now.error)) and not now.are_right(K):
+                return None
+            if due and pace.ahead(now.error, tol) > most_ahead:
+                break
             residual = -np.log(now.u * now.rows)
             x = x + bounded(residual) if path is None else path.next(x, residual, now.error)
             now = _Scalings(problem, np.exp(x))
@@ -150,7 +150,7 @@ def step_on_axes(K: AxesKernel, a: Array, b: Array, f: Array) -> tuple[Array, Ar
     v = np.divide(b, columns, where=b > 0, out=np.zeros_like(b))
     rows = K.times(v)
     if not K.fits and not (
-        columns.min(initial=math.inf, where=b > 0) > K.floor and rows.min() > K.floor * float(v.max())
+        columns.min(initial=math.inf, where=b > 0) > K.limit(1.0) and rows.min() > K.limit(v.max())
     ):
         return None
     u *= rows

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from metaot.single.softmin import GridSoftmin
 
 LARGEST = 1e4
 """Costs, in units of eps, up to which products with the kernel are worth trying."""
+
+_LIFT = 300.0
+"""Exponent by which the entries of others are raised: below one there is as much room as above."""
 
 FITS = 300.0
 """Costs, in units of eps, up to which all that is multiplied fits into float64."""
@@ -28,26 +31,23 @@ _TINY = float(np.finfo(np.float64).tiny)
 class AxesKernel:
     """The matrix exp(-C) as the Kronecker product of one matrix for each axis, of which C is the sum of costs.
 
-    Products are those with exp(`offset` - C), where the offset is the lowest cost.
+    Products are those with exp(`offset` - C), where the offset is the lowest cost or some more.
     """
 
     def __init__(self, costs: Sequence[Array]) -> None:
         self._costs = costs
-        kernels = [_powers(cost.min() - cost) for cost in reversed(costs)]
-        self._forward = tuple(kernels)
-        self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
-        self.sizes = tuple(len(cost) for cost in costs)
-        """The points along each axis."""
-        self.offset = sum(float(cost.min()) for cost in costs)
         self.range = sum(float(np.ptp(cost)) for cost in costs)
         """From the lowest cost to the highest."""
         self.fits = self.range <= FITS
         """Whether all products are right, whatever is multiplied."""
-        self.floor = 4e18 * math.prod(self.sizes) * _TINY
-        """Sums above this times the largest factor are right to rounding.
-
-        They are far above all that entries and products below the smallest number can have added.
-        """
+        lift = 0.0 if self.fits else _LIFT
+        self.offset = lift + sum(float(cost.min()) for cost in costs)
+        kernels = [_powers(lift / len(costs) + cost.min() - cost) for cost in reversed(costs)]
+        self._forward = tuple(kernels)
+        self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
+        self.sizes = tuple(len(cost) for cost in costs)
+        """The points along each axis."""
+        self._lost = 4 * math.prod(self.sizes) * _TINY * math.exp(lift - lift / len(costs))
 
     def times(self, v: Array) -> Array:
         """Return K v."""
@@ -72,6 +72,14 @@ class AxesKernel:
         part._forward = tuple(K[i, j] for K, (i, j) in zip(self._forward, boxes, strict=True))
         part._backward = tuple(K[j, i] for K, (i, j) in zip(self._backward, boxes, strict=True))
         return part
+
+    def limit(self, largest: Any) -> Any:
+        """Return what sums must be above to be right to rounding, where this is the largest factor.
+
+        They are then far above all that entries and products below the smallest number can have added, after the
+        other axes have multiplied it.
+        """
+        return 1e18 * self._lost * np.maximum(1.0, largest)
 
     @cached_property
     def softmin(self) -> GridSoftmin:

@@ -55,7 +55,7 @@ class Scalings:
 
     def _limits(self) -> tuple[Array, Array]:
         """Return what the columns and the rows of each problem must be above to be right."""
-        return self.batch.K.floor * self.u.max(1), self.batch.K.floor * self.v.max(1)
+        return self.batch.K.limit(self.u.max(1)), self.batch.K.limit(self.v.max(1))
 
 
 def first_scalings(batch: Batch, f: Array | None) -> Scalings:
