@@ -80,9 +80,7 @@ class _Scalings:
 
     def are_right(self, K: AxesKernel) -> bool:
         """Tell whether all products on atoms with mass are right to rounding."""
-        return K.fits or bool(
-            self.columns.min() > K.limit(self.u.max()) and self.rows.min() > K.limit(self.v.max())
-        )
+        return K.fits or bool(K.right(self.columns, self.u) and K.right(self.rows, self.v))
 
     def value(self, problem: AxesProblem) -> float:
         """Return the dual value."""
@@ -91,11 +89,11 @@ class _Scalings:
     def refined(self, problem: AxesProblem, steps: int) -> Refined:
         """Return the potentials on all atoms."""
         K, source, target = problem.K, problem.source, problem.target
-        if K.fits or self.all_columns.min() > K.limit(self.u.max()):
+        if K.fits or K.right(self.all_columns, self.u):
             g = K.offset - np.log(self.all_columns)
         else:
             g = K.transposed_softmin(source.log_weighted(np.log(self.u)))
-        if K.fits or self.all_rows.min() > K.limit(self.v.max()):
+        if K.fits or K.right(self.all_rows, self.v):
             f = -np.log(self.all_rows)
         else:
             f = K.softmin(target.log_weighted(g[target.atoms]))
@@ -149,9 +147,7 @@ def step_on_axes(K: AxesKernel, a: Array, b: Array, f: Array) -> tuple[Array, Ar
     columns = K.transposed_times(u)
     v = np.divide(b, columns, where=b > 0, out=np.zeros_like(b))
     rows = K.times(v)
-    if not K.fits and not (
-        columns.min(initial=math.inf, where=b > 0) > K.limit(1.0) and rows.min() > K.limit(v.max())
-    ):
+    if not (K.fits or (K.right(columns[b > 0], u) and K.right(rows, v))):
         return None
     u *= rows
     return top - np.log(rows), a - u

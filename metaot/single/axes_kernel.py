@@ -73,13 +73,14 @@ class AxesKernel:
         part._backward = tuple(K[j, i] for K, (i, j) in zip(self._backward, boxes, strict=True))
         return part
 
-    def limit(self, largest: Any) -> Any:
-        """Return what sums must be above to be right to rounding, where this is the largest factor.
+    def right(self, sums: Array, factors: Array) -> Any:
+        """Tell whether sums, and factors, of a product are right to rounding; along the last dimension.
 
-        They are then far above all that entries and products below the smallest number can have added, after the
-        other axes have multiplied it.
+        They are when all are far above what entries and products below the smallest number can have added, after
+        the other axes have multiplied it, and none is above the largest.
         """
-        return 1e18 * self._lost * np.maximum(1.0, largest)
+        least = 1e18 * self._lost * np.maximum(1.0, factors.max(-1))
+        return (sums.min(-1) > least) & (sums.max(-1) < math.inf)
 
     @cached_property
     def softmin(self) -> GridSoftmin:

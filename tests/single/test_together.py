@@ -140,6 +140,19 @@ def test_numbers_that_leave_floating_point_are_no_result():
     assert (found.f == 0).all()
 
 
+@pytest.mark.parametrize("eps", [2e-3, 1.5e-3, 1.3e-3, 1.2e-3])
+def test_neither_lost_nor_endless_numbers_come_out(eps):
+    """Two atoms far from each other: on the empty ones there are the largest and the smallest sums."""
+    K, a, b = AxesKernel([np.zeros((1, 1)), np.array([[0, 1], [1, 0]]) / eps]), np.eye(2)[0], np.eye(2)[1]
+    found = single.sinkhorn_on_axes(AxesProblem(K, a, b), None, tol=1e-6, max_steps=10)
+    if found is not None:
+        np.testing.assert_allclose([found.f, found.g], [[0, -1 / eps], [0, 1 / eps]], atol=1e-9)
+    two = sinkhorn_together(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-6, max_steps=10)
+    assert two.finished.all() == (found is not None)
+    step = single.step_on_axes(K, a, b, np.zeros(2))
+    assert step is None or np.allclose(step[0], [0, -1 / eps], atol=1e-9)
+
+
 @pytest.mark.parametrize("eps", [0.1, 1e-3])
 def test_a_step_is_two_transforms(eps):
     K, sizes = kernel((6, 5), eps), (6, 5)

@@ -34,10 +34,10 @@ class Scalings:
 
     def are_right(self) -> Array:
         """Tell of which problems all products on atoms with mass are right to rounding."""
-        if self.batch.K.fits:
+        K = self.batch.K
+        if K.fits:
             return np.ones(len(self.batch), dtype=bool)
-        of_columns, of_rows = self._limits()
-        return (self.columns.min(1) > of_columns) & (self.rows.min(1) > of_rows)
+        return K.right(self.columns, self.u) & K.right(self.rows, self.v)
 
     def potentials(self) -> tuple[Array, Array]:
         """Return f and g on all atoms, a row for each problem."""
@@ -45,17 +45,12 @@ class Scalings:
         columns, rows = self.batch.all_columns(self.u), self.batch.all_rows(self.v)
         g, f = K.offset - np.log(columns), -np.log(rows)
         if not K.fits:  # far from all mass products may be lost
-            of_columns, of_rows = self._limits()
-            for k in (~(columns.min(1) > of_columns)).nonzero()[0].tolist():
+            for k in (~K.right(columns, self.u)).nonzero()[0].tolist():
                 g[k] = K.transposed_softmin(source.log_weighted(self.x, k))
-            for k in (~(rows.min(1) > of_rows)).nonzero()[0].tolist():
+            for k in (~K.right(rows, self.v)).nonzero()[0].tolist():
                 f[k] = K.softmin(target.log_weighted(K.offset + np.log(self.v), k))
         source.put(self.x, f)
         return f, g
-
-    def _limits(self) -> tuple[Array, Array]:
-        """Return what the columns and the rows of each problem must be above to be right."""
-        return self.batch.K.limit(self.u.max(1)), self.batch.K.limit(self.v.max(1))
 
 
 def first_scalings(batch: Batch, f: Array | None) -> Scalings:
