@@ -11,7 +11,7 @@ import numpy as np
 from metaot.single.anderson import Anderson, bounded
 from metaot.single.axes_kernel import FITS, AxesKernel
 from metaot.single.pace import Pace
-from metaot.single.plan import Alternating, Array, Refined, distance
+from metaot.single.plan import Alternating, Array, Refined
 from metaot.single.start import GOOD, is_better
 
 
@@ -37,7 +37,7 @@ class _Side:
 
     def error(self, marginal: Array) -> float:
         """Return the L1 error of a marginal that is given relative to the weights."""
-        return distance(self.weights * marginal, self.weights)
+        return float(np.abs(marginal - 1).dot(self.weights))
 
 
 @final
@@ -76,7 +76,8 @@ class _Scalings:
         self.v = 1 / self.columns
         self.all_rows = problem.rows(self.v)
         self.rows = self.all_rows[problem.source.atoms]
-        self.error = problem.source.error(u * self.rows)
+        self.marginal = u * self.rows
+        self.error = problem.source.error(self.marginal)
 
     def are_right(self, K: AxesKernel) -> bool:
         """Tell whether all products on atoms with mass are right to rounding."""
@@ -128,7 +129,8 @@ def sinkhorn_on_axes(
                 return None
             if due and pace.ahead(now.error, tol) > most_ahead:
                 break
-            residual = -np.log(now.u * now.rows)
+            residual = np.log(now.marginal)
+            np.negative(residual, residual)
             x = x + bounded(residual) if path is None else path.next(x, residual, now.error)
             now = _Scalings(problem, np.exp(x))
             steps += 1
