@@ -20,6 +20,9 @@ from metaot.single import AxesKernel
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
+_KEPT = 4
+"""How many temperatures are remembered."""
+
 AXIS_COSTS: dict[str, AxisCost] = {
     "sqeuclidean": lambda s, t: (s - t).square(),
     "l1": lambda s, t: (s - t).abs(),
@@ -123,14 +126,17 @@ class Grid(Geometry):
     def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None:
         if self._highest_cost > largest * eps:
             return None
-        if eps not in self._axes_kernels:
-            self._axes_kernels.clear()
-            self._axes_kernels[eps] = AxesKernel([(cost / eps).numpy(force=True) for cost in self.axis_costs])
-        return self._axes_kernels[eps]
+        kernel = self._axes_kernels.get(eps)
+        if kernel is None:
+            kernel = AxesKernel([(cost / eps).numpy(force=True) for cost in self.axis_costs])
+            if len(self._axes_kernels) >= _KEPT:
+                self._axes_kernels.clear()
+            self._axes_kernels[eps] = kernel
+        return kernel
 
     @cached_property
     def _axes_kernels(self) -> dict[float, AxesKernel]:
-        """The last one that was asked for."""
+        """Those that were asked for lately."""
         return {}
 
     @cached_property

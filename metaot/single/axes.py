@@ -157,12 +157,26 @@ def step_on_axes(K: AxesKernel, a: Array, b: Array, f: Array) -> tuple[Array, Ar
 
 def _start(problem: AxesProblem, f: Array | None) -> _Scalings:
     """Return the scalings of the guess, or those of zeros where these are the better start."""
-    guess = None if f is None else _guess(problem, f[problem.source.atoms])
-    if guess is not None:
-        value = guess.value(problem) if guess.error > GOOD else 0.0
-        if is_better(problem, value, guess.error) or not guess.are_right(problem.K):
+    f = None if f is None else f[problem.source.atoms]
+    guess = None if f is None else _guess(problem, f)
+    if f is not None and guess is not None:
+        if not guess.are_right(problem.K):
+            better = is_better_in_logs(problem, f)
+        else:
+            value = guess.value(problem) if guess.error > GOOD else 0.0
+            better = is_better(problem, value, guess.error)
+        if better:
             return guess
     return _Scalings(problem, np.ones_like(problem.a))
+
+
+def is_better_in_logs(problem: AxesProblem, f: Array) -> bool:
+    """Tell whether a potential, whose scalings leave floating point, is a better start than zeros."""
+    K, source, target = problem.K, problem.source, problem.target
+    f = f - f @ problem.a
+    g = K.transposed_softmin(source.log_weighted(f))[target.atoms]
+    best = K.softmin(target.log_weighted(g))[source.atoms]
+    return is_better(problem, float(f @ problem.a + g @ problem.b), source.error(np.exp(f - best)))
 
 
 def _guess(problem: AxesProblem, f: Array) -> _Scalings | None:

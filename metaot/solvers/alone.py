@@ -13,7 +13,7 @@ from metaot import single
 from metaot.geometry import Geometry
 from metaot.problem import Problem
 from metaot.single import AxesKernel, DenseProblem, Refined, Refinement
-from metaot.single.choose import PATIENCE
+from metaot.single.choose import PATIENCE, newton_in_steps
 from metaot.single.plan import Array, distance
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import Newton
@@ -83,7 +83,7 @@ def _set_out(
         return _on_support(problem, f, solver, tol=tol, max_steps=max_steps)
     patience = min(PATIENCE, max_steps) if solver is None else max_steps
     sinkhorn = solver if isinstance(solver, Sinkhorn) else Sinkhorn()
-    result = _on_axes(problem, f, kernel, sinkhorn, tol=tol, max_steps=patience)
+    result = _on_axes(problem, f, kernel, solver, tol=tol, max_steps=patience)
     if result is None:
         return _on_support(problem, f, solver, tol=tol, max_steps=max_steps)
     left = max_steps - result.steps
@@ -99,13 +99,16 @@ def small_kernel(geometry: Geometry, eps: float) -> AxesKernel | None:
 
 
 def _on_axes(
-    problem: Alone, f: Array | None, kernel: AxesKernel, solver: Sinkhorn, *, tol: float, max_steps: int
+    problem: Alone, f: Array | None, kernel: AxesKernel, solver: Solver | None, *, tol: float, max_steps: int
 ) -> Refined | None:
-    """Refine on the whole of a grid; None where its numbers leave floating point."""
-    eps = problem.eps
+    """Refine on a whole grid, until Newton would be sooner there; None where numbers leave floating point."""
+    eps, start = problem.eps, None if f is None else f / problem.eps
     mine = single.AxesProblem(kernel, problem.a, problem.b)
-    start = None if f is None else f / eps
-    result = single.sinkhorn_on_axes(mine, start, tol=tol, max_steps=max_steps, accelerated=solver.accelerated)
+    accelerated = solver.accelerated if isinstance(solver, Sinkhorn) else True
+    ahead = newton_in_steps(len(mine.a), len(mine.b)) if solver is None else math.inf
+    result = single.sinkhorn_on_axes(
+        mine, start, tol=tol, max_steps=max_steps, accelerated=accelerated, most_ahead=ahead
+    )
     return None if result is None else replace(result, f=result.f * eps, g=result.g * eps)
 
 

@@ -47,24 +47,37 @@ def refine_by(
 def _set_out(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    """Make steps on the axes of a grid, if there are some, until these lead no further; the rest by size."""
+    """Make steps on the axes of a grid, if there are some; those for which these are no way go on by size."""
+    sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
     kernel = axes_kernel(solver, problem) if in_numpy(problem) else None
     if kernel is None:
-        return _by_size(solver, problem, guess, tol=tol, max_steps=max_steps)
-    patience = max_steps if solver is not None else min(PATIENCE, max_steps)
+        return _by_size(solver, problem, guess, sizes, tol=tol, max_steps=max_steps)
+    suited = (sizes.amin(0) <= FACTORISED) & (solver is None)
+    patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
     result, left = refine_on_axes(kernel, problem, guess, tol=tol, max_steps=patience)
-    if len(left) == 0:
-        return result, (Sinkhorn(),)
-    steps = max_steps - int(result.steps[left].max())
-    more, others = _by_size(solver, problem[left], result.potentials[left], tol=tol, max_steps=steps)
-    result.put(left, more)
-    return result, (Sinkhorn(), *(other for other in others if other != Sinkhorn()))
+    taken: tuple[Solver, ...] = (Sinkhorn(),)
+    tired = (result.steps[left] == patience) & suited[left] & (patience < max_steps)
+    if bool(tired.any()):
+        taken = _by_newton(problem, result, left[tired], sizes, tol=tol, max_steps=max_steps - patience)
+        left = left[~tired]
+    if len(left) > 0:
+        steps = max_steps - int(result.steps[left].max())
+        part, start = problem[left], result.potentials[left]
+        more, others = _by_size(solver, part, start, sizes[:, left], tol=tol, max_steps=steps)
+        result.put(left, more)
+        taken += tuple(other for other in others if other not in taken)
+    return result, taken
 
 
 def _by_size(
-    solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
+    solver: Solver | None,
+    problem: Problem,
+    guess: DualPotentials | None,
+    sizes: Int[Tensor, "2 batch"],
+    *,
+    tol: float,
+    max_steps: int,
 ) -> tuple[Refined, tuple[Solver, ...]]:
-    sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
     if _alone(solver, problem, sizes):
         return _each_alone(solver, problem, guess, tol=tol, max_steps=max_steps)
     if solver is not None:
@@ -78,23 +91,29 @@ def _sinkhorn_then_newton(
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Refine by Sinkhorn; after some patience, by Newton those that are small enough for it."""
     suited = sizes.amin(0) <= FACTORISED
-    sinkhorn, newton = Sinkhorn(), Newton()
+    sinkhorn = Sinkhorn()
     patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
     whole = _whole(sinkhorn, problem, sizes)
     result = refine(sinkhorn, problem, guess, tol=tol, max_steps=patience, whole=whole)
     hard = ((result.error > tol) & (result.steps < max_steps) & suited).nonzero()[:, 0]
     if len(hard) == 0:
         return result, (sinkhorn,)
-    together = max(1, _BLOCK // int(sizes[:, hard].amax(1).prod()))
+    return result, _by_newton(problem, result, hard, sizes, tol=tol, max_steps=max_steps - patience)
+
+
+def _by_newton(
+    problem: Problem, result: Refined, hard: Tensor, sizes: Int[Tensor, "2 batch"], *, tol: float, max_steps: int
+) -> tuple[Solver, ...]:
+    """Go on with those that Sinkhorn takes long for, and put into the result what becomes of them."""
+    newton, together = Newton(), max(1, _BLOCK // int(sizes[:, hard].amax(1).prod()))
     for index in hard.split(together):
         part, start = problem[index], result.potentials[index]
-        steps = max_steps - patience
         if _alone(newton, part, sizes[:, index]):
-            more, _ = _each_alone(newton, part, start, tol=tol, max_steps=steps)
+            more, _ = _each_alone(newton, part, start, tol=tol, max_steps=max_steps)
         else:
-            more = refine(newton, part, start, tol=tol, max_steps=steps, whole=False)
+            more = refine(newton, part, start, tol=tol, max_steps=max_steps, whole=False)
         result.put(index, more)
-    return result, (sinkhorn, newton)
+    return Sinkhorn(), newton
 
 
 def _each_alone(

@@ -83,6 +83,21 @@ def test_what_strays_leaves_where_it_was_nearest_and_the_others_go_on():
         assert errors[0] <= errors[1] + 1e-12
 
 
+def test_starts_beyond_floating_point_are_compared_in_logs():
+    """A bad one is replaced, and the problem stays with the others; a good one goes on elsewhere."""
+    K, a, b = kernel((40,), 1e-3), measures(0, 4, (40,), 0.0), measures(1, 4, (40,), 0.0)
+    cold = sinkhorn_together(K, a, b, None, tol=1e-6, max_steps=500)
+    bad = cold.f.copy()
+    bad[1] = np.linspace(-500, 400, 40)
+    bad[2, 5] += 800
+    found = sinkhorn_together(K, a, b, bad, tol=1e-6, max_steps=500)
+    assert found.steps.tolist() == [0, cold.steps[1], cold.steps[2], 0]
+    for k in (1, 2):
+        one = single.sinkhorn_on_axes(AxesProblem(K, a[k], b[k]), bad[k], tol=1e-6, max_steps=500)
+        assert one is not None
+        assert one.steps == cold.steps[k]
+
+
 def test_a_problem_whose_error_grows_strays_and_was_nearest_before():
     weights, x = np.full((3, 4), 0.25), np.arange(12.0).reshape(3, 4)
     path = Path(weights)

@@ -49,6 +49,19 @@ def test_hard_instances_go_on_with_newton_and_all_converge(in_numpy):
     assert ((solution.steps - steps).abs() <= 1 + steps / 3).all()
 
 
+def test_newton_takes_over_from_the_axes_of_a_grid(monkeypatch: pytest.MonkeyPatch):
+    """After some patience all that are left go to Newton, not through as many steps once more."""
+    a, b = torch.rand(2, 3, 60, generator=torch.Generator().manual_seed(0))
+    problem = Problem(a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), Grid(60), 1e-3)
+    monkeypatch.setattr(choose, "PATIENCE", 20)
+    solution = solve(problem, tol=1e-10)
+    assert solution.solvers == (Sinkhorn(), Newton())
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-10).all()
+    assert (solution.steps > 20).all()
+    assert (solution.steps < 30).all()
+    assert (solve(problem, solver=Sinkhorn(), tol=1e-10).steps > 40).all()
+
+
 @every_space
 @every_batch
 @pytest.mark.parametrize("solver", [None, *SOLVERS.values()], ids=["chosen", *SOLVERS])

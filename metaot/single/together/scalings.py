@@ -4,6 +4,7 @@ from typing import final
 
 import numpy as np
 
+from metaot.single.axes import AxesProblem, is_better_in_logs
 from metaot.single.axes_kernel import FITS
 from metaot.single.plan import Array
 from metaot.single.start import DOUBTFUL, GOOD
@@ -63,13 +64,14 @@ def first_scalings(batch: Batch, f: Array | None) -> Scalings:
     x = np.where(possible[:, None], x, 0.0)
     x = np.where(source.empty, 0.0, x - source.total(x)[:, None])
     guess = Scalings(batch, x)
-    compared = guess.are_right() & ~(guess.error <= GOOD)
-    if not compared.any():
-        return guess
-    compared[compared] = _worse_than_zeros(batch.part(compared), guess.value[compared], guess.error[compared])
-    if not compared.any():
-        return guess
-    return Scalings(batch, np.where(compared[:, None], 0.0, x))
+    right = guess.are_right()
+    worse = right & ~(guess.error <= GOOD)
+    if worse.any():
+        worse[worse] = _worse_than_zeros(batch.part(worse), guess.value[worse], guess.error[worse])
+    for k in (~right).nonzero()[0].tolist():
+        problem = AxesProblem(batch.K, source.whole(k), batch.target.whole(k))
+        worse[k] = not is_better_in_logs(problem, x[k, ~source.empty[k]])
+    return Scalings(batch, np.where(worse[:, None], 0.0, x)) if worse.any() else guess
 
 
 def _worse_than_zeros(batch: Batch, value: Array, error: Array) -> Array:

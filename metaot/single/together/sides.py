@@ -79,6 +79,12 @@ class Side:
         known = ~self.empty
         f[problem[known], self._atoms[known]] = values[known]
 
+    def whole(self, k: int) -> Array:
+        """Return the weights of one of the problems on the whole grid."""
+        weights, known = np.zeros(self.box.places.shape[1]), ~self.empty[k]
+        weights[self._atoms[k, known]] = self.weights[k, known]
+        return weights
+
     def log_weighted(self, f: Array, k: int) -> Array:
         """Return f plus the logarithms of the weights on the whole grid, for one of the problems."""
         h, known = np.full(self.box.places.shape[1], -np.inf), ~self.empty[k]
