@@ -81,7 +81,7 @@ class _Scalings:
 
     def are_right(self, K: AxesKernel) -> bool:
         """Tell whether all products on atoms with mass are right to rounding."""
-        return K.fits or bool(K.right(self.columns, self.u) and K.right(self.rows, self.v))
+        return bool(K.right(self.columns, self.u) and K.right(self.rows, self.v))
 
     def value(self, problem: AxesProblem) -> float:
         """Return the dual value."""
@@ -119,13 +119,13 @@ def sinkhorn_on_axes(
     with np.errstate(all="ignore"):
         now, steps, K = _start(problem, f), 0, problem.K
         x, path, pace = np.log(now.u), Anderson(problem.a) if accelerated else None, Pace()
-        if not now.are_right(K):
+        if not (K.fits or now.are_right(K)):
             return None
         if math.isnan(now.error):
             return now.refined(problem, 0)
         while not now.error <= tol and steps < max_steps:
             due = pace.shown(steps, now.error)
-            if (due or math.isnan(now.error)) and not now.are_right(K):
+            if ((due and not K.fits) or math.isnan(now.error)) and not now.are_right(K):
                 return None
             if due and pace.ahead(now.error, tol) > most_ahead:
                 break
@@ -160,7 +160,7 @@ def _start(problem: AxesProblem, f: Array | None) -> _Scalings:
     f = None if f is None else f[problem.source.atoms]
     guess = None if f is None else _guess(problem, f)
     if f is not None and guess is not None:
-        if not guess.are_right(problem.K):
+        if not (problem.K.fits or guess.are_right(problem.K)):
             better = is_better_in_logs(problem, f)
         else:
             value = guess.value(problem) if guess.error > GOOD else 0.0

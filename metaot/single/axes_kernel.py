@@ -39,7 +39,7 @@ class AxesKernel:
         self.range = sum(float(np.ptp(cost)) for cost in costs)
         """From the lowest cost to the highest."""
         self.fits = self.range <= FITS
-        """Whether all products are right, whatever is multiplied."""
+        """Whether all products are right, unless scalings have run away."""
         lift = 0.0 if self.fits else _LIFT
         self.offset = lift + sum(float(cost.min()) for cost in costs)
         kernels = [_powers(lift / len(costs) + cost.min() - cost) for cost in reversed(costs)]

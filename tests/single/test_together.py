@@ -7,7 +7,7 @@ import pytest
 
 from metaot import single
 from metaot.single import AxesKernel, AxesProblem, DenseProblem, sinkhorn_together
-from metaot.single.anderson import STALE
+from metaot.single.anderson import STALE, Anderson
 from metaot.single.together.path import Path
 
 SIZES = [(24,), (7, 9), (4, 3, 5)]
@@ -182,3 +182,15 @@ def test_a_step_is_two_transforms(eps):
     np.testing.assert_allclose(found[0], expected, atol=1e-9)
     P = problem.best_plan(f[a > 0])[0]
     np.testing.assert_allclose(found[1][a > 0], problem.a - P.sum(1), atol=1e-12)
+
+
+def test_scalings_that_run_away_are_no_result(monkeypatch: pytest.MonkeyPatch):
+    """Also where the kernel fits: between tiny masses acceleration has led to infinite potentials."""
+    K, a, b = kernel((24,), 0.1), measures(0, 3, (24,), 0.5), measures(1, 3, (24,), 0.5)
+    assert K.fits
+    monkeypatch.setattr(Anderson, "next", lambda self, x, residual, error: x + 800 * np.sign(residual))
+    monkeypatch.setattr(Path, "next", lambda self, x, residual: x + 800 * np.sign(residual))
+    assert single.sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), None, tol=1e-6, max_steps=50) is None
+    found = sinkhorn_together(K, a, b, None, tol=1e-6, max_steps=50)
+    assert not found.finished.any()
+    assert np.isfinite(found.f).all()

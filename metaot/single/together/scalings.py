@@ -36,9 +36,11 @@ class Scalings:
     def are_right(self) -> Array:
         """Tell of which problems all products on atoms with mass are right to rounding."""
         K = self.batch.K
-        if K.fits:
-            return np.ones(len(self.batch), dtype=bool)
         return K.right(self.columns, self.u) & K.right(self.rows, self.v)
+
+    def may_go_on(self) -> Array:
+        """Tell of which problems they are right, as they are for each kernel that fits; good enough on the way."""
+        return np.ones(len(self.batch), dtype=bool) if self.batch.K.fits else self.are_right()
 
     def potentials(self) -> tuple[Array, Array]:
         """Return f and g on all atoms, a row for each problem."""
@@ -64,7 +66,7 @@ def first_scalings(batch: Batch, f: Array | None) -> Scalings:
     x = np.where(possible[:, None], x, 0.0)
     x = np.where(source.empty, 0.0, x - source.total(x)[:, None])
     guess = Scalings(batch, x)
-    right = guess.are_right()
+    right = guess.may_go_on()
     worse = right & ~(guess.error <= GOOD)
     if worse.any():
         worse[worse] = _worse_than_zeros(batch.part(worse), guess.value[worse], guess.error[worse])

@@ -57,7 +57,7 @@ def sinkhorn_together(
 def _several(K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int) -> Together:
     whole = Batch.of(K, a, b)
     now = first_scalings(whole, f)
-    finished = now.are_right()
+    finished = now.may_go_on()
     x, taken = _stepped(now, tol=tol, max_steps=max_steps)
     end = Scalings(whole, x)
     potentials, right = end.potentials(), end.are_right()
@@ -78,11 +78,11 @@ def _stepped(now: Scalings, *, tol: float, max_steps: int) -> tuple[Array, Array
     """Return the point to which each problem came, and its steps."""
     found, taken = now.x.copy(), np.zeros(len(now.x), dtype=np.int64)
     path, alive, steps = Path(now.batch.source.weights), np.arange(len(now.x)), 0
-    going = now.are_right()
+    going = now.may_go_on()
     while True:
         strayed = path.strayed(now.x, now.error)
         if steps % _OFTEN == 0:
-            strayed |= ~now.are_right()
+            strayed |= ~now.may_go_on()
         stopped = going & ((now.error <= tol) | strayed | (steps >= max_steps))
         if stopped.any():
             k, width = alive[stopped], now.batch.source.width
