@@ -54,7 +54,7 @@ class Costs:
         return float(sum(C.max() for C in self.matrices))
 
     def axis_kernels(self, eps: float) -> single.AxesKernel | None:
-        """Return exp(-C/eps) as matrices along axes; None without axes, or where it does not fit into float64."""
+        """Return exp(-C/eps) as matrices along axes; None without axes, or where products are not worth trying."""
         return self._at(eps).kernel
 
     def softmin(self, eps: float, *, transposed: bool) -> Callable[[Array], Array] | None:

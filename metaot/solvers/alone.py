@@ -94,7 +94,7 @@ def _set_out(
 
 
 def small_kernel(geometry: Geometry, eps: float) -> AxesKernel | None:
-    """Return the kernel of a grid that is small, and whose kernel fits into floating point."""
+    """Return the kernel of a grid that is small, where products with it are worth trying."""
     return geometry.axis_kernels(eps, single.LARGEST) if geometry.shape[0] <= _LARGEST_GRID else None
 
 
