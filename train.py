@@ -1,4 +1,4 @@
-"""Train a meta-model: python train.py RECIPE [--out DIR] [--set key=value ...] [--resume].
+"""Train a meta-model: python train.py RECIPE [--out DIR] [--set key=value ...] [--from CHECKPOINT] [--resume].
 
 A recipe (metaot/recipes.py) names the data, the network, the objective and the schedule:
 

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from metaot import __version__
-from metaot.checkpoint import read_card, save
+from metaot.checkpoint import load, read_card, save
 from metaot.training.board import Board
 from metaot.training.recipe import Recipe
 from metaot.training.signals import stop_on_signal
@@ -30,16 +30,19 @@ def train(
     folder: Path,
     *,
     data_dir: Path | None = None,
+    begin_from: str | Path | None = None,
     resume: bool = False,
     stop_at: int | None = None,
     progress: bool = True,
 ) -> int:
     """Train by a recipe into `folder` and return the step that was reached.
 
-    Ctrl-C and SIGTERM save and return early. `resume` continues the run in `folder` exactly where its last
-    save was. `stop_at` ends this call at a step before the recipe's last. The folder gets model.pt, model.json,
-    training.pt and board/.
-    Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe.
+    Ctrl-C and SIGTERM save and return early. `begin_from` is a checkpoint (a folder, or the name of one that comes
+    with the package) whose weights it sets out from, in place of random ones: to fine-tune a model on problems of
+    your own. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call at
+    a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/.
+    Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe, and when the
+    weights to begin from are those of another network.
     """
     _check_folder(recipe, folder, resume)
     device = _device(recipe.device)
@@ -47,6 +50,8 @@ def train(
     state = _new_state(recipe, task, device)
     if resume:
         state.load(folder)
+    elif begin_from is not None:
+        state.begin_from(load(begin_from).model)
     folder.mkdir(parents=True, exist_ok=True)
     learner, predictor = task.predictor(state.model), task.predictor(state.average)
     board = Board(folder, state.step, recipe.to_json())

@@ -42,6 +42,20 @@ class TrainingState:
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.seconds = content["step"], content["seconds"]
 
+    def begin_from(self, trained: nn.Module) -> None:
+        """Take the weights of a trained network; ValueError unless it is built as this one."""
+        ours, theirs = _shapes(self.model), _shapes(trained)
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if type(trained) is not type(self.model) or differing:
+            name = differing[0] if differing else "model"
+            raise ValueError(
+                f"the recipe trains a {type(self.model).__name__}, where {name} is {ours.get(name)}; the weights "
+                f"to begin from are of a {type(trained).__name__}, where it is {theirs.get(name)}: set the same "
+                "model_settings (its model.json has them), or another recipe"
+            )
+        for model in (self.model, self.average):
+            model.load_state_dict(trained.state_dict())
+
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
         """Move the mean towards the weights; faster in the beginning, when the mean is of few."""
@@ -54,3 +68,7 @@ class TrainingState:
 def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a copy that takes no gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}

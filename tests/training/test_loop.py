@@ -48,6 +48,24 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_run_begins_from_the_weights_of_another(tmp_path: Path) -> None:
+    train(tiny(10), tmp_path / "first", progress=False)
+    train(tiny(1), tmp_path / "again", begin_from=tmp_path / "first", progress=False)
+    first, again = weights(tmp_path / "first"), weights(tmp_path / "again")
+    assert all((first[name] - again[name]).abs().max() < 1e-3 for name in first)  # a step of 6e-4 away
+    assert read_card(tmp_path / "again")["step"] == 1
+
+
+def test_it_begins_only_from_a_network_that_is_built_the_same(tmp_path: Path) -> None:
+    train(tiny(1), tmp_path / "first", progress=False)
+    wider = replace(tiny(1), model_settings={**tiny().model_settings, "hidden": 40})
+    with pytest.raises(ValueError, match=r"RefinedPotential.* it is .*: set the same model_settings"):
+        train(wider, tmp_path / "other", begin_from=tmp_path / "first", progress=False)
+    with pytest.raises(ValueError, match="begin from are of a UniversalNetwork"):
+        train(tiny(1), tmp_path / "other", begin_from="universal", progress=False)
+    assert not (tmp_path / "other").exists()
+
+
 def test_seconds_of_training_beat_the_cold_start(tmp_path: Path) -> None:
     train(tiny(400), tmp_path, progress=False)
     figures = read_card(tmp_path)["validation"]
