@@ -4,12 +4,14 @@ Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v
 """
 
 import math
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 
 from metaot.single.anderson import Anderson, bounded
 from metaot.single.axes_kernel import FITS, AxesKernel
+from metaot.single.box import Box
 from metaot.single.pace import Pace
 from metaot.single.plan import Alternating, Array, Refined
 from metaot.single.start import GOOD, is_better
@@ -19,19 +21,26 @@ from metaot.single.start import GOOD, is_better
 class _Side:
     """The atoms with mass of the source or of the target, where all is done but the products."""
 
-    def __init__(self, weights: Array) -> None:
+    def __init__(self, weights: Array, sizes: Sequence[int]) -> None:
         self.atoms = weights.nonzero()[0]
         self.weights = weights[self.atoms]
-        self._room = np.zeros_like(weights)
+        self.box = Box(self.atoms, sizes)
+        self.size = len(weights)
+        self._given = np.zeros(math.prod(self.box.sizes))
+
+    @property
+    def fills(self) -> bool:
+        """Whether the box is the whole grid."""
+        return len(self._given) == self.size
 
     def weighted(self, u: Array) -> Array:
-        """Return the weights times u on the whole grid; good until the next call."""
-        self._room[self.atoms] = self.weights * u
-        return self._room
+        """Return the weights times u in the box; good until the next call."""
+        self._given[self.box.places] = self.weights * u
+        return self._given
 
     def log_weighted(self, f: Array) -> Array:
         """Return f plus the logarithms of the weights on the whole grid."""
-        h = np.full_like(self._room, -math.inf)
+        h = np.full(self.size, -math.inf)
         h[self.atoms] = f + np.log(self.weights)
         return h
 
@@ -48,34 +57,48 @@ class AxesProblem(Alternating):
     """
 
     def __init__(self, K: AxesKernel, a: Array, b: Array) -> None:
-        self.K, self.source, self.target = K, _Side(a), _Side(b)
+        self.K, self.source, self.target = K, _Side(a, K.sizes), _Side(b, K.sizes)
         self.a, self.b = self.source.weights, self.target.weights
+        fill = self.source.fills and self.target.fills
+        self._inner = K if fill else K.part(self.source.box.slices, self.target.box.slices)
 
     def columns(self, u: Array) -> Array:
-        """Return K^T (a u) on the whole grid."""
-        return self.K.transposed_times(self.source.weighted(u))
+        """Return K^T (a u) in the box of the target."""
+        return self._inner.transposed_times(self.source.weighted(u))
 
     def rows(self, v: Array) -> Array:
+        """Return K (b v) in the box of the source."""
+        return self._inner.times(self.target.weighted(v))
+
+    def all_columns(self, u: Array) -> Array:
+        """Return K^T (a u) on the whole grid."""
+        return self.K.part(self.source.box.slices, self._everywhere).transposed_times(self.source.weighted(u))
+
+    def all_rows(self, v: Array) -> Array:
         """Return K (b v) on the whole grid."""
-        return self.K.times(self.target.weighted(v))
+        return self.K.part(self._everywhere, self.target.box.slices).times(self.target.weighted(v))
+
+    @property
+    def _everywhere(self) -> list[slice]:
+        return [slice(None)] * len(self.K.sizes)
 
     def best_g(self, f: Array) -> Array:
-        return self.K.offset - np.log(self.columns(np.exp(f))[self.target.atoms])
+        return self.K.offset - np.log(self.columns(np.exp(f))[self.target.box.places])
 
     def best_f(self, g: Array) -> Array:
-        return -np.log(self.rows(np.exp(g - self.K.offset))[self.source.atoms])
+        return -np.log(self.rows(np.exp(g - self.K.offset))[self.source.box.places])
 
 
 @final
 class _Scalings:
-    """Scalings of which v is the best for u, and the products with both, on the atoms with mass and everywhere."""
+    """Scalings of which v is the best for u, and the products with both, on atoms with mass and in boxes."""
 
     def __init__(self, problem: AxesProblem, u: Array) -> None:
-        self.u, self.all_columns = u, problem.columns(u)
-        self.columns = self.all_columns[problem.target.atoms]
+        self.u, self._box_columns = u, problem.columns(u)
+        self.columns = self._box_columns[problem.target.box.places]
         self.v = 1 / self.columns
-        self.all_rows = problem.rows(self.v)
-        self.rows = self.all_rows[problem.source.atoms]
+        self._box_rows = problem.rows(self.v)
+        self.rows = self._box_rows[problem.source.box.places]
         self.marginal = u * self.rows
         self.error = problem.source.error(self.marginal)
 
@@ -90,15 +113,16 @@ class _Scalings:
     def refined(self, problem: AxesProblem, steps: int) -> Refined:
         """Return the potentials on all atoms."""
         K, source, target = problem.K, problem.source, problem.target
-        if K.fits or K.right(self.all_columns, self.u):
-            g = K.offset - np.log(self.all_columns)
+        columns = self._box_columns if target.fills else problem.all_columns(self.u)
+        rows = self._box_rows if source.fills else problem.all_rows(self.v)
+        f_known = np.log(self.u)
+        if K.fits or K.right(columns, self.u):
+            g = K.offset - np.log(columns)
         else:
-            g = K.transposed_softmin(source.log_weighted(np.log(self.u)))
-        if K.fits or K.right(self.all_rows, self.v):
-            f = -np.log(self.all_rows)
-        else:
-            f = K.softmin(target.log_weighted(g[target.atoms]))
-        f[source.atoms] = np.log(self.u)
+            g = K.transposed_softmin(source.log_weighted(f_known))
+        rows_right = K.fits or K.right(rows, self.v)
+        f = -np.log(rows) if rows_right else K.softmin(target.log_weighted(g[target.atoms]))
+        f[source.atoms] = f_known
         return Refined(f, g, self.error, steps)
 
 

@@ -103,9 +103,9 @@ def _powers(exponents: Array) -> Array:
 def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
     """Multiply along the last axis, which becomes the first, until all have had their turn."""
     if len(kernels) == 2:
-        return kernels[1].dot(v.reshape(-1, len(kernels[0]))).dot(transposed[0]).reshape(-1)
+        return kernels[1].dot(v.reshape(-1, kernels[0].shape[1])).dot(transposed[0]).reshape(-1)
     for K in kernels:
-        v = K.dot(v.reshape(-1, len(K)).T)
+        v = K.dot(v.reshape(-1, K.shape[1]).T)
     return v.reshape(-1)
 
 

@@ -33,8 +33,9 @@ def refine_on_axes(
     found = single.sinkhorn_together(
         kernel, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps
     )
-    f, g, error, steps, finished = map(torch.from_numpy, found)
-    return Refined(DualPotentials(f * eps, g * eps), error, steps), (~finished).nonzero()[:, 0]
+    f, g = torch.from_numpy(found.f * eps), torch.from_numpy(found.g * eps)
+    left = torch.from_numpy((~found.finished).nonzero()[0])
+    return Refined(DualPotentials(f, g), torch.from_numpy(found.error), torch.from_numpy(found.steps)), left
 
 
 def _first(eps: float | Tensor) -> float:

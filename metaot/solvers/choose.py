@@ -1,7 +1,8 @@
 """Which method takes part, on which atoms: by size, eps, device and what is left to do; shown in the result."""
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from metaot.geometry import Eps
@@ -48,14 +49,16 @@ def _set_out(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Make steps on the axes of a grid, if there are some; those for which these are no way go on by size."""
-    sizes = torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
     kernel = axes_kernel(solver, problem) if in_numpy(problem) else None
     if kernel is None:
-        return _by_size(solver, problem, guess, sizes, tol=tol, max_steps=max_steps)
-    suited = (sizes.amin(0) <= FACTORISED) & (solver is None)
+        return _by_size(solver, problem, guess, _sizes(problem), tol=tol, max_steps=max_steps)
+    suited = _suited(solver, problem)
     patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
     result, left = refine_on_axes(kernel, problem, guess, tol=tol, max_steps=patience)
     taken: tuple[Solver, ...] = (Sinkhorn(),)
+    if len(left) == 0:
+        return result, taken
+    sizes = _sizes(problem)
     tired = (result.steps[left] == patience) & suited[left] & (patience < max_steps)
     if bool(tired.any()):
         taken = _by_newton(problem, result, left[tired], sizes, tol=tol, max_steps=max_steps - patience)
@@ -67,6 +70,19 @@ def _set_out(
         result.put(left, more)
         taken += tuple(other for other in others if other not in taken)
     return result, taken
+
+
+def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
+    """Count the atoms with mass."""
+    return torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
+
+
+def _suited(solver: Solver | None, problem: Problem) -> Bool[Tensor, "batch"]:
+    """Tell which problems, in numpy's reach, may be handed to Newton."""
+    if solver is not None:
+        return torch.zeros(len(problem.a), dtype=torch.bool)
+    sizes = (np.count_nonzero(weights.numpy(), axis=-1) for weights in (problem.a, problem.b))
+    return torch.from_numpy(np.minimum(*sizes) <= FACTORISED)
 
 
 def _by_size(

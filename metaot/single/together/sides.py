@@ -6,6 +6,7 @@ from typing import final
 
 import numpy as np
 
+from metaot.single.box import extents
 from metaot.single.plan import Array
 
 
@@ -17,7 +18,7 @@ class Side:
     all mass; behind its first axis the problems are counted.
     """
 
-    def __init__(self, weights: Array, atoms: Array, box: "Box") -> None:
+    def __init__(self, weights: Array, atoms: Array, box: "LinedBox") -> None:
         self.weights, self.empty, self.box, self._atoms = weights, weights == 0, box, atoms
         count = len(weights)
         self._shape = box.lines, count, box.rest
@@ -42,7 +43,7 @@ class Side:
         return cls(
             mine.reshape(count, width),
             atoms.reshape(count, width),
-            Box(np.logical_or.reduce(weights, 0).reshape(sizes)),
+            LinedBox(np.logical_or.reduce(weights, 0).reshape(sizes)),
         )
 
     def part(self, which: Array) -> "Side":
@@ -93,15 +94,11 @@ class Side:
 
 
 @final
-class Box:
-    """The smallest box of a grid with all atoms that are true."""
+class LinedBox:
+    """The smallest box of a grid with all atoms that are true, in lines along all axes but the first."""
 
     def __init__(self, mask: Array) -> None:
-        self.slices = []
-        for axis in range(mask.ndim):
-            others = tuple(other for other in range(mask.ndim) if other != axis)
-            there = np.logical_or.reduce(mask, others).nonzero()[0]
-            self.slices.append(slice(int(there[0]), int(there[-1]) + 1))
+        self.slices = extents(mask.nonzero())
         self.lines, *others = (side.stop - side.start for side in self.slices)
         self.rest = math.prod(others)
         line, *behind = np.unravel_index(np.arange(mask.size), mask.shape)

@@ -44,13 +44,18 @@ def sinkhorn_together(
     Weights and potentials, in units of eps, are on the whole grid, a row for each problem; there is one at least.
     """
     count, n = a.shape
-    pieces = count if n > _SMALL else -(-a.size // _TOGETHER)
-    one = _single if pieces == count else _several
-    parts = [
-        one(K, a[part], b[part], None if f is None else f[part], tol=tol, max_steps=max_steps)
-        for part in np.array_split(np.arange(count), pieces)
-    ]
-    return Together(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    if count == 1 or n > _SMALL:
+        return _joined([
+            _single(K, a[k], b[k], None if f is None else f[k], tol=tol, max_steps=max_steps) for k in range(count)
+        ])  # fmt: skip
+    return _joined([
+        _several(K, a[part], b[part], None if f is None else f[part], tol=tol, max_steps=max_steps)
+        for part in np.array_split(np.arange(count), -(-a.size // _TOGETHER))
+    ])  # fmt: skip
+
+
+def _joined(parts: list[Together]) -> Together:
+    return parts[0] if len(parts) == 1 else Together(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 @np.errstate(all="ignore")
@@ -66,10 +71,9 @@ def _several(K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, 
 
 
 def _single(K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int) -> Together:
-    start = None if f is None else f[0]
-    found = sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), start, tol=tol, max_steps=max_steps)
+    found = sinkhorn_on_axes(AxesProblem(K, a, b), f, tol=tol, max_steps=max_steps)
     if found is None:
-        found = Refined(np.zeros_like(a[0]) if start is None else start, np.zeros_like(b[0]), math.inf, 0)
+        found = Refined(np.zeros_like(a) if f is None else f, np.zeros_like(b), math.inf, 0)
     error = np.full(1, found.error)
     return Together(found.f[None], found.g[None], error, np.full(1, found.steps), error <= tol)
 
