@@ -22,7 +22,7 @@ from metaot.solvers.sinkhorn import Sinkhorn
 ROUNDS = 3
 """Times that a method may set out where the error of the potentials themselves is not small enough afterwards."""
 
-_LARGEST_GRID = 2**14
+_LARGEST_GRID = 2**17
 """Atoms of the largest grid on which numpy, with one thread but for products, is quicker than torch."""
 
 

@@ -1,7 +1,6 @@
 """The rule of `metaot.single.anderson` for many problems, as long as none has to go back."""
 
 import math
-from collections import deque
 from typing import final
 
 import numpy as np
@@ -21,7 +20,7 @@ class Path:
         self._gram = np.zeros((count, MEMORY, MEMORY))
         self._last: Array | None = None
         """The last targets, and what was missing before them."""
-        self._past: deque[Array] = deque(maxlen=STALE + 1)
+        self._nearest = np.zeros_like(weights)
         self._least, self._since = np.full(count, math.inf), np.zeros(count, dtype=np.int64)
         self._far = np.zeros(count, dtype=bool)
         self._shown = 0
@@ -32,24 +31,22 @@ class Path:
         part._roots = self._roots[which, :width]
         part._moves, part._changes = self._moves[which, :, :width], self._changes[which, :, :width]
         part._last = None if self._last is None else self._last[:, which, :width]
-        part._past = deque((x[which, :width] for x in self._past), STALE + 1)
+        part._nearest = self._nearest[which, :width]
         part._gram, part._least, part._since = self._gram[which], self._least[which], self._since[which]
         part._far, part._shown = self._far[which], self._shown
         return part
 
     def strayed(self, x: Array, error: Array) -> Array:
         """Take notice of the errors of points; tell which problems go back, if alone."""
-        self._past.append(x)
         nearer = error <= self._least
         self._least = np.where(nearer, error, self._least)
         self._since = np.where(nearer, 0, self._since + 1)
+        self._nearest = x if nearer.all() else np.where(nearer[:, None], x, self._nearest)
         return ~(error <= GROWTH * self._least) | (self._since >= STALE) | self._far
 
     def nearest(self, which: Array) -> Array:
         """Return the potentials of some problems whose errors were the least."""
-        places = which.nonzero()[0]
-        back = np.minimum(self._since[places], len(self._past) - 1)
-        return np.stack([self._past[-1 - steps][k] for steps, k in zip(back, places, strict=True)])
+        return self._nearest[which]
 
     def next(self, x: Array, residual: Array) -> Array:
         """Return the points that follow x, where the residuals are these."""
