@@ -78,7 +78,7 @@ def _short(title: str) -> str:
 
 def _belongs(label: str, name: str, kind: dict[str, str]) -> bool:
     if label == "metaot from the model":
-        return name == label
+        return name in (label, "metaot from the universal model")
     if label == "metaot, best cold start":
         return kind["kind"] == OURS and not name.startswith("metaot from")
     if label == "best peer from our model":

@@ -117,7 +117,7 @@ def families(pairs: int, data_dir: Path | None) -> list[Family]:
         draw = lambda *s, e=eps: mnist(*s, 64, e, data_dir)  # noqa: E731
         count = max(1, round(pairs / 16))
         chosen.append(Family(f"batch64-mnist-{eps:g}", title, count, 350, draw, size=64, images=True, eps=eps))
-    for side, share in ((64, 0.2), (128, 0.08)):
+    for side, share in ((64, 0.2), (128, 0.08), (256, 0.08)):
         for eps in (1e-2, 1e-3):
             title = f"paintings, {side} x {side}, eps = {eps:g}"
             draw = lambda *s, n=side, e=eps: paintings(*s, n, e, data_dir)  # noqa: E731

@@ -140,9 +140,19 @@ def methods(start: ModelStart) -> list[Method]:
     def small(family: Family) -> bool:
         return family.atoms <= NEWTON_ATOMS
 
+    def other_images(family: Family) -> bool:
+        return family.images and not start.fits(family)
+
     return [
         Metaot("metaot from the model", "metaot", OURS, run=solved(start), fits=start.fits),
         *_exported(start),
+        Metaot(
+            "metaot from the universal model",
+            "metaot",
+            OURS,
+            run=solved(metaot.load("universal")),
+            fits=other_images,
+        ),
         Metaot("metaot, cold", "metaot", OURS, run=solved()),
         Metaot("metaot, Gaussian start", "metaot", OURS, run=solved(GaussianStart())),
         Metaot("metaot, decreasing eps", "metaot", OURS, run=decreasing),
