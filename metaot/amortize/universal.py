@@ -11,8 +11,8 @@ from metaot.amortize.predictor import StagedPredictor
 from metaot.amortize.prepared import Twin
 from metaot.geometry import Grid
 from metaot.models.universal import UniversalNetwork
-from metaot.models.universal.network import sinkhorn_step
 from metaot.models.universal.places import places
+from metaot.models.universal.step import StepAlone
 from metaot.problem import Problem
 
 
@@ -39,11 +39,7 @@ class UniversalPotential(StagedPredictor):
         assert isinstance(flat.eps, float)
         rows, columns = (axis.numpy() for axis in flat.geometry.axes)
         a, b = (w.numpy().reshape(len(rows), -1).astype(np.float32) for w in (flat.a, flat.b))
-
-        def step(f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            stepped, missing = sinkhorn_step(flat, torch.from_numpy(f)[None])
-            return stepped.numpy()[0], missing.numpy()[0]
-
+        step = StepAlone(flat)
         return self._twin.of(self.model)((rows, columns), (a, b), flat.eps, step, self.model.passes)
 
     def _alone(self, flat: Problem) -> bool:

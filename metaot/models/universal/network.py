@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot import single
-from metaot.geometry.base import expand_eps
 from metaot.models.alone import array, layer
 from metaot.models.layers import TEMPERATURES, chebyshev
 from metaot.models.universal.alone import UniversalAlone
 from metaot.models.universal.frame import Moments, between_gaussians, width
 from metaot.models.universal.parity import CLASSES, ParityBlock, ParityLinear, normal
 from metaot.models.universal.places import Bases, Place, places
-from metaot.potentials import c_transform
+from metaot.models.universal.step import sinkhorn_step
 from metaot.problem import Problem
 
 _COVARIANCES = 5
@@ -207,32 +204,3 @@ def _log_unit(eps: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     """Map the logarithms of temperatures in squared widths to [-1, 1]."""
     low, high = math.log(_COLDEST), math.log(_WARMEST)
     return ((2 * eps.log() - low - high) / (high - low)).clamp(-1, 1)
-
-
-def sinkhorn_step(
-    problem: Problem, f: Float[Tensor, "batch n"]
-) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
-    """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""
-    quick = _step_on_axes(problem, f) if problem.a.is_cpu and isinstance(problem.eps, float) else None
-    if quick is not None:
-        return quick
-    f = f.to(problem.a)
-    following = c_transform(problem.T, c_transform(problem, f))
-    excess = ((f - following) / expand_eps(problem.eps, f)).clamp_max(600)
-    return following.float(), (problem.a - problem.a * excess.exp()).float()
-
-
-def _step_on_axes(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor] | None:
-    """Return the same from products along the axes of a grid; None without axes, and where these are not right."""
-    assert isinstance(problem.eps, float)
-    K = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
-    if K is None:
-        return None
-    following, missing = np.empty((2, *f.shape), dtype=np.float32)
-    rows = (values.detach().double().numpy() for values in (problem.a, problem.b, f / problem.eps))
-    for k, (a, b, start) in enumerate(zip(*rows, strict=True)):
-        found = single.step_on_axes(K, a, b, start)
-        if found is None:
-            return None
-        following[k], missing[k] = found[0] * problem.eps, found[1]
-    return torch.from_numpy(following), torch.from_numpy(missing)
