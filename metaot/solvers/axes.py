@@ -1,5 +1,6 @@
 """Sinkhorn on grids of moderate size, in numpy: one problem, or those of a batch together."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,8 @@ def refine_on_axes(
 ) -> tuple[Refined, Tensor]:
     """Refine a guess; tell which problems are not finished, and had better go on in another way from there."""
     eps = _first(problem.eps)
-    start = None if guess is None else (guess.f / eps).numpy()
+    with np.errstate(over="ignore"):  # not by torch, whose threads would wait for those of numpy's products
+        start = None if guess is None else guess.f.numpy() / eps
     found = single.sinkhorn_together(
         kernel, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps
     )

@@ -82,7 +82,7 @@ def solve(
         refined, solvers = refine_alone(Alone.of(problem), start, solver, tol=tol, max_steps=max_steps)
         return _solution_alone(problem, refined, tol, solvers)
     flat = problem.flat()
-    guess = None if f is None else DualPotentials(f.reshape(flat.a.shape), torch.zeros_like(flat.b))
+    guess = None if f is None else DualPotentials(f.reshape(flat.a.shape), flat.b.new_zeros(1).expand_as(flat.b))
     result, solvers = refine_by(solver, flat, guess, tol=tol, max_steps=max_steps)
     potentials, batch = result.potentials, problem.batch_shape
     return Solution(
