@@ -35,12 +35,11 @@ class StepAlone:
         )
 
     def __call__(self, f: Array) -> tuple[Array, Array]:
-        start = f.astype(np.float64) / self._eps
-        found = None if self._K is None else single.step_on_axes(self._K, self._a, self._b, start)
+        found = None if self._K is None else _row(self._K, self._a, self._b, f, self._eps)
         if found is None:
             following, missing = _anywhere(self._problem, torch.from_numpy(f)[None])
             return following.numpy()[0], missing.numpy()[0]
-        return (found[0] * self._eps).astype(np.float32), found[1].astype(np.float32)
+        return found
 
 
 def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor]:
@@ -57,10 +56,16 @@ def _on_axes(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Ten
     if K is None:
         return None
     following, missing = np.empty((2, *f.shape), dtype=np.float32)
-    rows = (values.detach().double().numpy() for values in (problem.a, problem.b, f.double() / problem.eps))
+    rows = (values.detach().numpy() for values in (problem.a.double(), problem.b.double(), f))
     for k, (a, b, start) in enumerate(zip(*rows, strict=True)):
-        found = single.step_on_axes(K, a, b, start)
+        found = _row(K, a, b, start, problem.eps)
         if found is None:
             return None
-        following[k], missing[k] = found[0] * problem.eps, found[1]
+        following[k], missing[k] = found
     return torch.from_numpy(following), torch.from_numpy(missing)
+
+
+def _row(K: single.AxesKernel, a: Array, b: Array, f: Array, eps: float) -> tuple[Array, Array] | None:
+    """Return the same of one problem; None where products are not right."""
+    found = single.step_on_axes(K, a, b, f.astype(np.float64) / eps)
+    return None if found is None else ((found[0] * eps).astype(np.float32), found[1].astype(np.float32))
