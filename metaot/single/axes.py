@@ -22,9 +22,9 @@ class _Side:
     """The atoms with mass of the source or of the target, where all is done but the products."""
 
     def __init__(self, weights: Array, sizes: Sequence[int]) -> None:
-        self.atoms = weights.nonzero()[0]
+        self.box = Box(weights != 0, sizes)
+        self.atoms = self.box.atoms
         self.weights = weights[self.atoms]
-        self.box = Box(self.atoms, sizes)
         self.size = len(weights)
         self._given = np.zeros(math.prod(self.box.sizes))
 

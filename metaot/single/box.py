@@ -1,6 +1,5 @@
 """The part of a grid where a measure is: products with what is around it would be for nothing."""
 
-import math
 from collections.abc import Sequence
 from typing import final
 
@@ -14,24 +13,25 @@ _WORTH = 1024
 
 @final
 class Box:
-    """The smallest box with the given atoms of a grid; all of the grid where it is small."""
+    """The smallest box with all atoms that are true in a mask of a grid; the whole grid where that is small.
 
-    def __init__(self, atoms: Array, sizes: Sequence[int]) -> None:
+    `atoms` tells where they are on the grid, `places` where in the box.
+    """
+
+    def __init__(self, mask: Array, sizes: Sequence[int]) -> None:
         self.sizes, self.slices = tuple(sizes), [slice(0, size) for size in sizes]
-        self.places = atoms
-        """Where the atoms are in the box."""
-        if math.prod(sizes) <= _WORTH or len(atoms) == 0:
+        self.atoms = self.places = mask.nonzero()[0]
+        if len(mask) <= _WORTH or len(self.atoms) == 0:
             return
-        at = np.unravel_index(atoms, sizes)
-        self.slices = extents(at)
+        mask = mask.reshape(self.sizes)
+        self.slices = extents(mask)
         self.sizes = tuple(side.stop - side.start for side in self.slices)
-        self.places = np.zeros_like(atoms)
-        for k, side, size in zip(at, self.slices, self.sizes, strict=True):
-            self.places *= size
-            self.places += k
-            self.places -= side.start
+        self.places = mask[tuple(self.slices)].reshape(-1).nonzero()[0]
 
 
-def extents(at: Sequence[Array]) -> list[slice]:
-    """Return for each axis of a grid the smallest slice with all atoms at these indices."""
-    return [slice(int(k.min()), int(k.max()) + 1) for k in at]
+def extents(mask: Array) -> list[slice]:
+    """Return for each axis of a grid the smallest slice with all atoms that are true; there is one at least."""
+    axes = range(mask.ndim)
+    others = (tuple(other for other in axes if other != axis) for axis in axes)
+    along = (np.logical_or.reduce(mask, other).nonzero()[0] for other in others)
+    return [slice(int(found[0]), int(found[-1]) + 1) for found in along]

@@ -39,12 +39,12 @@ def test_potentials_of_measures_in_boxes_are_the_best_for_each_other_on_the_whol
 
 @pytest.mark.parametrize("sizes", [(40, 50), (20, 7, 11)])
 def test_a_box_is_no_larger_than_its_atoms_and_knows_where_they_are(sizes):
-    atoms = corner(sizes, 0.3, 0.8).nonzero()[0]
-    box = Box(atoms, sizes)
-    mask = np.zeros(sizes, dtype=bool)
-    mask.reshape(-1)[atoms] = True
+    mask = corner(sizes, 0.3, 0.8) > 0
+    box = Box(mask, sizes)
+    mask = mask.reshape(sizes)
     inside = mask[tuple(box.slices)]
-    assert inside.sum() == len(atoms)
+    assert inside.sum() == mask.sum()
+    assert np.array_equal(mask.reshape(-1).nonzero()[0], box.atoms)
     assert np.array_equal(inside.reshape(-1).nonzero()[0], box.places)
     for axis in range(len(sizes)):
         assert inside.take([0, -1], axis).any(tuple(k for k in range(len(sizes)) if k != axis)).all()

@@ -69,7 +69,8 @@ def first_scalings(batch: Batch, f: Array | None) -> Scalings:
     right = guess.may_go_on()
     worse = right & ~(guess.error <= GOOD)
     if worse.any():
-        worse[worse] = _worse_than_zeros(batch.part(worse), guess.value[worse], guess.error[worse])
+        asked = batch if worse.all() else batch.part(worse)
+        worse[worse] = _worse_than_zeros(asked, guess.value[worse], guess.error[worse])
     for k in (~right).nonzero()[0].tolist():
         problem = AxesProblem(batch.K, source.whole(k), batch.target.whole(k))
         worse[k] = not is_better_in_logs(problem, x[k, ~source.empty[k]])

@@ -32,8 +32,9 @@ class Side:
     def of(cls, weights: Array, sizes: Sequence[int]) -> "Side":
         """Find the atoms with mass of measures on the whole grid, a row for each."""
         count, n = weights.shape
-        where = weights.reshape(-1).nonzero()[0]
-        numbers = np.count_nonzero(weights, axis=1)
+        massive = weights != 0
+        where = massive.reshape(-1).nonzero()[0]
+        numbers = massive.sum(1)
         width = int(numbers.max())
         before = np.arange(count) * width - (np.cumsum(numbers) - numbers)
         places = np.arange(len(where)) + np.repeat(before, numbers)
@@ -43,7 +44,7 @@ class Side:
         return cls(
             mine.reshape(count, width),
             atoms.reshape(count, width),
-            LinedBox(np.logical_or.reduce(weights, 0).reshape(sizes)),
+            LinedBox(massive.any(0).reshape(sizes)),
         )
 
     def part(self, which: Array) -> "Side":
@@ -98,7 +99,7 @@ class LinedBox:
     """The smallest box of a grid with all atoms that are true, in lines along all axes but the first."""
 
     def __init__(self, mask: Array) -> None:
-        self.slices = extents(mask.nonzero())
+        self.slices = extents(mask)
         self.lines, *others = (side.stop - side.start for side in self.slices)
         self.rest = math.prod(others)
         line, *behind = np.unravel_index(np.arange(mask.size), mask.shape)
