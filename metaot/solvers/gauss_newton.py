@@ -17,7 +17,7 @@ from torch import Tensor
 from metaot.brenier import BrenierPair, Icnn, SampleProblem, maximised
 from metaot.solvers.pairs import MapSolver, MapState, some, with_weights
 
-_FIRST, _LEAST, _MOST = 0.2, 1e-7, 1e7
+_FIRST, _LEAST, _MOST = 1.0, 1e-7, 1e7
 """The damping at first, and its bounds."""
 _EASED, _RAISED = 1 / 3, 4.0
 _RIDGE = 1e-2
