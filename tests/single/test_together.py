@@ -83,6 +83,17 @@ def test_what_strays_leaves_where_it_was_nearest_and_the_others_go_on():
         assert errors[0] <= errors[1] + 1e-12
 
 
+def test_bad_starts_are_replaced_and_good_ones_beside_them_kept():
+    K, a, b = kernel((7, 9), 0.05), measures(0, 4, (7, 9), 0.5), measures(1, 4, (7, 9), 0.5)
+    cold = sinkhorn_together(K, a, b, None, tol=1e-6, max_steps=500)
+    mixed = cold.f.copy()
+    mixed[1:3] = 30 * np.random.default_rng(2).normal(size=(2, 63))
+    found = sinkhorn_together(K, a, b, mixed, tol=1e-6, max_steps=500)
+    assert found.steps.tolist() == [0, cold.steps[1], cold.steps[2], 0]
+    assert (cold.steps > 0).all()
+    assert found.finished.all()
+
+
 def test_starts_beyond_floating_point_are_compared_in_logs():
     """A bad one is replaced, and the problem stays with the others; a good one goes on elsewhere."""
     K, a, b = kernel((40,), 1e-3), measures(0, 4, (40,), 0.0), measures(1, 4, (40,), 0.0)

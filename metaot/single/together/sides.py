@@ -32,9 +32,9 @@ class Side:
     def of(cls, weights: Array, sizes: Sequence[int]) -> "Side":
         """Find the atoms with mass of measures on the whole grid, a row for each."""
         count, n = weights.shape
-        massive = weights != 0
-        where = massive.reshape(-1).nonzero()[0]
-        numbers = massive.sum(1)
+        has_mass = weights != 0
+        where = has_mass.reshape(-1).nonzero()[0]
+        numbers = has_mass.sum(1)
         width = int(numbers.max())
         before = np.arange(count) * width - (np.cumsum(numbers) - numbers)
         places = np.arange(len(where)) + np.repeat(before, numbers)
@@ -44,7 +44,7 @@ class Side:
         return cls(
             mine.reshape(count, width),
             atoms.reshape(count, width),
-            LinedBox(massive.any(0).reshape(sizes)),
+            LinedBox(has_mass.any(0).reshape(sizes)),
         )
 
     def part(self, which: Array) -> "Side":
