@@ -52,7 +52,7 @@ class Instance:
 def refine_rows(costs: Costs, weights: tuple[Array, Array], eps: Array, f: Array, limits: Limits) -> Rows:
     """Refine the rows of f for those of both weights; eps is one number or one for each.
 
-    On a grid at one temperature all together, as far as that leads; the others one by one.
+    On a grid at one temperature without a call for each, as far as that leads; the others one by one.
     """
     a, b = weights
     found, left = Rows(f, np.empty_like(b), np.zeros(len(a)), np.zeros(len(a), dtype=np.int64)), np.arange(len(a))
@@ -60,8 +60,11 @@ def refine_rows(costs: Costs, weights: tuple[Array, Array], eps: Array, f: Array
     if kernel is not None:
         a, b = (w / w.sum(-1, keepdims=True) for w in (a, b))
         steps = min(PATIENCE, limits.max_steps)
-        *result, finished = single.sinkhorn_together(kernel, a, b, f / eps, tol=limits.tol, max_steps=steps)
-        found, left = Rows(result[0] * eps, result[1] * eps, *result[2:]), (~finished).nonzero()[0]
+        each = single.sinkhorn_on_grid_each(kernel, a, b, f / eps, tol=limits.tol, max_steps=steps)
+        found, left = (
+            Rows(each.f * eps, each.g * eps, each.error, each.steps),
+            (~(each.error <= limits.tol)).nonzero()[0],
+        )
     for k in left.tolist():
         problem = Instance(costs, a[k], b[k], float(eps[k if len(eps) > 1 else 0]))
         more = refine(problem, found.f[k], limits.after(int(found.steps[k])))
@@ -83,7 +86,7 @@ def refine(problem: Instance, f: Array, limits: Limits) -> Refined:
     if kernel is None:
         return _on_support(problem, f, limits)
     steps = min(PATIENCE, limits.max_steps)
-    found = single.sinkhorn_on_axes(single.AxesProblem(kernel, a, b), f, tol=limits.tol, max_steps=steps)
+    found = single.sinkhorn_on_grid(kernel, a, b, f, tol=limits.tol, max_steps=steps)
     if found is None:
         return _on_support(problem, f, limits)
     if not found.error > limits.tol or found.steps == limits.max_steps:

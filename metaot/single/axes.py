@@ -126,6 +126,15 @@ class _Scalings:
         return Refined(f, g, self.error, steps)
 
 
+def continued_in_logs(K: AxesKernel, a: Array, b: Array, f: Array) -> tuple[Array, Array]:
+    """Return f, known on the atoms with mass, and the best g for it on all atoms, in the log domain."""
+    source, target = _Side(a, K.sizes), _Side(b, K.sizes)
+    g = K.transposed_softmin(source.log_weighted(f[source.atoms]))
+    best = K.softmin(target.log_weighted(g[target.atoms]))
+    best[source.atoms] = f[source.atoms]
+    return best, g
+
+
 def sinkhorn_on_axes(
     problem: AxesProblem,
     f: Array | None,

@@ -47,7 +47,8 @@ class AxesKernel:
         self._backward = tuple(np.ascontiguousarray(K.T) for K in kernels)
         self.sizes = tuple(len(cost) for cost in costs)
         """The points along each axis."""
-        self._lost = 4 * math.prod(self.sizes) * _TINY * math.exp(lift - lift / len(costs))
+        self.lost = 4 * math.prod(self.sizes) * _TINY * math.exp(lift - lift / len(costs))
+        """What numbers below the smallest one can have added to a sum, or taken from it."""
 
     def times(self, v: Array) -> Array:
         """Return K v."""
@@ -56,14 +57,6 @@ class AxesKernel:
     def transposed_times(self, u: Array) -> Array:
         """Return K^T u."""
         return _contracted(self._backward, self._forward, u)
-
-    def times_each(self, v: Array) -> Array:
-        """Return K v for many functions v, which are counted behind the first axis, and of the answers, too."""
-        return _contracted_each(self._forward, self._backward, v)
-
-    def transposed_times_each(self, u: Array) -> Array:
-        """Return K^T u for many functions u."""
-        return _contracted_each(self._backward, self._forward, u)
 
     def part(self, rows: Sequence[slice], columns: Sequence[slice]) -> "AxesKernel":
         """Return the kernel between boxes, given by a slice for each axis."""
@@ -79,8 +72,16 @@ class AxesKernel:
         They are when all are far above what entries and products below the smallest number can have added, after
         the other axes have multiplied it, and none is above the largest.
         """
-        least = 1e18 * self._lost * np.maximum(1.0, factors.max(-1))
+        least = 1e18 * self.lost * np.maximum(1.0, factors.max(-1))
         return (sums.min(-1) > least) & (sums.max(-1) < math.inf)
+
+    @cached_property
+    def flat(self) -> tuple[Array, Array, Array]:
+        """Return the matrices of all axes, one behind the other; those of the transposed kernel; and the sizes."""
+        forward, backward = (
+            np.concatenate([K.reshape(-1) for K in reversed(side)]) for side in (self._forward, self._backward)
+        )
+        return forward, backward, np.array(self.sizes, dtype=np.int64)
 
     @cached_property
     def softmin(self) -> GridSoftmin:
@@ -107,12 +108,3 @@ def _contracted(kernels: Sequence[Array], transposed: Sequence[Array], v: Array)
     for K in kernels:
         v = K.dot(v.reshape(-1, K.shape[1]).T)
     return v.reshape(-1)
-
-
-def _contracted_each(kernels: Sequence[Array], transposed: Sequence[Array], v: Array) -> Array:
-    """Multiply along all axes, the last one first; the functions are counted behind the first one."""
-    *others, first = kernels
-    for k, K in enumerate(others):
-        behind = math.prod(len(other) for other in others[:k])
-        v = np.matmul(K, v.reshape(-1, K.shape[1], behind)) if k else v.reshape(-1, K.shape[1]).dot(transposed[0])
-    return first.dot(v.reshape(first.shape[1], -1))

@@ -13,7 +13,7 @@ from metaot import single
 from metaot.geometry import Geometry
 from metaot.problem import Problem
 from metaot.single import AxesKernel, DenseProblem, Refined, Refinement
-from metaot.single.choose import PATIENCE, newton_in_steps
+from metaot.single.choose import PATIENCE
 from metaot.single.plan import Array, distance
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import Newton
@@ -103,12 +103,13 @@ def _on_axes(
 ) -> Refined | None:
     """Refine on a whole grid, until Newton would be sooner there; None where numbers leave floating point."""
     eps, start = problem.eps, None if f is None else f / problem.eps
-    mine = single.AxesProblem(kernel, problem.a, problem.b)
-    accelerated = solver.accelerated if isinstance(solver, Sinkhorn) else True
-    ahead = newton_in_steps(len(mine.a), len(mine.b)) if solver is None else math.inf
-    result = single.sinkhorn_on_axes(
-        mine, start, tol=tol, max_steps=max_steps, accelerated=accelerated, most_ahead=ahead
-    )
+    if isinstance(solver, Sinkhorn) and not solver.accelerated:
+        mine = single.AxesProblem(kernel, problem.a, problem.b)
+        result = single.sinkhorn_on_axes(mine, start, tol=tol, max_steps=max_steps, accelerated=False)
+    else:
+        result = single.sinkhorn_on_grid(
+            kernel, problem.a, problem.b, start, tol=tol, max_steps=max_steps, before_newton=solver is None
+        )
     return None if result is None else replace(result, f=result.f * eps, g=result.g * eps)
 
 

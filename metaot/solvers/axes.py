@@ -1,4 +1,4 @@
-"""Sinkhorn on grids of moderate size, in numpy: one problem, or those of a batch together."""
+"""Sinkhorn on grids of moderate size for the problems of a batch, one after another on each thread."""
 
 import numpy as np
 import torch
@@ -32,11 +32,12 @@ def refine_on_axes(
     eps = _first(problem.eps)
     with np.errstate(over="ignore"):  # not by torch, whose threads would wait for those of numpy's products
         start = None if guess is None else guess.f.numpy() / eps
-    found = single.sinkhorn_together(
-        kernel, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps
+    threads = torch.get_num_threads()
+    found = single.sinkhorn_on_grid_each(
+        kernel, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps, threads=threads
     )
     f, g = torch.from_numpy(found.f * eps), torch.from_numpy(found.g * eps)
-    left = torch.from_numpy((~found.finished).nonzero()[0])
+    left = torch.from_numpy((~(found.error <= tol)).nonzero()[0])
     return Refined(DualPotentials(f, g), torch.from_numpy(found.error), torch.from_numpy(found.steps)), left
 
 

@@ -1,4 +1,4 @@
-"""Many problems on a grid together: what each of them would be alone, however the others are."""
+"""Problems on a grid, one or many, by compiled code and in numpy: the same steps, right to rounding."""
 
 import math
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from metaot import single
-from metaot.single import AxesKernel, AxesProblem, DenseProblem, sinkhorn_together
-from metaot.single.anderson import STALE, Anderson
-from metaot.single.together.path import Path
+from metaot.single import AxesKernel, AxesProblem, DenseProblem, grid, sinkhorn_on_grid_each
+from metaot.single.anderson import Anderson
 
 SIZES = [(24,), (7, 9), (4, 3, 5)]
 
@@ -23,7 +22,7 @@ def measures(seed: int, count: int, sizes: tuple[int, ...], empty: float) -> np.
     """Return random weights, of which many are zero."""
     generator = np.random.default_rng(seed)
     a = generator.random((count, math.prod(sizes))) * (generator.random((count, math.prod(sizes))) > empty)
-    a[:, seed] += 0.1
+    a[:, seed % a.shape[1]] += 0.1
     return a / a.sum(1, keepdims=True)
 
 
@@ -44,64 +43,106 @@ def starts(kind: str, shape: tuple[int, int]) -> np.ndarray | None:
     return f
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def _by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have both ways, of which the first one is not there where there was no compiler."""
+    if request.param == "numpy":
+        monkeypatch.setattr(grid, "_steps", None)
+    elif grid._steps is None:
+        pytest.skip("not compiled")
+
+
+@pytest.mark.usefixtures("_by")
 @pytest.mark.parametrize("kind", ["zeros", "near", "far", "huge", "nan"])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("fits", [True, False])
-def test_together_is_as_alone(sizes, fits, kind):
+def test_steps_are_those_in_numpy(sizes, fits, kind):
     """Also where sums are looked at, as those of a kernel are that does not fit into floating point."""
-    K, count = kernel(sizes, 0.05), 9
+    K, count = kernel(sizes, 0.05), 5
     K.fits = fits
     a, b = measures(0, count, sizes, 0.7), measures(1, count, sizes, 0.3)
     f = starts(kind, a.shape)
-    found = sinkhorn_together(K, a, b, f, tol=1e-7, max_steps=2000)
+    found = sinkhorn_on_grid_each(K, a, b, f, tol=1e-7, max_steps=2000)
     for k in range(count):
         start = None if f is None else f[k]
         alone = single.sinkhorn_on_axes(AxesProblem(K, a[k], b[k]), start, tol=1e-7, max_steps=2000)
         assert alone is not None
-        assert abs(found.steps[k] - alone.steps) <= 1
+        assert found.steps[k] == alone.steps
+        assert found.error[k] == pytest.approx(alone.error, rel=0.01)
+        np.testing.assert_allclose(found.f[k], alone.f, atol=1e-9)
+        np.testing.assert_allclose(found.g[k], alone.g, atol=1e-9)
         problem = dense(K, a[k], b[k])
         P, g = problem.best_plan(found.f[k, a[k] > 0])
         assert np.abs(P.sum(1) - problem.a).sum() <= 1.01e-7
         np.testing.assert_allclose(found.g[k, b[k] > 0], g, atol=1e-9)
-        np.testing.assert_allclose(found.f[k] - found.f[k] @ a[k], alone.f - alone.f @ a[k], atol=1e-3)
-    assert found.finished.all()
 
 
-def test_what_strays_leaves_where_it_was_nearest_and_the_others_go_on():
-    K, a, b = kernel((24,), 5e-3), measures(0, 8, (24,), 0.0), measures(1, 8, (24,), 0.0)
-    b[4:] = measures(1, 4, (24,), 0.9)
-    found = sinkhorn_together(K, a, b, None, tol=1e-9, max_steps=100)
-    assert found.finished.any()
-    assert not found.finished.all()
-    assert (found.error[found.finished] <= 1e-9).all()
-    assert (found.steps[~found.finished] < 40).all()
-    for k in (~found.finished).nonzero()[0]:
+@pytest.mark.usefixtures("_by")
+@pytest.mark.parametrize("sizes", [(1,), (2, 1), (8, 16), (9, 17), (33, 2), (2, 3, 2, 3)])
+def test_any_size_converges(sizes):
+    """Sizes around those of the blocks that products are made of."""
+    K, a, b = kernel(sizes, 0.02), measures(0, 2, sizes, 0.2), measures(1, 2, sizes, 0.2)
+    found = sinkhorn_on_grid_each(K, a, b, None, tol=1e-9, max_steps=5000)
+    for k in range(2):
         problem = dense(K, a[k], b[k])
-        errors = []
-        for f in (found.f[k, a[k] > 0], np.zeros(int((a[k] > 0).sum()))):
-            errors.append(np.abs(problem.best_plan(f)[0].sum(1) - problem.a).sum())
-        assert errors[0] <= errors[1] + 1e-12
+        assert np.abs(problem.best_plan(found.f[k, a[k] > 0])[0].sum(1) - problem.a).sum() <= 1.01e-9
 
 
+def test_steps_that_go_back_are_those_in_numpy():
+    """Where errors grow on the way, which leads back to plain steps."""
+    K, a, b = kernel((24,), 5e-3), measures(0, 8, (24,), 0.0), measures(1, 8, (24,), 0.9)
+    found = sinkhorn_on_grid_each(K, a, b, None, tol=1e-9, max_steps=1000)
+    steps = []
+    for k in range(8):
+        alone = single.sinkhorn_on_axes(AxesProblem(K, a[k], b[k]), None, tol=1e-9, max_steps=1000)
+        steps.append(0 if alone is None else alone.steps)
+    assert max(steps) > 100
+    np.testing.assert_allclose(found.steps, steps, rtol=0.3)
+    assert (found.error <= 1e-9).all()
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(grid, "_WORTH", 1)
+    K, a, b = kernel((7, 9), 0.05), measures(0, 5, (7, 9), 0.5), measures(1, 5, (7, 9), 0.5)
+    f = np.random.default_rng(0).normal(size=a.shape)
+    for start in (None, f):
+        one, three = (
+            sinkhorn_on_grid_each(K, a, b, start, tol=1e-6, max_steps=500, threads=threads) for threads in (1, 3)
+        )
+        for mine, theirs in zip(one, three, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.skipif(grid._steps is None, reason="not compiled")
+def test_arrays_that_do_not_fit_are_no_problem():
+    K, a = kernel((7, 9), 0.05), measures(0, 2, (7, 9), 0.5)
+    with pytest.raises(ValueError, match="do not fit"):
+        sinkhorn_on_grid_each(K, a, a[:, :-1], None, tol=1e-6, max_steps=500)
+    with pytest.raises(ValueError, match="do not fit"):
+        sinkhorn_on_grid_each(kernel((7, 8), 0.05), a, a, None, tol=1e-6, max_steps=500)
+
+
+@pytest.mark.usefixtures("_by")
 def test_bad_starts_are_replaced_and_good_ones_beside_them_kept():
     K, a, b = kernel((7, 9), 0.05), measures(0, 4, (7, 9), 0.5), measures(1, 4, (7, 9), 0.5)
-    cold = sinkhorn_together(K, a, b, None, tol=1e-6, max_steps=500)
+    cold = sinkhorn_on_grid_each(K, a, b, None, tol=1e-6, max_steps=500)
     mixed = cold.f.copy()
     mixed[1:3] = 30 * np.random.default_rng(2).normal(size=(2, 63))
-    found = sinkhorn_together(K, a, b, mixed, tol=1e-6, max_steps=500)
+    found = sinkhorn_on_grid_each(K, a, b, mixed, tol=1e-6, max_steps=500)
     assert found.steps.tolist() == [0, cold.steps[1], cold.steps[2], 0]
     assert (cold.steps > 0).all()
-    assert found.finished.all()
+    assert (found.error <= 1e-6).all()
 
 
+@pytest.mark.usefixtures("_by")
 def test_starts_beyond_floating_point_are_compared_in_logs():
     """A bad one is replaced, and the problem stays with the others; a good one goes on elsewhere."""
     K, a, b = kernel((40,), 1e-3), measures(0, 4, (40,), 0.0), measures(1, 4, (40,), 0.0)
-    cold = sinkhorn_together(K, a, b, None, tol=1e-6, max_steps=500)
+    cold = sinkhorn_on_grid_each(K, a, b, None, tol=1e-6, max_steps=500)
     bad = cold.f.copy()
     bad[1] = np.linspace(-500, 400, 40)
     bad[2, 5] += 800
-    found = sinkhorn_together(K, a, b, bad, tol=1e-6, max_steps=500)
+    found = sinkhorn_on_grid_each(K, a, b, bad, tol=1e-6, max_steps=500)
     assert found.steps.tolist() == [0, cold.steps[1], cold.steps[2], 0]
     for k in (1, 2):
         one = single.sinkhorn_on_axes(AxesProblem(K, a[k], b[k]), bad[k], tol=1e-6, max_steps=500)
@@ -109,32 +150,19 @@ def test_starts_beyond_floating_point_are_compared_in_logs():
         assert one.steps == cold.steps[k]
 
 
-def test_a_problem_whose_error_grows_strays_and_was_nearest_before():
-    weights, x = np.full((3, 4), 0.25), np.arange(12.0).reshape(3, 4)
-    path = Path(weights)
-    assert not path.strayed(x, np.array([1.0, 1.0, 1.0])).any()
-    assert path.strayed(x + 1, np.array([0.5, 2.1, np.nan])).tolist() == [False, True, True]
-    np.testing.assert_array_equal(path.nearest(np.array([True, True, False])), [x[0] + 1, x[1]])
-    for _ in range(STALE - 1):
-        strayed = path.strayed(x, np.array([0.6, 1.0, 1.0]))
-    assert not strayed[0]
-    assert path.strayed(x, np.array([0.6, 1.0, 1.0]))[0]
-
-
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_part_of_a_kernel_is_that_between_boxes(sizes):
     K, generator = kernel(sizes, 0.05), np.random.default_rng(0)
     rows = [slice(size // 4, size - 1) for size in sizes]
     columns = [slice(1, size // 2 + 1) for size in sizes]
-    v = np.zeros((2, *sizes))
-    v[:, *columns] = generator.random((2, *(side.stop - side.start for side in columns)))
-    expected = [K.times(one.reshape(-1)).reshape(sizes)[tuple(rows)] for one in v]
-    inside = np.moveaxis(v[:, *columns], 0, 1)
-    found = K.part(rows, columns).times_each(np.ascontiguousarray(inside))
-    shape = [side.stop - side.start for side in rows]
-    np.testing.assert_allclose(np.moveaxis(found.reshape(shape[0], 2, *shape[1:]), 1, 0), expected)
+    v = np.zeros(sizes)
+    v[tuple(columns)] = generator.random([side.stop - side.start for side in columns])
+    expected = K.times(v.reshape(-1)).reshape(sizes)[tuple(rows)]
+    found = K.part(rows, columns).times(np.ascontiguousarray(v[tuple(columns)]).reshape(-1))
+    np.testing.assert_allclose(found.reshape(expected.shape), expected)
 
 
+@pytest.mark.usefixtures("_by")
 @pytest.mark.parametrize("eps", [1e-2, 1e-3, 3e-4])
 def test_potentials_are_right_far_from_all_mass(eps):
     """Where products underflow; in the log domain they are those of the dense problem."""
@@ -143,7 +171,7 @@ def test_potentials_are_right_far_from_all_mass(eps):
     a, b = (np.exp(-0.5 * ((x - mean) / 3.0) ** 2) * (np.abs(x - mean) < 8) for mean in (20, 24))
     a, b = a / a.sum(), b / b.sum()
     one = single.sinkhorn_on_axes(AxesProblem(K, a, b), None, tol=1e-8, max_steps=5000)
-    two = sinkhorn_together(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-8, max_steps=5000)
+    two = sinkhorn_on_grid_each(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-8, max_steps=5000)
     assert one is not None
     whole = dense(K, np.ones(n), np.ones(n)).C
     for f, g, error in ((one.f, one.g, one.error), (two.f[0], two.g[0], two.error[0])):
@@ -155,17 +183,19 @@ def test_potentials_are_right_far_from_all_mass(eps):
         assert abs(np.abs(problem.best_plan(f[a > 0])[0].sum(1) - problem.a).sum() - error) <= 1e-10
 
 
+@pytest.mark.usefixtures("_by")
 def test_numbers_that_leave_floating_point_are_no_result():
     """Between distant atoms all products are lost: it is said, and nothing is made up."""
     K = kernel((50,), 1e-4)
     a, b = np.eye(50)[:1], np.eye(50)[-1:]
     assert single.sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), None, tol=1e-6, max_steps=10) is None
     assert single.step_on_axes(K, a[0], b[0], np.zeros(50)) is None
-    found = sinkhorn_together(K, np.repeat(a, 3, 0), np.repeat(b, 3, 0), None, tol=1e-6, max_steps=10)
-    assert not found.finished.any()
+    found = sinkhorn_on_grid_each(K, np.repeat(a, 3, 0), np.repeat(b, 3, 0), None, tol=1e-6, max_steps=10)
+    assert np.isinf(found.error).all()
     assert (found.f == 0).all()
 
 
+@pytest.mark.usefixtures("_by")
 @pytest.mark.parametrize("eps", [2e-3, 1.5e-3, 1.3e-3, 1.2e-3])
 def test_neither_lost_nor_endless_numbers_come_out(eps):
     """Two atoms far from each other: on the empty ones there are the largest and the smallest sums."""
@@ -173,8 +203,8 @@ def test_neither_lost_nor_endless_numbers_come_out(eps):
     found = single.sinkhorn_on_axes(AxesProblem(K, a, b), None, tol=1e-6, max_steps=10)
     if found is not None:
         np.testing.assert_allclose([found.f, found.g], [[0, -1 / eps], [0, 1 / eps]], atol=1e-9)
-    two = sinkhorn_together(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-6, max_steps=10)
-    assert two.finished.all() == (found is not None)
+    two = sinkhorn_on_grid_each(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-6, max_steps=10)
+    assert (two.error <= 1e-6).all() == (found is not None)
     step = single.step_on_axes(K, a, b, np.zeros(2))
     assert step is None or np.allclose(step[0], [0, -1 / eps], atol=1e-9)
 
@@ -200,8 +230,4 @@ def test_scalings_that_run_away_are_no_result(monkeypatch: pytest.MonkeyPatch):
     K, a, b = kernel((24,), 0.1), measures(0, 3, (24,), 0.5), measures(1, 3, (24,), 0.5)
     assert K.fits
     monkeypatch.setattr(Anderson, "next", lambda self, x, residual, error: x + 800 * np.sign(residual))
-    monkeypatch.setattr(Path, "next", lambda self, x, residual: x + 800 * np.sign(residual))
     assert single.sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), None, tol=1e-6, max_steps=50) is None
-    found = sinkhorn_together(K, a, b, None, tol=1e-6, max_steps=50)
-    assert not found.finished.any()
-    assert np.isfinite(found.f).all()

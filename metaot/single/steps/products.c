@@ -1,0 +1,187 @@
+/* Products with the Gibbs kernel between the boxes of two measures, axis by axis. */
+
+#include "steps.h"
+
+#include <string.h>
+
+/* Put columns of a matrix side by side, a panel of a few at a time, filled up with zeros. */
+static void make_panels(const double *matrix, Index stride, Index terms, Index width, double *panels)
+{
+    for (Index first = 0; first < width; first += COLUMNS)
+        for (Index n = 0; n < terms; n++)
+            for (Index k = 0; k < COLUMNS; k++)
+                *panels++ = first + k < width ? matrix[n * stride + first + k] : 0;
+}
+
+/* Put a few columns of values side by side; what is beyond the last one does not count. */
+static void make_strip(const double *values, Index terms, Index rows, double *restrict strip)
+{
+    for (Index n = 0; n < terms; n++)
+        for (Index s = 0; s < ROWS; s++) strip[n * ROWS + s] = values[n * rows + s];
+}
+
+typedef void SumBlock(Index terms, const double *strip, const double *panel, double (*sums)[COLUMNS]);
+
+/* Sum strip^T panel, four rows at a time: as many numbers as fit into the registers of most processors. */
+FOR_EACH_PROCESSOR
+static void sum_block(Index terms, const double *restrict strip, const double *restrict panel, double (*sums)[COLUMNS])
+{
+    for (int half = 0; half < ROWS; half += 4) {
+        double four[4][COLUMNS] = {{0}};
+        for (Index n = 0; n < terms; n++)
+            for (int s = 0; s < 4; s++)
+                for (int k = 0; k < COLUMNS; k++) four[s][k] += strip[n * ROWS + half + s] * panel[n * COLUMNS + k];
+        memcpy(sums + half, four, sizeof four);
+    }
+}
+
+#ifdef WITH_TARGETS
+typedef double Row __attribute__((vector_size(COLUMNS * sizeof(double))));
+
+/* The same where a row of eight numbers is one register. */
+__attribute__((target("arch=x86-64-v4")))
+static void sum_block_in_rows(Index terms, const double *restrict strip, const double *restrict panel,
+                              double (*sums)[COLUMNS])
+{
+    Row rows[ROWS] = {{0}}, row;
+    for (Index n = 0; n < terms; n++) {
+        memcpy(&row, panel + n * COLUMNS, sizeof row);
+#pragma GCC unroll 8
+        for (int s = 0; s < ROWS; s++) rows[s] += strip[n * ROWS + s] * row;
+    }
+    memcpy(sums, rows, sizeof rows);
+}
+#endif
+
+/* Choose how blocks are summed on this processor. */
+static SumBlock *chosen(void)
+{
+#ifdef WITH_TARGETS
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+        return sum_block_in_rows;
+#endif
+    return sum_block;
+}
+
+/* Put values^T times a matrix, given in panels, into out, a block of rows and columns at a time. */
+static void multiply(const double *values, Index terms, Index rows, const double *panels, Index width,
+                     double *strip, double *out)
+{
+    SumBlock *sum = chosen();
+    double sums[ROWS][COLUMNS];
+    for (Index r = 0; r < rows; r += ROWS) {
+        Index some = rows - r < ROWS ? rows - r : ROWS;
+        make_strip(values + r, terms, rows, strip);
+        for (Index i = 0; i < width; i += COLUMNS) {
+            sum(terms, strip, panels + i * terms, sums);
+            if (width - i >= COLUMNS)
+                for (Index s = 0; s < some; s++) memcpy(out + (r + s) * width + i, sums[s], sizeof sums[s]);
+            else
+                for (Index s = 0; s < some; s++)
+                    for (Index k = 0; k < width - i; k++) out[(r + s) * width + i + k] = sums[s][k];
+        }
+    }
+}
+
+/* Make panels of the matrices from the box of one measure to that of another, or everywhere if it is NULL. */
+static void aim_at(const Kernel *kernel, const double *const *matrices, const Mass *from, const Mass *to)
+{
+    for (int axis = 0; axis < kernel->axes; axis++) {
+        Index size = kernel->sizes[axis], terms = from->high[axis] - from->low[axis];
+        Index first = to ? to->low[axis] : 0, width = to ? to->high[axis] - first : size;
+        make_panels(matrices[axis] + from->low[axis] * size + first, size, terms, width, from->panels[axis]);
+    }
+}
+
+/* Have products of both measures in the box of the other, or on the whole grid. */
+void aim(Work *work, int everywhere)
+{
+    aim_at(work->kernel, work->kernel->matrices, &work->source, everywhere ? NULL : &work->target);
+    aim_at(work->kernel, work->kernel->transposed, &work->target, everywhere ? NULL : &work->source);
+    work->everywhere = everywhere;
+}
+
+/* Multiply along all axes: the first one becomes the last, until all have had their turn. */
+static const double *product(const Work *work, const Mass *from, const Mass *to, const double *factors)
+{
+    const Kernel *kernel = work->kernel;
+    const double *values = from->given;
+    Index count = from->box;
+    for (Index k = 0; k < from->count; k++) from->given[from->places[k]] = from->weights[k] * factors[k];
+    for (int axis = 0; axis < kernel->axes; axis++) {
+        Index terms = from->high[axis] - from->low[axis], rows = count / terms;
+        Index width = work->everywhere ? kernel->sizes[axis] : to->high[axis] - to->low[axis];
+        double *out = work->room[axis % 2];
+        multiply(values, terms, rows, from->panels[axis], width, work->strip, out);
+        values = out;
+        count = rows * width;
+    }
+    return values;
+}
+
+/* K^T (a u) where it was aimed at; good until the next product. */
+const double *product_to_target(Work *work)
+{
+    return product(work, &work->source, &work->target, work->now.u);
+}
+
+/* K (b v) where it was aimed at; good until the next product. */
+const double *product_to_source(Work *work)
+{
+    return product(work, &work->target, &work->source, work->now.v);
+}
+
+/* Make the box larger, so that it reaches from one atom to another of the same line. */
+static void include(const Kernel *kernel, Mass *mass, Index line, Index first, Index last)
+{
+    for (int axis = kernel->axes - 1; axis >= 0; axis--) {
+        if (axis < kernel->axes - 1) {
+            first = last = line % kernel->sizes[axis];
+            line /= kernel->sizes[axis];
+        }
+        if (first < mass->low[axis]) mass->low[axis] = first;
+        if (last >= mass->high[axis]) mass->high[axis] = last + 1;
+    }
+}
+
+static Index place_in_box(const Kernel *kernel, const Mass *mass, Index atom)
+{
+    Index place = 0, stride = 1;
+    for (int axis = kernel->axes - 1; axis >= 0; axis--) {
+        Index size = kernel->sizes[axis], above = atom / size;
+        place += (atom - above * size - mass->low[axis]) * stride;
+        stride *= mass->high[axis] - mass->low[axis];
+        atom = above;
+    }
+    return place;
+}
+
+/* Find the atoms with mass, and the smallest box around them. */
+void find_mass(const Kernel *kernel, const double *weights, Mass *mass)
+{
+    Index length = kernel->sizes[kernel->axes - 1];
+    mass->count = 0;
+    for (int axis = 0; axis < kernel->axes; axis++) {
+        mass->low[axis] = kernel->sizes[axis];
+        mass->high[axis] = 0;
+    }
+    for (Index line = 0; line < kernel->atoms / length; line++) {
+        Index before = mass->count;
+        for (Index k = line * length; k < (line + 1) * length; k++) {
+            mass->atoms[mass->count] = k;
+            mass->count += weights[k] != 0;
+        }
+        if (mass->count > before)
+            include(kernel, mass, line, mass->atoms[before] - line * length,
+                    mass->atoms[mass->count - 1] - line * length);
+    }
+    mass->box = 1;
+    for (int axis = 0; axis < kernel->axes; axis++) mass->box *= mass->high[axis] - mass->low[axis];
+    for (Index k = 0; k < mass->count; k++) {
+        mass->weights[k] = weights[mass->atoms[k]];
+        mass->places[k] = place_in_box(kernel, mass, mass->atoms[k]);
+    }
+    memset(mass->given, 0, (size_t)mass->box * sizeof(double));
+}

@@ -1,0 +1,92 @@
+/* Sinkhorn on a grid for one problem after another, without a call from Python for each array.
+
+   The rules are those of metaot/single/axes.py and metaot/single/anderson.py, which say where they come from.
+   What needs logarithms of sums, since numbers leave floating point, is left to these. */
+
+#ifndef METAOT_STEPS_H
+#define METAOT_STEPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef ptrdiff_t Index;
+
+enum { MOST_AXES = 8, ROWS = 8, COLUMNS = 8, MEMORY = 10 };
+/* ROWS, COLUMNS: the block of a product that is worked on at once. So many numbers may be read behind an array. */
+
+enum { DONE, NEEDS_LOGS, UNKNOWN, LOST };
+/* What became of a problem: all is right; sums far from the mass, or those of the start, need logarithms, which are
+   not taken here; numbers left floating point. */
+
+/* Each function so marked is compiled for several generations of processors, of which the best one is taken. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define WITH_TARGETS
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+typedef struct {
+    int axes, fits;
+    Index sizes[MOST_AXES], atoms;
+    const double *matrices[MOST_AXES], *transposed[MOST_AXES];
+    double offset, widest, lost;
+} Kernel; /* for each axis a matrix (source target), and its transpose; see metaot/single/axes_kernel.py */
+
+typedef struct {
+    Index count, box, low[MOST_AXES], high[MOST_AXES], *atoms, *places;
+    double *weights, *given, *panels[MOST_AXES];
+} Mass; /* the atoms with mass: where they are on the grid, and in the smallest box around them;
+           the weights times factors in that box, and the matrices from there to where products are wanted */
+
+typedef struct {
+    double tol;
+    Index max_steps;
+} Limits;
+
+typedef struct {
+    double *roots, *moves, *changes, *target, *missing, *last_target, *last_missing, *nearest;
+    double gram[MEMORY][MEMORY], least, mark;
+    Index count, shown, stale, plain, stretch;
+} Path; /* the last points that were shown, and what led on from them */
+
+typedef struct {
+    double *u, *v, *columns, *rows, *marginal;
+} Scaled; /* u, the best v for it, the products with both, and the marginal relative to the weights */
+
+typedef struct {
+    const Kernel *kernel;
+    Mass source, target;
+    Path path;
+    double *x, *residual, *room[2], *strip;
+    Scaled now, other;
+    int everywhere;
+    char *memory;
+} Work; /* one problem, and the point x where it is, with u = e^x */
+
+/* functions.c */
+void exponentials(Index count, const double *x, double *out);
+void logarithms(Index count, const double *x, double *out);
+double inner_product(Index count, const double *x, const double *y);
+double l1_error(Index count, const double *weights, const double *marginal);
+double largest(Index count, const double *x);
+double smallest(Index count, const double *x);
+void subtract_multiple(Index count, double factor, const double *x, double *out);
+
+/* products.c */
+void find_mass(const Kernel *kernel, const double *weights, Mass *mass);
+void aim(Work *work, int everywhere);
+const double *product_to_target(Work *work);
+const double *product_to_source(Work *work);
+
+/* anderson.c */
+void start_path(Path *path, Index count, const double *weights);
+void next_point(Path *path, double *x, double *residual, double error);
+
+/* sinkhorn.c */
+int open_work(Work *work, const Kernel *kernel);
+void close_work(Work *work);
+int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
+           double *f, double *g, double *error, int64_t *steps);
+
+#endif
