@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from metaot.alone import gelu
+from metaot.single import AxesKernel, step_on_grid_each
 
 Array = np.ndarray
 Alone = Callable[[Array, Array], Iterator[Array]]
@@ -22,9 +23,6 @@ each computed when it is asked for."""
 
 TINY = 1e-300
 """Sums of a Sinkhorn step are kept above it."""
-
-_LARGEST = 600.0
-"""Costs and ranges of potentials, in units of eps, whose sum up to this fits into float64."""
 
 
 def array(tensor: Tensor) -> Array:
@@ -187,38 +185,19 @@ class CorrectionAlone:
 
 @final
 class StepAlone:
-    """A `GridStep`: with plain products where the kernel fits into float64, else in the way of `StepAt`."""
+    """A `GridStep`: with plain products where these are right, else row by row."""
 
-    def __init__(self, sizes: list[int], eps: float, kernels: list[Array]) -> None:
-        self.sizes, self.eps, self.kernels = sizes, eps, kernels
-        self.times = AxesAlone(kernels[::-1])
-        with np.errstate(all="ignore"):
-            self.cost = -float(sum(np.log(kernel.min()) for kernel in kernels))
+    def __init__(self, sizes: list[int], eps: float, kernels: list[Array], kernel: AxesKernel) -> None:
+        self.sizes, self.eps, self.kernels, self.kernel = sizes, eps, kernels, kernel
 
     def __call__(self, f: Array, a: Array, b: Array) -> tuple[Array, Array]:
         """Return the next f and the marginal that the plan of f misses, float32."""
         start = f.astype(np.float64)
         start /= self.eps
-        top = float(start.max())
-        after, missing = (
-            self._plain(start, top, a, b)
-            if self.cost + top - float(start.min()) <= _LARGEST
-            else self._by_rows(start, a, b)
-        )
+        found = step_on_grid_each(self.kernel, a[None], b[None], start[None])
+        after, missing = self._by_rows(start, a, b) if found is None else (found[0][0], found[1][0])
         after *= self.eps
         return after.astype(np.float32), missing.astype(np.float32)
-
-    def _plain(self, start: Array, top: float, a: Array, b: Array) -> tuple[Array, Array]:
-        start -= top
-        u = np.exp(start, out=start)
-        u *= a
-        v = self.times(u).reshape(-1)
-        np.divide(b, v, out=v)
-        rows = self.times(v).reshape(-1)
-        u *= rows
-        np.subtract(a, u, out=u)
-        after = np.log(rows, out=rows)
-        return np.subtract(top, after, out=after), u
 
     def _by_rows(self, start: Array, a: Array, b: Array) -> tuple[Array, Array]:
         start, a, b = start.reshape(self.sizes), a.reshape(self.sizes), b.reshape(self.sizes)

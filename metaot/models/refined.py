@@ -8,6 +8,7 @@ arXiv 1807.09356, for amortized inference).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -22,6 +23,7 @@ from metaot.models.base import Evaluator, PotentialModel
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, BlockAt, ModulatedBlock
 from metaot.models.spectral import UNIT, SpectralAt, SpectralPotential, grid_sizes
+from metaot.single import AxesKernel, step_on_grid_each
 
 
 @final
@@ -179,10 +181,10 @@ class CorrectionAt:
 
 @final
 class GridStep(nn.Module):
-    """One Sinkhorn step in float64 as plain matrix products on the axes of a grid, without branches.
+    """One Sinkhorn step in float64 as plain matrix products on the axes of a grid.
 
-    Sums are kept above 1e-300 where `Grid.softmin` would start again in the log domain: the same numbers
-    unless potentials vary by some hundred eps and mass is far from where they are high.
+    Where these leave floating point, row by row, and sums are kept above 1e-300 where `Grid.softmin` would start
+    again in the log domain: the same numbers unless mass is far from where potentials are high.
     """
 
     def __init__(self, sizes: list[int]) -> None:
@@ -201,8 +203,9 @@ class GridStep(nn.Module):
     def at(self, eps: Float[Tensor, "temperatures"]) -> "StepAt":
         """Return the step at a temperature, shared or one for each instance."""
         scale = eps.double()[:, None, None]
-        kernels = [(-self._cost(axis) / scale).exp() for axis in range(len(self.sizes))]
-        return StepAt(self.sizes, scale.reshape(-1, *[1] * len(self.sizes)), Separable.of(kernels))
+        costs = [self._cost(axis) for axis in range(len(self.sizes))]
+        kernels = Separable.of([(-cost / scale).exp() for cost in costs])
+        return StepAt(self.sizes, scale.reshape(-1, *[1] * len(self.sizes)), kernels, costs)
 
     def _cost(self, axis: int) -> Float[Tensor, "size size"]:
         return getattr(self, f"cost{axis}")
@@ -216,11 +219,32 @@ class StepAt:
     sizes: list[int]
     scale: Float[Tensor, "k *ones"]
     kernels: Separable
+    costs: list[Tensor]
 
     def __call__(
         self, f: Float[Tensor, "batch n"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
     ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
         """Return the next f and the marginal a - P 1 that the plan of f misses, float32."""
+        found = self._on_axes(f, a, b) if f.is_cpu and self.scale.numel() == 1 else None
+        return self._anywhere(f, a, b) if found is None else found
+
+    @cached_property
+    def kernel(self) -> AxesKernel:
+        """The kernel at the only temperature there is, in numpy."""
+        return AxesKernel([cost.numpy() / float(self.scale) for cost in self.costs])
+
+    def _on_axes(self, f: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the same by compiled code; None where products are not right."""
+        eps, threads = float(self.scale), torch.get_num_threads()
+        a, b, start = (values.detach().double() for values in (a, b, f))
+        found = step_on_grid_each(self.kernel, a.numpy(), b.numpy(), start.numpy() / eps, threads=threads)
+        if found is None:
+            return None
+        return torch.from_numpy(found[0] * eps).float(), torch.from_numpy(found[1]).float()
+
+    def _anywhere(
+        self, f: Float[Tensor, "batch n"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
         f, a, b = (value.double().reshape(-1, *self.sizes) for value in (f, a, b))
         start = f / self.scale
         top = start.amax(-1, keepdim=True)
@@ -234,7 +258,7 @@ class StepAt:
     def alone(self) -> StepAlone:
         """Return the same in numpy, for one instance."""
         *others, last = map(first, self.kernels.matrices)
-        return StepAlone(self.sizes, float(self.scale), [*others, last.T])
+        return StepAlone(self.sizes, float(self.scale), [*others, last.T], self.kernel)
 
     def _transform(
         self, weights: Float[Tensor, "batch *sizes"], top: Float[Tensor, "batch *rows"]

@@ -5,10 +5,10 @@ arithmetic on a grid, and five on its atoms with mass; the calls in torch alone 
 numpy several times. On grids the steps are compiled.
 """
 
-from metaot.single.axes import AxesProblem, sinkhorn_on_axes, step_on_axes
+from metaot.single.axes import AxesProblem, sinkhorn_on_axes
 from metaot.single.axes_kernel import LARGEST, AxesKernel
 from metaot.single.choose import is_sharp, refine
-from metaot.single.grid import Each, sinkhorn_on_grid, sinkhorn_on_grid_each
+from metaot.single.grid import Each, sinkhorn_on_grid, sinkhorn_on_grid_each, step_on_grid_each
 from metaot.single.near import best_of_rows
 from metaot.single.newton import newton
 from metaot.single.plan import DenseProblem, Refined, Refinement
@@ -36,5 +36,5 @@ __all__ = [
     "sinkhorn_on_axes",
     "sinkhorn_on_grid",
     "sinkhorn_on_grid_each",
-    "step_on_axes",
+    "step_on_grid_each",
 ]

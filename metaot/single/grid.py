@@ -5,12 +5,11 @@ instead of twenty. Starts that need logarithms of sums to be judged, and sums th
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, final
 
 import numpy as np
 
-from metaot.single.axes import AxesProblem, continued_in_logs, sinkhorn_on_axes
+from metaot.single.axes import AxesProblem, continued_in_logs, sinkhorn_on_axes, step_on_axes
 from metaot.single.axes_kernel import FITS, AxesKernel
 from metaot.single.choose import newton_in_steps
 from metaot.single.plan import Array, Refined
@@ -23,8 +22,8 @@ except ImportError:  # installed where there was no compiler
 _NEEDS_LOGS, _UNKNOWN, _LOST = 1, 2, 3
 """What it tells, if not that all is well: potentials far from mass, or the start, need logarithms; all is lost."""
 
-_WORTH = 2**14
-"""Atoms on the grids of all problems of a thread, from which on it is worth its start."""
+_REFINED, _STEPPED = 2**12, 2**16
+"""Atoms on the grids of the problems of a thread, from which on it is worth waking it: to refine, and for one step."""
 
 
 @final
@@ -62,7 +61,8 @@ def sinkhorn_on_grid(
     """
     if _steps is None:
         return _in_numpy(K, a, b, f, tol=tol, max_steps=max_steps, before_newton=before_newton)
-    found = _compiled(K, a[None], b[None], None if f is None else f[None], tol=tol, max_steps=max_steps)
+    start, found = None if f is None else f[None], Each.empty(a[None], b[None])
+    _refine_compiled(K, a[None], b[None], start, found, tol=tol, max_steps=max_steps, threads=1)
     error = float(found.error[0])
     return None if error == math.inf else Refined(found.f[0], found.g[0], error, int(found.steps[0]))
 
@@ -71,27 +71,35 @@ def sinkhorn_on_grid_each(
     K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int, threads: int = 1
 ) -> Each:
     """Do the same for each row of weights and starts."""
-    threads = min(threads, len(a), a.size // _WORTH)
-    if _steps is None or threads <= 1:
-        return _rows(K, a, b, f, tol=tol, max_steps=max_steps)
-
-    def part(which: slice) -> Each:
-        return _rows(K, a[which], b[which], None if f is None else f[which], tol=tol, max_steps=max_steps)
-
-    ends = np.linspace(0, len(a), threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(part, map(slice, ends[:-1], ends[1:])))
-    return Each(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _rows(K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int) -> Each:
-    if _steps is not None:
-        return _compiled(K, a, b, f, tol=tol, max_steps=max_steps)
     found = Each.empty(a, b)
+    if _steps is not None:
+        _refine_compiled(K, a, b, f, found, tol=tol, max_steps=max_steps, threads=threads)
+        return found
     for k in range(len(a)):
         start = None if f is None else f[k]
         found.put(k, _in_numpy(K, a[k], b[k], start, tol=tol, max_steps=max_steps), f)
     return found
+
+
+def step_on_grid_each(
+    K: AxesKernel, a: Array, b: Array, f: Array, *, threads: int = 1
+) -> tuple[Array, Array] | None:
+    """Return the f that one step leads to, on the whole grid, and a less the marginal of the plan of f; in rows.
+
+    None if the numbers leave floating point for one of the problems.
+    """
+    following, missing = np.empty(a.shape), np.empty(a.shape)
+    if _steps is not None:
+        told = np.empty(len(a), dtype=np.int64)
+        problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
+        _steps.step_each(_flat(K), problems, (following, missing, told), _useful(threads, a, _STEPPED))
+        return None if told.any() else (following, missing)
+    for k in range(len(a)):
+        found = step_on_axes(K, a[k], b[k], f[k])
+        if found is None:
+            return None
+        following[k], missing[k] = found
+    return following, missing
 
 
 def _in_numpy(
@@ -102,12 +110,14 @@ def _in_numpy(
     return sinkhorn_on_axes(problem, f, tol=tol, max_steps=max_steps, most_ahead=ahead)
 
 
-def _compiled(K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int) -> Each:
+def _refine_compiled(
+    K: AxesKernel, a: Array, b: Array, f: Array | None, found: Each, *, tol: float, max_steps: int, threads: int
+) -> None:
     assert _steps is not None
-    found, told = Each.empty(a, b), np.empty(len(a), dtype=np.int64)
-    weights = np.ascontiguousarray(a), np.ascontiguousarray(b), None if f is None else np.ascontiguousarray(f)
-    kernel = (*K.flat, K.offset, max(K.range, FITS), K.lost, K.fits)
-    _steps.refine_each(kernel, weights, (found.f, found.g, found.error, found.steps, told), (tol, max_steps))
+    told = np.empty(len(a), dtype=np.int64)
+    problems = np.ascontiguousarray(a), np.ascontiguousarray(b), None if f is None else np.ascontiguousarray(f)
+    results = found.f, found.g, found.error, found.steps, told
+    _steps.refine_each(_flat(K), problems, results, (tol, max_steps), _useful(threads, a, _REFINED))
     for k in told.nonzero()[0].tolist():
         if told[k] == _NEEDS_LOGS:
             found.f[k], found.g[k] = continued_in_logs(K, a[k], b[k], found.f[k])
@@ -116,4 +126,12 @@ def _compiled(K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float,
             found.put(k, _in_numpy(K, a[k], b[k], start, tol=tol, max_steps=max_steps), f)
         else:
             found.put(k, None, f)
-    return found
+
+
+def _flat(K: AxesKernel) -> tuple[Array, Array, Array, float, float, float, bool]:
+    matrices, transposed, sizes = K.flat
+    return matrices, transposed, sizes, K.offset, max(K.range, FITS), K.lost, K.fits
+
+
+def _useful(threads: int, weights: Array, worth: int) -> int:
+    return max(1, min(threads, len(weights), weights.size // worth))

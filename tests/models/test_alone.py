@@ -72,14 +72,17 @@ def test_the_twin_is_the_evaluator(case: str, eps: float) -> None:
 @pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
 def test_the_step_agrees_for_every_potential(sizes: tuple[int, ...], spread: float, eps: float) -> None:
-    """On both sides of the bound up to which plain products fit into floating point."""
+    """On both sides of the bound up to which plain products fit into floating point; by all ways."""
     grid = Grid(*sizes)
     step = GridStep(list(sizes))
     step.set_costs(grid)
     at = step.at(torch.tensor([eps]))
     a, b = images(grid, 1)
     f = (spread * torch.rand(1, grid.shape[0])).float()
-    expected = at(f, a, b)
+    several = step.at(torch.tensor([eps, eps]))(*(values.expand(2, -1) for values in (f, a, b)))
+    expected = [values[:1] for values in several]
+    for mine, theirs in zip(at(f, a, b), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-6 * float(f.max()))
     with warnings.catch_warnings(action="error"), np.errstate(all="ignore"):
         got = at.alone()(f[0].numpy(), a[0].double().numpy(), b[0].double().numpy())
     for mine, theirs in zip(got, expected, strict=True):

@@ -102,7 +102,7 @@ def test_steps_that_go_back_are_those_in_numpy():
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(grid, "_WORTH", 1)
+    monkeypatch.setattr(grid, "_REFINED", 1)
     K, a, b = kernel((7, 9), 0.05), measures(0, 5, (7, 9), 0.5), measures(1, 5, (7, 9), 0.5)
     f = np.random.default_rng(0).normal(size=a.shape)
     for start in (None, f):
@@ -189,7 +189,7 @@ def test_numbers_that_leave_floating_point_are_no_result():
     K = kernel((50,), 1e-4)
     a, b = np.eye(50)[:1], np.eye(50)[-1:]
     assert single.sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), None, tol=1e-6, max_steps=10) is None
-    assert single.step_on_axes(K, a[0], b[0], np.zeros(50)) is None
+    assert single.step_on_grid_each(K, a, b, np.zeros((1, 50))) is None
     found = sinkhorn_on_grid_each(K, np.repeat(a, 3, 0), np.repeat(b, 3, 0), None, tol=1e-6, max_steps=10)
     assert np.isinf(found.error).all()
     assert (found.f == 0).all()
@@ -205,24 +205,26 @@ def test_neither_lost_nor_endless_numbers_come_out(eps):
         np.testing.assert_allclose([found.f, found.g], [[0, -1 / eps], [0, 1 / eps]], atol=1e-9)
     two = sinkhorn_on_grid_each(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-6, max_steps=10)
     assert (two.error <= 1e-6).all() == (found is not None)
-    step = single.step_on_axes(K, a, b, np.zeros(2))
-    assert step is None or np.allclose(step[0], [0, -1 / eps], atol=1e-9)
+    step = single.step_on_grid_each(K, a[None], b[None], np.zeros((1, 2)))
+    assert step is None or np.allclose(step[0], [[0, -1 / eps]], atol=1e-9)
 
 
+@pytest.mark.usefixtures("_by")
 @pytest.mark.parametrize("eps", [0.1, 1e-3])
 def test_a_step_is_two_transforms(eps):
     K, sizes = kernel((6, 5), eps), (6, 5)
-    a, b = measures(0, 1, sizes, 0.5)[0], measures(1, 1, sizes, 0.5)[0]
-    f = 0.1 * np.random.default_rng(1).normal(size=30) / eps**0.5
-    found = single.step_on_axes(K, a, b, f)
+    a, b = measures(0, 3, sizes, 0.5), measures(1, 3, sizes, 0.5)
+    f = 0.1 * np.random.default_rng(1).normal(size=(3, 30)) / eps**0.5
+    found = single.step_on_grid_each(K, a, b, f)
     assert found is not None
-    everywhere = dense(K, np.ones(30), np.ones(30)).C
-    problem = DenseProblem(everywhere[a > 0][:, b > 0], a[a > 0], b[b > 0])
-    g = problem.best_g(f[a > 0])
-    expected = DenseProblem(everywhere[:, b > 0], np.ones(30), b[b > 0]).best_f(g)
-    np.testing.assert_allclose(found[0], expected, atol=1e-9)
-    P = problem.best_plan(f[a > 0])[0]
-    np.testing.assert_allclose(found[1][a > 0], problem.a - P.sum(1), atol=1e-12)
+    C = dense(K, np.ones(30), np.ones(30)).C
+    for k, (i, j) in enumerate(zip(a > 0, b > 0, strict=True)):
+        problem = DenseProblem(C[i][:, j], a[k, i], b[k, j])
+        expected = DenseProblem(C[:, j], np.ones(30), b[k, j]).best_f(problem.best_g(f[k, i]))
+        np.testing.assert_allclose(found[0][k], expected, atol=1e-9)
+        P = problem.best_plan(f[k, i])[0]
+        np.testing.assert_allclose(found[1][k, i], problem.a - P.sum(1), atol=1e-12)
+        assert (found[1][k, ~i] == 0).all()
 
 
 def test_scalings_that_run_away_are_no_result(monkeypatch: pytest.MonkeyPatch):

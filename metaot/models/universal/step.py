@@ -30,16 +30,14 @@ class StepAlone:
         assert isinstance(problem.eps, float)
         self._problem, self._eps = problem, problem.eps
         self._K = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
-        self._a, self._b = (
-            weights.numpy()[0].astype(np.float64, copy=False) for weights in (problem.a, problem.b)
-        )
+        self._weights = problem.a.detach().double().numpy(), problem.b.detach().double().numpy()
 
     def __call__(self, f: Array) -> tuple[Array, Array]:
-        found = None if self._K is None else _row(self._K, self._a, self._b, f, self._eps)
+        found = None if self._K is None else _steps(self._K, *self._weights, f[None], self._eps)
         if found is None:
             following, missing = _anywhere(self._problem, torch.from_numpy(f)[None])
             return following.numpy()[0], missing.numpy()[0]
-        return found
+        return found[0][0], found[1][0]
 
 
 def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor]:
@@ -55,17 +53,12 @@ def _on_axes(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Ten
     K = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
     if K is None:
         return None
-    following, missing = np.empty((2, *f.shape), dtype=np.float32)
-    rows = (values.detach().numpy() for values in (problem.a.double(), problem.b.double(), f))
-    for k, (a, b, start) in enumerate(zip(*rows, strict=True)):
-        found = _row(K, a, b, start, problem.eps)
-        if found is None:
-            return None
-        following[k], missing[k] = found
-    return torch.from_numpy(following), torch.from_numpy(missing)
+    a, b, start = (values.detach().numpy() for values in (problem.a.double(), problem.b.double(), f))
+    found = _steps(K, a, b, start, problem.eps)
+    return None if found is None else (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
 
 
-def _row(K: single.AxesKernel, a: Array, b: Array, f: Array, eps: float) -> tuple[Array, Array] | None:
-    """Return the same of one problem; None where products are not right."""
-    found = single.step_on_axes(K, a, b, f.astype(np.float64) / eps)
+def _steps(K: single.AxesKernel, a: Array, b: Array, f: Array, eps: float) -> tuple[Array, Array] | None:
+    """Return the same of rows in numpy; None where products are not right."""
+    found = single.step_on_grid_each(K, a, b, f.astype(np.float64) / eps, threads=torch.get_num_threads())
     return None if found is None else ((found[0] * eps).astype(np.float32), found[1].astype(np.float32))

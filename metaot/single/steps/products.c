@@ -85,9 +85,10 @@ static void multiply(const double *values, Index terms, Index rows, const double
     }
 }
 
-/* Make panels of the matrices from the box of one measure to that of another, or everywhere if it is NULL. */
-static void aim_at(const Kernel *kernel, const double *const *matrices, const Mass *from, const Mass *to)
+/* Have products of a measure in the box of the other, or on the whole grid if that is NULL. */
+void aim(const Kernel *kernel, const double *const *matrices, Mass *from, const Mass *to)
 {
+    from->aims_at = to;
     for (int axis = 0; axis < kernel->axes; axis++) {
         Index size = kernel->sizes[axis], terms = from->high[axis] - from->low[axis];
         Index first = to ? to->low[axis] : 0, width = to ? to->high[axis] - first : size;
@@ -95,16 +96,8 @@ static void aim_at(const Kernel *kernel, const double *const *matrices, const Ma
     }
 }
 
-/* Have products of both measures in the box of the other, or on the whole grid. */
-void aim(Work *work, int everywhere)
-{
-    aim_at(work->kernel, work->kernel->matrices, &work->source, everywhere ? NULL : &work->target);
-    aim_at(work->kernel, work->kernel->transposed, &work->target, everywhere ? NULL : &work->source);
-    work->everywhere = everywhere;
-}
-
 /* Multiply along all axes: the first one becomes the last, until all have had their turn. */
-static const double *product(const Work *work, const Mass *from, const Mass *to, const double *factors)
+static const double *product(const Work *work, const Mass *from, const double *factors)
 {
     const Kernel *kernel = work->kernel;
     const double *values = from->given;
@@ -112,7 +105,7 @@ static const double *product(const Work *work, const Mass *from, const Mass *to,
     for (Index k = 0; k < from->count; k++) from->given[from->places[k]] = from->weights[k] * factors[k];
     for (int axis = 0; axis < kernel->axes; axis++) {
         Index terms = from->high[axis] - from->low[axis], rows = count / terms;
-        Index width = work->everywhere ? kernel->sizes[axis] : to->high[axis] - to->low[axis];
+        Index width = from->aims_at ? from->aims_at->high[axis] - from->aims_at->low[axis] : kernel->sizes[axis];
         double *out = work->room[axis % 2];
         multiply(values, terms, rows, from->panels[axis], width, work->strip, out);
         values = out;
@@ -124,13 +117,13 @@ static const double *product(const Work *work, const Mass *from, const Mass *to,
 /* K^T (a u) where it was aimed at; good until the next product. */
 const double *product_to_target(Work *work)
 {
-    return product(work, &work->source, &work->target, work->now.u);
+    return product(work, &work->source, work->now.u);
 }
 
 /* K (b v) where it was aimed at; good until the next product. */
 const double *product_to_source(Work *work)
 {
-    return product(work, &work->target, &work->source, work->now.v);
+    return product(work, &work->target, work->now.v);
 }
 
 /* Make the box larger, so that it reaches from one atom to another of the same line. */

@@ -131,7 +131,8 @@ static int continue_everywhere(Work *work, double *f, double *g)
 {
     const Kernel *kernel = work->kernel;
     Index n = kernel->atoms;
-    aim(work, 1);
+    aim(kernel, kernel->matrices, &work->source, NULL);
+    aim(kernel, kernel->transposed, &work->target, NULL);
     const double *sums = product_to_target(work);
     int right = kernel->fits || is_right(kernel, n, sums, work->source.count, work->now.u);
     logarithms(n, sums, g);
@@ -144,18 +145,54 @@ static int continue_everywhere(Work *work, double *f, double *g)
     return right ? DONE : NEEDS_LOGS;
 }
 
+/* Find the mass of both measures; tell whether there is some. */
+static int take_measures(Work *work, const double *a, const double *b)
+{
+    find_mass(work->kernel, a, &work->source);
+    find_mass(work->kernel, b, &work->target);
+    return work->source.count > 0 && work->target.count > 0;
+}
+
 /* Refine a start, or zeros if it is NULL; all is on the whole grid, and in units of eps. Tell what became of it. */
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
                double *f, double *g, double *error, int64_t *steps)
 {
+    const Kernel *kernel = work->kernel;
     *steps = 0;
-    find_mass(work->kernel, a, &work->source);
-    find_mass(work->kernel, b, &work->target);
-    if (work->source.count == 0 || work->target.count == 0) return LOST;
-    aim(work, 0);
+    if (!take_measures(work, a, b)) return LOST;
+    aim(kernel, kernel->matrices, &work->source, &work->target);
+    aim(kernel, kernel->transposed, &work->target, &work->source);
     int found = set_out(work, start, error);
     if (found == DONE) found = step(work, limits, error, steps);
     return found == DONE ? continue_everywhere(work, f, g) : found;
+}
+
+/* Make one step from f, to all atoms, and tell what of the weights the plan of f misses. */
+int64_t one_step(Work *work, const double *a, const double *b, const double *f, double *following, double *missing)
+{
+    const Kernel *kernel = work->kernel;
+    Index n = kernel->atoms;
+    if (!take_measures(work, a, b)) return LOST;
+    const Mass *source = &work->source, *target = &work->target;
+    for (Index k = 0; k < source->count; k++) work->x[k] = f[source->atoms[k]];
+    double top = largest(source->count, work->x);
+    for (Index k = 0; k < source->count; k++) work->x[k] -= top;
+    exponentials(source->count, work->x, work->now.u);
+    aim(kernel, kernel->matrices, &work->source, target);
+    scale_columns(work);
+    aim(kernel, kernel->transposed, &work->target, NULL);
+    const double *sums = product_to_source(work);
+    if (!isfinite(top) || !(is_right(kernel, target->count, work->now.columns, source->count, work->now.u) &&
+                            is_right(kernel, n, sums, target->count, work->now.v)))
+        return LOST;
+    logarithms(n, sums, following);
+    for (Index k = 0; k < n; k++) following[k] = top - following[k];
+    memset(missing, 0, (size_t)n * sizeof(double));
+    for (Index k = 0; k < source->count; k++) {
+        Index atom = source->atoms[k];
+        missing[atom] = source->weights[k] * (1 - work->now.u[k] * sums[atom]);
+    }
+    return DONE;
 }
 
 static double *take(char **memory, Index count)

@@ -33,11 +33,12 @@ typedef struct {
     double offset, widest, lost;
 } Kernel; /* for each axis a matrix (source target), and its transpose; see metaot/single/axes_kernel.py */
 
-typedef struct {
+typedef struct Mass {
+    const struct Mass *aims_at;
     Index count, box, low[MOST_AXES], high[MOST_AXES], *atoms, *places;
     double *weights, *given, *panels[MOST_AXES];
 } Mass; /* the atoms with mass: where they are on the grid, and in the smallest box around them;
-           the weights times factors in that box, and the matrices from there to where products are wanted */
+           the weights times factors in that box, and the matrices from there to the box that products are aimed at, NULL for the whole grid */
 
 typedef struct {
     double tol;
@@ -60,7 +61,6 @@ typedef struct {
     Path path;
     double *x, *residual, *room[2], *strip;
     Scaled now, other;
-    int everywhere;
     char *memory;
 } Work; /* one problem, and the point x where it is, with u = e^x */
 
@@ -75,7 +75,7 @@ void subtract_multiple(Index count, double factor, const double *x, double *out)
 
 /* products.c */
 void find_mass(const Kernel *kernel, const double *weights, Mass *mass);
-void aim(Work *work, int everywhere);
+void aim(const Kernel *kernel, const double *const *matrices, Mass *from, const Mass *to);
 const double *product_to_target(Work *work);
 const double *product_to_source(Work *work);
 
@@ -83,10 +83,15 @@ const double *product_to_source(Work *work);
 void start_path(Path *path, Index count, const double *weights);
 void next_point(Path *path, double *x, double *residual, double error);
 
+/* threads.c */
+void run_on_threads(void (*work)(void *), void *shared, int threads);
+Index take_next(Index *next);
+
 /* sinkhorn.c */
 int open_work(Work *work, const Kernel *kernel);
 void close_work(Work *work);
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
-           double *f, double *g, double *error, int64_t *steps);
+               double *f, double *g, double *error, int64_t *steps);
+int64_t one_step(Work *work, const double *a, const double *b, const double *f, double *following, double *missing);
 
 #endif
