@@ -7,7 +7,7 @@ layer. The arrays are views of the tensors of an evaluator, which makes its own 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import final
 
 import numpy as np
@@ -15,6 +15,11 @@ from torch import Tensor
 
 from metaot.alone import gelu
 from metaot.single import AxesKernel, step_on_grid_each
+
+try:
+    from metaot.models import _forward
+except ImportError:  # installed where there was no compiler
+    _forward = None
 
 Array = np.ndarray
 Alone = Callable[[Array, Array], Iterator[Array]]
@@ -70,6 +75,16 @@ class AxesAlone:
 
     matrices: list[Array]
 
+    @property
+    def sizes(self) -> Array:
+        """The sizes of what is multiplied."""
+        return np.array([matrix.shape[1] for matrix in reversed(self.matrices)], dtype=np.int64)
+
+    @property
+    def flat(self) -> Array:
+        """The transposed matrices, one behind the other, that of the first axis first."""
+        return np.concatenate([matrix.T.reshape(-1) for matrix in reversed(self.matrices)])
+
     def __call__(self, values: Array) -> Array:
         """Multiply along all axes; dimensions before them become the last, and the answer has two."""
         for matrix in self.matrices:
@@ -86,6 +101,10 @@ class BlockAlone:
     shift: Array
     inner: tuple[Array, Array]
     outer: tuple[Array, Array]
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        return self.scale, self.shift, *self.inner, *self.outer
 
     def __call__(self, x: Array) -> Array:
         inner = affine(normal(x, self.scale, self.shift), *self.inner)
@@ -107,6 +126,15 @@ class DecoderAlone:
     gain: Array
     synthesis: AxesAlone
 
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        return *self.norm, *self.outputs, self.gain, self.synthesis.flat
+
+    @property
+    def modes(self) -> int:
+        """Frequencies for each axis."""
+        return self.synthesis.matrices[0].shape[1]
+
     def __call__(self, x: Array, size: float = 1.0) -> Array:
         """Return `size` times the function."""
         coefficients = affine(normal(x, *self.norm), *self.outputs)
@@ -125,12 +153,26 @@ class SpectralAlone:
     decode: DecoderAlone
 
     def __call__(self, a: Array, b: Array) -> Iterator[Array]:
-        with np.errstate(all="ignore"):
-            f = self.decode(self.encode(a, b))
-        yield f
+        yield self.both(a, b)[1]
 
-    def encode(self, a: Array, b: Array) -> Array:
-        """Return the features of a problem."""
+    def both(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """Return the features of a problem and the potential that they stand for."""
+        if _forward is None:
+            with np.errstate(all="ignore"):
+                x = self._encode(a, b)
+                return x, self.decode(x)
+        x, f = np.empty(len(self.inputs[1]), dtype=np.float32), np.empty(len(a), dtype=np.float32)
+        moments = self.analysis.matrices[0].shape[0]
+        _forward.first(moments, self.decode.modes, (*self._arrays, a, b, x, f))
+        return x, f
+
+    @cached_property
+    def _arrays(self) -> tuple[Array, ...]:
+        blocks = [array for block in self.blocks for array in block.arrays]
+        arrays = self.analysis.flat, *self.inputs, *blocks, *self.decode.arrays
+        return self.analysis.sizes, *map(np.ascontiguousarray, arrays)
+
+    def _encode(self, a: Array, b: Array) -> Array:
         moments = self.analysis(np.concatenate((a, b)))
         x = affine(moments.reshape(-1, 2).T.reshape(-1), *self.inputs)
         for block in self.blocks:
@@ -149,15 +191,13 @@ class RefinedAlone:
     correction: "CorrectionAlone"
 
     def __call__(self, a: Array, b: Array) -> Iterator[Array]:
-        with np.errstate(all="ignore"):
-            x = self.first.encode(a, b)
-            f = self.first.decode(x)
+        x, f = self.first.both(a, b)
         yield f
         a, b = a.astype(np.float64), b.astype(np.float64)
         for _ in range(self.passes):
             with np.errstate(all="ignore"):
                 f, missing = self.step(f, a, b)
-                f += self.correction(x, missing)
+                self.correction(f, x, missing)
             yield f
 
 
@@ -172,8 +212,19 @@ class CorrectionAlone:
     block: BlockAlone
     decode: DecoderAlone
 
-    def __call__(self, x: Array, missing: Array) -> Array:
-        """Return what to add to f."""
+    def __call__(self, f: Array, x: Array, missing: Array) -> None:
+        """Add to f what features of the problem and the missing marginal tell."""
+        if _forward is None:
+            f += self._added(x, missing)
+        else:
+            _forward.correct(self.decode.modes, (*self._arrays, x, missing, f))
+
+    @cached_property
+    def _arrays(self) -> tuple[Array, ...]:
+        arrays = self.analysis.flat, *self.inputs, self.scale, *self.block.arrays, *self.decode.arrays
+        return self.analysis.sizes, *map(np.ascontiguousarray, arrays)
+
+    def _added(self, x: Array, missing: Array) -> Array:
         moments = self.analysis(missing).reshape(-1)[1:]
         size = math.sqrt(1e4 * float(moments.dot(moments)) / moments.size + 1e-6)
         moments *= 100 / size

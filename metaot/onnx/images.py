@@ -71,7 +71,7 @@ class OnnxUniversal:
         return Potentials(f.reshape(a.shape).astype(a.dtype), g.reshape(a.shape).astype(a.dtype))
 
     def solve(self, a: Any, b: Any, *, eps: Any, tol: float = 1e-6, max_steps: int = 10_000) -> OnnxSolution:
-        """Return potentials refined to an L1 marginal error `tol`, in numpy, as `OnnxModel.solve`."""
+        """Return potentials refined to an L1 marginal error `tol`, as `OnnxModel.solve`."""
         tol, max_steps = checks.limits(tol, max_steps)
         a, b, eps = self._checked(a, b, eps)
         f, _ = self._evaluate(a, b, eps)

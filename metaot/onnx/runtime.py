@@ -102,7 +102,7 @@ class OnnxModel:
         """Return refined potentials of weights a, *batch n, and b, *batch m, each to an L1 marginal error `tol`.
 
         A file that was exported with `--refine` predicts and makes the first Sinkhorn steps in one call of its
-        graph. What is then left, and all of it with other files, is done in numpy: accelerated
+        graph. What is then left, and all of it with other files, is done beside it: accelerated
         Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of them. float64 inside. Raises
         ValueError as `predict`; not converging within `max_steps` is a result.
         """
@@ -191,7 +191,7 @@ REFINED = ["f", "g", "error", "steps"]
 _DTYPES = (np.float64, np.float64, np.float64, np.int64)
 
 GRAPH_STEPS, GRAPH_STEPS_ALONE = 10, 30
-"""Plain Sinkhorn steps of a graph, for a batch and for one problem; accelerated ones in numpy do the rest."""
+"""Plain Sinkhorn steps of a graph, for a batch and for one problem; accelerated ones do the rest."""
 GRAPH_TOL = 5e-4
 """Errors below which they are quicker from the first step."""
 PLAIN = 600.0

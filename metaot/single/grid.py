@@ -23,7 +23,7 @@ _NEEDS_LOGS, _UNKNOWN, _LOST = 1, 2, 3
 """What it tells, if not that all is well: potentials far from mass, or the start, need logarithms; all is lost."""
 
 _REFINED, _STEPPED = 2**12, 2**16
-"""Atoms on the grids of the problems of a thread, from which on it is worth waking it: to refine, and for one step."""
+"""Atoms on the grids of the problems of a thread, from which on it is worth waking: to refine, and for a step."""
 
 
 @final

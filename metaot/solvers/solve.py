@@ -67,7 +67,7 @@ def solve(
     side that Sinkhorn would take long for. An instance that needs more than `max_steps` steps is returned as it is
     then, with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
 
-    One small problem on a CPU, in float64, is solved in numpy; others together in torch, on their device.
+    Small problems on a CPU, in float64, are solved without torch; others together in torch, on their device.
     A `SampleProblem` is solved by `W2GN` or `GaussNewton`: see `metaot.solvers.maps.solve_map`.
     """
     if not tol > 0:

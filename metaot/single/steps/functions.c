@@ -1,4 +1,4 @@
-/* Functions of many numbers at once. Sums run in eight lanes, so that a compiler may add eight numbers at a time. */
+/* Functions of many numbers at once. Sums run in eight lanes, so that a compiler may add eight at a time. */
 
 #include "steps.h"
 
@@ -10,7 +10,8 @@ enum { LANES = 8 };
 static const double LN2 = 6.93147180369123816490e-01, LN2_REST = 1.90821492927058770002e-10;
 /* ln 2 in two parts, of which the first one times a small integer has no rounding error. */
 
-/* e^x by halving the range and Taylor's series, to two units in the last place; zero below the smallest normal number. */
+/* e^x = 2^k e^r, with Taylor's series for |r| < 0.35, to two units in the last place; zero below the normal
+   numbers. */
 FOR_EACH_PROCESSOR
 void exponentials(Index count, const double *restrict x, double *restrict out)
 {

@@ -106,8 +106,8 @@ static PyObject *refine_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     Py_ssize_t max_steps = 0;
     int threads = 1, parsed = PyArg_ParseTuple(
         arguments, "(y*y*y*dddp)(y*y*z*)(w*w*w*w*w*)(dn)i:refine_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
-        &kernel.offset, &kernel.widest, &kernel.lost, &kernel.fits, &b[A], &b[B], &b[START], &b[F], &b[G], &b[ERROR],
-        &b[STEPS], &b[TOLD], &limits.tol, &max_steps, &threads);
+        &kernel.offset, &kernel.widest, &kernel.lost, &kernel.fits, &b[A], &b[B], &b[START],
+        &b[F], &b[G], &b[ERROR], &b[STEPS], &b[TOLD], &limits.tol, &max_steps, &threads);
     limits.max_steps = max_steps;
     return finish(parsed, &kernel, b, limits, threads);
 }
@@ -118,8 +118,9 @@ static PyObject *step_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     Kernel kernel;
     Limits limits = {0, 0};
     int threads = 1, parsed = PyArg_ParseTuple(
-        arguments, "(y*y*y*dddp)(y*y*y*)(w*w*w*)i:step_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES], &kernel.offset,
-        &kernel.widest, &kernel.lost, &kernel.fits, &b[A], &b[B], &b[START], &b[F], &b[G], &b[TOLD], &threads);
+        arguments, "(y*y*y*dddp)(y*y*y*)(w*w*w*)i:step_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
+        &kernel.offset, &kernel.widest, &kernel.lost, &kernel.fits, &b[A], &b[B], &b[START],
+        &b[F], &b[G], &b[TOLD], &threads);
     return finish(parsed, &kernel, b, limits, threads);
 }
 

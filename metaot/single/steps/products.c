@@ -4,13 +4,21 @@
 
 #include <string.h>
 
-/* Put columns of a matrix side by side, a panel of a few at a time, filled up with zeros. */
+/* Put columns of a matrix side by side, a panel of a few at a time; the last one is filled up with zeros. */
 static void make_panels(const double *matrix, Index stride, Index terms, Index width, double *panels)
 {
-    for (Index first = 0; first < width; first += COLUMNS)
-        for (Index n = 0; n < terms; n++)
-            for (Index k = 0; k < COLUMNS; k++)
-                *panels++ = first + k < width ? matrix[n * stride + first + k] : 0;
+    for (Index first = 0; first < width; first += COLUMNS) {
+        Index some = width - first < COLUMNS ? width - first : COLUMNS;
+        const double *row = matrix + first;
+        if (some == COLUMNS)
+            for (Index n = 0; n < terms; n++, row += stride, panels += COLUMNS)
+                memcpy(panels, row, COLUMNS * sizeof *row);
+        else
+            for (Index n = 0; n < terms; n++, row += stride, panels += COLUMNS) {
+                memset(panels, 0, COLUMNS * sizeof *row);
+                for (Index k = 0; k < some; k++) panels[k] = row[k];
+            }
+    }
 }
 
 /* Put a few columns of values side by side; what is beyond the last one does not count. */
@@ -24,13 +32,15 @@ typedef void SumBlock(Index terms, const double *strip, const double *panel, dou
 
 /* Sum strip^T panel, four rows at a time: as many numbers as fit into the registers of most processors. */
 FOR_EACH_PROCESSOR
-static void sum_block(Index terms, const double *restrict strip, const double *restrict panel, double (*sums)[COLUMNS])
+static void sum_block(Index terms, const double *restrict strip, const double *restrict panel,
+                      double (*sums)[COLUMNS])
 {
     for (int half = 0; half < ROWS; half += 4) {
         double four[4][COLUMNS] = {{0}};
         for (Index n = 0; n < terms; n++)
             for (int s = 0; s < 4; s++)
-                for (int k = 0; k < COLUMNS; k++) four[s][k] += strip[n * ROWS + half + s] * panel[n * COLUMNS + k];
+                for (int k = 0; k < COLUMNS; k++)
+                    four[s][k] += strip[n * ROWS + half + s] * panel[n * COLUMNS + k];
         memcpy(sums + half, four, sizeof four);
     }
 }
@@ -58,8 +68,9 @@ static SumBlock *chosen(void)
 {
 #ifdef WITH_TARGETS
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512cd"))
         return sum_block_in_rows;
 #endif
     return sum_block;
@@ -139,14 +150,16 @@ static void include(const Kernel *kernel, Mass *mass, Index line, Index first, I
     }
 }
 
-static Index place_in_box(const Kernel *kernel, const Mass *mass, Index atom)
+/* Where a line of the grid begins in the box, less where the box begins on the line. */
+static Index line_in_box(const Kernel *kernel, const Mass *mass, Index line)
 {
-    Index place = 0, stride = 1;
-    for (int axis = kernel->axes - 1; axis >= 0; axis--) {
-        Index size = kernel->sizes[axis], above = atom / size;
-        place += (atom - above * size - mass->low[axis]) * stride;
+    int last = kernel->axes - 1;
+    Index stride = mass->high[last] - mass->low[last], place = -mass->low[last];
+    for (int axis = last - 1; axis >= 0; axis--) {
+        Index size = kernel->sizes[axis], above = line / size;
+        place += (line - above * size - mass->low[axis]) * stride;
         stride *= mass->high[axis] - mass->low[axis];
-        atom = above;
+        line = above;
     }
     return place;
 }
@@ -154,27 +167,30 @@ static Index place_in_box(const Kernel *kernel, const Mass *mass, Index atom)
 /* Find the atoms with mass, and the smallest box around them. */
 void find_mass(const Kernel *kernel, const double *weights, Mass *mass)
 {
-    Index length = kernel->sizes[kernel->axes - 1];
+    Index length = kernel->sizes[kernel->axes - 1], lines = kernel->atoms / length, next = 0;
     mass->count = 0;
     for (int axis = 0; axis < kernel->axes; axis++) {
         mass->low[axis] = kernel->sizes[axis];
         mass->high[axis] = 0;
     }
-    for (Index line = 0; line < kernel->atoms / length; line++) {
-        Index before = mass->count;
-        for (Index k = line * length; k < (line + 1) * length; k++) {
+    for (Index line = 0; line < lines; line++) {
+        Index before = mass->count, begin = line * length;
+        for (Index k = begin; k < begin + length; k++) {
             mass->atoms[mass->count] = k;
+            mass->weights[mass->count] = weights[k];
             mass->count += weights[k] != 0;
         }
         if (mass->count > before)
-            include(kernel, mass, line, mass->atoms[before] - line * length,
-                    mass->atoms[mass->count - 1] - line * length);
+            include(kernel, mass, line, mass->atoms[before] - begin, mass->atoms[mass->count - 1] - begin);
     }
     mass->box = 1;
     for (int axis = 0; axis < kernel->axes; axis++) mass->box *= mass->high[axis] - mass->low[axis];
-    for (Index k = 0; k < mass->count; k++) {
-        mass->weights[k] = weights[mass->atoms[k]];
-        mass->places[k] = place_in_box(kernel, mass, mass->atoms[k]);
+    for (Index line = 0; line < lines && next < mass->count; line++) {
+        Index begin = line * length, end = begin + length;
+        if (mass->atoms[next] >= end) continue;
+        Index place = line_in_box(kernel, mass, line);
+        for (; next < mass->count && mass->atoms[next] < end; next++)
+            mass->places[next] = place + mass->atoms[next] - begin;
     }
     memset(mass->given, 0, (size_t)mass->box * sizeof(double));
 }

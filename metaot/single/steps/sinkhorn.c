@@ -46,7 +46,8 @@ static int is_right(const Kernel *kernel, Index sums_count, const double *sums, 
 static int are_right(const Work *work)
 {
     Index n = work->source.count, m = work->target.count;
-    return is_right(work->kernel, m, work->now.columns, n, work->now.u) && is_right(work->kernel, n, work->now.rows, m, work->now.v);
+    return is_right(work->kernel, m, work->now.columns, n, work->now.u) &&
+           is_right(work->kernel, n, work->now.rows, m, work->now.v);
 }
 
 /* The integral of the logarithm of sums; `residual` is overwritten. */
@@ -62,7 +63,8 @@ static double value_of_columns(Work *work)
     return work->kernel->offset - integral(work, &work->target, work->now.columns);
 }
 
-/* Tell whether zeros are a better start than one with this error and dual value, which is not good; see start.is_better. */
+/* Tell whether zeros are a better start than one with this error, which is not small, and dual value; see
+   start.is_better. */
 static int zeros_are_better(Work *work, double error, double value)
 {
     Index n = work->source.count;
@@ -73,7 +75,8 @@ static int zeros_are_better(Work *work, double error, double value)
     scale_rows(work);
     for (Index k = 0; k < n; k++) work->now.u[k] = 1 / work->now.rows[k];
     scale_columns(work);
-    double rival = scale_rows(work), second = value_of_columns(work) - integral(work, &work->source, work->now.rows);
+    double rival = scale_rows(work);
+    double second = value_of_columns(work) - integral(work, &work->source, work->now.rows);
     return !(value >= second && error <= 0.5 * rival);
 }
 
@@ -153,7 +156,7 @@ static int take_measures(Work *work, const double *a, const double *b)
     return work->source.count > 0 && work->target.count > 0;
 }
 
-/* Refine a start, or zeros if it is NULL; all is on the whole grid, and in units of eps. Tell what became of it. */
+/* Refine a start, or zeros if it is NULL; all is on the whole grid, in units of eps. Tell what became of it. */
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
                double *f, double *g, double *error, int64_t *steps)
 {
@@ -195,18 +198,20 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
     return DONE;
 }
 
-static double *take(char **memory, Index count)
+/* A part of the memory behind what was taken, and some room after it; NULL if there is none yet. */
+static void *take(char *memory, size_t *taken, Index count)
 {
-    double *taken = (double *)*memory;
-    *memory += (size_t)(count + COLUMNS) * sizeof(double);
-    return taken;
+    char *part = memory ? memory + *taken : NULL;
+    *taken += (size_t)(count + COLUMNS) * sizeof(double);
+    return part;
 }
 
-/* Hand out memory, and return its end; of nothing if it is NULL, to find out how much is needed. */
-static char *hand_out(Work *work, char *memory)
+/* Share out memory, and return how many bytes are needed. */
+static size_t share_out(Work *work, char *memory)
 {
     const Kernel *kernel = work->kernel;
     Index n = kernel->atoms, widest = 0;
+    size_t taken = 0;
     double **arrays[] = {
         &work->x, &work->residual, &work->now.u, &work->now.v, &work->now.columns, &work->now.rows,
         &work->now.marginal, &work->other.u, &work->other.v, &work->other.columns, &work->other.rows,
@@ -215,26 +220,26 @@ static char *hand_out(Work *work, char *memory)
         &work->path.last_target, &work->path.last_missing, &work->path.nearest,
     };
     Index **indices[] = {&work->source.atoms, &work->source.places, &work->target.atoms, &work->target.places};
-    for (size_t k = 0; k < sizeof arrays / sizeof *arrays; k++) *arrays[k] = take(&memory, n);
-    for (size_t k = 0; k < sizeof indices / sizeof *indices; k++) *indices[k] = (Index *)take(&memory, n);
-    work->path.moves = take(&memory, MEMORY * n);
-    work->path.changes = take(&memory, MEMORY * n);
+    for (size_t k = 0; k < sizeof arrays / sizeof *arrays; k++) *arrays[k] = take(memory, &taken, n);
+    for (size_t k = 0; k < sizeof indices / sizeof *indices; k++) *indices[k] = take(memory, &taken, n);
+    work->path.moves = take(memory, &taken, MEMORY * n);
+    work->path.changes = take(memory, &taken, MEMORY * n);
     for (int axis = 0; axis < kernel->axes; axis++) {
         Index size = kernel->sizes[axis];
-        work->source.panels[axis] = take(&memory, size * (size + COLUMNS));
-        work->target.panels[axis] = take(&memory, size * (size + COLUMNS));
+        work->source.panels[axis] = take(memory, &taken, size * (size + COLUMNS));
+        work->target.panels[axis] = take(memory, &taken, size * (size + COLUMNS));
         widest = size > widest ? size : widest;
     }
-    work->strip = take(&memory, ROWS * widest);
-    return memory;
+    work->strip = take(memory, &taken, ROWS * widest);
+    return taken;
 }
 
 /* Make room for problems with this kernel; tell whether there is enough memory. */
 int open_work(Work *work, const Kernel *kernel)
 {
     work->kernel = kernel;
-    work->memory = malloc((size_t)(hand_out(work, NULL) - (char *)NULL));
-    if (work->memory) hand_out(work, work->memory);
+    work->memory = malloc(share_out(work, NULL));
+    if (work->memory) share_out(work, work->memory);
     return work->memory != NULL;
 }
 

@@ -12,11 +12,11 @@
 typedef ptrdiff_t Index;
 
 enum { MOST_AXES = 8, ROWS = 8, COLUMNS = 8, MEMORY = 10 };
-/* ROWS, COLUMNS: the block of a product that is worked on at once. So many numbers may be read behind an array. */
+/* ROWS, COLUMNS: the block of a product that is worked on at once. So many numbers may be read behind arrays. */
 
 enum { DONE, NEEDS_LOGS, UNKNOWN, LOST };
-/* What became of a problem: all is right; sums far from the mass, or those of the start, need logarithms, which are
-   not taken here; numbers left floating point. */
+/* What became of a problem: all is right; sums far from the mass, or those of the start, need logarithms, which
+   are not taken here; numbers left floating point. */
 
 /* Each function so marked is compiled for several generations of processors, of which the best one is taken. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
@@ -37,8 +37,8 @@ typedef struct Mass {
     const struct Mass *aims_at;
     Index count, box, low[MOST_AXES], high[MOST_AXES], *atoms, *places;
     double *weights, *given, *panels[MOST_AXES];
-} Mass; /* the atoms with mass: where they are on the grid, and in the smallest box around them;
-           the weights times factors in that box, and the matrices from there to the box that products are aimed at, NULL for the whole grid */
+} Mass; /* the atoms with mass: where they are on the grid, and in the smallest box around them; what is given to
+           products in that box, and the matrices from there to the box of another, or to the grid if it is NULL */
 
 typedef struct {
     double tol;
@@ -92,6 +92,7 @@ int open_work(Work *work, const Kernel *kernel);
 void close_work(Work *work);
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
                double *f, double *g, double *error, int64_t *steps);
-int64_t one_step(Work *work, const double *a, const double *b, const double *f, double *following, double *missing);
+int64_t one_step(Work *work, const double *a, const double *b, const double *f,
+                 double *following, double *missing);
 
 #endif

@@ -1,0 +1,229 @@
+/* metaot.models._forward: networks in float32 for one problem, which metaot/models/alone.py calls. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "layers.h"
+
+enum { MOST = 128, INPUTS = 2, BLOCK = 6, DECODER = 6 };
+
+typedef struct {
+    Py_buffer buffers[MOST];
+    int count, next, fit;
+} Arrays; /* taken one after another; `fit` as long as their sizes are what they must be */
+
+static void release(Arrays *arrays)
+{
+    for (int k = 0; k < arrays->count; k++) PyBuffer_Release(&arrays->buffers[k]);
+}
+
+/* Hold the arrays of a tuple, of which the last one or two are written to; 0 with an exception if that fails. */
+static int hold(Arrays *arrays, PyObject *tuple, Py_ssize_t written)
+{
+    Py_ssize_t count = PyTuple_Size(tuple);
+    arrays->count = arrays->next = 0;
+    arrays->fit = count <= MOST;
+    for (Py_ssize_t k = 0; k < count && arrays->fit; k++) {
+        int flags = k >= count - written ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+        if (PyObject_GetBuffer(PyTuple_GetItem(tuple, k), &arrays->buffers[k], flags) < 0) {
+            release(arrays);
+            return 0;
+        }
+        arrays->count++;
+    }
+    return 1;
+}
+
+/* Take the next array, of so many numbers, or of any number if it is negative. */
+static float *take(Arrays *arrays, Index wanted)
+{
+    if (arrays->next >= arrays->count) {
+        arrays->fit = 0;
+        return NULL;
+    }
+    const Py_buffer *buffer = &arrays->buffers[arrays->next++];
+    if (wanted >= 0 && buffer->len != wanted * (Index)sizeof(float)) arrays->fit = 0;
+    return buffer->buf;
+}
+
+/* The numbers of the array that comes after so many others. */
+static Index length(const Arrays *arrays, int ahead)
+{
+    int k = arrays->next + ahead;
+    return k < arrays->count ? arrays->buffers[k].len / (Index)sizeof(float) : 0;
+}
+
+static Linear take_linear(Arrays *arrays, Index columns)
+{
+    Linear linear = {.rows = length(arrays, 1), .columns = columns};
+    linear.weight = take(arrays, linear.rows * columns);
+    linear.bias = take(arrays, linear.rows);
+    return linear;
+}
+
+static Block take_block(Arrays *arrays, Index width)
+{
+    Block block;
+    block.scale = take(arrays, width);
+    block.shift = take(arrays, width);
+    block.inner = take_linear(arrays, width);
+    block.outer = take_linear(arrays, block.inner.rows / 2);
+    if (block.outer.rows != width || block.inner.rows % 2) arrays->fit = 0;
+    return block;
+}
+
+static Index power(Index modes, int axes)
+{
+    Index count = 1;
+    for (int axis = 0; axis < axes; axis++) count *= modes;
+    return count;
+}
+
+/* The numbers of a matrix for each axis. */
+static Index matrices(const Grid *grid, Index modes)
+{
+    Index count = 0;
+    for (int axis = 0; axis < grid->axes; axis++) count += modes * grid->sizes[axis];
+    return count;
+}
+
+static Decoder take_decoder(Arrays *arrays, const Grid *grid, Index modes, Index width)
+{
+    Decoder decoder;
+    decoder.scale = take(arrays, width);
+    decoder.shift = take(arrays, width);
+    decoder.outputs = take_linear(arrays, width);
+    decoder.gain = take(arrays, decoder.outputs.rows);
+    decoder.synthesis = take(arrays, matrices(grid, modes));
+    if (decoder.outputs.rows != power(modes, grid->axes)) arrays->fit = 0;
+    return decoder;
+}
+
+/* Take the sizes of a grid, int64, whose functions are looked at in up to so many modes for each axis. */
+static Grid take_grid(Arrays *arrays, Index modes)
+{
+    Grid grid = {.axes = (int)(length(arrays, 0) / 2), .atoms = 1, .largest = 1};
+    const int64_t *sizes = (const int64_t *)take(arrays, 2 * (Index)grid.axes);
+    if (grid.axes < 1 || grid.axes > MOST_AXES || modes < 1) arrays->fit = 0;
+    for (int axis = 0; arrays->fit && axis < grid.axes; axis++) {
+        grid.sizes[axis] = (Index)sizes[axis];
+        if (sizes[axis] < 1) arrays->fit = 0;
+        grid.atoms *= grid.sizes[axis];
+        grid.largest *= grid.sizes[axis] > modes ? grid.sizes[axis] : modes;
+    }
+    return grid;
+}
+
+/* Finish: release what is held, and raise what went wrong. */
+static PyObject *finish(Arrays *arrays, int enough)
+{
+    release(arrays);
+    if (!arrays->fit) return PyErr_Format(PyExc_ValueError, "the sizes of the arrays do not fit each other");
+    if (!enough) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* first(moments, modes, (sizes, analysis, inputs, blocks ..., decoder, a, b, x, f)): features of both measures into
+   x, and the potential that they stand for into f. */
+static PyObject *first(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_ssize_t moments, modes;
+    PyObject *tuple;
+    Arrays all;
+    if (!PyArg_ParseTuple(arguments, "nnO!:first", &moments, &modes, &PyTuple_Type, &tuple) || !hold(&all, tuple, 2))
+        return NULL;
+    Grid grid = take_grid(&all, moments > modes ? moments : modes);
+    Index seen = power(moments, grid.axes <= MOST_AXES ? grid.axes : 0), deepest = 0;
+    const float *analysis = all.fit ? take(&all, matrices(&grid, moments)) : NULL;
+    Linear inputs = take_linear(&all, 2 * seen);
+    int depth = (all.count - all.next - DECODER - 4) / BLOCK, blocks = all.next;
+    Index width = inputs.rows;
+    for (int k = 0; k < depth; k++) {
+        Index inner = take_block(&all, width).inner.rows;
+        deepest = inner > deepest ? inner : deepest;
+    }
+    Decoder decoder = {0};
+    if (all.fit) decoder = take_decoder(&all, &grid, modes, width);
+    const float *a = take(&all, grid.atoms), *b = take(&all, grid.atoms);
+    float *x = take(&all, width), *f = take(&all, grid.atoms), *room = NULL;
+    if (all.fit && all.next == all.count) {
+        room = malloc((size_t)(4 * grid.largest + 2 * seen + 2 * width + 2 * deepest) * sizeof *room);
+    } else {
+        all.fit = 0;
+    }
+    if (room) {
+        float *read = room + 4 * grid.largest + 2 * width + 2 * deepest;
+        analyse(&grid, analysis, moments, a, read, room);
+        analyse(&grid, analysis, moments, b, read + seen, room);
+        apply_linear(&inputs, read, x);
+        all.next = blocks;
+        for (int k = 0; k < depth; k++) {
+            Block block = take_block(&all, width);
+            apply_block(&block, width, x, room);
+        }
+        for (Index i = 0; i < grid.atoms; i++) f[i] = 0;
+        decode(&grid, &decoder, modes, width, x, 1, f, room);
+    }
+    free(room);
+    return finish(&all, room != NULL);
+}
+
+/* correct(modes, (sizes, analysis, inputs, scale, block, decoder, x, missing, f)): add to f what features x and the
+   missing marginal tell. */
+static PyObject *correct(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_ssize_t modes;
+    PyObject *tuple;
+    Arrays all;
+    if (!PyArg_ParseTuple(arguments, "nO!:correct", &modes, &PyTuple_Type, &tuple) || !hold(&all, tuple, 1))
+        return NULL;
+    Grid grid = take_grid(&all, modes);
+    Index seen = power(modes, grid.axes <= MOST_AXES ? grid.axes : 0);
+    const float *analysis = all.fit ? take(&all, matrices(&grid, modes)) : NULL;
+    Linear inputs = take_linear(&all, seen - 1);
+    Index width = inputs.rows;
+    const float *scale = take(&all, width);
+    Block block = take_block(&all, width);
+    Decoder decoder = {0};
+    if (all.fit) decoder = take_decoder(&all, &grid, modes, width);
+    const float *x = take(&all, width), *missing = take(&all, grid.atoms);
+    float *f = take(&all, grid.atoms), *room = NULL;
+    if (all.fit && all.next == all.count) {
+        room = malloc((size_t)(4 * grid.largest + seen + 3 * width + 2 * block.inner.rows) * sizeof *room);
+    } else {
+        all.fit = 0;
+    }
+    if (room) {
+        float *read = room + 4 * grid.largest + 2 * width + 2 * block.inner.rows, *y = read + seen, square = 0;
+        analyse(&grid, analysis, modes, missing, read, room);
+        for (Index i = 1; i < seen; i++) square += read[i] * read[i];
+        float size = sqrtf(1e4f * square / (float)(seen - 1) + 1e-6f);
+        for (Index i = 1; i < seen; i++) read[i] *= 100 / size;
+        apply_linear(&inputs, read + 1, y);
+        for (Index i = 0; i < width; i++) y[i] = x[i] + y[i] * scale[i];
+        apply_block(&block, width, y, room);
+        decode(&grid, &decoder, modes, width, y, size, f, room);
+    }
+    free(room);
+    return finish(&all, room != NULL);
+}
+
+static PyMethodDef methods[] = {
+    {"first", first, METH_VARARGS, "The potential of two measures; see metaot/models/_forward.pyi."},
+    {"correct", correct, METH_VARARGS, "What is added after a Sinkhorn step; see metaot/models/_forward.pyi."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_forward", "Compiled networks.", 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__forward(void)
+{
+    return PyModule_Create(&definition);
+}
