@@ -28,32 +28,59 @@ static void make_strip(const double *values, Index terms, Index rows, double *re
         for (Index s = 0; s < ROWS; s++) strip[n * ROWS + s] = values[n * rows + s];
 }
 
+/* Sum strip^T panel into 8 x 8 sums. */
 typedef void SumBlock(Index terms, const double *strip, const double *panel, double (*sums)[COLUMNS]);
 
-/* Sum strip^T panel, four rows at a time: as many numbers as fit into the registers of most processors. */
-FOR_EACH_PROCESSOR
-static void sum_block(Index terms, const double *restrict strip, const double *restrict panel,
-                      double (*sums)[COLUMNS])
-{
-    for (int half = 0; half < ROWS; half += 4) {
-        double four[4][COLUMNS] = {{0}};
-        for (Index n = 0; n < terms; n++)
-            for (int s = 0; s < 4; s++)
-                for (int k = 0; k < COLUMNS; k++)
-                    four[s][k] += strip[n * ROWS + half + s] * panel[n * COLUMNS + k];
-        memcpy(sums + half, four, sizeof four);
+/* A SumBlock with two vectors for each of a few rows at a time: as many numbers as fit into the registers. */
+#define SUM_BLOCK(NAME, TARGET, VECTOR, FEW)                                                                     \
+    TARGET static void NAME(Index terms, const double *restrict strip, const double *restrict panel,            \
+                            double (*sums)[COLUMNS])                                                            \
+    {                                                                                                           \
+        enum { WIDE = sizeof(VECTOR) / sizeof(double) };                                                        \
+        for (int top = 0; top < ROWS; top += FEW)                                                               \
+            for (int left = 0; left < COLUMNS; left += 2 * WIDE) {                                              \
+                VECTOR first[FEW] = {{0}}, second[FEW] = {{0}}, x, y;                                           \
+                for (Index n = 0; n < terms; n++) {                                                             \
+                    memcpy(&x, panel + n * COLUMNS + left, sizeof x);                                           \
+                    memcpy(&y, panel + n * COLUMNS + left + WIDE, sizeof y);                                    \
+                    _Pragma("GCC unroll 8") for (int s = 0; s < FEW; s++)                                       \
+                    {                                                                                           \
+                        first[s] += strip[n * ROWS + top + s] * x;                                              \
+                        second[s] += strip[n * ROWS + top + s] * y;                                             \
+                    }                                                                                           \
+                }                                                                                               \
+                for (int s = 0; s < FEW; s++) {                                                                 \
+                    memcpy(&sums[top + s][left], &first[s], sizeof x);                                          \
+                    memcpy(&sums[top + s][left + WIDE], &second[s], sizeof y);                                  \
+                }                                                                                               \
+            }                                                                                                   \
     }
+
+#ifdef __GNUC__
+typedef double Two __attribute__((vector_size(2 * sizeof(double))));
+SUM_BLOCK(sum_block, , Two, 2)
+#else
+static void sum_block(Index terms, const double *strip, const double *panel, double (*sums)[COLUMNS])
+{
+    memset(sums, 0, ROWS * sizeof *sums);
+    for (Index n = 0; n < terms; n++)
+        for (int s = 0; s < ROWS; s++)
+            for (int k = 0; k < COLUMNS; k++) sums[s][k] += strip[n * ROWS + s] * panel[n * COLUMNS + k];
 }
+#endif
 
 #ifdef WITH_TARGETS
-typedef double Row __attribute__((vector_size(COLUMNS * sizeof(double))));
+typedef double Four __attribute__((vector_size(4 * sizeof(double))));
+SUM_BLOCK(sum_block_in_fours, __attribute__((target("arch=x86-64-v3"))), Four, 4)
 
-/* The same where a row of eight numbers is one register. */
+typedef double Eight __attribute__((vector_size(8 * sizeof(double))));
+
+/* The same where a row of the block is one register, and there are many. */
 __attribute__((target("arch=x86-64-v4")))
-static void sum_block_in_rows(Index terms, const double *restrict strip, const double *restrict panel,
-                              double (*sums)[COLUMNS])
+static void sum_block_in_eights(Index terms, const double *restrict strip, const double *restrict panel,
+                                double (*sums)[COLUMNS])
 {
-    Row rows[ROWS] = {{0}}, row;
+    Eight rows[ROWS] = {{0}}, row;
     for (Index n = 0; n < terms; n++) {
         memcpy(&row, panel + n * COLUMNS, sizeof row);
 #pragma GCC unroll 8
@@ -71,7 +98,9 @@ static SumBlock *chosen(void)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512cd"))
-        return sum_block_in_rows;
+        return sum_block_in_eights;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+        return sum_block_in_fours;
 #endif
     return sum_block;
 }
