@@ -77,6 +77,21 @@ def test_steps_are_those_in_numpy(sizes, fits, kind):
         np.testing.assert_allclose(found.g[k, b[k] > 0], g, atol=1e-9)
 
 
+@pytest.mark.parametrize("noise", [1e-3, 0.02, 0.1, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("eps", [0.02, 0.2, 2.0])
+def test_a_start_is_kept_or_replaced_as_in_numpy(eps, noise):
+    """Whatever its mean is; on all sides of the bounds from which on it must be better than zeros."""
+    K, a, b = kernel((7, 9), eps), measures(0, 8, (7, 9), 0.3), measures(1, 8, (7, 9), 0.3)
+    near = sinkhorn_on_grid_each(K, a, b, None, tol=1e-9, max_steps=5000).f
+    f = near + 3 + noise * np.random.default_rng(2).normal(size=near.shape)
+    found = sinkhorn_on_grid_each(K, a, b, f, tol=1e-9, max_steps=0)
+    for k in range(8):
+        alone = single.sinkhorn_on_axes(AxesProblem(K, a[k], b[k]), f[k], tol=1e-9, max_steps=0)
+        assert alone is not None
+        np.testing.assert_allclose(found.f[k], alone.f, atol=1e-11)
+        np.testing.assert_allclose(found.g[k], alone.g, atol=1e-11)
+
+
 @pytest.mark.usefixtures("_by")
 @pytest.mark.parametrize("sizes", [(1,), (2, 1), (8, 16), (9, 17), (33, 2), (2, 3, 2, 3)])
 def test_any_size_converges(sizes):
@@ -221,10 +236,24 @@ def test_a_step_is_two_transforms(eps):
     for k, (i, j) in enumerate(zip(a > 0, b > 0, strict=True)):
         problem = DenseProblem(C[i][:, j], a[k, i], b[k, j])
         expected = DenseProblem(C[:, j], np.ones(30), b[k, j]).best_f(problem.best_g(f[k, i]))
-        np.testing.assert_allclose(found[0][k], expected, atol=1e-9)
+        np.testing.assert_allclose(found[0][k], expected, rtol=1e-13, atol=1e-13)
         P = problem.best_plan(f[k, i])[0]
         np.testing.assert_allclose(found[1][k, i], problem.a - P.sum(1), atol=1e-12)
         assert (found[1][k, ~i] == 0).all()
+
+
+@pytest.mark.usefixtures("_by")
+@pytest.mark.parametrize("fall", [100.0, 800.0, 5000.0])
+def test_a_step_from_potentials_that_fall_beyond_floating_point(fall):
+    """What is far below counts for nothing: not for the sums, and not for the marginal that is missing."""
+    K, b = kernel((30,), 0.1), measures(1, 1, (30,), 0.2)
+    a, f = np.full((1, 30), 1 / 30), np.linspace(0, -fall, 30)[None]
+    found = single.step_on_grid_each(K, a, b, f)
+    assert found is not None
+    problem = dense(K, a[0], np.ones(30))
+    target = DenseProblem(problem.C[:, b[0] > 0], a[0], b[0, b[0] > 0])
+    np.testing.assert_allclose(found[0][0], target.best_f(target.best_g(f[0])), rtol=1e-12)
+    np.testing.assert_allclose(found[1][0], a[0] - target.best_plan(f[0])[0].sum(1), atol=1e-14)
 
 
 def test_scalings_that_run_away_are_no_result(monkeypatch: pytest.MonkeyPatch):
