@@ -72,7 +72,6 @@ class OnnxModel:
         self.eps: tuple[float, float] = (low, high)
         self._session = session(name, content, threads, providers)
         self._run: Callable[[Sequence[str], dict[str, Array]], list[Array]] = self._session.run  # type: ignore[assignment]
-        self._shapes = ((n,), (m,), (), ())
         self.refines = "tol" in {value.name for value in self._session.get_inputs()}
         self._no_steps = {"tol": np.array(1.0), "max_steps": np.array(0)} if self.refines else {}
         self.matching: object = None
@@ -101,22 +100,16 @@ class OnnxModel:
     ) -> OnnxSolution:
         """Return refined potentials of weights a, *batch n, and b, *batch m, each to an L1 marginal error `tol`.
 
-        A file that was exported with `--refine` predicts and makes the first Sinkhorn steps in one call of its
-        graph. What is then left, and all of it with other files, is done beside it: accelerated
-        Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of them. float64 inside. Raises
-        ValueError as `predict`; not converging within `max_steps` is a result.
+        The file predicts; accelerated Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of
+        them, do the rest beside it: sooner than the plain steps in the graph of a file that was exported with
+        `--refine`, which are for other languages. float64 inside. Raises ValueError as `predict`; not converging
+        within `max_steps` is a result.
         """
         tol, max_steps = checks.limits(tol, max_steps)
         a, b, eps = self._checked(a, b, eps)
         rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
-        f, g, error, steps = self._refined(rows_a, rows_b, eps, tol, max_steps)
-        left = (error > tol).nonzero()[0]
-        if len(left) > 0:
-            limits = Limits(tol, max_steps - int(steps[left].max()))
-            more = refine_rows(
-                self.costs, (rows_a[left], rows_b[left]), eps[left] if len(eps) > 1 else eps, f[left], limits
-            )
-            f[left], g[left], error[left], steps[left] = *more[:3], steps[left] + more.steps
+        start, _ = self.evaluate(rows_a, rows_b, eps)
+        f, g, error, steps = refine_rows(self.costs, (rows_a, rows_b), eps, start, Limits(tol, max_steps))
         batch = a.shape[:-1]
         shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
         return OnnxSolution(f.reshape(a.shape).astype(a.dtype), g.reshape(b.shape).astype(a.dtype), *shaped)
@@ -134,18 +127,6 @@ class OnnxModel:
         limits = {"tol": np.array(tol), "max_steps": np.array(max_steps)}
         return self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits})
 
-    def _refined(
-        self, a: Array, b: Array, eps: Array, tol: float, max_steps: int
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return the prediction with an error that is not known, or what the graph makes of it in a few steps."""
-        if not (self.refines and tol >= GRAPH_TOL and self.costs.highest <= PLAIN * float(eps.min())):
-            f, g = self.evaluate(a, b, eps)
-            return f, g, np.full(len(a), np.inf), np.zeros(len(a), dtype=np.int64)
-        most = GRAPH_STEPS_ALONE if len(a) == 1 else GRAPH_STEPS
-        limits = {"tol": np.array(tol), "max_steps": np.array(min(max_steps, most))}
-        f, g, error, steps = self._in_chunks(a, b, eps, REFINED, limits)
-        return f, g, error, steps
-
     def _checked(self, a: Any, b: Any, eps: Any) -> tuple[Array, Array, Array]:
         a, b = checks.weights("a", a, self.sizes[0]), checks.weights("b", b, self.sizes[1])
         if a.shape[:-1] != b.shape[:-1]:
@@ -158,21 +139,10 @@ class OnnxModel:
             f, g = self.graph(a, b, eps)
             return f, g
         rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
-        f, g = self._in_chunks(rows_a, rows_b, eps, PREDICTED, self._no_steps)
+        f, g = np.empty(rows_a.shape), np.empty(rows_b.shape)
+        for k in (slice(begin, begin + _CHUNK) for begin in range(0, len(f), _CHUNK)):
+            f[k], g[k] = self.graph(rows_a[k], rows_b[k], eps if len(eps) == 1 else eps[k])
         return f.reshape(a.shape).astype(a.dtype, copy=False), g.reshape(b.shape).astype(a.dtype, copy=False)
-
-    def _in_chunks(
-        self, a: Array, b: Array, eps: Array, outputs: Sequence[str], limits: dict[str, Array]
-    ) -> tuple[Array, ...]:
-        if len(a) == 0:
-            shapes = zip(self._shapes, _DTYPES, outputs, strict=False)
-            return tuple(np.empty((0, *shape), dtype) for shape, dtype, _ in shapes)
-        places = [slice(k, k + _CHUNK) for k in range(0, len(a), _CHUNK)]
-        parts = [
-            self._run(outputs, {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k], **limits})
-            for k in places
-        ]
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def __getstate__(self) -> tuple[str, bytes, int, tuple[str, ...]]:
         return self._name, self._content, self._threads, self._providers
@@ -188,14 +158,6 @@ class OnnxModel:
 
 PREDICTED = ["f", "g"]
 REFINED = ["f", "g", "error", "steps"]
-_DTYPES = (np.float64, np.float64, np.float64, np.int64)
-
-GRAPH_STEPS, GRAPH_STEPS_ALONE = 10, 30
-"""Plain Sinkhorn steps of a graph, for a batch and for one problem; accelerated ones do the rest."""
-GRAPH_TOL = 5e-4
-"""Errors below which they are quicker from the first step."""
-PLAIN = 600.0
-"""Costs in units of eps above which a graph steps in the log domain, slowly, as `metaot.onnx.graph.grids` says."""
 
 
 def require_ours(name: str, contents: wire.OnnxContents, kind: str, other: str) -> None:
