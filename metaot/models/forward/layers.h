@@ -5,16 +5,11 @@
 
 #include <stddef.h>
 
+#include "../../single/steps/processors.h"
+
 typedef ptrdiff_t Index;
 
 enum { MOST_AXES = 8 };
-
-/* Each function so marked is compiled for several generations of processors, of which the best one is taken. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
 
 typedef struct {
     const float *weight, *bias;

@@ -99,29 +99,26 @@ double l1_error(Index count, const double *restrict weights, const double *restr
 }
 
 FOR_EACH_PROCESSOR
-double largest(Index count, const double *restrict x)
+Range range_of(Index count, const double *restrict x)
 {
-    double lanes[LANES], most = x[0];
-    for (int k = 0; k < LANES; k++) lanes[k] = most;
+    double low[LANES], high[LANES];
+    for (int k = 0; k < LANES; k++) low[k] = high[k] = x[0];
     Index i = 0;
     for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] = lanes[k] < x[i + k] ? x[i + k] : lanes[k];
-    for (; i < count; i++) most = most < x[i] ? x[i] : most;
-    for (int k = 0; k < LANES; k++) most = most < lanes[k] ? lanes[k] : most;
-    return most;
-}
-
-FOR_EACH_PROCESSOR
-double smallest(Index count, const double *restrict x)
-{
-    double lanes[LANES], least = x[0];
-    for (int k = 0; k < LANES; k++) lanes[k] = least;
-    Index i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] = x[i + k] < lanes[k] ? x[i + k] : lanes[k];
-    for (; i < count; i++) least = x[i] < least ? x[i] : least;
-    for (int k = 0; k < LANES; k++) least = lanes[k] < least ? lanes[k] : least;
-    return least;
+        for (int k = 0; k < LANES; k++) {
+            low[k] = x[i + k] < low[k] ? x[i + k] : low[k];
+            high[k] = high[k] < x[i + k] ? x[i + k] : high[k];
+        }
+    Range range = {x[0], x[0]};
+    for (; i < count; i++) {
+        range.least = x[i] < range.least ? x[i] : range.least;
+        range.most = range.most < x[i] ? x[i] : range.most;
+    }
+    for (int k = 0; k < LANES; k++) {
+        range.least = low[k] < range.least ? low[k] : range.least;
+        range.most = range.most < high[k] ? high[k] : range.most;
+    }
+    return range;
 }
 
 FOR_EACH_PROCESSOR

@@ -39,8 +39,9 @@ static double scale(Work *work)
 /* Tell whether the sums of a product are right to rounding; see AxesKernel.right. */
 static int is_right(const Kernel *kernel, Index sums_count, const double *sums, Index count, const double *factors)
 {
-    double most = largest(count, factors), least = 1e18 * kernel->lost * (most > 1 ? most : 1);
-    return smallest(sums_count, sums) > least && largest(sums_count, sums) < INFINITY;
+    double most = range_of(count, factors).most, least = 1e18 * kernel->lost * (most > 1 ? most : 1);
+    Range range = range_of(sums_count, sums);
+    return range.least > least && range.most < INFINITY;
 }
 
 static int are_right(const Work *work)
@@ -95,7 +96,8 @@ static int set_out(Work *work, const double *start, double *error)
         for (Index k = 0; k < n; k++) work->x[k] = start[work->source.atoms[k]];
         double mean = inner_product(n, work->source.weights, work->x);
         for (Index k = 0; k < n; k++) work->x[k] -= mean;
-        if (isfinite(mean) && largest(n, work->x) - smallest(n, work->x) <= work->kernel->widest) {
+        Range range = range_of(n, work->x);
+        if (isfinite(mean) && range.most - range.least <= work->kernel->widest) {
             *error = scale(work);
             if (!work->kernel->fits && !are_right(work)) return UNKNOWN;
             if (*error <= GOOD) return DONE;
@@ -178,7 +180,7 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
     if (!take_measures(work, a, b)) return LOST;
     const Mass *source = &work->source, *target = &work->target;
     for (Index k = 0; k < source->count; k++) work->x[k] = f[source->atoms[k]];
-    double top = largest(source->count, work->x);
+    double top = range_of(source->count, work->x).most;
     for (Index k = 0; k < source->count; k++) work->x[k] -= top;
     exponentials(source->count, work->x, work->now.u);
     aim(kernel, kernel->matrices, &work->source, target);

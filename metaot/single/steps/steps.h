@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "processors.h"
+
 typedef ptrdiff_t Index;
 
 enum { MOST_AXES = 8, ROWS = 8, COLUMNS = 8, MEMORY = 10 };
@@ -17,14 +19,6 @@ enum { MOST_AXES = 8, ROWS = 8, COLUMNS = 8, MEMORY = 10 };
 enum { DONE, NEEDS_LOGS, UNKNOWN, LOST };
 /* What became of a problem: all is right; sums far from the mass, or those of the start, need logarithms, which
    are not taken here; numbers left floating point. */
-
-/* Each function so marked is compiled for several generations of processors, of which the best one is taken. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define WITH_TARGETS
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
 
 typedef struct {
     int axes, fits;
@@ -44,6 +38,10 @@ typedef struct {
     double tol;
     Index max_steps;
 } Limits;
+
+typedef struct {
+    double least, most;
+} Range; /* of numbers, of which there is one at least */
 
 typedef struct {
     double *roots, *moves, *changes, *target, *missing, *last_target, *last_missing, *nearest;
@@ -69,8 +67,7 @@ void exponentials(Index count, const double *x, double *out);
 void logarithms(Index count, const double *x, double *out);
 double inner_product(Index count, const double *x, const double *y);
 double l1_error(Index count, const double *weights, const double *marginal);
-double largest(Index count, const double *x);
-double smallest(Index count, const double *x);
+Range range_of(Index count, const double *x);
 void subtract_multiple(Index count, double factor, const double *x, double *out);
 
 /* products.c */
