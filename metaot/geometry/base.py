@@ -1,6 +1,7 @@
 """What solvers ask of a space: the softmin of a potential, and means under the softmin's weights."""
 
 from abc import ABC, abstractmethod
+from typing import overload
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.kernel import Kernel
-from metaot.single import AxesKernel
+from metaot.single import AxesKernel, Kernels
 
 Eps = float | Float[Tensor, "*batch"]
 """A temperature in the units of the cost: one number, or one for each instance of the batch."""
@@ -64,9 +65,18 @@ class Geometry(ABC):
         Its columns have the sums b. The kernel is that matrix, prepared for many products.
         """
 
+    @overload
+    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None: ...
+
+    @overload
+    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
+
     @abstractmethod
-    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None:
-        """Return exp(-C/eps) as matrices along axes, in numpy; None without axes or where C/eps > `largest`."""
+    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
+        """Return exp(-C/eps) as matrices along axes, in numpy, one for each eps if there are many.
+
+        None without axes or where C/eps > `largest`.
+        """
 
     @abstractmethod
     def kernel_work(self, eps: Eps) -> int:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import cached_property, reduce
 from operator import iadd
-from typing import final
+from typing import final, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
 from metaot.geometry.grid_kernel import GridKernel, product
 from metaot.geometry.separable import Separable, Separables
-from metaot.single import AxesKernel
+from metaot.single import AxesKernel, AxesKernels, Kernels
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -123,7 +123,15 @@ class Grid(Geometry):
         forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
         return forward
 
-    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None:
+    @overload
+    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None: ...
+
+    @overload
+    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
+
+    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
+        if isinstance(eps, Tensor):
+            return self._each_axis_kernels(eps, largest)
         if self._highest_cost > largest * eps:
             return None
         kernel = self._axes_kernels.get(eps)
@@ -133,6 +141,22 @@ class Grid(Geometry):
                 self._axes_kernels.clear()
             self._axes_kernels[eps] = kernel
         return kernel
+
+    def _each_axis_kernels(self, eps: Tensor, largest: float) -> AxesKernels | None:
+        if not self._highest_cost <= largest * float(eps.min()):
+            return None
+        for key, kernels in self._last_kernels:
+            if torch.equal(key, eps):
+                return kernels
+        costs = [cost.numpy(force=True) for cost in self.axis_costs]
+        kernels = AxesKernels(costs, eps.double().numpy(force=True))
+        self._last_kernels[:] = [(eps.clone(), kernels)]
+        return kernels
+
+    @cached_property
+    def _last_kernels(self) -> list[tuple[Tensor, AxesKernels]]:
+        """Those of the last temperatures."""
+        return []
 
     @cached_property
     def _axes_kernels(self) -> dict[float, AxesKernel]:

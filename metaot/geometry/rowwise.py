@@ -52,7 +52,7 @@ class RowwiseGeometry(Geometry):
         g = -(top.squeeze(-2) + total.log()) * expand_eps(eps, total)
         return g, MatrixKernel(K.mul_((b / total)[:, None, :]))
 
-    def axis_kernels(self, eps: float, largest: float) -> None:
+    def axis_kernels(self, eps: Eps, largest: float) -> None:
         return None
 
     def kernel_work(self, eps: Eps) -> int:

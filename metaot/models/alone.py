@@ -246,7 +246,7 @@ class StepAlone:
         start = f.astype(np.float64)
         start /= self.eps
         found = step_on_grid_each(self.kernel, a[None], b[None], start[None])
-        after, missing = self._by_rows(start, a, b) if found is None else (found[0][0], found[1][0])
+        after, missing = self._by_rows(start, a, b) if len(found.lost) else (found.f[0], found.missing[0])
         after *= self.eps
         return after.astype(np.float32), missing.astype(np.float32)
 

@@ -238,9 +238,9 @@ class StepAt:
         eps, threads = float(self.scale), torch.get_num_threads()
         a, b, start = (values.detach().double() for values in (a, b, f))
         found = step_on_grid_each(self.kernel, a.numpy(), b.numpy(), start.numpy() / eps, threads=threads)
-        if found is None:
+        if len(found.lost):
             return None
-        return torch.from_numpy(found[0] * eps).float(), torch.from_numpy(found[1]).float()
+        return torch.from_numpy(found.f * eps).float(), torch.from_numpy(found.missing).float()
 
     def _anywhere(
         self, f: Float[Tensor, "batch n"], a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
+from metaot.objectives.on_grid import dual_loss_on_grid
 from metaot.potentials import DualPotentials, c_transform, tilted
 from metaot.problem import Problem
 
@@ -17,23 +18,28 @@ def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*
     """
     excess = (potentials.g - c_transform(problem, potentials.f)) / expand_eps(problem.eps, potentials.g)
     mass = tilted(problem.b, excess).sum(-1)
-    linear = (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
-    return linear - problem.eps * (mass - 1)
+    return linear_value(problem, potentials) - problem.eps * (mass - 1)
 
 
-def dual_loss(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+def linear_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    """Return <f, a> + <g, b>, the dual value of potentials one of which is the best for the other."""
+    return (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
+
+
+def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return the loss of a prediction (equation 16): minus the dual value of f and of the best g for it.
 
-    `potentials` must be complete, as from `predict` or `DualPotentials.from_f`: then the plan has mass one,
-    the dual value is <f, a> + <g, b> (equation 15), and its gradient in f is the error a - P 1.
+    The plan of these has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is
+    the error a - P 1.
     """
-    return -((potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1))
+    quick = dual_loss_on_grid(problem, f)
+    return -linear_value(problem, DualPotentials.from_f(problem, f)) if quick is None else quick
 
 
-def scaled_dual_loss(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return `dual_loss` in units of eps, which weighs all temperatures alike.
 
     The gap to the optimum, in this unit, is the divergence KL(P* | P) of the plans; so the L1 error of the
     marginals is at most the square root of twice the gap (Pinsker), at every eps.
     """
-    return dual_loss(problem, potentials) / problem.eps
+    return dual_loss(problem, f) / problem.eps

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, c_transform, centred, tilted
+from metaot.potentials import c_transform, centred, tilted
 from metaot.problem import Problem
 
 TARGET_STEPS = 5
@@ -14,22 +14,22 @@ UNROLLED_STEPS = 2
 """Sinkhorn steps after which the error is looked at."""
 
 
-def bootstrapped_loss(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+def bootstrapped_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return the mean square under a, in units of eps, of what a few Sinkhorn steps change in f.
 
     As UNOT (Geuter et al., arXiv 2411.01582): the potential after these steps is a constant to the gradient.
     """
     with torch.no_grad():
-        target = potentials.f
+        target = f
         for _ in range(TARGET_STEPS):
             target = c_transform(problem.T, c_transform(problem, target))
-    off = centred(problem.a, potentials.f - target) / expand_eps(problem.eps, target)
+    off = centred(problem.a, f - target) / expand_eps(problem.eps, target)
     return (problem.a * off.square()).sum(-1)
 
 
-def unrolled_loss(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+def unrolled_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return KL(a | P 1) after a few Sinkhorn steps, through which the gradient flows."""
-    f, g = potentials.f, potentials.g
+    g = c_transform(problem, f)
     for _ in range(UNROLLED_STEPS):
         f = c_transform(problem.T, g)
         g = c_transform(problem, f)

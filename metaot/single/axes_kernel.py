@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -25,6 +25,17 @@ FITS = 300.0
 """Costs, in units of eps, up to which all that is multiplied fits into float64."""
 
 _TINY = float(np.finfo(np.float64).tiny)
+
+
+@final
+class Flat(NamedTuple):
+    """Kernels as compiled code reads them: a row for each, of matrices of all axes and of numbers."""
+
+    matrices: Array
+    transposed: Array
+    sizes: Array
+    numbers: Array
+    """The offset, the widest range of a start, what is lost in sums, and whether all fits."""
 
 
 @final
@@ -76,12 +87,14 @@ class AxesKernel:
         return (sums.min(-1) > least) & (sums.max(-1) < math.inf)
 
     @cached_property
-    def flat(self) -> tuple[Array, Array, Array]:
-        """Return the matrices of all axes, one behind the other; those of the transposed kernel; and the sizes."""
+    def flat(self) -> Flat:
+        """Return the same for compiled code."""
         forward, backward = (
-            np.concatenate([K.reshape(-1) for K in reversed(side)]) for side in (self._forward, self._backward)
+            np.concatenate([K.reshape(-1) for K in reversed(side)])[None]
+            for side in (self._forward, self._backward)
         )
-        return forward, backward, np.array(self.sizes, dtype=np.int64)
+        numbers = np.array([[self.offset, max(self.range, FITS), self.lost, self.fits]])
+        return Flat(forward, backward, np.array(self.sizes, dtype=np.int64), numbers)
 
     @cached_property
     def softmin(self) -> GridSoftmin:
@@ -92,6 +105,38 @@ class AxesKernel:
     def transposed_softmin(self) -> GridSoftmin:
         """The softmin over the sources."""
         return GridSoftmin([cost.T for cost in self._costs], 1.0)
+
+
+@final
+class AxesKernels:
+    """An `AxesKernel` for each of many temperatures; costs are in the units of these."""
+
+    def __init__(self, costs: Sequence[Array], eps: Array) -> None:
+        self._costs, self._eps = costs, eps
+        self.sizes = tuple(len(cost) for cost in costs)
+
+    def __getitem__(self, k: int) -> AxesKernel:
+        return AxesKernel([cost / self._eps[k] for cost in self._costs])
+
+    @cached_property
+    def flat(self) -> Flat:
+        """Return all of them for compiled code."""
+        eps, axes = self._eps[:, None, None], len(self._costs)
+        range_ = sum(float(np.ptp(cost)) for cost in self._costs) / self._eps
+        fits = range_ <= FITS
+        lift = np.where(fits, 0.0, _LIFT)
+        lowest = [float(cost.min()) for cost in self._costs]
+        kernels = [
+            _powers(lift[:, None, None] / axes + (low - cost) / eps)
+            for cost, low in zip(self._costs, lowest, strict=True)
+        ]
+        forward, backward = (
+            np.concatenate([K.reshape(len(eps), -1) for K in side], 1)
+            for side in (kernels, [K.transpose(0, 2, 1) for K in kernels])
+        )
+        lost = 4 * math.prod(self.sizes) * _TINY * np.exp(lift - lift / axes)
+        numbers = np.stack([lift + sum(lowest) / self._eps, np.maximum(range_, FITS), lost, fits], 1)
+        return Flat(forward, backward, np.array(self.sizes, dtype=np.int64), numbers)
 
 
 def _powers(exponents: Array) -> Array:

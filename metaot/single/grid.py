@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from metaot.single.axes import AxesProblem, continued_in_logs, sinkhorn_on_axes, step_on_axes
-from metaot.single.axes_kernel import FITS, AxesKernel
+from metaot.single.axes_kernel import AxesKernel, AxesKernels
 from metaot.single.choose import newton_in_steps
 from metaot.single.plan import Array, Refined
 
@@ -19,8 +19,14 @@ try:
 except ImportError:  # installed where there was no compiler
     _steps = None
 
+Kernels = AxesKernel | AxesKernels
+"""One for all problems, or one for each."""
+
 _NEEDS_LOGS, _UNKNOWN, _LOST = 1, 2, 3
 """What it tells, if not that all is well: potentials far from mass, or the start, need logarithms; all is lost."""
+
+COMPILED = _steps is not None
+"""Whether there is compiled code."""
 
 _REFINED, _STEPPED = 2**12, 2**16
 """Atoms on the grids of the problems of a thread, from which on it is worth waking: to refine, and for a step."""
@@ -68,7 +74,7 @@ def sinkhorn_on_grid(
 
 
 def sinkhorn_on_grid_each(
-    K: AxesKernel, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int, threads: int = 1
+    K: Kernels, a: Array, b: Array, f: Array | None, *, tol: float, max_steps: int, threads: int = 1
 ) -> Each:
     """Do the same for each row of weights and starts."""
     found = Each.empty(a, b)
@@ -77,29 +83,58 @@ def sinkhorn_on_grid_each(
         return found
     for k in range(len(a)):
         start = None if f is None else f[k]
-        found.put(k, _in_numpy(K, a[k], b[k], start, tol=tol, max_steps=max_steps), f)
+        found.put(k, _in_numpy(_kernel(K, k), a[k], b[k], start, tol=tol, max_steps=max_steps), f)
     return found
 
 
-def step_on_grid_each(
-    K: AxesKernel, a: Array, b: Array, f: Array, *, threads: int = 1
-) -> tuple[Array, Array] | None:
-    """Return the f that one step leads to, on the whole grid, and a less the marginal of the plan of f; in rows.
+@final
+class Stepped(NamedTuple):
+    """What one step leads to, and a less the marginal of the plan of f, in rows; of those that are `lost` nothing.
 
-    None if the numbers leave floating point for one of the problems.
+    Lost are problems whose numbers leave floating point.
     """
-    following, missing = np.empty(a.shape), np.empty(a.shape)
+
+    f: Array
+    missing: Array
+    lost: Array
+
+
+def step_on_grid_each(K: Kernels, a: Array, b: Array, f: Array, *, threads: int = 1) -> Stepped:
+    """Make a step from each row of f to the whole grid."""
+    following, missing, told = np.zeros(a.shape), np.zeros(a.shape), np.zeros(len(a), dtype=np.int64)
     if _steps is not None:
-        told = np.empty(len(a), dtype=np.int64)
         problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
-        _steps.step_each(_flat(K), problems, (following, missing, told), _useful(threads, a, _STEPPED))
-        return None if told.any() else (following, missing)
-    for k in range(len(a)):
-        found = step_on_axes(K, a[k], b[k], f[k])
-        if found is None:
-            return None
-        following[k], missing[k] = found
-    return following, missing
+        _steps.step_each(K.flat, problems, (following, missing, told), _useful(threads, a, _STEPPED))
+    else:
+        for k in range(len(a)):
+            found = step_on_axes(_kernel(K, k), a[k], b[k], f[k])
+            if found is None:
+                told[k] = _LOST
+            else:
+                following[k], missing[k] = found
+    return Stepped(following, missing, told.nonzero()[0])
+
+
+@final
+class Valued(NamedTuple):
+    """The dual value of f and the best g for it, and a less the marginal of their plan; as in `Stepped`."""
+
+    value: Array
+    missing: Array
+    lost: Array
+
+
+def dual_value_on_grid_each(K: Kernels, a: Array, b: Array, f: Array, *, threads: int = 1) -> Valued:
+    """Return the value of each row of f; only where there is compiled code."""
+    assert _steps is not None
+    value, missing, told = np.empty(len(a)), np.empty(a.shape), np.empty(len(a), dtype=np.int64)
+    problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
+    _steps.value_each(K.flat, problems, (value, missing, told), _useful(threads, a, _STEPPED))
+    return Valued(value, missing, told.nonzero()[0])
+
+
+def _kernel(K: Kernels, k: int) -> AxesKernel:
+    return K if isinstance(K, AxesKernel) else K[k]
 
 
 def _in_numpy(
@@ -111,26 +146,21 @@ def _in_numpy(
 
 
 def _refine_compiled(
-    K: AxesKernel, a: Array, b: Array, f: Array | None, found: Each, *, tol: float, max_steps: int, threads: int
+    K: Kernels, a: Array, b: Array, f: Array | None, found: Each, *, tol: float, max_steps: int, threads: int
 ) -> None:
     assert _steps is not None
     told = np.empty(len(a), dtype=np.int64)
     problems = np.ascontiguousarray(a), np.ascontiguousarray(b), None if f is None else np.ascontiguousarray(f)
     results = found.f, found.g, found.error, found.steps, told
-    _steps.refine_each(_flat(K), problems, results, (tol, max_steps), _useful(threads, a, _REFINED))
+    _steps.refine_each(K.flat, problems, results, (tol, max_steps), _useful(threads, a, _REFINED))
     for k in told.nonzero()[0].tolist():
         if told[k] == _NEEDS_LOGS:
-            found.f[k], found.g[k] = continued_in_logs(K, a[k], b[k], found.f[k])
+            found.f[k], found.g[k] = continued_in_logs(_kernel(K, k), a[k], b[k], found.f[k])
         elif told[k] == _UNKNOWN:
             start = None if f is None else f[k]
-            found.put(k, _in_numpy(K, a[k], b[k], start, tol=tol, max_steps=max_steps), f)
+            found.put(k, _in_numpy(_kernel(K, k), a[k], b[k], start, tol=tol, max_steps=max_steps), f)
         else:
             found.put(k, None, f)
-
-
-def _flat(K: AxesKernel) -> tuple[Array, Array, Array, float, float, float, bool]:
-    matrices, transposed, sizes = K.flat
-    return matrices, transposed, sizes, K.offset, max(K.range, FITS), K.lost, K.fits
 
 
 def _useful(threads: int, weights: Array, worth: int) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaot.geometry.base import expand_eps
-from metaot.objectives import dual_loss
+from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
 from metaot.single.start import DOUBTFUL, GOOD, HUGE
@@ -109,9 +109,9 @@ def worse_than_zeros(
     """Tell which starts zeros are better than, by the rule of `metaot.single.start`."""
     if bool((error <= GOOD).all()):
         return torch.zeros_like(error, dtype=torch.bool)
-    loss = dual_loss(problem, start)
+    value = linear_value(problem, start)
     zeros = DualPotentials.from_f(problem, torch.zeros_like(start.f))
-    worse = ~(loss <= dual_loss(problem, zeros)) & ~(error <= GOOD)
+    worse = ~(value >= linear_value(problem, zeros)) & ~(error <= GOOD)
     doubtful = ~(error <= DOUBTFUL)
     if bool(doubtful.any()):
         f = c_transform(problem.T, zeros.g)
@@ -120,7 +120,7 @@ def worse_than_zeros(
         second = DualPotentials(f, first.g)
         missing = tilted(problem.a, (first.f - f) / expand_eps(problem.eps, f)) - problem.a
         rival = torch.linalg.vector_norm(missing, 1, -1)
-        worse |= doubtful & ~((loss <= dual_loss(problem, second)) & (error <= 0.5 * rival))
+        worse |= doubtful & ~((value >= linear_value(problem, second)) & (error <= 0.5 * rival))
     return worse
 
 

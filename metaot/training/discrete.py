@@ -55,8 +55,8 @@ class DiscreteTask(Task[Problem, StagedPredictor]):
         return self.problems.sample(torch.Generator().manual_seed(self.recipe.seed * 2**40 + step))
 
     def loss(self, predictor: StagedPredictor, problem: Problem) -> Tensor:
-        guesses = [DualPotentials.from_f(problem, f) for f in predictor.stages(problem)]
-        return torch.stack([self.recipe.objective(problem, guess).mean() for guess in guesses]).sum()
+        losses = [self.recipe.objective(problem, f).mean() for f in predictor.stages(problem)]
+        return torch.stack(losses).sum()
 
     def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
         figures, guess = self.validation.measure(predictor)

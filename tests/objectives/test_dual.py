@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from strategies import SPACES, assert_close, every_space, given_problems, matrix, random_problem
 from torch import Tensor
 
-from metaot.geometry import Dense
+from metaot import single
+from metaot.geometry import Dense, Grid
 from metaot.objectives import dual_loss, dual_value, scaled_dual_loss
 from metaot.potentials import (
     DualPotentials,
@@ -75,8 +76,8 @@ def test_it_has_the_units_of_the_cost(problem, s):
 @given_problems()
 def test_the_loss_is_minus_the_value_of_completed_potentials(problem):
     potentials = DualPotentials.from_f(problem, some_potentials(problem).f)
-    assert_close(dual_loss(problem, potentials), -dual_value(problem, potentials))
-    assert_close(scaled_dual_loss(problem, potentials) * problem.eps, dual_loss(problem, potentials))
+    assert_close(dual_loss(problem, potentials.f), -dual_value(problem, potentials))
+    assert_close(scaled_dual_loss(problem, potentials.f) * problem.eps, dual_loss(problem, potentials.f))
 
 
 @given_problems(lowest_eps=0.1)
@@ -84,7 +85,7 @@ def test_the_gap_bounds_the_error(problem):
     """Pinsker: the gap in units of eps is KL(P* | P), at least half the square of the L1 error."""
     potentials = DualPotentials.from_f(problem, some_potentials(problem).f)
     optimum = solve(problem, init=potentials, tol=1e-10).value
-    gap = scaled_dual_loss(problem, potentials) + optimum / problem.eps
+    gap = scaled_dual_loss(problem, potentials.f) + optimum / problem.eps
     assert (marginal_error(problem, potentials) <= (2 * gap + 1e-8).sqrt()).all()
 
 
@@ -92,8 +93,29 @@ def test_the_gap_bounds_the_error(problem):
 def test_the_gradient_of_the_loss_is_the_error_of_the_source_marginal(problem):
     f = some_potentials(problem).f.requires_grad_()
     potentials = DualPotentials.from_f(problem, f)
-    (slope,) = torch.autograd.grad(dual_loss(problem, potentials).sum(), f)
+    (slope,) = torch.autograd.grad(dual_loss(problem, f).sum(), f)
     assert_close(slope, source_marginal(problem, potentials) - problem.a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_loss_on_a_grid_is_that_of_the_geometry_at_every_temperature(dtype, generator):
+    """Also where numbers leave floating point: between corners, in two of the problems."""
+    a, b = torch.rand(2, 6, 48, dtype=torch.float64, generator=generator).pow(3)
+    a[:2], b[:2] = torch.eye(48)[0], torch.eye(48)[-1]
+    a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
+    eps = torch.tensor([4e-4, 1e-1, 1e-3, 3e-3, 1e-2, 1e-1], dtype=torch.float64)
+    problem = Problem(a, b, Grid(8, 6), eps)
+    f = (0.1 * torch.randn(6, 48, dtype=dtype, generator=generator)).requires_grad_()
+    kernels = problem.geometry.axis_kernels(eps, single.LARGEST)
+    assert kernels is not None
+    start = (f.detach().double() / eps[:, None]).numpy()
+    assert single.dual_value_on_grid_each(kernels, a.numpy(), b.numpy(), start).lost.tolist() == [0]
+    potentials = DualPotentials.from_f(problem, f.detach().double())
+    assert_close(dual_loss(problem, f), -dual_value(problem, potentials), 1e-12)
+    (slope,) = torch.autograd.grad(dual_loss(problem, f).sum(), f)
+    assert_close(slope, (source_marginal(problem, potentials) - a).to(dtype), 1e-12)
+    (weighted,) = torch.autograd.grad((dual_loss(problem, f) * torch.arange(6)).sum(), f)
+    assert_close(weighted, slope * torch.arange(6)[:, None])
 
 
 @given_problems()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metaot import single
-from metaot.single import AxesKernel, AxesProblem, DenseProblem, grid, sinkhorn_on_grid_each
+from metaot.single import AxesKernel, AxesKernels, AxesProblem, DenseProblem, grid, sinkhorn_on_grid_each
 from metaot.single.anderson import Anderson
 
 SIZES = [(24,), (7, 9), (4, 3, 5)]
@@ -204,7 +204,7 @@ def test_numbers_that_leave_floating_point_are_no_result():
     K = kernel((50,), 1e-4)
     a, b = np.eye(50)[:1], np.eye(50)[-1:]
     assert single.sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), None, tol=1e-6, max_steps=10) is None
-    assert single.step_on_grid_each(K, a, b, np.zeros((1, 50))) is None
+    assert single.step_on_grid_each(K, a, b, np.zeros((1, 50))).lost.tolist() == [0]
     found = sinkhorn_on_grid_each(K, np.repeat(a, 3, 0), np.repeat(b, 3, 0), None, tol=1e-6, max_steps=10)
     assert np.isinf(found.error).all()
     assert (found.f == 0).all()
@@ -221,7 +221,7 @@ def test_neither_lost_nor_endless_numbers_come_out(eps):
     two = sinkhorn_on_grid_each(K, np.stack([a, a]), np.stack([b, b]), None, tol=1e-6, max_steps=10)
     assert (two.error <= 1e-6).all() == (found is not None)
     step = single.step_on_grid_each(K, a[None], b[None], np.zeros((1, 2)))
-    assert step is None or np.allclose(step[0], [[0, -1 / eps]], atol=1e-9)
+    assert len(step.lost) or np.allclose(step.f, [[0, -1 / eps]], atol=1e-9)
 
 
 @pytest.mark.usefixtures("_by")
@@ -231,15 +231,42 @@ def test_a_step_is_two_transforms(eps):
     a, b = measures(0, 3, sizes, 0.5), measures(1, 3, sizes, 0.5)
     f = 0.1 * np.random.default_rng(1).normal(size=(3, 30)) / eps**0.5
     found = single.step_on_grid_each(K, a, b, f)
-    assert found is not None
+    assert len(found.lost) == 0
     C = dense(K, np.ones(30), np.ones(30)).C
     for k, (i, j) in enumerate(zip(a > 0, b > 0, strict=True)):
         problem = DenseProblem(C[i][:, j], a[k, i], b[k, j])
         expected = DenseProblem(C[:, j], np.ones(30), b[k, j]).best_f(problem.best_g(f[k, i]))
-        np.testing.assert_allclose(found[0][k], expected, rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(found.f[k], expected, rtol=1e-13, atol=1e-13)
         P = problem.best_plan(f[k, i])[0]
-        np.testing.assert_allclose(found[1][k, i], problem.a - P.sum(1), atol=1e-12)
-        assert (found[1][k, ~i] == 0).all()
+        np.testing.assert_allclose(found.missing[k, i], problem.a - P.sum(1), atol=1e-12)
+        assert (found.missing[k, ~i] == 0).all()
+
+
+@pytest.mark.usefixtures("_by")
+def test_kernels_at_many_temperatures_are_those_at_each():
+    """Some fit into floating point and some do not; the steps are the same, and lead to the same."""
+    sizes, eps = (6, 5), np.array([0.1, 1e-3, 2e-3, 1.0])
+    costs = [cost * 0.05 for cost in kernel(sizes, 0.05)._costs]
+    K, alone = AxesKernels(costs, eps), [AxesKernel([cost / one for cost in costs]) for one in eps]
+    a, b = measures(0, 4, sizes, 0.5), measures(1, 4, sizes, 0.5)
+    f = np.random.default_rng(1).normal(size=(4, 30))
+    together = sinkhorn_on_grid_each(K, a, b, f, tol=1e-6, max_steps=500)
+    stepped = single.step_on_grid_each(K, a, b, f)
+    for k, one in enumerate(alone):
+        row = slice(k, k + 1)
+        for x, y in zip(K[k].flat, one.flat, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12)
+        found = sinkhorn_on_grid_each(one, a[row], b[row], f[row], tol=1e-6, max_steps=500)
+        assert found.steps[0] == together.steps[k]
+        np.testing.assert_allclose(together.f[k], found.f[0], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(stepped.f[k], single.step_on_grid_each(one, a[row], b[row], f[row]).f[0], 1e-12)
+
+
+def test_as_many_kernels_as_problems():
+    K, a = AxesKernels(kernel((6, 5), 1.0)._costs, np.array([0.1, 1.0])), measures(0, 3, (6, 5), 0.5)
+    if single.COMPILED:
+        with pytest.raises(ValueError, match="sizes of the arrays"):
+            sinkhorn_on_grid_each(K, a, a, None, tol=1e-6, max_steps=500)
 
 
 @pytest.mark.usefixtures("_by")
@@ -249,11 +276,11 @@ def test_a_step_from_potentials_that_fall_beyond_floating_point(fall):
     K, b = kernel((30,), 0.1), measures(1, 1, (30,), 0.2)
     a, f = np.full((1, 30), 1 / 30), np.linspace(0, -fall, 30)[None]
     found = single.step_on_grid_each(K, a, b, f)
-    assert found is not None
+    assert len(found.lost) == 0
     problem = dense(K, a[0], np.ones(30))
     target = DenseProblem(problem.C[:, b[0] > 0], a[0], b[0, b[0] > 0])
-    np.testing.assert_allclose(found[0][0], target.best_f(target.best_g(f[0])), rtol=1e-12)
-    np.testing.assert_allclose(found[1][0], a[0] - target.best_plan(f[0])[0].sum(1), atol=1e-14)
+    np.testing.assert_allclose(found.f[0], target.best_f(target.best_g(f[0])), rtol=1e-12)
+    np.testing.assert_allclose(found.missing[0], a[0] - target.best_plan(f[0])[0].sum(1), atol=1e-14)
 
 
 def test_scalings_that_run_away_are_no_result(monkeypatch: pytest.MonkeyPatch):

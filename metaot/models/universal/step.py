@@ -18,8 +18,8 @@ def sinkhorn_step(
     problem: Problem, f: Float[Tensor, "batch n"]
 ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
     """Return the next f and the marginal a - P 1 that the plan of f misses, float32; of a flat batch."""
-    quick = _on_axes(problem, f) if problem.a.is_cpu and isinstance(problem.eps, float) else None
-    return _anywhere(problem, f) if quick is None else quick
+    kernels = problem.geometry.axis_kernels(problem.eps, single.LARGEST) if problem.a.is_cpu else None
+    return _anywhere(problem, f) if kernels is None else _on_axes(problem, f, kernels)
 
 
 @final
@@ -29,15 +29,16 @@ class StepAlone:
     def __init__(self, problem: Problem) -> None:
         assert isinstance(problem.eps, float)
         self._problem, self._eps = problem, problem.eps
-        self._K = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
+        self._kernel = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
         self._weights = problem.a.detach().double().numpy(), problem.b.detach().double().numpy()
 
     def __call__(self, f: Array) -> tuple[Array, Array]:
-        found = None if self._K is None else _steps(self._K, *self._weights, f[None], self._eps)
-        if found is None:
-            following, missing = _anywhere(self._problem, torch.from_numpy(f)[None])
-            return following.numpy()[0], missing.numpy()[0]
-        return found[0][0], found[1][0]
+        if self._kernel is not None:
+            found = single.step_on_grid_each(self._kernel, *self._weights, f[None].astype(np.float64) / self._eps)
+            if len(found.lost) == 0:
+                return (found.f[0] * self._eps).astype(np.float32), found.missing[0].astype(np.float32)
+        following, missing = _anywhere(self._problem, torch.from_numpy(f)[None])
+        return following.numpy()[0], missing.numpy()[0]
 
 
 def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor]:
@@ -47,18 +48,13 @@ def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Te
     return following.float(), (problem.a - problem.a * excess.exp()).float()
 
 
-def _on_axes(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor] | None:
-    """Return the same from products along the axes of a grid; None without axes, and where these are not right."""
-    assert isinstance(problem.eps, float)
-    K = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
-    if K is None:
-        return None
-    a, b, start = (values.detach().numpy() for values in (problem.a.double(), problem.b.double(), f))
-    found = _steps(K, a, b, start, problem.eps)
-    return None if found is None else (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
-
-
-def _steps(K: single.AxesKernel, a: Array, b: Array, f: Array, eps: float) -> tuple[Array, Array] | None:
-    """Return the same of rows in numpy; None where products are not right."""
-    found = single.step_on_grid_each(K, a, b, f.astype(np.float64) / eps, threads=torch.get_num_threads())
-    return None if found is None else ((found[0] * eps).astype(np.float32), found[1].astype(np.float32))
+def _on_axes(problem: Problem, f: Float[Tensor, "batch n"], kernels: single.Kernels) -> tuple[Tensor, Tensor]:
+    """Return the same from products along the axes of a grid, except where these are not right."""
+    eps = problem.eps.double().numpy()[:, None] if isinstance(problem.eps, Tensor) else problem.eps
+    a, b, start = (values.detach().double().numpy() for values in (problem.a, problem.b, f))
+    found = single.step_on_grid_each(kernels, a, b, start / eps, threads=torch.get_num_threads())
+    following, missing = (torch.from_numpy(x.astype(np.float32)) for x in (found.f * eps, found.missing))
+    if len(found.lost):
+        lost = torch.from_numpy(found.lost)
+        following[lost], missing[lost] = _anywhere(problem[lost], f[lost])
+    return following, missing

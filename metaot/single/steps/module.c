@@ -6,32 +6,61 @@
 
 #include "steps.h"
 
-enum { MATRICES, TRANSPOSED, SIZES, A, B, START, F, G, TOLD, ERROR, STEPS, BUFFERS };
+enum { MATRICES, TRANSPOSED, SIZES, NUMBERS, A, B, START, F, G, TOLD, ERROR, STEPS, VALUE, BUFFERS };
+enum { OFFSET, WIDEST, LOST_IN_SUMS, FITS, KERNEL_NUMBERS };
 
-/* Take the sizes and the matrices, one behind the other; tell whether they fit each other. */
-static int read_kernel(Kernel *kernel, const Py_buffer *buffers)
+typedef struct {
+    Kernel shape;
+    const double *matrices, *transposed, *numbers;
+    Index entries, count;
+} Kernels; /* one for all problems, or one for each: those of a grid at different temperatures */
+
+/* Take the sizes, and where the matrices and the numbers of all kernels are; tell whether they fit each other. */
+static int read_kernels(Kernels *kernels, const Py_buffer *buffers)
 {
     const int64_t *sizes = buffers[SIZES].buf;
-    Index entries = 0, axes = buffers[SIZES].len / (Index)sizeof *sizes;
+    Index axes = buffers[SIZES].len / (Index)sizeof *sizes;
     if (axes < 1 || axes > MOST_AXES) return 0;
-    kernel->axes = (int)axes;
-    kernel->atoms = 1;
-    for (int k = 0; k < kernel->axes; k++) {
-        kernel->sizes[k] = (Index)sizes[k];
-        kernel->matrices[k] = (const double *)buffers[MATRICES].buf + entries;
-        kernel->transposed[k] = (const double *)buffers[TRANSPOSED].buf + entries;
-        entries += kernel->sizes[k] * kernel->sizes[k];
-        kernel->atoms *= kernel->sizes[k];
+    Kernel shape = {.axes = (int)axes, .atoms = 1};
+    kernels->entries = 0;
+    for (int k = 0; k < shape.axes; k++) {
+        shape.sizes[k] = (Index)sizes[k];
+        shape.atoms *= shape.sizes[k];
+        kernels->entries += shape.sizes[k] * shape.sizes[k];
     }
-    Index needed = entries * (Index)sizeof(double);
-    return kernel->atoms > 0 && buffers[MATRICES].len == needed && buffers[TRANSPOSED].len == needed;
+    kernels->shape = shape;
+    kernels->matrices = buffers[MATRICES].buf;
+    kernels->transposed = buffers[TRANSPOSED].buf;
+    kernels->numbers = buffers[NUMBERS].buf;
+    kernels->count = buffers[NUMBERS].len / (Index)(KERNEL_NUMBERS * sizeof(double));
+    Index needed = kernels->count * kernels->entries * (Index)sizeof(double);
+    return shape.atoms > 0 && buffers[MATRICES].len == needed && buffers[TRANSPOSED].len == needed;
 }
 
-/* Tell whether there is a row of each function, and a number of each kind, for every problem. */
-static int fit(const Kernel *kernel, const Py_buffer *buffers, Index count)
+/* The kernel of a problem. */
+static Kernel kernel_of(const Kernels *kernels, Index problem)
 {
+    Kernel kernel = kernels->shape;
+    Index which = kernels->count > 1 ? problem : 0, entry = which * kernels->entries;
+    const double *numbers = kernels->numbers + which * KERNEL_NUMBERS;
+    kernel.offset = numbers[OFFSET];
+    kernel.widest = numbers[WIDEST];
+    kernel.lost = numbers[LOST_IN_SUMS];
+    kernel.fits = numbers[FITS] != 0;
+    for (int k = 0; k < kernel.axes; k++) {
+        kernel.matrices[k] = kernels->matrices + entry;
+        kernel.transposed[k] = kernels->transposed + entry;
+        entry += kernel.sizes[k] * kernel.sizes[k];
+    }
+    return kernel;
+}
+
+/* Tell whether there is a kernel, a row of each function, and a number of each kind, for every problem. */
+static int fit(const Kernels *kernels, const Py_buffer *buffers, Index count)
+{
+    if (kernels->count != 1 && kernels->count != count) return 0;
     for (int k = A; k < BUFFERS; k++) {
-        Index size = k < TOLD ? kernel->atoms : 1;
+        Index size = k < TOLD ? kernels->shape.atoms : 1;
         if (buffers[k].obj && buffers[k].len != count * size * (Index)sizeof(double)) return 0;
     }
     return 1;
@@ -44,23 +73,27 @@ static double *row(const Py_buffer *buffers, int which, Index at)
 }
 
 typedef struct {
-    const Kernel *kernel;
+    const Kernels *kernels;
     const Py_buffer *buffers;
     Limits limits;
     Index count, next;
     int short_of_memory;
 } Task; /* problems, of which the next one is for whoever comes first */
 
-/* Refine a problem, or make one step if there are no errors to be told. */
+/* Refine a problem if errors are to be told, or find the dual value if that is to be told, or make one step. */
 static void do_one(Work *work, const Task *task, Index k)
 {
     const Py_buffer *b = task->buffers;
-    Index at = k * task->kernel->atoms;
+    Index at = k * task->kernels->shape.atoms;
     const double *source = row(b, A, at), *target = row(b, B, at), *start = row(b, START, at);
     int64_t *told = (int64_t *)b[TOLD].buf + k;
+    Kernel kernel = kernel_of(task->kernels, k);
+    work->kernel = &kernel;
     if (b[ERROR].obj)
         *told = refine(work, source, target, start, task->limits, row(b, F, at), row(b, G, at), row(b, ERROR, k),
                        (int64_t *)b[STEPS].buf + k);
+    else if (b[VALUE].obj)
+        *told = dual_value(work, source, target, start, row(b, VALUE, k), row(b, G, at));
     else
         *told = one_step(work, source, target, start, row(b, F, at), row(b, G, at));
 }
@@ -70,7 +103,7 @@ static void take_part(void *shared)
 {
     Task *task = shared;
     Work work;
-    if (!open_work(&work, task->kernel)) {
+    if (!open_work(&work, &task->kernels->shape)) {
         task->short_of_memory = 1;
         return;
     }
@@ -79,13 +112,14 @@ static void take_part(void *shared)
 }
 
 /* Do it, if the arrays were parsed, without the lock of the interpreter. */
-static PyObject *finish(int parsed, Kernel *kernel, Py_buffer *b, Limits limits, int threads)
+static PyObject *finish(int parsed, Py_buffer *b, Limits limits, int threads)
 {
-    Task task = {kernel, b, limits, 0, 0, 0};
+    Kernels kernels;
+    Task task = {&kernels, b, limits, 0, 0, 0};
     int fits = 0;
     if (!parsed) return NULL;
     task.count = b[TOLD].len / (Index)sizeof(int64_t);
-    fits = read_kernel(kernel, b) && fit(kernel, b, task.count);
+    fits = read_kernels(&kernels, b) && fit(&kernels, b, task.count);
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
         run_on_threads(take_part, &task, threads);
@@ -101,32 +135,40 @@ static PyObject *finish(int parsed, Kernel *kernel, Py_buffer *b, Limits limits,
 static PyObject *refine_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer b[BUFFERS] = {{0}};
-    Kernel kernel;
     Limits limits;
     Py_ssize_t max_steps = 0;
     int threads = 1, parsed = PyArg_ParseTuple(
-        arguments, "(y*y*y*dddp)(y*y*z*)(w*w*w*w*w*)(dn)i:refine_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
-        &kernel.offset, &kernel.widest, &kernel.lost, &kernel.fits, &b[A], &b[B], &b[START],
-        &b[F], &b[G], &b[ERROR], &b[STEPS], &b[TOLD], &limits.tol, &max_steps, &threads);
+        arguments, "(y*y*y*y*)(y*y*z*)(w*w*w*w*w*)(dn)i:refine_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
+        &b[NUMBERS], &b[A], &b[B], &b[START], &b[F], &b[G], &b[ERROR], &b[STEPS], &b[TOLD],
+        &limits.tol, &max_steps, &threads);
     limits.max_steps = max_steps;
-    return finish(parsed, &kernel, b, limits, threads);
+    return finish(parsed, b, limits, threads);
 }
 
 static PyObject *step_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer b[BUFFERS] = {{0}};
-    Kernel kernel;
     Limits limits = {0, 0};
     int threads = 1, parsed = PyArg_ParseTuple(
-        arguments, "(y*y*y*dddp)(y*y*y*)(w*w*w*)i:step_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
-        &kernel.offset, &kernel.widest, &kernel.lost, &kernel.fits, &b[A], &b[B], &b[START],
-        &b[F], &b[G], &b[TOLD], &threads);
-    return finish(parsed, &kernel, b, limits, threads);
+        arguments, "(y*y*y*y*)(y*y*y*)(w*w*w*)i:step_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
+        &b[NUMBERS], &b[A], &b[B], &b[START], &b[F], &b[G], &b[TOLD], &threads);
+    return finish(parsed, b, limits, threads);
+}
+
+static PyObject *value_each(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_buffer b[BUFFERS] = {{0}};
+    Limits limits = {0, 0};
+    int threads = 1, parsed = PyArg_ParseTuple(
+        arguments, "(y*y*y*y*)(y*y*y*)(w*w*w*)i:value_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
+        &b[NUMBERS], &b[A], &b[B], &b[START], &b[VALUE], &b[G], &b[TOLD], &threads);
+    return finish(parsed, b, limits, threads);
 }
 
 static PyMethodDef methods[] = {
     {"refine_each", refine_each, METH_VARARGS, "Refine starts; see metaot/single/_steps.pyi."},
     {"step_each", step_each, METH_VARARGS, "Make one Sinkhorn step; see metaot/single/_steps.pyi."},
+    {"value_each", value_each, METH_VARARGS, "Tell dual values; see metaot/single/_steps.pyi."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -172,6 +172,28 @@ int64_t refine(Work *work, const double *a, const double *b, const double *start
     return found == DONE ? continue_everywhere(work, f, g) : found;
 }
 
+/* Take the measures and f less its highest value, which is returned; put the best v for it into place. */
+static double take_potential(Work *work, const double *f)
+{
+    Index n = work->source.count;
+    for (Index k = 0; k < n; k++) work->x[k] = f[work->source.atoms[k]];
+    double top = range_of(n, work->x).most;
+    for (Index k = 0; k < n; k++) work->x[k] -= top;
+    exponentials(n, work->x, work->now.u);
+    aim(work->kernel, work->kernel->matrices, &work->source, &work->target);
+    scale_columns(work);
+    return top;
+}
+
+/* Tell on the whole grid what of the weights the marginal misses. */
+static void tell_missing(const Work *work, double *missing)
+{
+    const Mass *source = &work->source;
+    memset(missing, 0, (size_t)work->kernel->atoms * sizeof(double));
+    for (Index k = 0; k < source->count; k++)
+        missing[source->atoms[k]] = source->weights[k] * (1 - work->now.marginal[k]);
+}
+
 /* Make one step from f, to all atoms, and tell what of the weights the plan of f misses. */
 int64_t one_step(Work *work, const double *a, const double *b, const double *f, double *following, double *missing)
 {
@@ -179,12 +201,7 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
     Index n = kernel->atoms;
     if (!take_measures(work, a, b)) return LOST;
     const Mass *source = &work->source, *target = &work->target;
-    for (Index k = 0; k < source->count; k++) work->x[k] = f[source->atoms[k]];
-    double top = range_of(source->count, work->x).most;
-    for (Index k = 0; k < source->count; k++) work->x[k] -= top;
-    exponentials(source->count, work->x, work->now.u);
-    aim(kernel, kernel->matrices, &work->source, target);
-    scale_columns(work);
+    double top = take_potential(work, f);
     aim(kernel, kernel->transposed, &work->target, NULL);
     const double *sums = product_to_source(work);
     if (!isfinite(top) || !(is_right(kernel, target->count, work->now.columns, source->count, work->now.u) &&
@@ -192,11 +209,21 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
         return LOST;
     logarithms(n, sums, following);
     for (Index k = 0; k < n; k++) following[k] = top - following[k];
-    memset(missing, 0, (size_t)n * sizeof(double));
-    for (Index k = 0; k < source->count; k++) {
-        Index atom = source->atoms[k];
-        missing[atom] = source->weights[k] * (1 - work->now.u[k] * sums[atom]);
-    }
+    for (Index k = 0; k < source->count; k++) work->now.marginal[k] = work->now.u[k] * sums[source->atoms[k]];
+    tell_missing(work, missing);
+    return DONE;
+}
+
+/* Tell the dual value of f and of the best potential for it, and what of the weights their plan misses. */
+int64_t dual_value(Work *work, const double *a, const double *b, const double *f, double *value, double *missing)
+{
+    if (!take_measures(work, a, b)) return LOST;
+    double top = take_potential(work, f);
+    aim(work->kernel, work->kernel->transposed, &work->target, &work->source);
+    scale_rows(work);
+    if (!isfinite(top) || !are_right(work)) return LOST;
+    *value = inner_product(work->source.count, work->source.weights, work->x) + value_of_columns(work);
+    tell_missing(work, missing);
     return DONE;
 }
 

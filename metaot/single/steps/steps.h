@@ -91,5 +91,6 @@ int64_t refine(Work *work, const double *a, const double *b, const double *start
                double *f, double *g, double *error, int64_t *steps);
 int64_t one_step(Work *work, const double *a, const double *b, const double *f,
                  double *following, double *missing);
+int64_t dual_value(Work *work, const double *a, const double *b, const double *f, double *value, double *missing);
 
 #endif
