@@ -51,16 +51,16 @@ class StagedPredictor(Predictor):
 
     def predict(self, problem: Problem) -> DualPotentials:
         *_, f = self._evaluate(problem)
-        return DualPotentials.from_f(problem, _potential(problem, f))
+        return DualPotentials.from_f(problem, in_shape(problem, f))
 
     def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
         """Return f as a start for a solver: of `start_passes` at most."""
         *_, f = islice(self._evaluate(problem), self.start_passes + 1)
-        return _potential(problem, f)
+        return in_shape(problem, f)
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
-        return [_potential(problem, f) for f in self._evaluate(problem)]
+        return [in_shape(problem, f) for f in self._evaluate(problem)]
 
 
 @final
@@ -125,7 +125,7 @@ def _arrays(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
     return a.reshape(-1).astype(np.float32), b.reshape(-1).astype(np.float32)
 
 
-def _potential(problem: Problem, f: Tensor | np.ndarray) -> Float[Tensor, "*batch n"]:
+def in_shape(problem: Problem, f: Tensor | np.ndarray) -> Float[Tensor, "*batch n"]:
     """Return f in the dtype and the shape of the problem."""
     if isinstance(f, Tensor):
         return f.to(problem.a.dtype).reshape(problem.a.shape)

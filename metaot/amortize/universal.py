@@ -5,15 +5,18 @@ from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from metaot.amortize.predictor import StagedPredictor
+from metaot.amortize.predictor import StagedPredictor, in_shape
 from metaot.amortize.prepared import Twin
 from metaot.geometry import Grid
 from metaot.models.universal import UniversalNetwork
+from metaot.models.universal.compiled import COMPILED, Images
 from metaot.models.universal.places import places
-from metaot.models.universal.step import StepAlone
+from metaot.models.universal.step import GridStep
 from metaot.problem import Problem
+from metaot.single import LARGEST
 
 
 @final
@@ -31,22 +34,34 @@ class UniversalPotential(StagedPredictor):
         self.model, self.eps = model, eps
         self._twin = Twin()
 
+    def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
+        """Return f as a start for a solver: on atoms with mass, and anything elsewhere."""
+        flat = problem.flat()
+        if not self._without_torch(flat):
+            return super().start_f(problem)
+        *_, f = self._stages(flat, min(self.start_passes, self.passes), everywhere=False)
+        return in_shape(problem, f)
+
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         flat = problem.flat()
-        if not self._alone(flat):
-            return self.model.stages(flat)
-        assert isinstance(flat.geometry, Grid)
-        assert isinstance(flat.eps, float)
-        rows, columns = (axis.numpy() for axis in flat.geometry.axes)
-        a, b = (w.numpy().reshape(len(rows), -1).astype(np.float32) for w in (flat.a, flat.b))
-        step = StepAlone(flat)
-        return self._twin.of(self.model)((rows, columns), (a, b), flat.eps, step, self.model.passes)
+        return self._stages(flat, self.passes) if self._without_torch(flat) else self.model.stages(flat)
 
-    def _alone(self, flat: Problem) -> bool:
-        """Tell whether this is one pair of images on a CPU, of which nobody takes derivatives."""
-        if not isinstance(flat.geometry, Grid) or len(flat.a) != 1 or flat.a.device.type != "cpu":
+    def _stages(self, flat: Problem, passes: int, *, everywhere: bool = True) -> Iterator[np.ndarray]:
+        """Give f of every stage of pairs of images."""
+        assert isinstance(flat.geometry, Grid)
+        rows, columns = (axis.double().numpy() for axis in flat.geometry.axes)
+        step = GridStep(flat, flat.geometry.axis_kernels(flat.eps, LARGEST))
+        images = Images((rows, columns), step.a, step.b, step.eps)
+        twin, threads = self._twin.of(self.model), torch.get_num_threads()
+        return twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
+
+    def _without_torch(self, flat: Problem) -> bool:
+        """Tell whether these are images on a CPU, of which nobody takes derivatives."""
+        if not isinstance(flat.geometry, Grid) or flat.a.device.type != "cpu":
+            return False
+        if len(flat.a) != 1 and not COMPILED:
             return False
         weight = self.model.inputs.weight
         plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.requires_grad
         places(flat.geometry)
-        return plain and isinstance(flat.eps, float) and not (flat.a.requires_grad or flat.b.requires_grad)
+        return plain and not (flat.a.requires_grad or flat.b.requires_grad)

@@ -9,7 +9,11 @@ def refine_each(
     threads: int,
 ) -> None: ...
 def step_each(
-    kernels: Flat, problems: tuple[Array, Array, Array], results: tuple[Array, Array, Array], threads: int
+    kernels: Flat,
+    problems: tuple[Array, Array, Array],
+    results: tuple[Array, Array, Array],
+    everywhere: bool,
+    threads: int,
 ) -> None: ...
 def value_each(
     kernels: Flat, problems: tuple[Array, Array, Array], results: tuple[Array, Array, Array], threads: int

@@ -99,12 +99,14 @@ class Stepped(NamedTuple):
     lost: Array
 
 
-def step_on_grid_each(K: Kernels, a: Array, b: Array, f: Array, *, threads: int = 1) -> Stepped:
-    """Make a step from each row of f to the whole grid."""
+def step_on_grid_each(
+    K: Kernels, a: Array, b: Array, f: Array, *, everywhere: bool = True, threads: int = 1
+) -> Stepped:
+    """Make a step from each row of f to the whole grid; or to the atoms with mass, which is sooner."""
     following, missing, told = np.zeros(a.shape), np.zeros(a.shape), np.zeros(len(a), dtype=np.int64)
     if _steps is not None:
         problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
-        _steps.step_each(K.flat, problems, (following, missing, told), _useful(threads, a, _STEPPED))
+        _steps.step_each(K.flat, problems, (following, missing, told), everywhere, _useful(threads, a, _STEPPED))
     else:
         for k in range(len(a)):
             found = step_on_axes(_kernel(K, k), a[k], b[k], f[k])

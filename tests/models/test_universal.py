@@ -1,16 +1,22 @@
 """The universal network: its exact symmetries, on grids and on clouds, and what it says of Gaussians."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from metaot import DualPotentials, Grid, Points, Problem, solve
+from metaot.amortize import universal
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
-from metaot.models.universal import UniversalNetwork
+from metaot.models.universal import UniversalNetwork, network
+from metaot.models.universal.compiled import COMPILED, Images
 from metaot.models.universal.frame import between_gaussians
 from metaot.models.universal.network import by_parity, from_parity
 from metaot.models.universal.parity import mirrored
+from metaot.models.universal.step import GridStep
 from metaot.potentials import centred
 
 HEIGHT, WIDTH = 9, 7
@@ -177,6 +183,72 @@ def test_gradients_reach_every_weight(images: tuple[Tensor, Tensor]) -> None:
     guesses = [DualPotentials.from_f(problem, f.double()) for f in stages]
     sum((guess.f * problem.a).sum() + (guess.g * problem.b).sum() for guess in guesses).backward()
     assert all(weight.grad is not None for weight in network.parameters())
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def _without_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have both ways without torch, of which the first one is not there where there was no compiler."""
+    if request.param == "numpy":
+        monkeypatch.setattr(network, "COMPILED", False)
+        monkeypatch.setattr(universal, "COMPILED", False)
+    elif not COMPILED:
+        pytest.skip("not compiled")
+
+
+@pytest.mark.usefixtures("_without_torch")
+@pytest.mark.parametrize("modes", [8, 18])
+@pytest.mark.parametrize("batch", [1, 3, 4, 21])
+@pytest.mark.parametrize(
+    ("sizes", "eps"), [((9, 7), 1e-2), ((17, 33), 1e-3), ((2, 40), 1e-1), ((7, 9), 1e3), ((16, 16), None)]
+)
+def test_images_are_predicted_as_in_torch(
+    modes: int, batch: int, sizes: tuple[int, int], eps: float | None, generator: torch.Generator
+) -> None:
+    """One by one and in lanes, some of which are empty; with weights that are zero, also along whole borders."""
+    torch.manual_seed(0)
+    network = UniversalNetwork(modes=modes, width=12, hidden=10, depth=2, correction=6, passes=2)
+    predictor = UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))
+    a, b = torch.rand(2, batch, *sizes, dtype=torch.float64, generator=generator).pow(4)
+    a[:, :1], a[:, :, -4:], b[a > 0.9] = 0, 0, 0
+    a[:, -1, 0] = b[:, 0, 0] = 0.5
+    a, b = (w.flatten(1) / w.sum((1, 2))[:, None] for w in (a, b))
+    each = 1e-3 + 0.05 * torch.rand(batch, dtype=torch.float64, generator=generator)
+    problem = Problem(a, b, Grid(*sizes), each if eps is None else eps)
+    for without, with_torch in zip(predictor.stages(problem), network.stages(problem), strict=True):
+        torch.testing.assert_close(without, with_torch.double(), atol=1e-5, rtol=0)
+    for predictor.start_passes in (0, 1, 2):
+        start, stages = predictor.start_f(problem), predictor.stages(problem)
+        there = stages[predictor.start_passes]
+        torch.testing.assert_close(start * (a > 0), there * (a > 0), atol=1e-7, rtol=0)
+
+
+@pytest.mark.skipif(not COMPILED, reason="not compiled")
+def test_predictions_are_the_same_on_several_threads(images: tuple[Tensor, Tensor], predictor) -> None:
+    a, b = (image.flatten(1).repeat(17, 1) for image in images)
+    problem, twin = Problem(a, b, Grid(HEIGHT, WIDTH), EPS), predictor.model.alone()
+    rows, columns = (axis.double().numpy() for axis in problem.geometry.axes)
+    step = GridStep(problem, problem.geometry.axis_kernels(EPS, 1e4))
+    seen = Images((rows, columns), step.a, step.b, step.eps)
+    one, three = (list(twin(seen, step, passes=1, threads=threads)) for threads in (1, 3))
+    for mine, theirs in zip(one, three, strict=True):
+        assert (mine == theirs).all()
+
+
+@pytest.mark.skipif(not COMPILED, reason="not compiled")
+def test_arrays_that_do_not_fit_are_refused(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
+    twin = predictor.model.alone()
+    a, b = (image.flatten(1).numpy() for image in images)
+    axes = np.linspace(0, 1, HEIGHT), np.linspace(0, 1, WIDTH)
+    for wrong in (
+        Images(axes, a, b[:, 1:], np.full(3, EPS)),
+        Images(axes, a, b, np.full(2, EPS)),
+        Images((axes[1], axes[1]), a, b, np.full(3, EPS)),
+    ):
+        with pytest.raises(ValueError, match="sizes of the arrays"):
+            next(twin(wrong, lambda f, _: (f, f), passes=0))
+    fewer = replace(twin, network=twin.network[:-1])
+    with pytest.raises(ValueError, match="sizes of the arrays"):
+        next(fewer(Images(axes, a, b, np.full(3, EPS)), lambda f, _: (f, f), passes=0))
 
 
 @pytest.mark.parametrize("passes", [0, 1, 2])

@@ -3,8 +3,9 @@
 #include "layers.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "gelu.h"
 
 enum { LANES = 16 };
 
@@ -39,35 +40,11 @@ static void normalise(Index count, const float *restrict x, const float *restric
     for (Index i = 0; i < count; i++) out[i] = out[i] * factor * scale[i] + shift[i];
 }
 
-/* e^x, to two units in the last place, of what is between -87 and 88; of others that of these bounds. */
-static inline float exponential(float x)
-{
-    float bounded = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float k = floorf(bounded * 1.44269504f + 0.5f), r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;
-    float p = 1.0f / 5040, power;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1;
-    p = p * r + 1;
-    int32_t bits = ((int32_t)k + 127) * (1 << 23);
-    memcpy(&power, &bits, sizeof power);
-    return p * power;
-}
-
-/* GELU of the first half times the second one, by the rule of metaot/alone/layers.py. */
+/* GELU of the first half times the second one. */
 FOR_EACH_PROCESSOR
 static void gate(Index half, const float *restrict inner, float *restrict out)
 {
-    for (Index i = 0; i < half; i++) {
-        float x = inner[i], square = x * x;
-        float first = square + 12.477027f, second = square - 9.8450217f, third = square - 39.585156f;
-        float y = -3.6112315e-9f * x * (first * first + 76.205937f) * (second * second + 940.40453f) *
-                  (third * third + 270.10662f);
-        out[i] = x / (exponential(y) + 1) * inner[half + i];
-    }
+    for (Index i = 0; i < half; i++) out[i] = gelu(inner[i]) * inner[half + i];
 }
 
 void apply_block(const Block *block, Index width, float *x, float *room)

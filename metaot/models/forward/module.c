@@ -1,62 +1,16 @@
 /* metaot.models._forward: networks in float32 for one problem, which metaot/models/alone.py calls. */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+#include "arrays.h"
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "lanes.h"
 #include "layers.h"
+#include "universal.h"
 
-enum { MOST = 128, INPUTS = 2, BLOCK = 6, DECODER = 6 };
-
-typedef struct {
-    Py_buffer buffers[MOST];
-    int count, next, fit;
-} Arrays; /* taken one after another; `fit` as long as their sizes are what they must be */
-
-static void release(Arrays *arrays)
-{
-    for (int k = 0; k < arrays->count; k++) PyBuffer_Release(&arrays->buffers[k]);
-}
-
-/* Hold the arrays of a tuple, of which the last one or two are written to; 0 with an exception if that fails. */
-static int hold(Arrays *arrays, PyObject *tuple, Py_ssize_t written)
-{
-    Py_ssize_t count = PyTuple_Size(tuple);
-    arrays->count = arrays->next = 0;
-    arrays->fit = count <= MOST;
-    for (Py_ssize_t k = 0; k < count && arrays->fit; k++) {
-        int flags = k >= count - written ? PyBUF_WRITABLE : PyBUF_SIMPLE;
-        if (PyObject_GetBuffer(PyTuple_GetItem(tuple, k), &arrays->buffers[k], flags) < 0) {
-            release(arrays);
-            return 0;
-        }
-        arrays->count++;
-    }
-    return 1;
-}
-
-/* Take the next array, of so many numbers, or of any number if it is negative. */
-static float *take(Arrays *arrays, Index wanted)
-{
-    if (arrays->next >= arrays->count) {
-        arrays->fit = 0;
-        return NULL;
-    }
-    const Py_buffer *buffer = &arrays->buffers[arrays->next++];
-    if (wanted >= 0 && buffer->len != wanted * (Index)sizeof(float)) arrays->fit = 0;
-    return buffer->buf;
-}
-
-/* The numbers of the array that comes after so many others. */
-static Index length(const Arrays *arrays, int ahead)
-{
-    int k = arrays->next + ahead;
-    return k < arrays->count ? arrays->buffers[k].len / (Index)sizeof(float) : 0;
-}
+enum { BLOCK = 6, DECODER = 6 };
 
 static Linear take_linear(Arrays *arrays, Index columns)
 {
@@ -117,15 +71,6 @@ static Grid take_grid(Arrays *arrays, Index modes)
         grid.largest *= grid.sizes[axis] > modes ? grid.sizes[axis] : modes;
     }
     return grid;
-}
-
-/* Finish: release what is held, and raise what went wrong. */
-static PyObject *finish(Arrays *arrays, int enough)
-{
-    release(arrays);
-    if (!arrays->fit) return PyErr_Format(PyExc_ValueError, "the sizes of the arrays do not fit each other");
-    if (!enough) return PyErr_NoMemory();
-    Py_RETURN_NONE;
 }
 
 /* first(moments, modes, (sizes, analysis, inputs, blocks ..., decoder, a, b, x, f)): features of both measures into
@@ -216,6 +161,8 @@ static PyObject *correct(PyObject *Py_UNUSED(module), PyObject *arguments)
 static PyMethodDef methods[] = {
     {"first", first, METH_VARARGS, "The potential of two measures; see metaot/models/_forward.pyi."},
     {"correct", correct, METH_VARARGS, "What is added after a Sinkhorn step; see metaot/models/_forward.pyi."},
+    {"look_each", look_each, METH_VARARGS, "The potentials of pairs of images; see metaot/models/_forward.pyi."},
+    {"correct_each", correct_each, METH_VARARGS, "Corrections of them; see metaot/models/_forward.pyi."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -225,5 +172,6 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__forward(void)
 {
+    choose_products();
     return PyModule_Create(&definition);
 }

@@ -1,7 +1,7 @@
 """The universal network in numpy, for one pair of images: there torch's calls take longer than the arithmetic."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -9,10 +9,9 @@ import numpy as np
 
 from metaot.models.alone import Array, gelu
 from metaot.models.layers import TEMPERATURES
+from metaot.models.universal.compiled import Images, Step
 from metaot.models.universal.frame import NARROWEST, between_gaussians
 from metaot.models.universal.places import FAR
-
-Step = Callable[[Array], tuple[Array, Array]]
 
 _TINY = 1e-6
 _MIRRORS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=np.float32) / 2
@@ -74,18 +73,20 @@ class UniversalAlone:
     correction: LinearAlone
 
     def __call__(
-        self, axes: tuple[Array, Array], weights: tuple[Array, Array], eps: float, step: Step, passes: int
+        self, images: Images, step: Step, *, passes: int, everywhere: bool = True, threads: int = 1
     ) -> Iterator[Array]:
-        """Give the stages; axes float64, weights as images, float32, `step` as for the network."""
+        """Give the stages of f, as `UniversalCompiled` does: of one problem, everywhere, on one thread."""
+        shape, eps = (len(images.axes[0]), len(images.axes[1])), float(images.eps[0])
+        weights = images.a.reshape(shape).astype(np.float32), images.b.reshape(shape).astype(np.float32)
         with np.errstate(all="ignore"):
-            seen = self._look(axes, weights, eps)
+            seen = self._look(images.axes, weights, eps)
             f = self._first(seen)
-        yield f.reshape(-1)
+        yield f.reshape(1, -1)
         for _ in range(passes):
-            stepped, left = step(f.reshape(-1))
+            stepped, left = step(f.reshape(1, -1) / np.float64(eps), True)
             with np.errstate(all="ignore"):
-                f = stepped.reshape(f.shape) + self._corrected(seen, left.reshape(f.shape))
-            yield f.reshape(-1)
+                f = eps * stepped.reshape(shape) + self._corrected(seen, left.reshape(shape).astype(np.float32))
+            yield f.reshape(1, -1)
 
     def _look(self, axes: tuple[Array, Array], weights: tuple[Array, Array], eps: float) -> "_Seen":
         """Bring both images into their frame and read them."""

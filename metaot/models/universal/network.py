@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, final
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from metaot.models.alone import array, layer
 from metaot.models.layers import TEMPERATURES, chebyshev
 from metaot.models.universal.alone import UniversalAlone
+from metaot.models.universal.compiled import COMPILED, UniversalCompiled
 from metaot.models.universal.frame import Moments, between_gaussians, width
 from metaot.models.universal.parity import CLASSES, ParityBlock, ParityLinear, normal
 from metaot.models.universal.places import Bases, Place, places
@@ -101,8 +103,28 @@ class UniversalNetwork(nn.Module):
             f = stepped + self._correction(seen, missing)
             yield f
 
-    def alone(self) -> UniversalAlone:
-        """Return the same in numpy, for one pair of images; float32 on a CPU. It holds views of the weights."""
+    def alone(self) -> UniversalCompiled | UniversalAlone:
+        """Return the same without torch, for images, or in numpy for one pair; float32 on a CPU.
+
+        It holds views of the weights.
+        """
+        return self._compiled() if COMPILED else self._in_numpy()
+
+    def _compiled(self) -> UniversalCompiled:
+        blocks = [block for block in self.blocks if isinstance(block, ParityBlock)]
+        of_eps, gain = (layer((part.weight, part.bias)) for part in (self.of_eps, self.gain))
+        smooth = array(self.emphasis), array(self.damping)
+        network = *self.inputs.arrays, *of_eps, *smooth, *self.outputs.arrays, *gain
+        return UniversalCompiled(
+            modes=self.modes,
+            width=len(of_eps[1]),
+            terms=TEMPERATURES,
+            temperatures=(_COLDEST, _WARMEST),
+            network=(*network, *chain.from_iterable(block.arrays for block in blocks)),
+            correction=(*self.missing.arrays, *smooth, *self.correction.arrays, *self.corrector.arrays),
+        )
+
+    def _in_numpy(self) -> UniversalAlone:
         return UniversalAlone(
             modes=self.modes,
             temperatures=(_COLDEST, _WARMEST),

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from metaot.models.alone import array
+from metaot.models.alone import Array, array
 from metaot.models.layers import TEMPERATURES
 from metaot.models.universal.alone import BlockAlone, LinearAlone
 
@@ -40,7 +40,12 @@ class ParityLinear(nn.Module):
 
     def alone(self) -> LinearAlone:
         """Return the same in numpy, for one instance."""
-        return LinearAlone(array(self.weight), array(self.bias))
+        return LinearAlone(*self.arrays)
+
+    @property
+    def arrays(self) -> tuple[Array, Array]:
+        """The weights of all classes and the bias of the first one, in numpy."""
+        return array(self.weight), array(self.bias)
 
 
 def normal(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
@@ -77,3 +82,8 @@ class ParityBlock(nn.Module):
         """Return the same in numpy, for one instance."""
         modulation = array(self.modulation.weight)
         return BlockAlone(array(self.scale)[:, 0], modulation, self.inner.alone(), self.outer.alone())
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The weights in numpy: of the scales, of the inner layer and of the outer one."""
+        return array(self.scale), array(self.modulation.weight), *self.inner.arrays, *self.outer.arrays

@@ -19,26 +19,43 @@ def sinkhorn_step(
 ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
     """Return the next f and the marginal a - P 1 that the plan of f misses, float32; of a flat batch."""
     kernels = problem.geometry.axis_kernels(problem.eps, single.LARGEST) if problem.a.is_cpu else None
-    return _anywhere(problem, f) if kernels is None else _on_axes(problem, f, kernels)
+    if kernels is None:
+        return _anywhere(problem, f)
+    step = GridStep(problem, kernels)
+    following, missing = step(f.detach().double().numpy() / step.eps[:, None], True)
+    following *= step.eps[:, None]
+    return torch.from_numpy(following.astype(np.float32)), torch.from_numpy(missing.astype(np.float32))
 
 
 @final
-class StepAlone:
-    """The same of one problem on a CPU, a batch of one with one eps, for vectors of numpy's."""
+class GridStep:
+    """The same of a flat batch on a CPU, from products along the axes of a grid, except where these are not right.
 
-    def __init__(self, problem: Problem) -> None:
-        assert isinstance(problem.eps, float)
-        self._problem, self._eps = problem, problem.eps
-        self._kernel = problem.geometry.axis_kernels(problem.eps, single.LARGEST)
-        self._weights = problem.a.detach().double().numpy(), problem.b.detach().double().numpy()
+    Potentials are arrays of float64, in units of eps.
+    """
 
-    def __call__(self, f: Array) -> tuple[Array, Array]:
-        if self._kernel is not None:
-            found = single.step_on_grid_each(self._kernel, *self._weights, f[None].astype(np.float64) / self._eps)
-            if len(found.lost) == 0:
-                return (found.f[0] * self._eps).astype(np.float32), found.missing[0].astype(np.float32)
-        following, missing = _anywhere(self._problem, torch.from_numpy(f)[None])
-        return following.numpy()[0], missing.numpy()[0]
+    def __init__(self, problem: Problem, kernels: single.Kernels | None) -> None:
+        self._problem, self._kernels = problem, kernels
+        self.a, self.b = (weights.detach().double().numpy() for weights in (problem.a, problem.b))
+        eps = problem.eps
+        self.eps = eps.double().numpy() if isinstance(eps, Tensor) else np.full(len(self.a), eps)
+
+    def __call__(self, f: Array, everywhere: bool) -> tuple[Array, Array]:
+        """Return the next f, and a - P 1; where not `everywhere`, f on atoms with mass, and anything elsewhere."""
+        if self._kernels is None:
+            return self._elsewhere(self._problem, f, self.eps)
+        threads = torch.get_num_threads()
+        found = single.step_on_grid_each(self._kernels, self.a, self.b, f, everywhere=everywhere, threads=threads)
+        if len(found.lost):
+            part = self._problem[torch.from_numpy(found.lost)]
+            found.f[found.lost], found.missing[found.lost] = self._elsewhere(
+                part, f[found.lost], self.eps[found.lost]
+            )
+        return found.f, found.missing
+
+    def _elsewhere(self, problem: Problem, f: Array, eps: Array) -> tuple[Array, Array]:
+        following, missing = _anywhere(problem, torch.from_numpy(f * eps[:, None]))
+        return following.double().numpy() / eps[:, None], missing.double().numpy()
 
 
 def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor]:
@@ -46,15 +63,3 @@ def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Te
     following = c_transform(problem.T, c_transform(problem, f))
     excess = ((f - following) / expand_eps(problem.eps, f)).clamp_max(600)
     return following.float(), (problem.a - problem.a * excess.exp()).float()
-
-
-def _on_axes(problem: Problem, f: Float[Tensor, "batch n"], kernels: single.Kernels) -> tuple[Tensor, Tensor]:
-    """Return the same from products along the axes of a grid, except where these are not right."""
-    eps = problem.eps.double().numpy()[:, None] if isinstance(problem.eps, Tensor) else problem.eps
-    a, b, start = (values.detach().double().numpy() for values in (problem.a, problem.b, f))
-    found = single.step_on_grid_each(kernels, a, b, start / eps, threads=torch.get_num_threads())
-    following, missing = (torch.from_numpy(x.astype(np.float32)) for x in (found.f * eps, found.missing))
-    if len(found.lost):
-        lost = torch.from_numpy(found.lost)
-        following[lost], missing[lost] = _anywhere(problem[lost], f[lost])
-    return following, missing

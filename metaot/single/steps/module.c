@@ -76,8 +76,8 @@ typedef struct {
     const Kernels *kernels;
     const Py_buffer *buffers;
     Limits limits;
+    int everywhere, short_of_memory;
     Index count, next;
-    int short_of_memory;
 } Task; /* problems, of which the next one is for whoever comes first */
 
 /* Refine a problem if errors are to be told, or find the dual value if that is to be told, or make one step. */
@@ -95,7 +95,7 @@ static void do_one(Work *work, const Task *task, Index k)
     else if (b[VALUE].obj)
         *told = dual_value(work, source, target, start, row(b, VALUE, k), row(b, G, at));
     else
-        *told = one_step(work, source, target, start, row(b, F, at), row(b, G, at));
+        *told = one_step(work, source, target, start, task->everywhere, row(b, F, at), row(b, G, at));
 }
 
 /* Do one problem after another, until all are done or in hand. */
@@ -112,10 +112,10 @@ static void take_part(void *shared)
 }
 
 /* Do it, if the arrays were parsed, without the lock of the interpreter. */
-static PyObject *finish(int parsed, Py_buffer *b, Limits limits, int threads)
+static PyObject *finish(int parsed, Py_buffer *b, Limits limits, int everywhere, int threads)
 {
     Kernels kernels;
-    Task task = {&kernels, b, limits, 0, 0, 0};
+    Task task = {&kernels, b, limits, everywhere, 0, 0, 0};
     int fits = 0;
     if (!parsed) return NULL;
     task.count = b[TOLD].len / (Index)sizeof(int64_t);
@@ -142,17 +142,17 @@ static PyObject *refine_each(PyObject *Py_UNUSED(module), PyObject *arguments)
         &b[NUMBERS], &b[A], &b[B], &b[START], &b[F], &b[G], &b[ERROR], &b[STEPS], &b[TOLD],
         &limits.tol, &max_steps, &threads);
     limits.max_steps = max_steps;
-    return finish(parsed, b, limits, threads);
+    return finish(parsed, b, limits, 1, threads);
 }
 
 static PyObject *step_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer b[BUFFERS] = {{0}};
     Limits limits = {0, 0};
-    int threads = 1, parsed = PyArg_ParseTuple(
-        arguments, "(y*y*y*y*)(y*y*y*)(w*w*w*)i:step_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
-        &b[NUMBERS], &b[A], &b[B], &b[START], &b[F], &b[G], &b[TOLD], &threads);
-    return finish(parsed, b, limits, threads);
+    int everywhere = 1, threads = 1, parsed = PyArg_ParseTuple(
+        arguments, "(y*y*y*y*)(y*y*y*)(w*w*w*)pi:step_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
+        &b[NUMBERS], &b[A], &b[B], &b[START], &b[F], &b[G], &b[TOLD], &everywhere, &threads);
+    return finish(parsed, b, limits, everywhere, threads);
 }
 
 static PyObject *value_each(PyObject *Py_UNUSED(module), PyObject *arguments)
@@ -162,7 +162,7 @@ static PyObject *value_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     int threads = 1, parsed = PyArg_ParseTuple(
         arguments, "(y*y*y*y*)(y*y*y*)(w*w*w*)i:value_each", &b[MATRICES], &b[TRANSPOSED], &b[SIZES],
         &b[NUMBERS], &b[A], &b[B], &b[START], &b[VALUE], &b[G], &b[TOLD], &threads);
-    return finish(parsed, b, limits, threads);
+    return finish(parsed, b, limits, 1, threads);
 }
 
 static PyMethodDef methods[] = {

@@ -194,24 +194,42 @@ static void tell_missing(const Work *work, double *missing)
         missing[source->atoms[k]] = source->weights[k] * (1 - work->now.marginal[k]);
 }
 
-/* Make one step from f, to all atoms, and tell what of the weights the plan of f misses. */
-int64_t one_step(Work *work, const double *a, const double *b, const double *f, double *following, double *missing)
+/* Make a step to all atoms; tell whether the sums are right. */
+static int step_everywhere(Work *work, double top, double *following)
 {
     const Kernel *kernel = work->kernel;
-    Index n = kernel->atoms;
-    if (!take_measures(work, a, b)) return LOST;
     const Mass *source = &work->source, *target = &work->target;
-    double top = take_potential(work, f);
+    Index n = kernel->atoms;
     aim(kernel, kernel->transposed, &work->target, NULL);
     const double *sums = product_to_source(work);
-    if (!isfinite(top) || !(is_right(kernel, target->count, work->now.columns, source->count, work->now.u) &&
-                            is_right(kernel, n, sums, target->count, work->now.v)))
-        return LOST;
     logarithms(n, sums, following);
     for (Index k = 0; k < n; k++) following[k] = top - following[k];
     for (Index k = 0; k < source->count; k++) work->now.marginal[k] = work->now.u[k] * sums[source->atoms[k]];
+    return is_right(kernel, target->count, work->now.columns, source->count, work->now.u) &&
+           is_right(kernel, n, sums, target->count, work->now.v);
+}
+
+/* Make a step to the atoms with mass, and have zeros elsewhere; tell whether the sums are right. */
+static int step_on_mass(Work *work, double top, double *following)
+{
+    const Mass *source = &work->source;
+    aim(work->kernel, work->kernel->transposed, &work->target, source);
+    scale_rows(work);
+    logarithms(source->count, work->now.rows, work->residual);
+    memset(following, 0, (size_t)work->kernel->atoms * sizeof(double));
+    for (Index k = 0; k < source->count; k++) following[source->atoms[k]] = top - work->residual[k];
+    return are_right(work);
+}
+
+/* Make one step from f, and tell what of the weights the plan of f misses. */
+int64_t one_step(Work *work, const double *a, const double *b, const double *f, int everywhere, double *following,
+                 double *missing)
+{
+    if (!take_measures(work, a, b)) return LOST;
+    double top = take_potential(work, f);
+    int right = (everywhere ? step_everywhere : step_on_mass)(work, top, following);
     tell_missing(work, missing);
-    return DONE;
+    return right && isfinite(top) ? DONE : LOST;
 }
 
 /* Tell the dual value of f and of the best potential for it, and what of the weights their plan misses. */

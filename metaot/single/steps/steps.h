@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "processors.h"
+#include "threads.h"
 
 typedef ptrdiff_t Index;
 
@@ -80,16 +81,12 @@ const double *product_to_source(Work *work);
 void start_path(Path *path, Index count, const double *weights);
 void next_point(Path *path, double *x, double *residual, double error);
 
-/* threads.c */
-void run_on_threads(void (*work)(void *), void *shared, int threads);
-Index take_next(Index *next);
-
 /* sinkhorn.c */
 int open_work(Work *work, const Kernel *kernel);
 void close_work(Work *work);
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
                double *f, double *g, double *error, int64_t *steps);
-int64_t one_step(Work *work, const double *a, const double *b, const double *f,
+int64_t one_step(Work *work, const double *a, const double *b, const double *f, int everywhere,
                  double *following, double *missing);
 int64_t dual_value(Work *work, const double *a, const double *b, const double *f, double *value, double *missing);
 

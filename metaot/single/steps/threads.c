@@ -1,14 +1,13 @@
 /* Threads of torch's own pool: others would have to wait for these, which go on looking for work for a while. */
 
 #define _GNU_SOURCE
-#include "steps.h"
+#include "threads.h"
 
 #ifdef __linux__
 #include <dlfcn.h>
 
 typedef void Parallel(void (*work)(void *), void *shared, unsigned threads, unsigned flags);
 
-/* Do the same work on so many threads, of OpenMP's pool where somebody has loaded one; else on this one. */
 void run_on_threads(void (*work)(void *), void *shared, int threads)
 {
     Parallel *parallel = NULL;
@@ -19,8 +18,7 @@ void run_on_threads(void (*work)(void *), void *shared, int threads)
         work(shared);
 }
 
-/* Take a number, and leave the next one to others. */
-Index take_next(Index *next)
+ptrdiff_t take_next(ptrdiff_t *next)
 {
     return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
 }
@@ -31,7 +29,7 @@ void run_on_threads(void (*work)(void *), void *shared, int threads)
     work(shared);
 }
 
-Index take_next(Index *next)
+ptrdiff_t take_next(ptrdiff_t *next)
 {
     return (*next)++;
 }
