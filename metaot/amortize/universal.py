@@ -39,21 +39,28 @@ class UniversalPotential(StagedPredictor):
         flat = problem.flat()
         if not self._without_torch(flat):
             return super().start_f(problem)
-        *_, f = self._stages(flat, min(self.start_passes, self.passes), everywhere=False)
+        images, stages = self._stages(flat, min(self.start_passes, self.passes), everywhere=False)
+        *_, f = stages
+        f *= images.eps[:, None]
         return in_shape(problem, f)
 
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         flat = problem.flat()
-        return self._stages(flat, self.passes) if self._without_torch(flat) else self.model.stages(flat)
+        if not self._without_torch(flat):
+            return self.model.stages(flat)
+        images, stages = self._stages(flat, self.passes)
+        return (f * images.eps[:, None] for f in stages)
 
-    def _stages(self, flat: Problem, passes: int, *, everywhere: bool = True) -> Iterator[np.ndarray]:
-        """Give f of every stage of pairs of images."""
+    def _stages(
+        self, flat: Problem, passes: int, *, everywhere: bool = True
+    ) -> tuple[Images, Iterator[np.ndarray]]:
+        """Look at pairs of images; return them, and every stage of f in units of eps."""
         assert isinstance(flat.geometry, Grid)
         rows, columns = (axis.double().numpy() for axis in flat.geometry.axes)
         step = GridStep(flat, flat.geometry.axis_kernels(flat.eps, LARGEST))
         images = Images((rows, columns), step.a, step.b, step.eps)
         twin, threads = self._twin.of(self.model), torch.get_num_threads()
-        return twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
+        return images, twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
 
     def _without_torch(self, flat: Problem) -> bool:
         """Tell whether these are images on a CPU, of which nobody takes derivatives."""

@@ -103,7 +103,7 @@ def step_on_grid_each(
     K: Kernels, a: Array, b: Array, f: Array, *, everywhere: bool = True, threads: int = 1
 ) -> Stepped:
     """Make a step from each row of f to the whole grid; or to the atoms with mass, which is sooner."""
-    following, missing, told = np.zeros(a.shape), np.zeros(a.shape), np.zeros(len(a), dtype=np.int64)
+    following, missing, told = np.empty(a.shape), np.empty(a.shape), np.zeros(len(a), dtype=np.int64)
     if _steps is not None:
         problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
         _steps.step_each(K.flat, problems, (following, missing, told), everywhere, _useful(threads, a, _STEPPED))

@@ -36,7 +36,7 @@ def refine_on_axes(
     found = single.sinkhorn_on_grid_each(
         kernel, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps, threads=threads
     )
-    f, g = torch.from_numpy(found.f * eps), torch.from_numpy(found.g * eps)
+    f, g = (torch.from_numpy(np.multiply(potential, eps, out=potential)) for potential in (found.f, found.g))
     left = torch.from_numpy((~(found.error <= tol)).nonzero()[0])
     return Refined(DualPotentials(f, g), torch.from_numpy(found.error), torch.from_numpy(found.steps)), left
 

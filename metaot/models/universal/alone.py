@@ -81,12 +81,13 @@ class UniversalAlone:
         with np.errstate(all="ignore"):
             seen = self._look(images.axes, weights, eps)
             f = self._first(seen)
-        yield f.reshape(1, -1)
+            f = f.reshape(1, -1) / np.float64(eps)
+        yield f
         for _ in range(passes):
-            stepped, left = step(f.reshape(1, -1) / np.float64(eps), True)
+            f, left = step(f, True)
             with np.errstate(all="ignore"):
-                f = eps * stepped.reshape(shape) + self._corrected(seen, left.reshape(shape).astype(np.float32))
-            yield f.reshape(1, -1)
+                f += self._corrected(seen, left.reshape(shape).astype(np.float32)).reshape(1, -1) / eps
+            yield f
 
     def _look(self, axes: tuple[Array, Array], weights: tuple[Array, Array], eps: float) -> "_Seen":
         """Bring both images into their frame and read them."""

@@ -56,7 +56,7 @@ class UniversalCompiled:
     def __call__(
         self, images: Images, step: Step, *, passes: int, everywhere: bool = True, threads: int = 1
     ) -> Iterator[Array]:
-        """Give the stages of f, batch n; where not `everywhere`, on atoms with mass, and anything elsewhere."""
+        """Give the stages of f in units of eps, batch n; where not `everywhere`, right on atoms with mass only."""
         assert _forward is not None
         rows, columns, a, b, eps = map(np.ascontiguousarray, (*images.axes, *images[1:]))
         seen = self._room(len(a), len(rows), len(columns))
@@ -64,12 +64,12 @@ class UniversalCompiled:
         arrays = rows, columns, *self.network, a, b, eps, *seen, f
         coldest, warmest = map(math.log, self.temperatures)
         _forward.look_each(self.modes, coldest, warmest, everywhere, threads, arrays)
-        yield f * eps[:, None]
+        yield f
         for _ in range(passes):
             f, missing = step(f, everywhere)
             arrays = rows, columns, *self.correction, eps, *seen, missing, f
             _forward.correct_each(self.modes, everywhere, threads, arrays)
-            yield f * eps[:, None]
+            yield f
 
     def _room(self, batch: int, height: int, width: int) -> tuple[Array, Array, Array]:
         """Make room for what is seen of problems: numbers, tables of cosines, features."""
