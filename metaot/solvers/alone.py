@@ -3,16 +3,16 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import final
+from typing import final, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metaot import single
-from metaot.geometry import Geometry
+from metaot.geometry import Eps, Geometry
 from metaot.problem import Problem
-from metaot.single import AxesKernel, DenseProblem, Refined, Refinement
+from metaot.single import AxesKernel, DenseProblem, Kernels, Refined, Refinement
 from metaot.single.choose import PATIENCE
 from metaot.single.plan import Array, distance
 from metaot.solvers.iterate import Solver
@@ -93,8 +93,16 @@ def _set_out(
     return _after(result, more), tuple(dict.fromkeys((sinkhorn, *others)))
 
 
-def small_kernel(geometry: Geometry, eps: float) -> AxesKernel | None:
-    """Return the kernel of a grid that is small, where products with it are worth trying."""
+@overload
+def small_kernel(geometry: Geometry, eps: float) -> AxesKernel | None: ...
+
+
+@overload
+def small_kernel(geometry: Geometry, eps: Eps) -> Kernels | None: ...
+
+
+def small_kernel(geometry: Geometry, eps: Eps) -> Kernels | None:
+    """Return the kernel of a grid that is small, or one for each eps, where products with it are worth trying."""
     return geometry.axis_kernels(eps, single.LARGEST) if geometry.shape[0] <= _LARGEST_GRID else None
 
 

@@ -10,7 +10,7 @@ from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.single.choose import FACTORISED, PATIENCE
 from metaot.solvers.alone import ROUNDS, Alone, refine_alone, small_kernel
-from metaot.solvers.axes import axes_kernel, refine_on_axes
+from metaot.solvers.axes import axes_kernels, refine_on_axes
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import Newton
 from metaot.solvers.refine import Refined, refine, room
@@ -49,12 +49,12 @@ def _set_out(
     solver: Solver | None, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, tuple[Solver, ...]]:
     """Make steps on the axes of a grid, if there are some; those for which these are no way go on by size."""
-    kernel = axes_kernel(solver, problem) if in_numpy(problem) else None
-    if kernel is None:
+    kernels = axes_kernels(solver, problem) if in_numpy(problem) else None
+    if kernels is None:
         return _by_size(solver, problem, guess, _sizes(problem), tol=tol, max_steps=max_steps)
     suited = _suited(solver, problem)
     patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
-    result, left = refine_on_axes(kernel, problem, guess, tol=tol, max_steps=patience)
+    result, left = refine_on_axes(kernels, problem, guess, tol=tol, max_steps=patience)
     taken: tuple[Solver, ...] = (Sinkhorn(),)
     if len(left) == 0:
         return result, taken

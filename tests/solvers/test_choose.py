@@ -9,7 +9,7 @@ from strategies import SOLVERS, assert_close, every_batch, every_space, random_p
 from metaot.geometry import Grid, Points
 from metaot.potentials import marginal_error
 from metaot.problem import Problem
-from metaot.solvers import Newton, Sinkhorn, alone, choose, solve
+from metaot.solvers import Newton, Sinkhorn, alone, axes, choose, solve
 
 choose_alone = import_module("metaot.single.choose")
 
@@ -118,3 +118,18 @@ def test_never_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch, in_numpy
     problem = Problem(a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), Grid(20), 1e-3)
     solution = solve(problem, tol=1e-12, max_steps=max_steps)
     assert (solution.steps == max_steps).all()
+
+
+@pytest.mark.parametrize("most", [2**24, 0], ids=["kernels of all", "one after another"])
+def test_each_problem_of_a_grid_has_its_eps(monkeypatch: pytest.MonkeyPatch, most: int):
+    """With the kernels of all in memory, or where there is no room for these."""
+    monkeypatch.setattr(axes, "_MOST", most)
+    a, b = torch.rand(2, 5, 56, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).pow(3)
+    eps = torch.tensor([1e-1, 1e-2, 3e-4, 3e-3, 1.0], dtype=torch.float64)
+    problem = Problem(a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), Grid(7, 8), eps)
+    solution = solve(problem, tol=1e-9)
+    assert solution.converged.all()
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-9).all()
+    for k in range(5):
+        alone = solve(Problem(problem.a[k], problem.b[k], problem.geometry, float(eps[k])), tol=1e-9)
+        assert_close(solution.value[k], alone.value, 1e-9)
