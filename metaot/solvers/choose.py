@@ -55,6 +55,7 @@ def _set_out(
     suited = _suited(solver, problem)
     patience = min(PATIENCE, max_steps) if bool(suited.any()) else max_steps
     result, left = refine_on_axes(kernels, problem, guess, tol=tol, max_steps=patience)
+    left = left[result.steps[left] < max_steps]
     taken: tuple[Solver, ...] = (Sinkhorn(),)
     if len(left) == 0:
         return result, taken
