@@ -2,6 +2,7 @@
 
 #include "steps.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Put columns of a matrix side by side, a panel of a few at a time; the last one is filled up with zeros. */
@@ -137,12 +138,11 @@ void aim(const Kernel *kernel, const double *const *matrices, Mass *from, const 
 }
 
 /* Multiply along all axes: the first one becomes the last, until all have had their turn. */
-static const double *product(const Work *work, const Mass *from, const double *factors)
+const double *product_of_given(const Work *work, const Mass *from)
 {
     const Kernel *kernel = work->kernel;
     const double *values = from->given;
     Index count = from->box;
-    for (Index k = 0; k < from->count; k++) from->given[from->places[k]] = from->weights[k] * factors[k];
     for (int axis = 0; axis < kernel->axes; axis++) {
         Index terms = from->high[axis] - from->low[axis], rows = count / terms;
         Index width = from->aims_at ? from->aims_at->high[axis] - from->aims_at->low[axis] : kernel->sizes[axis];
@@ -152,6 +152,12 @@ static const double *product(const Work *work, const Mass *from, const double *f
         count = rows * width;
     }
     return values;
+}
+
+static const double *product(const Work *work, const Mass *from, const double *factors)
+{
+    for (Index k = 0; k < from->count; k++) from->given[from->places[k]] = from->weights[k] * factors[k];
+    return product_of_given(work, from);
 }
 
 /* K^T (a u) where it was aimed at; good until the next product. */
@@ -164,6 +170,23 @@ const double *product_to_target(Work *work)
 const double *product_to_source(Work *work)
 {
     return product(work, &work->target, work->now.v);
+}
+
+/* Tell whether the sums of a product are right to rounding; see AxesKernel.right. */
+int is_right(const Kernel *kernel, Index sums_count, const double *sums, Index count, const double *factors)
+{
+    double most = range_of(count, factors).most, least = 1e18 * kernel->lost * (most > 1 ? most : 1);
+    Range range = range_of(sums_count, sums);
+    return range.least > least && range.most < INFINITY;
+}
+
+/* Have a box without anything in it. */
+static void empty_box(const Kernel *kernel, Mass *mass)
+{
+    for (int axis = 0; axis < kernel->axes; axis++) {
+        mass->low[axis] = kernel->sizes[axis];
+        mass->high[axis] = 0;
+    }
 }
 
 /* Make the box larger, so that it reaches from one atom to another of the same line. */
@@ -198,10 +221,7 @@ void find_mass(const Kernel *kernel, const double *weights, Mass *mass)
 {
     Index length = kernel->sizes[kernel->axes - 1], lines = kernel->atoms / length, next = 0;
     mass->count = 0;
-    for (int axis = 0; axis < kernel->axes; axis++) {
-        mass->low[axis] = kernel->sizes[axis];
-        mass->high[axis] = 0;
-    }
+    empty_box(kernel, mass);
     for (Index line = 0; line < lines; line++) {
         Index before = mass->count, begin = line * length;
         for (Index k = begin; k < begin + length; k++) {
@@ -222,4 +242,55 @@ void find_mass(const Kernel *kernel, const double *weights, Mass *mass)
             mass->places[next] = place + mass->atoms[next] - begin;
     }
     memset(mass->given, 0, (size_t)mass->box * sizeof(double));
+}
+
+/* Where a line of the box begins on the grid. */
+static Index line_on_grid(const Kernel *kernel, const Mass *mass, Index line)
+{
+    int last = kernel->axes - 1;
+    Index begin = mass->low[last], stride = kernel->sizes[last];
+    for (int axis = last - 1; axis >= 0; axis--) {
+        Index size = mass->high[axis] - mass->low[axis];
+        begin += (mass->low[axis] + line % size) * stride;
+        line /= size;
+        stride *= kernel->sizes[axis];
+    }
+    return begin;
+}
+
+/* Take what a function of the grid is in the box. */
+void read_box(const Kernel *kernel, const Mass *mass, const double *function, double *box)
+{
+    Index length = mass->high[kernel->axes - 1] - mass->low[kernel->axes - 1], lines = mass->box / length;
+    for (Index line = 0; line < lines; line++)
+        memcpy(box + line * length, function + line_on_grid(kernel, mass, line), (size_t)length * sizeof *box);
+}
+
+/* Have a function on the grid that is so in the box, and zero elsewhere. */
+void write_box(const Kernel *kernel, const Mass *mass, const double *box, double *function)
+{
+    Index length = mass->high[kernel->axes - 1] - mass->low[kernel->axes - 1], lines = mass->box / length;
+    memset(function, 0, (size_t)kernel->atoms * sizeof *function);
+    for (Index line = 0; line < lines; line++)
+        memcpy(function + line_on_grid(kernel, mass, line), box + line * length, (size_t)length * sizeof *box);
+}
+
+/* Take all atoms of the smallest box around the mass, in its order; tell whether there is mass. */
+int take_box(const Kernel *kernel, const double *weights, Mass *mass)
+{
+    Index length = kernel->sizes[kernel->axes - 1], lines = kernel->atoms / length;
+    empty_box(kernel, mass);
+    for (Index line = 0; line < lines; line++) {
+        const double *here = weights + line * length;
+        Index first = 0, last = length - 1;
+        while (first < length && here[first] == 0) first++;
+        if (first == length) continue;
+        while (here[last] == 0) last--;
+        include(kernel, mass, line, first, last);
+    }
+    mass->box = 1;
+    for (int axis = 0; axis < kernel->axes; axis++) mass->box *= mass->high[axis] - mass->low[axis];
+    mass->count = mass->high[0] > 0 ? mass->box : 0;
+    if (mass->count > 0) read_box(kernel, mass, weights, mass->weights);
+    return mass->count > 0;
 }

@@ -36,14 +36,6 @@ static double scale(Work *work)
     return scale_rows(work);
 }
 
-/* Tell whether the sums of a product are right to rounding; see AxesKernel.right. */
-static int is_right(const Kernel *kernel, Index sums_count, const double *sums, Index count, const double *factors)
-{
-    double most = range_of(count, factors).most, least = 1e18 * kernel->lost * (most > 1 ? most : 1);
-    Range range = range_of(sums_count, sums);
-    return range.least > least && range.most < INFINITY;
-}
-
 static int are_right(const Work *work)
 {
     Index n = work->source.count, m = work->target.count;
@@ -150,99 +142,20 @@ static int continue_everywhere(Work *work, double *f, double *g)
     return right ? DONE : NEEDS_LOGS;
 }
 
-/* Find the mass of both measures; tell whether there is some. */
-static int take_measures(Work *work, const double *a, const double *b)
-{
-    find_mass(work->kernel, a, &work->source);
-    find_mass(work->kernel, b, &work->target);
-    return work->source.count > 0 && work->target.count > 0;
-}
-
 /* Refine a start, or zeros if it is NULL; all is on the whole grid, in units of eps. Tell what became of it. */
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
                double *f, double *g, double *error, int64_t *steps)
 {
     const Kernel *kernel = work->kernel;
     *steps = 0;
-    if (!take_measures(work, a, b)) return LOST;
+    find_mass(kernel, a, &work->source);
+    find_mass(kernel, b, &work->target);
+    if (!work->source.count || !work->target.count) return LOST;
     aim(kernel, kernel->matrices, &work->source, &work->target);
     aim(kernel, kernel->transposed, &work->target, &work->source);
     int found = set_out(work, start, error);
     if (found == DONE) found = step(work, limits, error, steps);
     return found == DONE ? continue_everywhere(work, f, g) : found;
-}
-
-/* Take the measures and f less its highest value, which is returned; put the best v for it into place. */
-static double take_potential(Work *work, const double *f)
-{
-    Index n = work->source.count;
-    for (Index k = 0; k < n; k++) work->x[k] = f[work->source.atoms[k]];
-    double top = range_of(n, work->x).most;
-    for (Index k = 0; k < n; k++) work->x[k] -= top;
-    exponentials(n, work->x, work->now.u);
-    aim(work->kernel, work->kernel->matrices, &work->source, &work->target);
-    scale_columns(work);
-    return top;
-}
-
-/* Tell on the whole grid what of the weights the marginal misses. */
-static void tell_missing(const Work *work, double *missing)
-{
-    const Mass *source = &work->source;
-    memset(missing, 0, (size_t)work->kernel->atoms * sizeof(double));
-    for (Index k = 0; k < source->count; k++)
-        missing[source->atoms[k]] = source->weights[k] * (1 - work->now.marginal[k]);
-}
-
-/* Make a step to all atoms; tell whether the sums are right. */
-static int step_everywhere(Work *work, double top, double *following)
-{
-    const Kernel *kernel = work->kernel;
-    const Mass *source = &work->source, *target = &work->target;
-    Index n = kernel->atoms;
-    aim(kernel, kernel->transposed, &work->target, NULL);
-    const double *sums = product_to_source(work);
-    logarithms(n, sums, following);
-    for (Index k = 0; k < n; k++) following[k] = top - following[k];
-    for (Index k = 0; k < source->count; k++) work->now.marginal[k] = work->now.u[k] * sums[source->atoms[k]];
-    return is_right(kernel, target->count, work->now.columns, source->count, work->now.u) &&
-           is_right(kernel, n, sums, target->count, work->now.v);
-}
-
-/* Make a step to the atoms with mass, and have zeros elsewhere; tell whether the sums are right. */
-static int step_on_mass(Work *work, double top, double *following)
-{
-    const Mass *source = &work->source;
-    aim(work->kernel, work->kernel->transposed, &work->target, source);
-    scale_rows(work);
-    logarithms(source->count, work->now.rows, work->residual);
-    memset(following, 0, (size_t)work->kernel->atoms * sizeof(double));
-    for (Index k = 0; k < source->count; k++) following[source->atoms[k]] = top - work->residual[k];
-    return are_right(work);
-}
-
-/* Make one step from f, and tell what of the weights the plan of f misses. */
-int64_t one_step(Work *work, const double *a, const double *b, const double *f, int everywhere, double *following,
-                 double *missing)
-{
-    if (!take_measures(work, a, b)) return LOST;
-    double top = take_potential(work, f);
-    int right = (everywhere ? step_everywhere : step_on_mass)(work, top, following);
-    tell_missing(work, missing);
-    return right && isfinite(top) ? DONE : LOST;
-}
-
-/* Tell the dual value of f and of the best potential for it, and what of the weights their plan misses. */
-int64_t dual_value(Work *work, const double *a, const double *b, const double *f, double *value, double *missing)
-{
-    if (!take_measures(work, a, b)) return LOST;
-    double top = take_potential(work, f);
-    aim(work->kernel, work->kernel->transposed, &work->target, &work->source);
-    scale_rows(work);
-    if (!isfinite(top) || !are_right(work)) return LOST;
-    *value = inner_product(work->source.count, work->source.weights, work->x) + value_of_columns(work);
-    tell_missing(work, missing);
-    return DONE;
 }
 
 /* A part of the memory behind what was taken, and some room after it; NULL if there is none yet. */

@@ -76,6 +76,11 @@ void find_mass(const Kernel *kernel, const double *weights, Mass *mass);
 void aim(const Kernel *kernel, const double *const *matrices, Mass *from, const Mass *to);
 const double *product_to_target(Work *work);
 const double *product_to_source(Work *work);
+const double *product_of_given(const Work *work, const Mass *from);
+int is_right(const Kernel *kernel, Index sums_count, const double *sums, Index count, const double *factors);
+int take_box(const Kernel *kernel, const double *weights, Mass *mass);
+void read_box(const Kernel *kernel, const Mass *mass, const double *function, double *box);
+void write_box(const Kernel *kernel, const Mass *mass, const double *box, double *function);
 
 /* anderson.c */
 void start_path(Path *path, Index count, const double *weights);
@@ -86,6 +91,8 @@ int open_work(Work *work, const Kernel *kernel);
 void close_work(Work *work);
 int64_t refine(Work *work, const double *a, const double *b, const double *start, Limits limits,
                double *f, double *g, double *error, int64_t *steps);
+
+/* inside.c */
 int64_t one_step(Work *work, const double *a, const double *b, const double *f, int everywhere,
                  double *following, double *missing);
 int64_t dual_value(Work *work, const double *a, const double *b, const double *f, double *value, double *missing);
