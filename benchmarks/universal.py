@@ -171,9 +171,10 @@ def ablation(data_dir: Path | None) -> dict[str, Any]:
     """Train variants of the recipe for the same number of steps, and measure them on validation images."""
     rows = {}
     for name, changes in VARIANTS.items():
-        settings = {"passes": 2, **changes.get("model_settings", {})}
+        shipped = RECIPES["universal"]()
+        settings = {**shipped.model_settings, **changes.get("model_settings", {})}
         recipe = replace(
-            RECIPES["universal"](), steps=STEPS, validate_every=STEPS, save_every=STEPS,
+            shipped, steps=STEPS, validate_every=STEPS, save_every=STEPS,
             objective=changes.get("objective", scaled_dual_loss), model_settings=settings,
         )  # fmt: skip
         with TemporaryDirectory() as folder:
@@ -240,10 +241,12 @@ def _variant_row(name: str, variant: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["quality", "times", "worst", "ablation"], default=[])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without one")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--tables", action="store_true", help="print the README's tables from the results")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"got the parts {sorted(unknown)}: there are {', '.join(PARTS)}")
     if options.tables:
         print(tables())
         return
