@@ -122,7 +122,8 @@ class _Scalings:
             g = K.transposed_softmin(source.log_weighted(f_known))
         rows_right = K.fits or K.right(rows, self.v)
         f = -np.log(rows) if rows_right else K.softmin(target.log_weighted(g[target.atoms]))
-        f[source.atoms] = f_known
+        known = self.u > 0  # tiny mass may be so far off that u is zero; there f is the best for g
+        f[source.atoms[known]] = f_known[known]
         return Refined(f, g, self.error, steps)
 
 

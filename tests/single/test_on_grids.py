@@ -289,3 +289,19 @@ def test_scalings_that_run_away_are_no_result(monkeypatch: pytest.MonkeyPatch):
     assert K.fits
     monkeypatch.setattr(Anderson, "next", lambda self, x, residual, error: x + 800 * np.sign(residual))
     assert single.sinkhorn_on_axes(AxesProblem(K, a[0], b[0]), None, tol=1e-6, max_steps=50) is None
+
+
+@pytest.mark.usefixtures("_by")
+def test_tiny_mass_that_is_nearly_lost_has_a_finite_potential():
+    """Nothing may arrive from a billionth of the mass, which is no error to speak of, but f is to be a number."""
+    K = kernel((24,), 1e-3)
+    a, b = measures(0, 1, (24,), 0.5), measures(1, 1, (24,), 0.2)
+    a[0, 0] = 1e-9
+    a /= a.sum()
+    f = sinkhorn_on_grid_each(K, a, b, None, tol=1e-6, max_steps=2000).f
+    f[0, 0] -= 900
+    found = sinkhorn_on_grid_each(K, a, b, f, tol=1e-6, max_steps=2000)
+    assert found.steps == 0
+    assert found.error <= 1e-6
+    assert np.isfinite(found.f).all()
+    assert np.isfinite(found.g).all()
