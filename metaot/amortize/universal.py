@@ -63,12 +63,12 @@ class UniversalPotential(StagedPredictor):
         return images, twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
 
     def _without_torch(self, flat: Problem) -> bool:
-        """Tell whether these are images on a CPU, of which nobody takes derivatives."""
+        """Tell whether these are images on a CPU that numpy can read, of which nobody takes derivatives."""
         if not isinstance(flat.geometry, Grid) or flat.a.device.type != "cpu":
             return False
-        if len(flat.a) != 1 and not COMPILED:
+        if (len(flat.a) != 1 and not COMPILED) or flat.a.dtype not in (torch.float32, torch.float64):
             return False
-        weight = self.model.inputs.weight
-        plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.requires_grad
         places(flat.geometry)
-        return plain and not (flat.a.requires_grad or flat.b.requires_grad)
+        weight, given = self.model.inputs.weight, (flat.a, flat.b, flat.eps)
+        plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.requires_grad
+        return plain and not any(isinstance(one, Tensor) and one.requires_grad for one in given)

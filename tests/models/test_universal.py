@@ -222,6 +222,18 @@ def test_images_are_predicted_as_in_torch(
         torch.testing.assert_close(start * (a > 0), there * (a > 0), atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_numpy_cannot_read_is_left_to_torch(predictor: UniversalPotential, batch: int, images) -> None:
+    """Weights of a dtype of torch's own, and an eps of which derivatives are taken."""
+    a, b = (image.flatten(1)[:batch] for image in images)
+    eps = torch.full((batch,), EPS, dtype=torch.float64, requires_grad=True)
+    f = predictor.predict(Problem(a, b, Grid(HEIGHT, WIDTH), eps)).f
+    (slope,) = torch.autograd.grad(f.square().sum(), eps)
+    assert (slope != 0).all()
+    coarse = Problem(a.bfloat16(), b.bfloat16(), Grid(HEIGHT, WIDTH), EPS)
+    assert predictor.predict(coarse).f.dtype == predictor.start_f(coarse).dtype == torch.bfloat16
+
+
 @pytest.mark.skipif(not COMPILED, reason="not compiled")
 def test_predictions_are_the_same_on_several_threads(images: tuple[Tensor, Tensor], predictor) -> None:
     a, b = (image.flatten(1).repeat(17, 1) for image in images)

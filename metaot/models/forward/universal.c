@@ -20,7 +20,7 @@ static const double NARROWEST = 1e-4; /* as in frame.py */
 typedef struct {
     Plane plane;
     Index modes, count, width, hidden, temperatures, problems, atoms, numbers_size, next;
-    int everywhere, threads, depth, short_of_memory;
+    int corrects, everywhere, threads, depth, short_of_memory;
     double coldest, warmest;
     ParityLinear inputs, outputs;
     Affine of_eps, gain;
@@ -263,7 +263,7 @@ static void take_part(void *shared)
         int lanes = count < WORTH ? 1 : LANES;
         for (Index done = 0; done < count; done += lanes) {
             Index some = lanes == 1 ? 1 : count;
-            if (task->missing)
+            if (task->corrects)
                 correct(task, &desk, k + done, some, lanes);
             else
                 look(task, &desk, k + done, some, lanes);
@@ -321,17 +321,17 @@ static void take_network(Arrays *all, Task *task, Index inputs, int others)
 {
     task->width = length(all, 1);
     task->inputs = take_parity(all, inputs, task->width);
-    if (!task->missing) {
+    if (!task->corrects) {
         task->temperatures = task->width ? length(all, 0) / task->width : 0;
         task->of_eps = take_affine(all, task->width, task->temperatures);
     }
     task->emphasis = take(all, CLASSES * task->count);
     task->damping = take(all, CLASSES * task->count);
     task->outputs = take_parity(all, task->width, task->count);
-    if (!task->missing) task->gain = take_affine(all, task->count, task->temperatures);
+    if (!task->corrects) task->gain = take_affine(all, task->count, task->temperatures);
     task->depth = (all->count - all->next - others) / BLOCK_ARRAYS;
     if (task->depth < 0 || task->depth > LARGEST_DEPTH) all->fit = task->depth = 0;
-    if (task->missing && all->fit) task->temperatures = task->width ? length(all, 1) / task->width : 0;
+    if (task->corrects && all->fit) task->temperatures = task->width ? length(all, 1) / task->width : 0;
     if (task->temperatures < 2 || task->temperatures > LARGEST_DEPTH) all->fit = 0;
     for (int k = 0; k < task->depth; k++) {
         task->blocks[k] = take_block(all, task->width, task->temperatures);
@@ -348,10 +348,12 @@ static PyObject *work(Arrays *all, Task *task)
     task->numbers = take_doubles(all, task->problems * task->numbers_size);
     task->cosines = take(all, task->problems * cosines_size(&task->plane));
     task->x = take(all, (task->problems + LANES - 1) * features);
-    if (task->missing) task->missing = take_doubles(all, task->problems * task->atoms);
+    if (task->corrects) task->missing = take_doubles(all, task->problems * task->atoms);
     task->f = take_doubles(all, task->problems * task->atoms);
     if (all->next != all->count) all->fit = 0;
     if (all->fit) {
+        Index groups = (task->problems + LANES - 1) / LANES;
+        if (groups < task->threads) task->threads = groups > 1 ? (int)groups : 1;
         Py_BEGIN_ALLOW_THREADS
         run_on_threads(take_part, task, task->threads);
         Py_END_ALLOW_THREADS
@@ -380,8 +382,7 @@ PyObject *look_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 
 PyObject *correct_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    static const double some = 0;
-    Task task = {.missing = &some};
+    Task task = {.corrects = 1};
     PyObject *tuple;
     Arrays all;
     Py_ssize_t modes;

@@ -31,7 +31,7 @@ static double lower(Index count, const double *restrict weights, double *restric
 
 /* Take the measures and f less its highest value; put u, the products with it, and the best v for it into place.
    Tell whether these are right. */
-static int set_out(Work *work, const double *a, const double *b, const double *f, double *top)
+static int take_start(Work *work, const double *a, const double *b, const double *f, double *top)
 {
     const Kernel *kernel = work->kernel;
     Mass *source = &work->source, *target = &work->target;
@@ -50,7 +50,7 @@ static int set_out(Work *work, const double *a, const double *b, const double *f
 
 /* Put products with v into place, and on the whole grid what of the weights the marginal misses; tell whether they
    are right. */
-static int finish(Work *work, const double *sums, double *missing)
+static int tell_missing(Work *work, const double *sums, double *missing)
 {
     const Mass *source = &work->source;
     const double *u = work->now.u, *weights = source->weights;
@@ -76,7 +76,7 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
     const Kernel *kernel = work->kernel;
     const Mass *source = &work->source, *target = &work->target;
     double top;
-    if (!set_out(work, a, b, f, &top)) return LOST;
+    if (!take_start(work, a, b, f, &top)) return LOST;
     aim(kernel, kernel->transposed, &work->target, everywhere ? NULL : source);
     const double *sums = product_of_given(work, target);
     int right = 1;
@@ -89,7 +89,7 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
         continue_by(source->count, sums, top, work->x);
         write_box(kernel, source, work->x, following);
     }
-    return finish(work, sums, missing) && right ? DONE : LOST;
+    return tell_missing(work, sums, missing) && right ? DONE : LOST;
 }
 
 /* Tell the dual value of f and of the best potential for it, and what of the weights their plan misses. */
@@ -98,10 +98,10 @@ int64_t dual_value(Work *work, const double *a, const double *b, const double *f
     const Kernel *kernel = work->kernel;
     const Mass *source = &work->source, *target = &work->target;
     double top;
-    if (!set_out(work, a, b, f, &top)) return LOST;
+    if (!take_start(work, a, b, f, &top)) return LOST;
     logarithms(target->count, work->now.columns, work->residual);
     *value = kernel->offset + inner_product(source->count, source->weights, work->x) -
              inner_product(target->count, target->weights, work->residual);
     aim(kernel, kernel->transposed, &work->target, source);
-    return finish(work, product_of_given(work, target), missing) ? DONE : LOST;
+    return tell_missing(work, product_of_given(work, target), missing) ? DONE : LOST;
 }
