@@ -15,13 +15,11 @@ from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
 from metaot.geometry.grid_kernel import GridKernel, product
+from metaot.geometry.kept_kernels import KeptKernels
 from metaot.geometry.separable import Separable, Separables
-from metaot.single import AxesKernel, AxesKernels, Kernels
+from metaot.single import AxesKernel, Kernels
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
-
-_KEPT = 4
-"""How many temperatures are remembered."""
 
 AXIS_COSTS: dict[str, AxisCost] = {
     "sqeuclidean": lambda s, t: (s - t).square(),
@@ -130,42 +128,11 @@ class Grid(Geometry):
     def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
 
     def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
-        if isinstance(eps, Tensor):
-            return self._each_axis_kernels(eps, largest)
-        if self._highest_cost > largest * eps:
-            return None
-        kernel = self._axes_kernels.get(eps)
-        if kernel is None:
-            kernel = AxesKernel([(cost / eps).numpy(force=True) for cost in self.axis_costs])
-            if len(self._axes_kernels) >= _KEPT:
-                self._axes_kernels.clear()
-            self._axes_kernels[eps] = kernel
-        return kernel
-
-    def _each_axis_kernels(self, eps: Tensor, largest: float) -> AxesKernels | None:
-        if not self._highest_cost <= largest * float(eps.min()):
-            return None
-        for key, kernels in self._last_kernels:
-            if torch.equal(key, eps):
-                return kernels
-        costs = [cost.numpy(force=True) for cost in self.axis_costs]
-        kernels = AxesKernels(costs, eps.double().numpy(force=True))
-        self._last_kernels[:] = [(eps.clone(), kernels)]
-        return kernels
+        return self._kept_kernels.at(eps, largest)
 
     @cached_property
-    def _last_kernels(self) -> list[tuple[Tensor, AxesKernels]]:
-        """Those of the last temperatures."""
-        return []
-
-    @cached_property
-    def _axes_kernels(self) -> dict[float, AxesKernel]:
-        """Those that were asked for lately."""
-        return {}
-
-    @cached_property
-    def _highest_cost(self) -> float:
-        return sum(float(cost.abs().max()) for cost in self.axis_costs)
+    def _kept_kernels(self) -> KeptKernels:
+        return KeptKernels(self.axis_costs)
 
     def kernel_work(self, eps: Eps) -> int:
         """Count a matrix product as a tenth of a product with a vector, which has to read the matrix.
