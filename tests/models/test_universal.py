@@ -234,6 +234,16 @@ def test_what_numpy_cannot_read_is_left_to_torch(predictor: UniversalPotential, 
     assert predictor.predict(coarse).f.dtype == predictor.start_f(coarse).dtype == torch.bfloat16
 
 
+def test_batches_are_predicted_where_no_product_of_kernels_is_right(predictor: UniversalPotential, images) -> None:
+    """At a temperature where steps are made in the log domain; from weights that lie in memory by columns."""
+    a, b = (image.flatten(1).T.contiguous().T for image in images)
+    grid, eps = Grid(HEIGHT, WIDTH), 1e-5
+    together = predictor.predict(Problem(a, b, grid, eps)).f
+    for k in range(len(a)):
+        alone = predictor.predict(Problem(a[k], b[k], grid, eps)).f
+        torch.testing.assert_close(together[k], alone, atol=1e-5, rtol=0)
+
+
 @pytest.mark.skipif(not COMPILED, reason="not compiled")
 def test_predictions_are_the_same_on_several_threads(images: tuple[Tensor, Tensor], predictor) -> None:
     a, b = (image.flatten(1).repeat(17, 1) for image in images)

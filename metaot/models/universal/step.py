@@ -54,8 +54,10 @@ class GridStep:
         return found.f, found.missing
 
     def _elsewhere(self, problem: Problem, f: Array, eps: Array) -> tuple[Array, Array]:
-        following, missing = _anywhere(problem, torch.from_numpy(f * eps[:, None]))
-        return following.double().numpy() / eps[:, None], missing.double().numpy()
+        following, missing = (
+            one.double().numpy() for one in _anywhere(problem, torch.from_numpy(f * eps[:, None]))
+        )
+        return np.ascontiguousarray(following / eps[:, None]), np.ascontiguousarray(missing)
 
 
 def _anywhere(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Tensor, Tensor]:
