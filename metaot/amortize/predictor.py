@@ -54,7 +54,7 @@ class StagedPredictor(Predictor):
         return DualPotentials.from_f(problem, in_shape(problem, f))
 
     def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        """Return f as a start for a solver: of `start_passes` at most."""
+        """Return f as a start for a solver, which may overwrite it: of `start_passes` at most."""
         *_, f = islice(self._evaluate(problem), self.start_passes + 1)
         return in_shape(problem, f)
 

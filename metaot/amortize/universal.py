@@ -1,5 +1,6 @@
 """A network for every problem on the plane: any grid, any cloud, any temperature."""
 
+import math
 from collections.abc import Iterator
 from typing import final
 
@@ -8,15 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot import single
 from metaot.amortize.predictor import StagedPredictor, in_shape
 from metaot.amortize.prepared import Twin
-from metaot.geometry import Grid
+from metaot.geometry import CoarseGrid, Grid
 from metaot.models.universal import UniversalNetwork
 from metaot.models.universal.compiled import COMPILED, Images
 from metaot.models.universal.places import places
 from metaot.models.universal.step import GridStep
 from metaot.problem import Problem
 from metaot.single import LARGEST
+
+_SPACING, _FEWEST = 1.1, 64
+"""Of axes along which starts are predicted for every second point: how far apart these are at most, in roots of
+eps, below which potentials have no detail; and how many points there are at least."""
+
+_ENOUGH = 0.01
+"""Share of the mass that plans may miss when a start is made of them: from there a solver is as quick."""
 
 
 @final
@@ -29,38 +38,67 @@ class UniversalPotential(StagedPredictor):
     """
 
     start_passes = 2
+    coarse_passes = 6
+    """The same on a coarser grid, where passes are cheap: so many are made only while plans miss much."""
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps
         self._twin = Twin()
 
     def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        """Return f as a start for a solver: on atoms with mass, and anything elsewhere."""
+        """Return f as a start for a solver, which may overwrite it: on atoms with mass, and anything elsewhere.
+
+        Where the grid is finer than the potentials have detail, for eps, it is predicted on a coarser one.
+        """
         flat = problem.flat()
         if not self._without_torch(flat):
             return super().start_f(problem)
-        images, stages = self._stages(flat, min(self.start_passes, self.passes), everywhere=False)
-        *_, f = stages
-        f *= images.eps[:, None]
+        coarse = _coarsened(flat)
+        f, eps = self._start(flat) if coarse is None else self._start_from(coarse, flat)
+        f *= eps[:, None]
         return in_shape(problem, f)
+
+    def _start(self, flat: Problem) -> tuple[np.ndarray, np.ndarray]:
+        """Return f in units of eps, right on atoms with mass, and every eps."""
+        step, stages = self._stages(flat, min(self.start_passes, self.passes), everywhere=False)
+        *_, f = stages
+        return f, step.eps
+
+    def _start_from(self, coarse: CoarseGrid, flat: Problem) -> tuple[np.ndarray, np.ndarray]:
+        """Do the same on a coarser grid, and step back from there."""
+        a, b = (weights.double().numpy() for weights in (flat.a, flat.b))
+        pooled = coarse.pooled(a), coarse.pooled(b)
+        source, target = map(torch.from_numpy, pooled)
+        there = Problem.trusted(source, target, coarse.grid, flat.eps)
+        step, stages = self._stages(there, self.coarse_passes if self.passes else 0, everywhere=False)
+        f = next(stages)
+        while step.missed > _ENOUGH and (following := next(stages, None)) is not None:
+            f = following
+        kernels = coarse.grid.axis_kernels(flat.eps, LARGEST)
+        assert kernels is not None
+        given = single.Coarse(kernels, *pooled, f)
+        f, lost = coarse.lifted(given, a, flat.eps, threads=torch.get_num_threads())
+        if len(lost):
+            f[lost], _ = self._start(flat[torch.from_numpy(lost)])
+        return f, step.eps
 
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         flat = problem.flat()
         if not self._without_torch(flat):
             return self.model.stages(flat)
-        images, stages = self._stages(flat, self.passes)
-        return (f * images.eps[:, None] for f in stages)
+        step, stages = self._stages(flat, self.passes)
+        return (f * step.eps[:, None] for f in stages)
 
     def _stages(
         self, flat: Problem, passes: int, *, everywhere: bool = True
-    ) -> tuple[Images, Iterator[np.ndarray]]:
-        """Look at pairs of images; return them, and every stage of f in units of eps."""
+    ) -> tuple[GridStep, Iterator[np.ndarray]]:
+        """Return what makes steps for pairs of images, and every stage of f in units of eps."""
         assert isinstance(flat.geometry, Grid)
         rows, columns = (axis.double().numpy() for axis in flat.geometry.axes)
         step = GridStep(flat, flat.geometry.axis_kernels(flat.eps, LARGEST))
         images = Images((rows, columns), step.a, step.b, step.eps)
         twin, threads = self._twin.of(self.model), torch.get_num_threads()
-        return images, twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
+        return step, twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
 
     def _without_torch(self, flat: Problem) -> bool:
         """Tell whether these are images on a CPU that numpy can read, of which nobody takes derivatives."""
@@ -72,3 +110,17 @@ class UniversalPotential(StagedPredictor):
         weight, given = self.model.inputs.weight, (flat.a, flat.b, flat.eps)
         plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.requires_grad
         return plain and not any(isinstance(one, Tensor) and one.requires_grad for one in given)
+
+
+def _coarsened(flat: Problem) -> CoarseGrid | None:
+    """Return the grid of every second point, where that has all the detail of the potentials."""
+    grid, eps = flat.geometry, float(flat.eps.min()) if isinstance(flat.eps, Tensor) else flat.eps
+    assert isinstance(grid, Grid)
+    widest = _SPACING * math.sqrt(eps)
+    by = tuple(
+        2 if 2 * spacing <= widest and size >= _FEWEST else 1
+        for spacing, size in zip(grid.spacings, grid.sizes, strict=True)
+    )
+    if max(by) == 1 or grid.axis_kernels(flat.eps, LARGEST) is None:
+        return None
+    return grid.coarsened(by)

@@ -14,6 +14,7 @@ from torch import Tensor
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
+from metaot.geometry.coarse import CoarseGrid
 from metaot.geometry.grid_kernel import GridKernel, product
 from metaot.geometry.kept_kernels import KeptKernels
 from metaot.geometry.separable import Separable, Separables
@@ -46,8 +47,7 @@ class Grid(Geometry):
             raise ValueError(f"cost must be a callable or one of {sorted(AXIS_COSTS)}, got {cost!r}")
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
-        axis_cost = AXIS_COSTS[cost] if isinstance(cost, str) else cost
-        self.axis_costs = tuple(axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        self.axis_costs = tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -66,6 +66,10 @@ class Grid(Geometry):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         return ()
+
+    @property
+    def _axis_cost(self) -> AxisCost:
+        return AXIS_COSTS[self.cost] if isinstance(self.cost, str) else self.cost
 
     @property
     def T(self) -> "Grid":
@@ -133,6 +137,26 @@ class Grid(Geometry):
     @cached_property
     def _kept_kernels(self) -> KeptKernels:
         return KeptKernels(self.axis_costs)
+
+    @cached_property
+    def spacings(self) -> tuple[float, ...]:
+        """The largest distance between neighbouring points of each axis."""
+        return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
+
+    def coarsened(self, by: tuple[int, ...]) -> CoarseGrid:
+        """Return the grid with so many neighbouring points of each axis in one."""
+        coarse = self._coarse.get(by)
+        if coarse is None:
+            groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
+            axes = [torch.stack([group.mean() for group in along]) for along in groups]
+            between = [self._axis_cost(s[:, None], t) for s, t in zip(self.axes, axes, strict=True)]
+            coarse = CoarseGrid(Grid(*axes, cost=self.cost), by, self.sizes, KeptKernels(between))
+            self._coarse[by] = coarse
+        return coarse
+
+    @cached_property
+    def _coarse(self) -> dict[tuple[int, ...], CoarseGrid]:
+        return {}
 
     def kernel_work(self, eps: Eps) -> int:
         """Count a matrix product as a tenth of a product with a vector, which has to read the matrix.

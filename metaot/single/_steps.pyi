@@ -15,6 +15,13 @@ def step_each(
     everywhere: bool,
     threads: int,
 ) -> None: ...
+def lift_each(
+    kernels: Flat,
+    lifts: Flat,
+    problems: tuple[Array, Array, Array, Array],
+    results: tuple[Array, Array],
+    threads: int,
+) -> None: ...
 def value_each(
     kernels: Flat, problems: tuple[Array, Array, Array], results: tuple[Array, Array, Array], threads: int
 ) -> None: ...

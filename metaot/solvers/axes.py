@@ -34,13 +34,21 @@ def axes_kernels(solver: Solver | None, problem: Problem) -> Kernels | None:
 def refine_on_axes(
     kernels: Kernels, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int
 ) -> tuple[Refined, Tensor]:
-    """Refine a guess; tell which problems are not finished, and had better go on in another way from there."""
+    """Refine a guess, which is overwritten; tell which problems are not finished, and had better not go on so."""
     eps = problem.eps.numpy()[:, None] if isinstance(problem.eps, Tensor) else problem.eps
-    with np.errstate(over="ignore"):  # not by torch, whose threads would wait for those of numpy's products
-        start = None if guess is None else guess.f.numpy() / eps
-    threads = torch.get_num_threads()
+    start = None if guess is None else np.ascontiguousarray(guess.f.numpy())
+    if start is not None:
+        with np.errstate(over="ignore"):  # not by torch, whose threads would wait for those of numpy's products
+            start /= eps
     found = single.sinkhorn_on_grid_each(
-        kernels, problem.a.numpy(), problem.b.numpy(), start, tol=tol, max_steps=max_steps, threads=threads
+        kernels,
+        problem.a.numpy(),
+        problem.b.numpy(),
+        start,
+        tol=tol,
+        max_steps=max_steps,
+        threads=torch.get_num_threads(),
+        in_place=True,
     )
     f, g = (torch.from_numpy(np.multiply(potential, eps, out=potential)) for potential in (found.f, found.g))
     left = torch.from_numpy((~(found.error <= tol)).nonzero()[0])

@@ -111,14 +111,17 @@ def _solution_alone(problem: Problem, result: Refined, tol: float, solvers: tupl
 
 
 def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
-    """Return f. Solvers make g themselves: a predictor may have a `start_f`, which gives f alone and sooner."""
+    """Return f, which may be overwritten.
+
+    Solvers make g themselves: a predictor may have a `start_f`, which gives f alone and sooner.
+    """
     start_f = getattr(init, "start_f", None)
     if start_f is not None:
         return _fitted("f", start_f(problem), problem.a)
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
     f = _fitted("f", torch.as_tensor(guess.f), problem.a)
     _fitted("g", torch.as_tensor(guess.g), problem.b)
-    return f
+    return f.clone()
 
 
 def _fitted(name: str, potential: Tensor, weights: Tensor) -> Tensor:

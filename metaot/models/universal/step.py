@@ -36,6 +36,8 @@ class GridStep:
 
     def __init__(self, problem: Problem, kernels: single.Kernels | None) -> None:
         self._problem, self._kernels = problem, kernels
+        self.missed = 1.0
+        """How much of the mass the plan of the last f has missed, in the mean of the batch."""
         self.a, self.b = (weights.detach().double().numpy() for weights in (problem.a, problem.b))
         eps = problem.eps
         self.eps = eps.double().numpy() if isinstance(eps, Tensor) else np.full(len(self.a), eps)
@@ -51,6 +53,7 @@ class GridStep:
             found.f[found.lost], found.missing[found.lost] = self._elsewhere(
                 part, f[found.lost], self.eps[found.lost]
             )
+        self.missed = float(np.abs(found.missing).sum()) / len(f)
         return found.f, found.missing
 
     def _elsewhere(self, problem: Problem, f: Array, eps: Array) -> tuple[Array, Array]:

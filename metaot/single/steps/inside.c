@@ -1,4 +1,4 @@
-/* One step, and the dual value, as networks need them: of all atoms in the boxes around the mass, most of which have
+/* One step, half of one to another grid, and the dual value, as networks need them: of all atoms in the boxes around the mass, most of which have
    some, so that nothing is gathered. Those without count as if they were none. */
 
 #include "steps.h"
@@ -90,6 +90,22 @@ int64_t one_step(Work *work, const double *a, const double *b, const double *f, 
         write_box(kernel, source, work->x, following);
     }
     return tell_missing(work, sums, missing) && right ? DONE : LOST;
+}
+
+/* Make half a step back to another grid: to the box around the mass there, and to zeros elsewhere. */
+int64_t lift(Work *work, const Kernel *lifts, const double *a, const double *b, const double *f, const double *fine,
+             double *lifted)
+{
+    Mass *source = &work->source, *target = &work->target;
+    double top;
+    if (!take_start(work, a, b, f, &top) || !take_box(lifts, fine, source)) return LOST;
+    top += lifts->offset - work->kernel->offset;
+    work->kernel = lifts;
+    aim(lifts, lifts->transposed, target, source);
+    ignore_empty(source->count, source->weights, product_of_given(work, target), work->now.rows);
+    continue_by(source->count, work->now.rows, top, work->x);
+    write_box(lifts, source, work->x, lifted);
+    return is_right(lifts, source->count, work->now.rows, target->count, work->now.v) ? DONE : LOST;
 }
 
 /* Tell the dual value of f and of the best potential for it, and what of the weights their plan misses. */

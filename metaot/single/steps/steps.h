@@ -26,7 +26,8 @@ typedef struct {
     Index sizes[MOST_AXES], atoms;
     const double *matrices[MOST_AXES], *transposed[MOST_AXES];
     double offset, widest, lost;
-} Kernel; /* for each axis a matrix (source target), and its transpose; see metaot/single/axes_kernel.py */
+} Kernel; /* for each axis a matrix (source target), and its transpose; see metaot/single/axes_kernel.py. The sizes are
+             those of the source, and of the target too unless the kernel is that of lifts. */
 
 typedef struct Mass {
     const struct Mass *aims_at;
@@ -95,6 +96,8 @@ int64_t refine(Work *work, const double *a, const double *b, const double *start
 /* inside.c */
 int64_t one_step(Work *work, const double *a, const double *b, const double *f, int everywhere,
                  double *following, double *missing);
+int64_t lift(Work *work, const Kernel *lifts, const double *a, const double *b, const double *f, const double *fine,
+             double *lifted);
 int64_t dual_value(Work *work, const double *a, const double *b, const double *f, double *value, double *missing);
 
 #endif

@@ -1,0 +1,112 @@
+"""Starts of the universal model on grids finer than potentials have detail."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import metaot
+from metaot import Grid, Points, Problem
+from metaot.amortize import universal
+from metaot.amortize.universal import UniversalPotential
+from metaot.models.universal import UniversalNetwork
+from metaot.potentials import DualPotentials, c_transform
+
+compiled = pytest.mark.skipif(not universal.COMPILED, reason="not compiled")
+
+
+@pytest.fixture
+def predictor(generator: torch.Generator) -> UniversalPotential:
+    torch.manual_seed(0)
+    network = UniversalNetwork(modes=8, width=12, hidden=10, depth=2, correction=10, passes=2)
+    for weight in network.parameters():  # some are zero in a new network, and would hide what they break
+        weight.data += 0.03 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    return UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))
+
+
+def images(batch: int, sizes: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    a, b = torch.rand(2, batch, *sizes, dtype=torch.float64, generator=generator).pow(6)
+    a[:, :5], b[:, :, :3] = 0, 0
+    return tuple(image.flatten(1) / image.sum((1, 2))[:, None] for image in (a, b))
+
+
+def every_second(weights: Tensor, grid: Grid, by: tuple[int, int]) -> tuple[Tensor, Grid]:
+    """Return weights on a grid of pairs of points, the last of which may be a single one."""
+    sums, axes = weights.reshape(-1, *grid.sizes), []
+    for dim, (axis, count) in enumerate(zip(grid.axes, by, strict=True), 1):
+        sums = torch.stack([part.sum(dim) for part in sums.split(count, dim)], dim)
+        axes.append(torch.stack([part.mean() for part in axis.split(count)]))
+    return sums.flatten(1), Grid(*axes)
+
+
+@compiled
+@pytest.mark.parametrize("passes", [0, 2])
+@pytest.mark.parametrize("eps", [1e-2, None])
+@pytest.mark.parametrize("sizes", [(64, 65), (67, 9)])
+def test_a_start_is_a_step_from_the_prediction_for_every_second_point(sizes, eps, passes, predictor, generator):
+    """Along axes with enough points."""
+    (a, b), grid, by = images(3, sizes, generator), Grid(*sizes), (2, 2 if sizes[1] >= 64 else 1)
+    temperature = torch.linspace(1e-2, 3e-2, 3, dtype=torch.float64) if eps is None else eps
+    problem = Problem(a, b, grid, temperature)
+    predictor.passes = passes
+    start = predictor.start_f(problem)
+    torch.testing.assert_close(predictor.start_f(problem[:1]), start[:1], atol=1e-6, rtol=0)
+    source, coarse = every_second(a, grid, by)
+    there = Problem(source, every_second(b, grid, by)[0], coarse, temperature)
+    predictor.passes = predictor.coarse_passes if passes else 0
+    g = predictor.predict(there).g  # plans of such a network miss more than is enough
+    back = Problem(a, there.b, Points(grid.points[0], coarse.points[0]), temperature)
+    expected = c_transform(back.T, g)
+    torch.testing.assert_close(start[a > 0], expected[a > 0], atol=1e-5, rtol=0)
+
+
+@compiled
+def test_passes_end_when_plans_miss_little(
+    predictor: UniversalPotential, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where a tenth of nothing is little; the step after which that is seen is made."""
+    (a, b), grid = images(2, (64, 64), generator), Grid(64, 64)
+    problem = Problem(a, b, grid, 1e-2)
+    monkeypatch.setattr(universal, "_ENOUGH", 0.99)
+    soon = predictor.start_f(problem)
+    predictor.coarse_passes = 1
+    torch.testing.assert_close(soon, predictor.start_f(problem), atol=0, rtol=0)
+    monkeypatch.setattr(universal, "_ENOUGH", 0.0)
+    predictor.coarse_passes = 2
+    assert not torch.equal(soon, predictor.start_f(problem))
+
+
+@compiled
+@pytest.mark.parametrize("eps", [1e-3, 1e-4])
+def test_where_there_is_more_detail_every_point_is_seen(
+    eps: float, predictor: UniversalPotential, generator: torch.Generator
+) -> None:
+    (a, b), grid = images(2, (65, 60), generator), Grid(65 * 1.0 * torch.linspace(0, 1, 65), 60)
+    problem = Problem(a, b, grid, eps)
+    expected = predictor.stages(problem)[predictor.start_passes]
+    torch.testing.assert_close(predictor.start_f(problem)[a > 0], expected[a > 0], atol=1e-7, rtol=0)
+
+
+@compiled
+def test_what_is_lost_on_the_way_back_is_predicted_for_every_point(
+    predictor: UniversalPotential, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a, b), grid = images(3, (64, 64), generator), Grid(64, 64)
+    problem, lift = Problem(a, b, grid, 1e-2), universal.CoarseGrid.lifted
+    usual = predictor.start_f(problem)
+    monkeypatch.setattr(
+        universal.CoarseGrid,
+        "lifted",
+        lambda *given, **more: lift(*given, **more)._replace(lost=torch.tensor([1]).numpy()),
+    )
+    start = predictor.start_f(problem)
+    every_point = predictor.stages(problem)[2]
+    torch.testing.assert_close(start[[0, 2]], usual[[0, 2]], atol=0, rtol=0)
+    torch.testing.assert_close(start[1, a[1] > 0], every_point[1, a[1] > 0], atol=1e-7, rtol=0)
+
+
+def test_a_start_of_the_users_is_left_as_it_is(generator: torch.Generator) -> None:
+    (a, b), grid = images(3, (20, 20), generator), Grid(20, 20)
+    start = DualPotentials(*torch.rand(2, 3, 400, dtype=torch.float64, generator=generator))
+    before = start.f.clone()
+    assert metaot.solve(Problem(a, b, grid, 1e-2), init=start).converged.all()
+    assert torch.equal(start.f, before)
