@@ -15,7 +15,7 @@ from metaot.amortize.prepared import Twin
 from metaot.geometry import CoarseGrid, Grid
 from metaot.models.universal import UniversalNetwork
 from metaot.models.universal.compiled import COMPILED, Images
-from metaot.models.universal.places import places
+from metaot.models.universal.places import require_plane
 from metaot.models.universal.step import GridStep
 from metaot.problem import Problem
 from metaot.single import LARGEST
@@ -106,7 +106,7 @@ class UniversalPotential(StagedPredictor):
             return False
         if (len(flat.a) != 1 and not COMPILED) or flat.a.dtype not in (torch.float32, torch.float64):
             return False
-        places(flat.geometry)
+        require_plane(flat.geometry)
         weight, given = self.model.inputs.weight, (flat.a, flat.b, flat.eps)
         plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.requires_grad
         return plain and not any(isinstance(one, Tensor) and one.requires_grad for one in given)

@@ -1,6 +1,8 @@
 """From a grid to a coarser one and back: what has no detail finer than that is as well done there, and sooner."""
 
+import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple, final
 
 import numpy as np
@@ -18,13 +20,20 @@ except ImportError:  # installed where there was no compiler
 
 def pooled(weights: Array, sizes: Sequence[int], by: Sequence[int]) -> Array:
     """Return rows of weights on the grid with so many neighbouring points of each axis in one."""
-    grouped, batch = weights.reshape(-1, *sizes), len(weights)
-    for axis, count in enumerate(by, 1):
-        parts = [grouped[(slice(None),) * axis + (slice(k, None, count),)] for k in range(count)]
-        grouped = parts[0].copy()
-        for part in parts[1:]:
-            grouped[(slice(None),) * axis + (slice(part.shape[axis]),)] += part
-    return grouped.reshape(batch, -1)
+    grouped, inner = weights, math.prod(sizes)
+    for size, count in zip(sizes, by, strict=True):
+        inner //= size
+        lines = grouped.reshape(-1, size, inner)
+        grouped = reduce(_added, (lines[:, k::count] for k in range(count)))
+    return grouped.reshape(len(weights), -1)
+
+
+def _added(first: Array, others: Array) -> Array:
+    """Return the sum along the middle, where there may be one more of the first."""
+    count = others.shape[1]
+    if first.shape[1] == count:
+        return first + others
+    return np.concatenate([first[:, :count] + others, first[:, count:]], 1)
 
 
 @final

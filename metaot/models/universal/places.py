@@ -142,17 +142,24 @@ def cosines(u: Float[Tensor, "batch n"], modes: int) -> Float[Tensor, "batch mod
 
 def places(geometry: Geometry) -> tuple[Place, Place]:
     """Return both sides of a geometry; ValueError for others than the plane with the squared distance."""
-    if geometry.cost_name == "sqeuclidean":
-        if isinstance(geometry, Grid) and len(geometry.sizes) == 2:
-            rows, columns = (axis.float() for axis in geometry.axes)
-            place = GridPlace((rows, columns))
-            return place, place
-        if isinstance(geometry, Points) and geometry.x.shape[-1] == 2:
-            return _cloud(geometry.x), _cloud(geometry.y)
-    raise ValueError(
-        "the universal model is for images and planar points with the cost 'sqeuclidean', such as "
-        f"Grid(28, 28) or Points(x, y) with d = 2; got {geometry}"
-    )
+    require_plane(geometry)
+    if isinstance(geometry, Grid):
+        rows, columns = (axis.float() for axis in geometry.axes)
+        place = GridPlace((rows, columns))
+        return place, place
+    assert isinstance(geometry, Points)
+    return _cloud(geometry.x), _cloud(geometry.y)
+
+
+def require_plane(geometry: Geometry) -> None:
+    """Raise ValueError for others than the plane with the squared distance."""
+    image = isinstance(geometry, Grid) and len(geometry.sizes) == 2
+    cloud = isinstance(geometry, Points) and geometry.x.shape[-1] == 2
+    if geometry.cost_name != "sqeuclidean" or not (image or cloud):
+        raise ValueError(
+            "the universal model is for images and planar points with the cost 'sqeuclidean', such as "
+            f"Grid(28, 28) or Points(x, y) with d = 2; got {geometry}"
+        )
 
 
 def _cloud(atoms: Tensor) -> CloudPlace:
