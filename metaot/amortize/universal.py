@@ -9,16 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot import single
 from metaot.amortize.predictor import StagedPredictor, in_shape
 from metaot.amortize.prepared import Twin
-from metaot.geometry import CoarseGrid, Grid
+from metaot.geometry import CoarseGrid, Geometry, Grid
 from metaot.models.universal import UniversalNetwork
-from metaot.models.universal.compiled import COMPILED, Images
+from metaot.models.universal.compiled import COMPILED, Images, Way
 from metaot.models.universal.places import require_plane
 from metaot.models.universal.step import GridStep
 from metaot.problem import Problem
-from metaot.single import LARGEST
+from metaot.single import LARGEST, Kernels
 
 _SPACING, _FEWEST = 1.1, 64
 """Of axes along which starts are predicted for every second point: how far apart these are at most, in roots of
@@ -53,34 +52,34 @@ class UniversalPotential(StagedPredictor):
         flat = problem.flat()
         if not self._without_torch(flat):
             return super().start_f(problem)
-        coarse = _coarsened(flat)
-        f, eps = self._start(flat) if coarse is None else self._start_from(coarse, flat)
-        f *= eps[:, None]
+        step = _grid_step(flat)
+        if COMPILED and step.kernels is not None:
+            f = self._compiled_start(flat, step, step.kernels)
+        else:
+            f = self._start(flat)
+        f *= step.eps[:, None]
         return in_shape(problem, f)
 
-    def _start(self, flat: Problem) -> tuple[np.ndarray, np.ndarray]:
-        """Return f in units of eps, right on atoms with mass, and every eps."""
-        step, stages = self._stages(flat, min(self.start_passes, self.passes), everywhere=False)
+    def _start(self, flat: Problem) -> np.ndarray:
+        """Return f in units of eps."""
+        _, stages = self._stages(flat, min(self.start_passes, self.passes))
         *_, f = stages
-        return f, step.eps
+        return f
 
-    def _start_from(self, coarse: CoarseGrid, flat: Problem) -> tuple[np.ndarray, np.ndarray]:
-        """Do the same on a coarser grid, and step back from there."""
-        a, b = (weights.double().numpy() for weights in (flat.a, flat.b))
-        pooled = coarse.pooled(a), coarse.pooled(b)
-        source, target = map(torch.from_numpy, pooled)
-        there = Problem.trusted(source, target, coarse.grid, flat.eps)
-        step, stages = self._stages(there, self.coarse_passes if self.passes else 0, everywhere=False)
-        f = next(stages)
-        while step.missed > _ENOUGH and (following := next(stages, None)) is not None:
-            f = following
-        kernels = coarse.grid.axis_kernels(flat.eps, LARGEST)
-        assert kernels is not None
-        given = single.Coarse(kernels, *pooled, f)
-        f, lost = coarse.lifted(given, a, flat.eps, threads=torch.get_num_threads())
+    def _compiled_start(self, flat: Problem, step: GridStep, kernels: Kernels) -> np.ndarray:
+        """Do the same on atoms with mass, in one call."""
+        coarse = _coarsened(flat)
+        if coarse is None:
+            images, way = _images(flat.geometry, step), Way(kernels, min(self.start_passes, self.passes))
+        else:
+            here, lifts = coarse.grid.axis_kernels(flat.eps, LARGEST), coarse.lifts.at(flat.eps, LARGEST)
+            assert here is not None
+            passes = self.coarse_passes if self.passes else 0
+            images, way = _images(coarse.grid, step), Way(here, passes, _ENOUGH, lifts, coarse.by)
+        f, lost = self._twin.of(self.model).start(images, way, threads=torch.get_num_threads())
         if len(lost):
-            f[lost], _ = self._start(flat[torch.from_numpy(lost)])
-        return f, step.eps
+            f[lost] = self._start(flat[torch.from_numpy(lost)])
+        return f
 
     def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
         flat = problem.flat()
@@ -89,16 +88,11 @@ class UniversalPotential(StagedPredictor):
         step, stages = self._stages(flat, self.passes)
         return (f * step.eps[:, None] for f in stages)
 
-    def _stages(
-        self, flat: Problem, passes: int, *, everywhere: bool = True
-    ) -> tuple[GridStep, Iterator[np.ndarray]]:
+    def _stages(self, flat: Problem, passes: int) -> tuple[GridStep, Iterator[np.ndarray]]:
         """Return what makes steps for pairs of images, and every stage of f in units of eps."""
-        assert isinstance(flat.geometry, Grid)
-        rows, columns = (axis.double().numpy() for axis in flat.geometry.axes)
-        step = GridStep(flat, flat.geometry.axis_kernels(flat.eps, LARGEST))
-        images = Images((rows, columns), step.a, step.b, step.eps)
+        step = _grid_step(flat)
         twin, threads = self._twin.of(self.model), torch.get_num_threads()
-        return step, twin(images, step, passes=passes, everywhere=everywhere, threads=threads)
+        return step, twin(_images(flat.geometry, step), step, passes=passes, threads=threads)
 
     def _without_torch(self, flat: Problem) -> bool:
         """Tell whether these are images on a CPU that numpy can read, of which nobody takes derivatives."""
@@ -112,6 +106,18 @@ class UniversalPotential(StagedPredictor):
         return plain and not any(isinstance(one, Tensor) and one.requires_grad for one in given)
 
 
+def _grid_step(flat: Problem) -> GridStep:
+    """Return what makes steps for pairs of images."""
+    return GridStep(flat, flat.geometry.axis_kernels(flat.eps, LARGEST))
+
+
+def _images(grid: Geometry, step: GridStep) -> Images:
+    """Return pairs of images, of which this may be a coarser grid."""
+    assert isinstance(grid, Grid)
+    rows, columns = (axis.double().numpy() for axis in grid.axes)
+    return Images((rows, columns), step.a, step.b, step.eps)
+
+
 def _coarsened(flat: Problem) -> CoarseGrid | None:
     """Return the grid of every second point, where that has all the detail of the potentials."""
     grid, eps = flat.geometry, float(flat.eps.min()) if isinstance(flat.eps, Tensor) else flat.eps
@@ -121,6 +127,4 @@ def _coarsened(flat: Problem) -> CoarseGrid | None:
         2 if 2 * spacing <= widest and size >= _FEWEST else 1
         for spacing, size in zip(grid.spacings, grid.sizes, strict=True)
     )
-    if max(by) == 1 or grid.axis_kernels(flat.eps, LARGEST) is None:
-        return None
-    return grid.coarsened(by)
+    return grid.coarsened(by) if max(by) > 1 else None

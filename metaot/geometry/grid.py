@@ -150,7 +150,7 @@ class Grid(Geometry):
             groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
             axes = [torch.stack([group.mean() for group in along]) for along in groups]
             between = [self._axis_cost(s[:, None], t) for s, t in zip(self.axes, axes, strict=True)]
-            coarse = CoarseGrid(Grid(*axes, cost=self.cost), by, self.sizes, KeptKernels(between))
+            coarse = CoarseGrid(Grid(*axes, cost=self.cost), by, KeptKernels(between))
             self._coarse[by] = coarse
         return coarse
 

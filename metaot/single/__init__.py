@@ -8,7 +8,6 @@ numpy several times. On grids the steps are compiled.
 from metaot.single.axes import AxesProblem, sinkhorn_on_axes
 from metaot.single.axes_kernel import LARGEST, AxesKernel, AxesKernels
 from metaot.single.choose import is_sharp, refine
-from metaot.single.coarse import Coarse, Lifted, lift_each, pooled
 from metaot.single.grid import (
     COMPILED,
     Each,
@@ -32,21 +31,17 @@ __all__ = [
     "AxesKernel",
     "AxesKernels",
     "AxesProblem",
-    "Coarse",
     "DenseProblem",
     "Each",
     "GridSoftmin",
     "Kernels",
-    "Lifted",
     "Refined",
     "Refinement",
     "best_of_rows",
     "better_start",
     "dual_value_on_grid_each",
     "is_sharp",
-    "lift_each",
     "newton",
-    "pooled",
     "refine",
     "sharp_newton",
     "sinkhorn",

@@ -12,14 +12,6 @@ def step_each(
     kernels: Flat,
     problems: tuple[Array, Array, Array],
     results: tuple[Array, Array, Array],
-    everywhere: bool,
-    threads: int,
-) -> None: ...
-def lift_each(
-    kernels: Flat,
-    lifts: Flat,
-    problems: tuple[Array, Array, Array, Array],
-    results: tuple[Array, Array],
     threads: int,
 ) -> None: ...
 def value_each(

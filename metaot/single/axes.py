@@ -5,7 +5,7 @@ Nothing is absorbed, and atoms without mass need no care: scalings u = e^f and v
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 
@@ -171,36 +171,19 @@ def sinkhorn_on_axes(
         return now.refined(problem, steps) if now.are_right(K) else None
 
 
-@final
-class StartOfStep(NamedTuple):
-    """Half of a step: u as e^(f - top) times a, v as its scaling times b, and whether both are right."""
-
-    top: float
-    u: Array
-    v: Array
-    right: bool
-
-
-@np.errstate(all="ignore")
-def start_of_step(K: AxesKernel, a: Array, b: Array, f: Array) -> StartOfStep:
-    """Return the best v for f, of which only what it is on the atoms with mass counts."""
-    top = float(f[a > 0].max())
-    u = np.exp(np.where(a > 0, f - top, -math.inf))
-    u *= a
-    columns = K.transposed_times(u)
-    v = np.divide(b, columns, where=b > 0, out=np.zeros_like(b))
-    return StartOfStep(top, u, v, K.fits or bool(K.right(columns[b > 0], u)))
-
-
 @np.errstate(all="ignore")
 def step_on_axes(K: AxesKernel, a: Array, b: Array, f: Array) -> tuple[Array, Array] | None:
     """Return the f that one Sinkhorn step leads to, on the whole grid, and a less the marginal of the plan of f.
 
     None if the numbers leave floating point.
     """
-    top, u, v, right = start_of_step(K, a, b, f)
+    top = float(f.max())
+    u = np.exp(f - top)
+    u *= a
+    columns = K.transposed_times(u)
+    v = np.divide(b, columns, where=b > 0, out=np.zeros_like(b))
     rows = K.times(v)
-    if not (right and (K.fits or K.right(rows, v))):
+    if not (K.fits or (K.right(columns[b > 0], u) and K.right(rows, v))):
         return None
     u *= rows
     return top - np.log(rows), a - u

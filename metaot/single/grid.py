@@ -28,7 +28,7 @@ _NEEDS_LOGS, _UNKNOWN, _LOST = 1, 2, 3
 COMPILED = _steps is not None
 """Whether there is compiled code."""
 
-_REFINED, STEPPED = 2**12, 2**16
+_REFINED, _STEPPED = 2**12, 2**16
 """Atoms on the grids of the problems of a thread, from which on it is worth waking: to refine, and for a step."""
 
 
@@ -92,7 +92,7 @@ def sinkhorn_on_grid_each(
         return found
     for k in range(len(a)):
         start = None if f is None else f[k]
-        found.put(k, _in_numpy(kernel_of(K, k), a[k], b[k], start, tol=tol, max_steps=max_steps), f)
+        found.put(k, _in_numpy(_kernel(K, k), a[k], b[k], start, tol=tol, max_steps=max_steps), f)
     return found
 
 
@@ -108,17 +108,15 @@ class Stepped(NamedTuple):
     lost: Array
 
 
-def step_on_grid_each(
-    K: Kernels, a: Array, b: Array, f: Array, *, everywhere: bool = True, threads: int = 1
-) -> Stepped:
-    """Make a step from each row of f to the whole grid; or to the atoms with mass, which is sooner."""
+def step_on_grid_each(K: Kernels, a: Array, b: Array, f: Array, *, threads: int = 1) -> Stepped:
+    """Make a step from each row of f."""
     following, missing, told = np.empty(a.shape), np.empty(a.shape), np.zeros(len(a), dtype=np.int64)
     if _steps is not None:
         problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
-        _steps.step_each(K.flat, problems, (following, missing, told), everywhere, useful(threads, a, STEPPED))
+        _steps.step_each(K.flat, problems, (following, missing, told), _useful(threads, a, _STEPPED))
     else:
         for k in range(len(a)):
-            found = step_on_axes(kernel_of(K, k), a[k], b[k], f[k])
+            found = step_on_axes(_kernel(K, k), a[k], b[k], f[k])
             if found is None:
                 told[k] = _LOST
             else:
@@ -140,12 +138,11 @@ def dual_value_on_grid_each(K: Kernels, a: Array, b: Array, f: Array, *, threads
     assert _steps is not None
     value, missing, told = np.empty(len(a)), np.empty(a.shape), np.empty(len(a), dtype=np.int64)
     problems = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(f)
-    _steps.value_each(K.flat, problems, (value, missing, told), useful(threads, a, STEPPED))
+    _steps.value_each(K.flat, problems, (value, missing, told), _useful(threads, a, _STEPPED))
     return Valued(value, missing, told.nonzero()[0])
 
 
-def kernel_of(K: Kernels, k: int) -> AxesKernel:
-    """Return the kernel of a problem."""
+def _kernel(K: Kernels, k: int) -> AxesKernel:
     return K if isinstance(K, AxesKernel) else K[k]
 
 
@@ -164,17 +161,16 @@ def _refine_compiled(
     told = np.empty(len(a), dtype=np.int64)
     problems = np.ascontiguousarray(a), np.ascontiguousarray(b), None if f is None else np.ascontiguousarray(f)
     results = found.f, found.g, found.error, found.steps, told
-    _steps.refine_each(K.flat, problems, results, (tol, max_steps), useful(threads, a, _REFINED))
+    _steps.refine_each(K.flat, problems, results, (tol, max_steps), _useful(threads, a, _REFINED))
     for k in told.nonzero()[0].tolist():
         if told[k] == _NEEDS_LOGS:
-            found.f[k], found.g[k] = continued_in_logs(kernel_of(K, k), a[k], b[k], found.f[k])
+            found.f[k], found.g[k] = continued_in_logs(_kernel(K, k), a[k], b[k], found.f[k])
         elif told[k] == _UNKNOWN:
             start = None if f is None else f[k]
-            found.put(k, _in_numpy(kernel_of(K, k), a[k], b[k], start, tol=tol, max_steps=max_steps), f)
+            found.put(k, _in_numpy(_kernel(K, k), a[k], b[k], start, tol=tol, max_steps=max_steps), f)
         else:
             found.put(k, None, f)
 
 
-def useful(threads: int, weights: Array, worth: int) -> int:
-    """Return how many of the threads to wake, if each is worth it with so many atoms."""
+def _useful(threads: int, weights: Array, worth: int) -> int:
     return max(1, min(threads, len(weights), weights.size // worth))

@@ -2,7 +2,7 @@
 
 #include "arrays.h"
 
-static void release(Arrays *arrays)
+void release(Arrays *arrays)
 {
     for (int k = 0; k < arrays->count; k++) PyBuffer_Release(&arrays->buffers[k]);
 }
@@ -50,10 +50,15 @@ Index length(const Arrays *arrays, int ahead)
     return k < arrays->count ? arrays->buffers[k].len / (Index)sizeof(float) : 0;
 }
 
+PyObject *outcome(int fit, int enough)
+{
+    if (!fit) return PyErr_Format(PyExc_ValueError, "the sizes of the arrays do not fit each other");
+    if (!enough) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 PyObject *finish(Arrays *arrays, int enough)
 {
     release(arrays);
-    if (!arrays->fit) return PyErr_Format(PyExc_ValueError, "the sizes of the arrays do not fit each other");
-    if (!enough) return PyErr_NoMemory();
-    Py_RETURN_NONE;
+    return outcome(arrays->fit, enough);
 }

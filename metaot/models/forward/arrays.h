@@ -30,6 +30,11 @@ double *take_doubles(Arrays *arrays, Index wanted);
 /* The numbers of the array that comes after so many others. */
 Index length(const Arrays *arrays, int ahead);
 
+void release(Arrays *arrays);
+
+/* None, or raise what went wrong: arrays that do not fit, or not enough memory. */
+PyObject *outcome(int fit, int enough);
+
 /* Finish: release what is held, and raise what went wrong. */
 PyObject *finish(Arrays *arrays, int enough);
 

@@ -6,9 +6,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "images.h"
 #include "lanes.h"
 #include "layers.h"
-#include "universal.h"
+#include "starts.h"
 
 enum { BLOCK = 6, DECODER = 6 };
 
@@ -163,6 +164,7 @@ static PyMethodDef methods[] = {
     {"correct", correct, METH_VARARGS, "What is added after a Sinkhorn step; see metaot/models/_forward.pyi."},
     {"look_each", look_each, METH_VARARGS, "The potentials of pairs of images; see metaot/models/_forward.pyi."},
     {"correct_each", correct_each, METH_VARARGS, "Corrections of them; see metaot/models/_forward.pyi."},
+    {"start_each", start_each, METH_VARARGS, "Starts for solvers; see metaot/models/_forward.pyi."},
     {NULL, NULL, 0, NULL},
 };
 

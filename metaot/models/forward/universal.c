@@ -6,36 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../single/steps/threads.h"
-#include "lanes.h"
-#include "plane.h"
-
-enum { COVARIANCES = 5, WORTH = 4, BLOCK_ARRAYS = 6, LARGEST_DEPTH = 16 };
+enum { COVARIANCES = 5, WORTH = 4, BLOCK_ARRAYS = 6 };
 /* WORTH: problems from which on lanes are sooner than one problem after another. */
 
 enum { WIDTH, LOW_ROW, HIGH_ROW, LOW_COLUMN, HIGH_COLUMN, TEMPERATURE }; /* numbers that are known of a problem */
 
 static const double NARROWEST = 1e-4; /* as in frame.py */
-
-typedef struct {
-    Plane plane;
-    Index modes, count, width, hidden, temperatures, problems, atoms, numbers_size, next;
-    int corrects, everywhere, threads, depth, short_of_memory;
-    double coldest, warmest;
-    ParityLinear inputs, outputs;
-    Affine of_eps, gain;
-    ParityBlock blocks[LARGEST_DEPTH];
-    const float *emphasis, *damping;
-    const double *a, *b, *eps, *missing;
-    double *numbers, *f;
-    float *cosines, *x;
-} Task; /* the network, or its correction, and problems, of which the next ones are for whoever comes first */
-
-typedef struct {
-    float *read, *room, *coefficients, *gains, *table, *others, *plane;
-    double *doubles;
-    char *memory;
-} Desk; /* where one thread works */
 
 typedef struct {
     Index low[2], high[2];
@@ -67,7 +43,7 @@ static size_t lay_out(const Task *task, Desk *desk, char *memory)
     return taken;
 }
 
-static int open_desk(const Task *task, Desk *desk)
+int open_desk(const Task *task, Desk *desk)
 {
     desk->memory = malloc(lay_out(task, desk, NULL));
     if (desk->memory) lay_out(task, desk, desk->memory);
@@ -249,27 +225,16 @@ static void correct(const Task *task, Desk *desk, Index first, Index count, int 
     add_functions(task, desk, first, count, lanes, x);
 }
 
-/* Do some problems in lanes, and some more, until all are done or in hand. */
-static void take_part(void *shared)
+void work_on(const Task *task, Desk *desk, Index first, Index count)
 {
-    Task *task = shared;
-    Desk desk;
-    if (!open_desk(task, &desk)) {
-        task->short_of_memory = 1;
-        return;
+    int lanes = count < WORTH ? 1 : LANES;
+    for (Index done = 0; done < count; done += lanes) {
+        Index some = lanes == 1 ? 1 : count;
+        if (task->corrects)
+            correct(task, desk, first + done, some, lanes);
+        else
+            look(task, desk, first + done, some, lanes);
     }
-    for (Index k; (k = take_next(&task->next) * LANES) < task->problems;) {
-        Index count = task->problems - k < LANES ? task->problems - k : LANES;
-        int lanes = count < WORTH ? 1 : LANES;
-        for (Index done = 0; done < count; done += lanes) {
-            Index some = lanes == 1 ? 1 : count;
-            if (task->corrects)
-                correct(task, &desk, k + done, some, lanes);
-            else
-                look(task, &desk, k + done, some, lanes);
-        }
-    }
-    free(desk.memory);
 }
 
 static ParityLinear take_parity(Arrays *all, Index inputs, Index outputs)
@@ -299,7 +264,7 @@ static ParityBlock take_block(Arrays *all, Index width, Index temperatures)
     return block;
 }
 
-static void take_plane(Arrays *all, Task *task)
+void take_plane(Arrays *all, Task *task)
 {
     Plane *plane = &task->plane;
     task->atoms = 1;
@@ -316,9 +281,9 @@ static void take_plane(Arrays *all, Task *task)
     task->count = (task->modes / 2) * (task->modes / 2);
 }
 
-/* Take the layers between moments and coefficients; blocks are all arrays but so many. */
-static void take_network(Arrays *all, Task *task, Index inputs, int others)
+void take_network(Arrays *all, Task *task, int others)
 {
+    Index inputs = task->corrects ? task->count + 1 : 2 * task->count + COVARIANCES;
     task->width = length(all, 1);
     task->inputs = take_parity(all, inputs, task->width);
     if (!task->corrects) {
@@ -338,63 +303,7 @@ static void take_network(Arrays *all, Task *task, Index inputs, int others)
         Index hidden = task->blocks[k].outer.inputs;
         task->hidden = hidden > task->hidden ? hidden : task->hidden;
     }
-}
-
-/* Take what is known of problems, and work on them on so many threads. */
-static PyObject *work(Arrays *all, Task *task)
-{
-    Index features = CLASSES * task->width;
+    if (task->corrects && task->depth != 1) all->fit = 0;
     task->numbers_size = TEMPERATURE + task->temperatures;
-    task->numbers = take_doubles(all, task->problems * task->numbers_size);
-    task->cosines = take(all, task->problems * cosines_size(&task->plane));
-    task->x = take(all, (task->problems + LANES - 1) * features);
-    if (task->corrects) task->missing = take_doubles(all, task->problems * task->atoms);
-    task->f = take_doubles(all, task->problems * task->atoms);
-    if (all->next != all->count) all->fit = 0;
-    if (all->fit) {
-        Index groups = (task->problems + LANES - 1) / LANES;
-        if (groups < task->threads) task->threads = groups > 1 ? (int)groups : 1;
-        Py_BEGIN_ALLOW_THREADS
-        run_on_threads(take_part, task, task->threads);
-        Py_END_ALLOW_THREADS
-    }
-    return finish(all, !task->short_of_memory);
-}
-
-PyObject *look_each(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-    Task task = {0};
-    PyObject *tuple;
-    Arrays all;
-    Py_ssize_t modes;
-    if (!PyArg_ParseTuple(arguments, "nddpiO!:look_each", &modes, &task.coldest, &task.warmest, &task.everywhere,
-                          &task.threads, &PyTuple_Type, &tuple) || !hold(&all, tuple, 4))
-        return NULL;
-    task.modes = modes;
-    take_plane(&all, &task);
-    take_network(&all, &task, 2 * task.count + COVARIANCES, 7);
-    task.problems = length(&all, 2) / 2;
-    task.a = take_doubles(&all, task.problems * task.atoms);
-    task.b = take_doubles(&all, task.problems * task.atoms);
-    task.eps = take_doubles(&all, task.problems);
-    return work(&all, &task);
-}
-
-PyObject *correct_each(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-    Task task = {.corrects = 1};
-    PyObject *tuple;
-    Arrays all;
-    Py_ssize_t modes;
-    if (!PyArg_ParseTuple(arguments, "npiO!:correct_each", &modes, &task.everywhere, &task.threads, &PyTuple_Type,
-                          &tuple) ||
-        !hold(&all, tuple, 1))
-        return NULL;
-    task.modes = modes;
-    take_plane(&all, &task);
-    take_network(&all, &task, task.count + 1, 6);
-    if (task.depth != 1) all.fit = 0;
-    task.problems = length(&all, 0) / 2;
-    task.eps = take_doubles(&all, task.problems);
-    return work(&all, &task);
+    task->features = CLASSES * task->width;
 }

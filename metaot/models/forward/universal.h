@@ -1,18 +1,47 @@
-/* The universal network on images: see metaot/models/universal/network.py. */
+/* The universal network on images, in float32: see metaot/models/universal/network.py. */
 
 #ifndef METAOT_UNIVERSAL_H
 #define METAOT_UNIVERSAL_H
 
 #include "arrays.h"
+#include "lanes.h"
+#include "plane.h"
 
-/* look_each(modes, coldest, warmest, everywhere, threads, (rows, columns, inputs, of_eps, emphasis, damping, outputs, gain,
-   blocks ..., a, b, eps, numbers, cosines, x, f)): what the network sees of pairs of images into numbers, cosines and
-   x, and the potentials, in units of eps, into f: on all atoms, or in the box around the mass and zeros elsewhere. Layers are weight and bias;
-   temperatures are in squared widths. */
-PyObject *look_each(PyObject *module, PyObject *arguments);
+enum { LARGEST_DEPTH = 16 };
 
-/* correct_each(modes, everywhere, threads, (rows, columns, missing_inputs, emphasis, damping, correction, corrector, eps, numbers,
-   cosines, x, missing, f)): add to f what the missing marginal tells. */
-PyObject *correct_each(PyObject *module, PyObject *arguments);
+typedef struct {
+    Plane plane;
+    Index modes, count, width, features, hidden, temperatures, problems, atoms, numbers_size;
+    int corrects, everywhere, depth;
+    double coldest, warmest;
+    ParityLinear inputs, outputs;
+    Affine of_eps, gain;
+    ParityBlock blocks[LARGEST_DEPTH];
+    const float *emphasis, *damping;
+    const double *a, *b, *eps, *missing;
+    double *numbers, *f;
+    float *cosines, *x;
+} Task; /* the network, or its correction; and problems, with what is seen of them. Potentials are in units of eps, on
+           all atoms, or in the box around the mass and zeros elsewhere */
+
+typedef struct {
+    float *read, *room, *coefficients, *gains, *table, *others, *plane;
+    double *doubles;
+    char *memory;
+} Desk; /* where one thread works */
+
+/* Take a grid of so many modes: coordinates of rows and of columns. */
+void take_plane(Arrays *all, Task *task);
+
+/* Take the network, or its correction, before so many other arrays: weight and bias of inputs, of what eps adds and of
+   outputs, those of gains, and those of blocks; before outputs the factors of moments and of coefficients. A correction
+   has neither what eps adds nor gains. */
+void take_network(Arrays *all, Task *task, int others);
+
+/* Have room to work, which is memory to be freed; 0 if there is none. */
+int open_desk(const Task *task, Desk *desk);
+
+/* Look at some problems, and put the first potentials into f; or correct f of some that have been seen. */
+void work_on(const Task *task, Desk *desk, Index first, Index count);
 
 #endif

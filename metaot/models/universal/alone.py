@@ -72,10 +72,8 @@ class UniversalAlone:
     corrector: BlockAlone
     correction: LinearAlone
 
-    def __call__(
-        self, images: Images, step: Step, *, passes: int, everywhere: bool = True, threads: int = 1
-    ) -> Iterator[Array]:
-        """Give the stages of f, as `UniversalCompiled` does: of one problem, everywhere, on one thread."""
+    def __call__(self, images: Images, step: Step, *, passes: int, threads: int = 1) -> Iterator[Array]:
+        """Give the stages of f, as `UniversalCompiled` does: of one problem, on one thread."""
         shape, eps = (len(images.axes[0]), len(images.axes[1])), float(images.eps[0])
         weights = images.a.reshape(shape).astype(np.float32), images.b.reshape(shape).astype(np.float32)
         with np.errstate(all="ignore"):
@@ -84,7 +82,7 @@ class UniversalAlone:
             f = f.reshape(1, -1) / np.float64(eps)
         yield f
         for _ in range(passes):
-            f, left = step(f, True)
+            f, left = step(f)
             with np.errstate(all="ignore"):
                 f += self._corrected(seen, left.reshape(shape).astype(np.float32)).reshape(1, -1) / eps
             yield f

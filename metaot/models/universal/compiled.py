@@ -8,6 +8,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from metaot.models.alone import Array
+from metaot.single import Kernels
 
 try:
     from metaot.models import _forward
@@ -18,8 +19,8 @@ COMPILED = _forward is not None
 """Whether there is compiled code."""
 
 
-Step = Callable[[Array, bool], tuple[Array, Array]]
-"""From rows of f to the next ones, everywhere or on atoms with mass, and the marginals that their plans miss.
+Step = Callable[[Array], tuple[Array, Array]]
+"""From rows of f to the next ones, and the marginals that their plans miss.
 
 Potentials are in units of eps, float64.
 """
@@ -30,9 +31,36 @@ class Images(NamedTuple):
     """Pairs of images: coordinates, weights (batch n) and one eps for each, float64."""
 
     axes: tuple[Array, Array]
+    """Of the grid of the prediction."""
     a: Array
     b: Array
     eps: Array
+
+
+@final
+class Way(NamedTuple):
+    """How starts are made: with these kernels, in so many passes, or until plans miss little enough of the mass.
+
+    Where there are `lifts`, kernels from a finer grid, it is there that weights are and f is asked for: so many of
+    its points along each axis are one of the grid of the prediction, from which a step leads back.
+    """
+
+    kernels: Kernels
+    passes: int
+    enough: float = 0.0
+    lifts: Kernels | None = None
+    by: tuple[int, ...] = (1, 1)
+
+
+@final
+class Started(NamedTuple):
+    """f in units of eps, right on atoms with mass; of problems that are `lost` nothing.
+
+    Lost are those whose numbers leave floating point on the way.
+    """
+
+    f: Array
+    lost: Array
 
 
 _LANES, _CLASSES, _NUMBERS = 16, 4, 5
@@ -53,23 +81,44 @@ class UniversalCompiled:
     network: tuple[Array, ...]
     correction: tuple[Array, ...]
 
-    def __call__(
-        self, images: Images, step: Step, *, passes: int, everywhere: bool = True, threads: int = 1
-    ) -> Iterator[Array]:
-        """Give the stages of f in units of eps, batch n; where not `everywhere`, right on atoms with mass only."""
+    def __call__(self, images: Images, step: Step, *, passes: int, threads: int = 1) -> Iterator[Array]:
+        """Give the stages of f in units of eps, batch n."""
         assert _forward is not None
         rows, columns, a, b, eps = map(np.ascontiguousarray, (*images.axes, *images[1:]))
         seen = self._room(len(a), len(rows), len(columns))
         f = np.empty(a.shape)
         arrays = rows, columns, *self.network, a, b, eps, *seen, f
-        coldest, warmest = map(math.log, self.temperatures)
-        _forward.look_each(self.modes, coldest, warmest, everywhere, threads, arrays)
+        _forward.look_each(self.modes, *self._range, threads, arrays)
         yield f
         for _ in range(passes):
-            f, missing = step(f, everywhere)
+            f, missing = step(f)
             arrays = rows, columns, *self.correction, eps, *seen, missing, f
-            _forward.correct_each(self.modes, everywhere, threads, arrays)
+            _forward.correct_each(self.modes, threads, arrays)
             yield f
+
+    def start(self, images: Images, way: Way, *, threads: int = 1) -> Started:
+        """Do the same as far as solvers ask for it: a late stage, on atoms with mass."""
+        assert _forward is not None
+        rows, columns, a, b, eps = map(np.ascontiguousarray, (*images.axes, *images[1:]))
+        f, told = np.empty(a.shape), np.zeros(len(a), dtype=np.int64)
+        _forward.start_each(
+            self.modes,
+            *self._range,
+            way.passes,
+            way.enough,
+            threads,
+            (rows, columns, *self.network),
+            (rows, columns, *self.correction),
+            way.kernels.flat,
+            () if way.lifts is None else way.lifts.flat,
+            (np.array(way.by, dtype=np.int64), a, b, eps, f, told),
+        )
+        return Started(f, told.nonzero()[0])
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        """The logarithms of the temperatures."""
+        return math.log(self.temperatures[0]), math.log(self.temperatures[1])
 
     def _room(self, batch: int, height: int, width: int) -> tuple[Array, Array, Array]:
         """Make room for what is seen of problems: numbers, tables of cosines, features."""

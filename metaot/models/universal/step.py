@@ -22,7 +22,7 @@ def sinkhorn_step(
     if kernels is None:
         return _anywhere(problem, f)
     step = GridStep(problem, kernels)
-    following, missing = step(f.detach().double().numpy() / step.eps[:, None], True)
+    following, missing = step(f.detach().double().numpy() / step.eps[:, None])
     following *= step.eps[:, None]
     return torch.from_numpy(following.astype(np.float32)), torch.from_numpy(missing.astype(np.float32))
 
@@ -35,25 +35,21 @@ class GridStep:
     """
 
     def __init__(self, problem: Problem, kernels: single.Kernels | None) -> None:
-        self._problem, self._kernels = problem, kernels
-        self.missed = 1.0
-        """How much of the mass the plan of the last f has missed, in the mean of the batch."""
+        self._problem, self.kernels = problem, kernels
         self.a, self.b = (weights.detach().double().numpy() for weights in (problem.a, problem.b))
         eps = problem.eps
         self.eps = eps.double().numpy() if isinstance(eps, Tensor) else np.full(len(self.a), eps)
 
-    def __call__(self, f: Array, everywhere: bool) -> tuple[Array, Array]:
-        """Return the next f, and a - P 1; where not `everywhere`, f on atoms with mass, and anything elsewhere."""
-        if self._kernels is None:
+    def __call__(self, f: Array) -> tuple[Array, Array]:
+        """Return the next f, and a - P 1."""
+        if self.kernels is None:
             return self._elsewhere(self._problem, f, self.eps)
-        threads = torch.get_num_threads()
-        found = single.step_on_grid_each(self._kernels, self.a, self.b, f, everywhere=everywhere, threads=threads)
+        found = single.step_on_grid_each(self.kernels, self.a, self.b, f, threads=torch.get_num_threads())
         if len(found.lost):
             part = self._problem[torch.from_numpy(found.lost)]
             found.f[found.lost], found.missing[found.lost] = self._elsewhere(
                 part, f[found.lost], self.eps[found.lost]
             )
-        self.missed = float(np.abs(found.missing).sum()) / len(f)
         return found.f, found.missing
 
     def _elsewhere(self, problem: Problem, f: Array, eps: Array) -> tuple[Array, Array]:

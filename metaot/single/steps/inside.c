@@ -69,7 +69,7 @@ static void continue_by(Index count, const double *sums, double top, double *x)
 }
 
 /* Make one step from f to the whole grid, or to the box around the mass and to zeros elsewhere; tell what of the
-   weights the plan of f misses. */
+   weights the plan of f misses. The next f may take the place of f. */
 int64_t one_step(Work *work, const double *a, const double *b, const double *f, int everywhere, double *following,
                  double *missing)
 {

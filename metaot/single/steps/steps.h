@@ -29,6 +29,19 @@ typedef struct {
 } Kernel; /* for each axis a matrix (source target), and its transpose; see metaot/single/axes_kernel.py. The sizes are
              those of the source, and of the target too unless the kernel is that of lifts. */
 
+enum { MATRICES, TRANSPOSED, SIZES, NUMBERS, KERNEL_ARRAYS };
+
+typedef struct {
+    const void *arrays[KERNEL_ARRAYS];
+    Index bytes[KERNEL_ARRAYS];
+} Flat; /* kernels as they come from Python */
+
+typedef struct {
+    Kernel shape;
+    const double *matrices, *transposed, *numbers;
+    Index columns[MOST_AXES], entries, count;
+} Kernels; /* one for all problems, or one for each: those of a grid at different temperatures */
+
 typedef struct Mass {
     const struct Mass *aims_at;
     Index count, box, low[MOST_AXES], high[MOST_AXES], *atoms, *places;
@@ -71,6 +84,15 @@ double inner_product(Index count, const double *x, const double *y);
 double l1_error(Index count, const double *weights, const double *marginal);
 Range range_of(Index count, const double *x);
 void subtract_multiple(Index count, double factor, const double *x, double *out);
+
+/* kernels.c */
+
+/* Take the sizes, and where the matrices and the numbers of all kernels are; tell whether they fit each other. The
+   targets are on the grid of the sources, or on another one, which is not larger. */
+int read_kernels(Kernels *kernels, const Flat *flat, const Kernel *target);
+
+/* The kernel of a problem. */
+Kernel kernel_of(const Kernels *kernels, Index problem);
 
 /* products.c */
 void find_mass(const Kernel *kernel, const double *weights, Mass *mass);
