@@ -11,9 +11,9 @@ from torch import Tensor
 
 from metaot.amortize.predictor import StagedPredictor, in_shape
 from metaot.amortize.prepared import Twin
-from metaot.geometry import CoarseGrid, Geometry, Grid
+from metaot.geometry import Geometry, Grid
 from metaot.models.universal import UniversalNetwork
-from metaot.models.universal.compiled import COMPILED, Images, Way
+from metaot.models.universal.compiled import COMPILED, Coarser, Images, Way
 from metaot.models.universal.places import require_plane
 from metaot.models.universal.step import GridStep
 from metaot.problem import Problem
@@ -37,7 +37,7 @@ class UniversalPotential(StagedPredictor):
     """
 
     start_passes = 2
-    coarse_passes = 6
+    coarse_passes = 5
     """The same on a coarser grid, where passes are cheap: so many are made only while plans miss much."""
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
@@ -68,15 +68,13 @@ class UniversalPotential(StagedPredictor):
 
     def _compiled_start(self, flat: Problem, step: GridStep, kernels: Kernels) -> np.ndarray:
         """Do the same on atoms with mass, in one call."""
-        coarse = _coarsened(flat)
-        if coarse is None:
-            images, way = _images(flat.geometry, step), Way(kernels, min(self.start_passes, self.passes))
+        coarser = _coarser(flat)
+        if coarser is None:
+            way = Way(kernels, min(self.start_passes, self.passes))
         else:
-            here, lifts = coarse.grid.axis_kernels(flat.eps, LARGEST), coarse.lifts.at(flat.eps, LARGEST)
-            assert here is not None
-            passes = self.coarse_passes if self.passes else 0
-            images, way = _images(coarse.grid, step), Way(here, passes, _ENOUGH, lifts, coarse.by)
-        f, lost = self._twin.of(self.model).start(images, way, threads=torch.get_num_threads())
+            way = Way(kernels, self.coarse_passes if self.passes else 0, _ENOUGH, coarser)
+        twin, images = self._twin.of(self.model), _images(flat.geometry, step)
+        f, lost = twin.start(images, way, threads=torch.get_num_threads())
         if len(lost):
             f[lost] = self._start(flat[torch.from_numpy(lost)])
         return f
@@ -112,13 +110,16 @@ def _grid_step(flat: Problem) -> GridStep:
 
 
 def _images(grid: Geometry, step: GridStep) -> Images:
-    """Return pairs of images, of which this may be a coarser grid."""
+    return Images(_axes(grid), step.a, step.b, step.eps)
+
+
+def _axes(grid: Geometry) -> tuple[np.ndarray, np.ndarray]:
     assert isinstance(grid, Grid)
     rows, columns = (axis.double().numpy() for axis in grid.axes)
-    return Images((rows, columns), step.a, step.b, step.eps)
+    return rows, columns
 
 
-def _coarsened(flat: Problem) -> CoarseGrid | None:
+def _coarser(flat: Problem) -> Coarser | None:
     """Return the grid of every second point, where that has all the detail of the potentials."""
     grid, eps = flat.geometry, float(flat.eps.min()) if isinstance(flat.eps, Tensor) else flat.eps
     assert isinstance(grid, Grid)
@@ -127,4 +128,10 @@ def _coarsened(flat: Problem) -> CoarseGrid | None:
         2 if 2 * spacing <= widest and size >= _FEWEST else 1
         for spacing, size in zip(grid.spacings, grid.sizes, strict=True)
     )
-    return grid.coarsened(by) if max(by) > 1 else None
+    if max(by) == 1:
+        return None
+    coarse = grid.coarsened(by)
+    kernels, lifts = coarse.grid.axis_kernels(flat.eps, LARGEST), coarse.lifts.at(flat.eps, LARGEST)
+    assert kernels is not None  # costs there are smaller
+    assert lifts is not None
+    return Coarser(_axes(coarse.grid), kernels, lifts, by)

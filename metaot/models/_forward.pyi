@@ -15,5 +15,6 @@ def start_each(
     correction: tuple[Array, ...],
     kernels: tuple[Array, ...],
     lifts: tuple[Array, ...],
-    problems: tuple[Array, Array, Array, Array, Array, Array],
+    fine: tuple[Array, ...],
+    problems: tuple[Array, ...],
 ) -> None: ...

@@ -10,24 +10,26 @@
 #include "universal.h"
 
 typedef struct {
-    Task look, correct;
-    Kernels kernels, lifts;
-    Index sizes[2], by[2], atoms, passes, next;
+    Task look, correct, finish;
+    Kernels kernels, lifts, fine;
+    Index by[2], passes, next;
     int coarse, threads, short_of_memory;
     double enough;
     const double *a, *b, *eps;
     double *f;
     int64_t *told;
-} Starts; /* problems on a grid of these sizes, of which the next ones are for whoever comes first */
+} Starts; /* problems, of which the next ones are for whoever comes first; they are seen on their own grid to finish,
+             and otherwise on that of the prediction */
 
 typedef struct {
     const Starts *starts;
-    Task look, correct;
-    Desk seeing, correcting;
+    Task look, correct, finish;
+    Desk seeing, correcting, finishing;
     Work work;
-    double *a, *b, *f, *missing;
+    double *a, *b, *f, *missing, *left;
     char *memory;
-} Place; /* where one thread works on a few problems, as they are on the grid of the prediction */
+} Place; /* where one thread works on a few problems: weights, f and what is missing on the grid of the prediction, and
+            what is left missing on their own */
 
 /* A part of the memory behind what was taken. */
 static void *cut(char *memory, size_t *taken, Index count, size_t size)
@@ -37,23 +39,35 @@ static void *cut(char *memory, size_t *taken, Index count, size_t size)
     return part;
 }
 
+/* Have room for what is seen of a few problems. */
+static void make_room(Task *task, Index few, char *memory, size_t *taken)
+{
+    task->numbers = cut(memory, taken, few * task->numbers_size, sizeof(double));
+    task->cosines = cut(memory, taken, few * cosines_size(&task->plane), sizeof(float));
+}
+
 /* Share out memory, and return how many bytes are needed. */
 static size_t furnish(Place *place, char *memory)
 {
-    Task *look = &place->look;
+    Task *look = &place->look, *correct = &place->correct, *finish = &place->finish;
     Index few = look->problems < LANES ? look->problems : LANES, atoms = few * look->atoms;
     size_t taken = 0;
-    double **functions[] = {&place->f, &place->missing, &place->a, &place->b};
-    for (int k = 0; k < (place->starts->coarse ? 4 : 2); k++)
-        *functions[k] = cut(memory, &taken, atoms, sizeof(double));
-    look->numbers = cut(memory, &taken, few * look->numbers_size, sizeof(double));
-    look->cosines = cut(memory, &taken, few * cosines_size(&look->plane), sizeof(float));
+    place->f = cut(memory, &taken, atoms, sizeof(double));
+    place->missing = cut(memory, &taken, atoms, sizeof(double));
+    make_room(look, few, memory, &taken);
     look->x = cut(memory, &taken, LANES * look->features, sizeof(float));
-    look->f = place->correct.f = place->f;
-    place->correct.missing = place->missing;
-    place->correct.numbers = look->numbers;
-    place->correct.cosines = look->cosines;
-    place->correct.x = look->x;
+    if (place->starts->coarse) {
+        place->a = cut(memory, &taken, atoms, sizeof(double));
+        place->b = cut(memory, &taken, atoms, sizeof(double));
+        place->left = cut(memory, &taken, few * finish->atoms, sizeof(double));
+        make_room(finish, few, memory, &taken);
+    }
+    look->f = correct->f = place->f;
+    correct->missing = place->missing;
+    correct->numbers = look->numbers;
+    correct->cosines = look->cosines;
+    finish->missing = place->left;
+    finish->x = correct->x = look->x;
     return taken;
 }
 
@@ -62,18 +76,20 @@ static void close_place(Place *place)
     close_work(&place->work);
     free(place->seeing.memory);
     free(place->correcting.memory);
+    free(place->finishing.memory);
     free(place->memory);
 }
 
 /* Have a place to work; 0 if there is none. */
 static int open_place(const Starts *starts, Place *place)
 {
-    *place = (Place){.starts = starts, .look = starts->look, .correct = starts->correct};
+    *place = (Place){.starts = starts, .look = starts->look, .correct = starts->correct, .finish = starts->finish};
     place->memory = malloc(furnish(place, NULL));
     if (place->memory) furnish(place, place->memory);
-    int enough = open_work(&place->work, starts->coarse ? &starts->lifts.shape : &starts->kernels.shape);
+    int enough = open_work(&place->work, &starts->fine.shape) && place->memory;
     enough = open_desk(&place->look, &place->seeing) && enough;
-    enough = open_desk(&place->correct, &place->correcting) && enough && place->memory;
+    enough = open_desk(&place->correct, &place->correcting) && enough;
+    if (starts->coarse) enough = open_desk(&place->finish, &place->finishing) && enough;
     if (!enough) close_place(place);
     return enough;
 }
@@ -81,13 +97,14 @@ static int open_place(const Starts *starts, Place *place)
 /* Put sums of groups of points into an image of so many columns. */
 static void pool(const Starts *starts, const double *weights, Index columns, double *sums, Index atoms)
 {
+    const Index *sizes = starts->finish.plane.sizes, *by = starts->by;
     memset(sums, 0, (size_t)atoms * sizeof *sums);
-    for (Index r = 0; r < starts->sizes[0]; r++, weights += starts->sizes[1]) {
-        double *out = sums + r / starts->by[0] * columns;
-        Index k = 0, whole = starts->sizes[1] / starts->by[1];
-        if (starts->by[1] == 2)
+    for (Index r = 0; r < sizes[0]; r++, weights += sizes[1]) {
+        double *out = sums + r / by[0] * columns;
+        Index k = 0, whole = sizes[1] / by[1];
+        if (by[1] == 2)
             for (; k < whole; k++) out[k] += weights[2 * k] + weights[2 * k + 1];
-        for (Index at = k * starts->by[1]; at < starts->sizes[1]; at++) out[at / starts->by[1]] += weights[at];
+        for (Index at = k * by[1]; at < sizes[1]; at++) out[at / by[1]] += weights[at];
     }
 }
 
@@ -95,30 +112,34 @@ static void pool(const Starts *starts, const double *weights, Index columns, dou
 static void take_problems(Place *place, Index first, Index count)
 {
     const Starts *starts = place->starts;
-    Task *look = &place->look;
-    Index atoms = look->atoms, columns = look->plane.sizes[1];
-    look->eps = place->correct.eps = starts->eps + first;
-    look->a = starts->coarse ? place->a : starts->a + first * atoms;
-    look->b = starts->coarse ? place->b : starts->b + first * atoms;
+    Task *look = &place->look, *finish = &place->finish;
+    Index atoms = look->atoms, all = finish->atoms;
+    look->eps = place->correct.eps = finish->eps = starts->eps + first;
+    finish->a = starts->a + first * all;
+    finish->b = starts->b + first * all;
+    finish->f = starts->f + first * all;
+    look->a = starts->coarse ? place->a : finish->a;
+    look->b = starts->coarse ? place->b : finish->b;
     for (Index t = 0; t < count && starts->coarse; t++) {
-        pool(starts, starts->a + (first + t) * starts->atoms, columns, place->a + t * atoms, atoms);
-        pool(starts, starts->b + (first + t) * starts->atoms, columns, place->b + t * atoms, atoms);
+        pool(starts, finish->a + t * all, look->plane.sizes[1], place->a + t * atoms, atoms);
+        pool(starts, finish->b + t * all, look->plane.sizes[1], place->b + t * atoms, atoms);
     }
 }
 
-/* Make a step for each problem; return how much of the mass the plans have missed, in the mean. */
-static double step_all(Place *place, Index first, Index count)
+/* Make a step from f of each problem, in its place, and tell what is missing; return how much of the mass that is, in
+   the mean. */
+static double step_all(Place *place, const Kernels *kernels, const Task *seen, double *missing, Index first,
+                       Index count)
 {
-    const Starts *starts = place->starts;
-    Index atoms = place->look.atoms;
+    Index atoms = seen->atoms;
     double missed = 0;
-    for (Index t = 0; t < count; t++) {
-        Kernel kernel = kernel_of(&starts->kernels, first + t);
-        double *f = place->f + t * atoms, *missing = place->missing + t * atoms;
+    for (Index t = 0; t < count; t++, missing += atoms) {
+        Kernel kernel = kernel_of(kernels, first + t);
+        double *f = seen->f + t * atoms;
         place->work.kernel = &kernel;
-        int64_t told = one_step(&place->work, place->look.a + t * atoms, place->look.b + t * atoms, f, 0, f, missing);
+        int64_t told = one_step(&place->work, seen->a + t * atoms, seen->b + t * atoms, f, 0, f, missing);
         if (told != DONE) {
-            starts->told[first + t] = told;
+            place->starts->told[first + t] = told;
             memset(missing, 0, (size_t)atoms * sizeof *missing);
         }
         for (Index k = 0; k < atoms; k++) missed += fabs(missing[k]);
@@ -126,33 +147,47 @@ static double step_all(Place *place, Index first, Index count)
     return missed / (double)count;
 }
 
-/* Put f where it is asked for. */
-static void put_f(Place *place, Index first, Index count)
+/* Step back to the grid of the problems. */
+static void lift_all(Place *place, Index first, Index count)
 {
     const Starts *starts = place->starts;
-    Index atoms = place->look.atoms;
-    if (!starts->coarse) memcpy(starts->f + first * atoms, place->f, (size_t)(count * atoms) * sizeof *place->f);
-    for (Index t = 0; t < count && starts->coarse; t++) {
+    const Task *look = &place->look, *finish = &place->finish;
+    Index atoms = look->atoms, all = finish->atoms;
+    for (Index t = 0; t < count; t++) {
         Kernel kernel = kernel_of(&starts->kernels, first + t), lifts = kernel_of(&starts->lifts, first + t);
         place->work.kernel = &kernel;
-        int64_t told = lift(&place->work, &lifts, place->look.a + t * atoms, place->look.b + t * atoms,
-                            place->f + t * atoms, starts->a + (first + t) * starts->atoms,
-                            starts->f + (first + t) * starts->atoms);
+        int64_t told = lift(&place->work, &lifts, look->a + t * atoms, look->b + t * atoms, look->f + t * atoms,
+                            finish->a + t * all, finish->f + t * all);
         if (told != DONE) starts->told[first + t] = told;
     }
+}
+
+/* Make one pass more, on the grid of the problems. */
+static void finish_all(Place *place, Index first, Index count)
+{
+    const Starts *starts = place->starts;
+    for (Index t = 0; t < count; t++)
+        look_closer(&place->look, &place->finish, &place->finishing, starts->by, t);
+    step_all(place, &starts->fine, &place->finish, place->left, first, count);
+    work_on(&place->finish, &place->finishing, 0, count);
 }
 
 static void start_some(Place *place, Index first, Index count)
 {
     const Starts *starts = place->starts;
+    double missed = 0;
     take_problems(place, first, count);
     work_on(&place->look, &place->seeing, 0, count);
     for (Index pass = 0; pass < starts->passes; pass++) {
-        double missed = step_all(place, first, count);
+        missed = step_all(place, &starts->kernels, &place->look, place->missing, first, count);
         work_on(&place->correct, &place->correcting, 0, count);
         if (missed <= starts->enough) break;
     }
-    put_f(place, first, count);
+    if (!starts->coarse)
+        memcpy(place->finish.f, place->f, (size_t)(count * place->look.atoms) * sizeof *place->f);
+    else
+        lift_all(place, first, count);
+    if (starts->coarse && missed > starts->enough) finish_all(place, first, count);
 }
 
 /* Do some problems, and some more, until all are done or in hand. */
@@ -187,7 +222,7 @@ static int is_of(const Kernel *kernel, const Index *sizes)
     return kernel->axes == 2 && kernel->sizes[0] == sizes[0] && kernel->sizes[1] == sizes[1];
 }
 
-enum { NETWORK, CORRECTION, KERNELS, LIFTS, PROBLEMS, TUPLES };
+enum { NETWORK, CORRECTION, KERNELS, LIFTS, FINE, PROBLEMS, TUPLES };
 
 /* Take all; tell whether everything fits. */
 static int take_starts(Arrays *all, Starts *starts, Index modes)
@@ -199,30 +234,34 @@ static int take_starts(Arrays *all, Starts *starts, Index modes)
         take_network(&all[k], tasks[k], 0);
     }
     const Task *look = &starts->look, *correct = &starts->correct;
+    const Index *seen = look->plane.sizes, *sizes = starts->finish.plane.sizes;
     Arrays *problems = &all[PROBLEMS];
     const int64_t *by = (const int64_t *)take_doubles(problems, 2);
-    Index count = length(problems, 2) / 2;
+    starts->finish = *correct;
+    take_plane(problems, &starts->finish);
+    Index count = length(problems, 2) / 2, atoms = starts->finish.atoms;
     int fits = problems->fit && look->width == correct->width && look->temperatures == correct->temperatures &&
                take_kernels(&all[KERNELS], &starts->kernels, NULL, count) &&
-               is_of(&starts->kernels.shape, look->plane.sizes) && is_of(&starts->kernels.shape, correct->plane.sizes);
+               take_kernels(&all[FINE], &starts->fine, NULL, count) && is_of(&starts->kernels.shape, seen) &&
+               is_of(&starts->kernels.shape, correct->plane.sizes) && is_of(&starts->fine.shape, sizes);
     starts->coarse = all[LIFTS].count > 0;
-    if (starts->coarse) fits = fits && take_kernels(&all[LIFTS], &starts->lifts, &starts->kernels.shape, count);
+    if (starts->coarse)
+        fits = fits && take_kernels(&all[LIFTS], &starts->lifts, &starts->kernels.shape, count) &&
+               is_of(&starts->lifts.shape, sizes);
     if (!fits) return 0;
-    starts->atoms = 1;
     for (int axis = 0; axis < 2; axis++) {
-        starts->sizes[axis] = starts->coarse ? starts->lifts.shape.sizes[axis] : look->plane.sizes[axis];
         starts->by[axis] = (Index)by[axis];
-        starts->atoms *= starts->sizes[axis];
-        if (by[axis] < 1 || (starts->sizes[axis] - 1) / by[axis] + 1 != look->plane.sizes[axis]) return 0;
+        if (by[axis] < 1 || (sizes[axis] - 1) / by[axis] + 1 != seen[axis]) return 0;
     }
-    starts->a = take_doubles(problems, count * starts->atoms);
-    starts->b = take_doubles(problems, count * starts->atoms);
+    starts->a = take_doubles(problems, count * atoms);
+    starts->b = take_doubles(problems, count * atoms);
     starts->eps = take_doubles(problems, count);
-    starts->f = take_doubles(problems, count * starts->atoms);
+    starts->f = take_doubles(problems, count * atoms);
     starts->told = (int64_t *)take_doubles(problems, count);
-    starts->look.problems = starts->correct.problems = count;
-    for (int k = 0; k < TUPLES; k++)
-        if (!all[k].fit || (k != KERNELS && k != LIFTS && all[k].next != all[k].count)) return 0;
+    starts->look.problems = count;
+    const int taken[] = {NETWORK, CORRECTION, PROBLEMS};
+    for (int k = 0; k < 3; k++)
+        if (!all[taken[k]].fit || all[taken[k]].next != all[taken[k]].count) return 0;
     return 1;
 }
 
@@ -233,10 +272,10 @@ PyObject *start_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     Arrays all[TUPLES];
     Py_ssize_t modes, passes;
     int held = 0, fits = 0;
-    if (!PyArg_ParseTuple(arguments, "nddndiO!O!O!O!O!:start_each", &modes, &starts.look.coldest, &starts.look.warmest,
+    if (!PyArg_ParseTuple(arguments, "nddndiO!O!O!O!O!O!:start_each", &modes, &starts.look.coldest, &starts.look.warmest,
                           &passes, &starts.enough, &starts.threads, &PyTuple_Type, &tuples[NETWORK], &PyTuple_Type,
                           &tuples[CORRECTION], &PyTuple_Type, &tuples[KERNELS], &PyTuple_Type, &tuples[LIFTS],
-                          &PyTuple_Type, &tuples[PROBLEMS]))
+                          &PyTuple_Type, &tuples[FINE], &PyTuple_Type, &tuples[PROBLEMS]))
         return NULL;
     starts.passes = passes;
     while (held < TUPLES && hold(&all[held], tuples[held], held == PROBLEMS ? 2 : 0)) held++;

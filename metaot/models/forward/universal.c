@@ -9,7 +9,7 @@
 enum { COVARIANCES = 5, WORTH = 4, BLOCK_ARRAYS = 6 };
 /* WORTH: problems from which on lanes are sooner than one problem after another. */
 
-enum { WIDTH, LOW_ROW, HIGH_ROW, LOW_COLUMN, HIGH_COLUMN, TEMPERATURE }; /* numbers that are known of a problem */
+enum { WIDTH, MEAN, LOW_ROW = MEAN + 2, HIGH_ROW, LOW_COLUMN, HIGH_COLUMN, TEMPERATURE }; /* numbers that are known of a problem */
 
 static const double NARROWEST = 1e-4; /* as in frame.py */
 
@@ -126,6 +126,7 @@ static void look_at(const Task *task, Desk *desk, Index problem, int lanes, floa
     double square = (seen[0].xx + seen[0].yy + seen[1].xx + seen[1].yy) / 4;
     square = square > NARROWEST * NARROWEST ? square : NARROWEST * NARROWEST;
     numbers[WIDTH] = sqrt(square);
+    memcpy(numbers + MEAN, seen[0].mean, sizeof seen[0].mean);
     numbers[LOW_ROW] = (double)seen[0].low[0];
     numbers[LOW_COLUMN] = (double)seen[0].low[1];
     numbers[HIGH_ROW] = (double)seen[0].high[0];
@@ -223,6 +224,20 @@ static void correct(const Task *task, Desk *desk, Index first, Index count, int 
     for (Index k = 0; k < CLASSES * task->width * lanes; k++) x[k] += seen[k];
     apply_parity_block(&task->blocks[0], lanes, temperatures, x, desk->room);
     add_functions(task, desk, first, count, lanes, x);
+}
+
+void look_closer(const Task *task, const Task *fine, Desk *desk, const Index *by, Index problem)
+{
+    const double *numbers = numbers_of(task, problem);
+    double *finer = numbers_of(fine, problem);
+    Cosines cosines = cosines_of(fine, problem);
+    memcpy(finer, numbers, (size_t)task->numbers_size * sizeof *numbers);
+    for (int axis = 0; axis < 2; axis++) {
+        double size = (double)fine->plane.sizes[axis], high = numbers[HIGH_ROW + 2 * axis] * (double)by[axis];
+        finer[LOW_ROW + 2 * axis] *= (double)by[axis];
+        finer[HIGH_ROW + 2 * axis] = high < size ? high : size;
+    }
+    fill_cosines(&fine->plane, numbers + MEAN, numbers[WIDTH], &cosines, desk->doubles);
 }
 
 void work_on(const Task *task, Desk *desk, Index first, Index count)

@@ -41,6 +41,9 @@ void take_network(Arrays *all, Task *task, int others);
 /* Have room to work, which is memory to be freed; 0 if there is none. */
 int open_desk(const Task *task, Desk *desk);
 
+/* See a problem on a grid of which so many points are one of the grid where it was looked at. */
+void look_closer(const Task *task, const Task *fine, Desk *desk, const Index *by, Index problem);
+
 /* Look at some problems, and put the first potentials into f; or correct f of some that have been seen. */
 void work_on(const Task *task, Desk *desk, Index first, Index count);
 

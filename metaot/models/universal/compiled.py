@@ -31,25 +31,33 @@ class Images(NamedTuple):
     """Pairs of images: coordinates, weights (batch n) and one eps for each, float64."""
 
     axes: tuple[Array, Array]
-    """Of the grid of the prediction."""
     a: Array
     b: Array
     eps: Array
 
 
 @final
+class Coarser(NamedTuple):
+    """A grid with few of the points of images: axes, kernels of problems there, and those from images to it."""
+
+    axes: tuple[Array, Array]
+    kernels: Kernels
+    lifts: Kernels
+    by: tuple[int, ...]
+    """How many points of an image are in one, along each axis."""
+
+
+@final
 class Way(NamedTuple):
     """How starts are made: with these kernels, in so many passes, or until plans miss little enough of the mass.
 
-    Where there are `lifts`, kernels from a finer grid, it is there that weights are and f is asked for: so many of
-    its points along each axis are one of the grid of the prediction, from which a step leads back.
+    Or on a coarser grid, from which a step leads back; there one pass more is made if plans have missed too much.
     """
 
     kernels: Kernels
     passes: int
     enough: float = 0.0
-    lifts: Kernels | None = None
-    by: tuple[int, ...] = (1, 1)
+    coarser: Coarser | None = None
 
 
 @final
@@ -63,7 +71,7 @@ class Started(NamedTuple):
     lost: Array
 
 
-_LANES, _CLASSES, _NUMBERS = 16, 4, 5
+_LANES, _CLASSES, _NUMBERS = 16, 4, 7
 """As in universal.c: problems at once, classes of features, numbers known of a problem beside its temperature."""
 
 
@@ -101,17 +109,19 @@ class UniversalCompiled:
         assert _forward is not None
         rows, columns, a, b, eps = map(np.ascontiguousarray, (*images.axes, *images[1:]))
         f, told = np.empty(a.shape), np.zeros(len(a), dtype=np.int64)
+        axes, kernels, lifts, by = way.coarser or ((rows, columns), way.kernels, None, (1, 1))
         _forward.start_each(
             self.modes,
             *self._range,
             way.passes,
             way.enough,
             threads,
-            (rows, columns, *self.network),
-            (rows, columns, *self.correction),
+            (*axes, *self.network),
+            (*axes, *self.correction),
+            kernels.flat,
+            () if lifts is None else lifts.flat,
             way.kernels.flat,
-            () if way.lifts is None else way.lifts.flat,
-            (np.array(way.by, dtype=np.int64), a, b, eps, f, told),
+            (np.array(by, dtype=np.int64), rows, columns, a, b, eps, f, told),
         )
         return Started(f, told.nonzero()[0])
 
