@@ -145,6 +145,7 @@ def test_arrays_that_do_not_fit_are_refused(predictor: UniversalPotential, gener
         Way(K, 1, 0.0, good),
         Way(fine, 1, 0.0, good._replace(kernels=small)),
         Way(fine, 1, 0.0, good._replace(lifts=fine)),
+        Way(fine, 1, 0.0, good._replace(lifts=AxesKernel([np.ones((8, 5)), np.ones((8, 4))]))),
         Way(fine, 1, 0.0, good._replace(axes=given.axes)),
         Way(fine, 1, 0.0, good._replace(by=(2, 3))),
         Way(fine, 1, 0.0, good._replace(by=(2, 0))),
