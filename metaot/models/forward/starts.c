@@ -28,8 +28,8 @@ typedef struct {
     Work work;
     double *a, *b, *f, *missing, *left;
     char *memory;
-} Place; /* where one thread works on a few problems: weights, f and what is missing on the grid of the prediction, and
-            what is left missing on their own */
+} Place; /* where one thread works on a few problems: what is missing on the grid of the prediction, and if that is a
+            coarser one weights and f there, and what is left missing on their own */
 
 /* A part of the memory behind what was taken. */
 static void *cut(char *memory, size_t *taken, Index count, size_t size)
@@ -52,17 +52,16 @@ static size_t furnish(Place *place, char *memory)
     Task *look = &place->look, *correct = &place->correct, *finish = &place->finish;
     Index few = look->problems < LANES ? look->problems : LANES, atoms = few * look->atoms;
     size_t taken = 0;
-    place->f = cut(memory, &taken, atoms, sizeof(double));
     place->missing = cut(memory, &taken, atoms, sizeof(double));
     make_room(look, few, memory, &taken);
     look->x = cut(memory, &taken, LANES * look->features, sizeof(float));
     if (place->starts->coarse) {
+        place->f = cut(memory, &taken, atoms, sizeof(double));
         place->a = cut(memory, &taken, atoms, sizeof(double));
         place->b = cut(memory, &taken, atoms, sizeof(double));
         place->left = cut(memory, &taken, few * finish->atoms, sizeof(double));
         make_room(finish, few, memory, &taken);
     }
-    look->f = correct->f = place->f;
     correct->missing = place->missing;
     correct->numbers = look->numbers;
     correct->cosines = look->cosines;
@@ -120,6 +119,7 @@ static void take_problems(Place *place, Index first, Index count)
     finish->f = starts->f + first * all;
     look->a = starts->coarse ? place->a : finish->a;
     look->b = starts->coarse ? place->b : finish->b;
+    look->f = place->correct.f = starts->coarse ? place->f : finish->f;
     for (Index t = 0; t < count && starts->coarse; t++) {
         pool(starts, finish->a + t * all, look->plane.sizes[1], place->a + t * atoms, atoms);
         pool(starts, finish->b + t * all, look->plane.sizes[1], place->b + t * atoms, atoms);
@@ -183,11 +183,9 @@ static void start_some(Place *place, Index first, Index count)
         work_on(&place->correct, &place->correcting, 0, count);
         if (missed <= starts->enough) break;
     }
-    if (!starts->coarse)
-        memcpy(place->finish.f, place->f, (size_t)(count * place->look.atoms) * sizeof *place->f);
-    else
-        lift_all(place, first, count);
-    if (starts->coarse && missed > starts->enough) finish_all(place, first, count);
+    if (!starts->coarse) return;
+    lift_all(place, first, count);
+    if (missed > starts->enough) finish_all(place, first, count);
 }
 
 /* Do some problems, and some more, until all are done or in hand. */
