@@ -2,7 +2,6 @@
 
 #include "starts.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,18 +92,22 @@ static int open_place(const Starts *starts, Place *place)
     return enough;
 }
 
+/* Add sums of groups of so many numbers; the last one may have fewer. */
+FOR_EACH_PROCESSOR
+static void add_groups(Index count, Index by, const double *restrict x, double *restrict sums)
+{
+    Index pairs = by == 2 ? count / 2 : 0;
+    for (Index k = 0; k < pairs; k++) sums[k] += x[2 * k] + x[2 * k + 1];
+    for (Index at = pairs * by; at < count; at++) sums[at / by] += x[at];
+}
+
 /* Put sums of groups of points into an image of so many columns. */
 static void pool(const Starts *starts, const double *weights, Index columns, double *sums, Index atoms)
 {
     const Index *sizes = starts->finish.plane.sizes, *by = starts->by;
     memset(sums, 0, (size_t)atoms * sizeof *sums);
-    for (Index r = 0; r < sizes[0]; r++, weights += sizes[1]) {
-        double *out = sums + r / by[0] * columns;
-        Index k = 0, whole = sizes[1] / by[1];
-        if (by[1] == 2)
-            for (; k < whole; k++) out[k] += weights[2 * k] + weights[2 * k + 1];
-        for (Index at = k * by[1]; at < sizes[1]; at++) out[at / by[1]] += weights[at];
-    }
+    for (Index r = 0; r < sizes[0]; r++)
+        add_groups(sizes[1], by[1], weights + r * sizes[1], sums + r / by[0] * columns);
 }
 
 /* Bring problems to the grid of the prediction. */
@@ -142,7 +145,7 @@ static double step_all(Place *place, const Kernels *kernels, const Task *seen, d
             place->starts->told[first + t] = told;
             memset(missing, 0, (size_t)atoms * sizeof *missing);
         }
-        for (Index k = 0; k < atoms; k++) missed += fabs(missing[k]);
+        missed += l1_norm(atoms, missing);
     }
     return missed / (double)count;
 }

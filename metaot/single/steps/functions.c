@@ -99,6 +99,17 @@ double l1_error(Index count, const double *restrict weights, const double *restr
 }
 
 FOR_EACH_PROCESSOR
+double l1_norm(Index count, const double *restrict x)
+{
+    double lanes[LANES] = {0};
+    Index i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int k = 0; k < LANES; k++) lanes[k] += fabs(x[i + k]);
+    for (; i < count; i++) lanes[0] += fabs(x[i]);
+    return sum(lanes);
+}
+
+FOR_EACH_PROCESSOR
 Range range_of(Index count, const double *restrict x)
 {
     double low[LANES], high[LANES];

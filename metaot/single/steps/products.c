@@ -275,17 +275,29 @@ void write_box(const Kernel *kernel, const Mass *mass, const double *box, double
         memcpy(function + line_on_grid(kernel, mass, line), box + line * length, (size_t)length * sizeof *box);
 }
 
+/* Tell whether there is a number that is not zero. */
+FOR_EACH_PROCESSOR
+static int any(Index count, const double *x)
+{
+    int64_t found = 0;
+    for (Index k = 0; k < count; k++) found |= x[k] != 0;
+    return found != 0;
+}
+
 /* Take all atoms of the smallest box around the mass, in its order; tell whether there is mass. */
 int take_box(const Kernel *kernel, const double *weights, Mass *mass)
 {
-    Index length = kernel->sizes[kernel->axes - 1], lines = kernel->atoms / length;
+    int along = kernel->axes - 1;
+    Index length = kernel->sizes[along], lines = kernel->atoms / length;
     empty_box(kernel, mass);
     for (Index line = 0; line < lines; line++) {
         const double *here = weights + line * length;
-        Index first = 0, last = length - 1;
-        while (first < length && here[first] == 0) first++;
-        if (first == length) continue;
-        while (here[last] == 0) last--;
+        if (!any(length, here)) continue;
+        Index first = mass->low[along], last = mass->high[along] - 1;
+        if (any(first, here))
+            for (first = 0; here[first] == 0;) first++;
+        if (any(length - 1 - last, here + last + 1))
+            for (last = length - 1; here[last] == 0;) last--;
         include(kernel, mass, line, first, last);
     }
     mass->box = 1;

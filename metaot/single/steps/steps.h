@@ -82,6 +82,7 @@ void exponentials(Index count, const double *x, double *out);
 void logarithms(Index count, const double *x, double *out);
 double inner_product(Index count, const double *x, const double *y);
 double l1_error(Index count, const double *weights, const double *marginal);
+double l1_norm(Index count, const double *x);
 Range range_of(Index count, const double *x);
 void subtract_multiple(Index count, double factor, const double *x, double *out);
 
