@@ -13,7 +13,5 @@ class CoarseGrid:
     """A grid with neighbouring points of each axis of a finer one in one, at their mean."""
 
     grid: Geometry
-    by: tuple[int, ...]
-    """How many points are in one, along each axis; the last one may have fewer."""
     lifts: KeptKernels
     """From the points of the finer grid to those of this one."""

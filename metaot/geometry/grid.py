@@ -144,13 +144,13 @@ class Grid(Geometry):
         return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
 
     def coarsened(self, by: tuple[int, ...]) -> CoarseGrid:
-        """Return the grid with so many neighbouring points of each axis in one."""
+        """Return the grid with so many neighbouring points of each axis in one; the last one may have fewer."""
         coarse = self._coarse.get(by)
         if coarse is None:
             groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
             axes = [torch.stack([group.mean() for group in along]) for along in groups]
             between = [self._axis_cost(s[:, None], t) for s, t in zip(self.axes, axes, strict=True)]
-            coarse = CoarseGrid(Grid(*axes, cost=self.cost), by, KeptKernels(between))
+            coarse = CoarseGrid(Grid(*axes, cost=self.cost), KeptKernels(between))
             self._coarse[by] = coarse
         return coarse
 

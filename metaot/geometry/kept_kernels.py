@@ -44,7 +44,7 @@ class KeptKernels:
         return kernel
 
     def _each(self, eps: Tensor, largest: float) -> AxesKernels | None:
-        if not self._highest_cost <= largest * float(eps.min()):
+        if eps.numel() == 0 or not self._highest_cost <= largest * float(eps.min()):
             return None
         last = self._last
         if last is not None and torch.equal(last[0], eps):

@@ -162,3 +162,12 @@ def test_a_start_of_the_users_is_left_as_it_is(generator: torch.Generator) -> No
     before = start.f.clone()
     assert metaot.solve(Problem(a, b, grid, 1e-2), init=start).converged.all()
     assert torch.equal(start.f, before)
+
+
+@pytest.mark.parametrize("eps", [1e-2, torch.zeros(0, dtype=torch.float64)])
+@pytest.mark.parametrize("size", [7, 64])
+def test_an_empty_batch_has_empty_potentials(size: int, eps, predictor: UniversalPotential) -> None:
+    none = torch.zeros(0, size * size, dtype=torch.float64)
+    problem = Problem(none, none, Grid(size, size), eps)
+    assert predictor.predict(problem).f.shape == predictor.start_f(problem).shape == none.shape
+    assert metaot.solve(problem, init=predictor).steps.shape == (0,)
