@@ -23,7 +23,7 @@ _SPACING, _FEWEST = 1.1, 64
 """Of axes along which starts are predicted for every second point: how far apart these are at most, in roots of
 eps, below which potentials have no detail; and how many points there are at least."""
 
-_ENOUGH = 0.01
+_ENOUGH = 0.007
 """Share of the mass that plans may miss when a start is made of them: from there a solver is as quick."""
 
 

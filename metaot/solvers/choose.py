@@ -80,8 +80,8 @@ def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
 
 def _suited(solver: Solver | None, problem: Problem) -> Bool[Tensor, "batch"]:
     """Tell which problems, in numpy's reach, may be handed to Newton."""
-    if solver is not None:
-        return torch.zeros(len(problem.a), dtype=torch.bool)
+    if solver is not None or min(problem.geometry.shape) <= FACTORISED:
+        return torch.full((len(problem.a),), solver is None)
     sizes = (np.count_nonzero(weights.numpy(), axis=-1) for weights in (problem.a, problem.b))
     return torch.from_numpy(np.minimum(*sizes) <= FACTORISED)
 

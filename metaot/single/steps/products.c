@@ -216,6 +216,15 @@ static Index line_in_box(const Kernel *kernel, const Mass *mass, Index line)
     return place;
 }
 
+/* Tell whether there is a number that is not zero. */
+FOR_EACH_PROCESSOR
+static int any(Index count, const double *x)
+{
+    int64_t found = 0;
+    for (Index k = 0; k < count; k++) found |= x[k] != 0;
+    return found != 0;
+}
+
 /* Find the atoms with mass, and the smallest box around them. */
 void find_mass(const Kernel *kernel, const double *weights, Mass *mass)
 {
@@ -224,13 +233,13 @@ void find_mass(const Kernel *kernel, const double *weights, Mass *mass)
     empty_box(kernel, mass);
     for (Index line = 0; line < lines; line++) {
         Index before = mass->count, begin = line * length;
+        if (!any(length, weights + begin)) continue;
         for (Index k = begin; k < begin + length; k++) {
             mass->atoms[mass->count] = k;
             mass->weights[mass->count] = weights[k];
             mass->count += weights[k] != 0;
         }
-        if (mass->count > before)
-            include(kernel, mass, line, mass->atoms[before] - begin, mass->atoms[mass->count - 1] - begin);
+        include(kernel, mass, line, mass->atoms[before] - begin, mass->atoms[mass->count - 1] - begin);
     }
     mass->box = 1;
     for (int axis = 0; axis < kernel->axes; axis++) mass->box *= mass->high[axis] - mass->low[axis];
@@ -273,15 +282,6 @@ void write_box(const Kernel *kernel, const Mass *mass, const double *box, double
     memset(function, 0, (size_t)kernel->atoms * sizeof *function);
     for (Index line = 0; line < lines; line++)
         memcpy(function + line_on_grid(kernel, mass, line), box + line * length, (size_t)length * sizeof *box);
-}
-
-/* Tell whether there is a number that is not zero. */
-FOR_EACH_PROCESSOR
-static int any(Index count, const double *x)
-{
-    int64_t found = 0;
-    for (Index k = 0; k < count; k++) found |= x[k] != 0;
-    return found != 0;
 }
 
 /* Take all atoms of the smallest box around the mass, in its order; tell whether there is mass. */
