@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from universal_networks import small_predictor
 
 import metaot
 from metaot import Grid, Points, Problem
@@ -23,11 +24,7 @@ compiled = pytest.mark.skipif(not universal.COMPILED, reason="not compiled")
 
 @pytest.fixture
 def predictor(generator: torch.Generator) -> UniversalPotential:
-    torch.manual_seed(0)
-    network = UniversalNetwork(modes=8, width=12, hidden=10, depth=2, correction=10, passes=2)
-    for weight in network.parameters():  # some are zero in a new network, and would hide what they break
-        weight.data += 0.03 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-    return UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))
+    return small_predictor(generator, passes=2)
 
 
 def images(batch: int, sizes: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
