@@ -38,7 +38,10 @@ class UniversalPotential(StagedPredictor):
 
     start_passes = 2
     coarse_passes = 5
-    """The same on a coarser grid, where passes are cheap: so many are made only while plans miss much."""
+    """The same on a coarser grid, where passes are cheap: so many are made only while plans miss much.
+
+    They do not count as `passes`, of which there may be fewer; without any there, none is made here.
+    """
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps

@@ -48,20 +48,26 @@ static PyObject *work(Arrays *all, Images *images)
     return finish(all, !images->short_of_memory);
 }
 
+/* Hold the arrays of a tuple, of which so many are written to, and take the grid and the network, which are before so
+   many others; 0 with an exception if they cannot be held. */
+static int take_images(Arrays *all, PyObject *tuple, int written, int others, Task *task)
+{
+    if (!hold(all, tuple, written)) return 0;
+    take_plane(all, task);
+    take_network(all, task, others);
+    return 1;
+}
+
 PyObject *look_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Images images = {.task = {.everywhere = 1}};
     Task *task = &images.task;
     PyObject *tuple;
     Arrays all;
-    Py_ssize_t modes;
-    if (!PyArg_ParseTuple(arguments, "nddiO!:look_each", &modes, &task->coldest, &task->warmest, &images.threads,
-                          &PyTuple_Type, &tuple) ||
-        !hold(&all, tuple, 4))
+    if (!PyArg_ParseTuple(arguments, "nddiO!:look_each", &task->modes, &task->coldest, &task->warmest,
+                          &images.threads, &PyTuple_Type, &tuple) ||
+        !take_images(&all, tuple, 4, 7, task))
         return NULL;
-    task->modes = modes;
-    take_plane(&all, task);
-    take_network(&all, task, 7);
     task->problems = length(&all, 2) / 2;
     task->a = take_doubles(&all, task->problems * task->atoms);
     task->b = take_doubles(&all, task->problems * task->atoms);
@@ -75,13 +81,9 @@ PyObject *correct_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     Task *task = &images.task;
     PyObject *tuple;
     Arrays all;
-    Py_ssize_t modes;
-    if (!PyArg_ParseTuple(arguments, "niO!:correct_each", &modes, &images.threads, &PyTuple_Type, &tuple) ||
-        !hold(&all, tuple, 1))
+    if (!PyArg_ParseTuple(arguments, "niO!:correct_each", &task->modes, &images.threads, &PyTuple_Type, &tuple) ||
+        !take_images(&all, tuple, 1, 6, task))
         return NULL;
-    task->modes = modes;
-    take_plane(&all, task);
-    take_network(&all, task, 6);
     task->problems = length(&all, 0) / 2;
     task->eps = take_doubles(&all, task->problems);
     return work(&all, &images);

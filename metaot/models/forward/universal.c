@@ -9,7 +9,8 @@
 enum { COVARIANCES = 5, WORTH = 4, BLOCK_ARRAYS = 6 };
 /* WORTH: problems from which on lanes are sooner than one problem after another. */
 
-enum { WIDTH, MEAN, LOW_ROW = MEAN + 2, HIGH_ROW, LOW_COLUMN, HIGH_COLUMN, TEMPERATURE }; /* numbers that are known of a problem */
+enum { WIDTH, MEAN, LOW_ROW = MEAN + 2, HIGH_ROW, LOW_COLUMN, HIGH_COLUMN, TEMPERATURE };
+/* Numbers that are known of a problem. */
 
 static const double NARROWEST = 1e-4; /* as in frame.py */
 

@@ -1,5 +1,5 @@
-/* One step, half of one to another grid, and the dual value, as networks need them: of all atoms in the boxes around the mass, most of which have
-   some, so that nothing is gathered. Those without count as if they were none. */
+/* One step, half of one to another grid, and the dual value, as networks need them: of all atoms in the boxes around the
+   mass, most of which have some, so that nothing is gathered. Those without count as if they were none. */
 
 #include "steps.h"
 
