@@ -99,11 +99,19 @@ def test_passes_end_when_plans_miss_little(predictor, generator, monkeypatch):
 
 
 @compiled
-@pytest.mark.parametrize("eps", [1e-3, 1e-4])
-def test_where_there_is_more_detail_every_point_is_seen(
-    eps: float, predictor: UniversalPotential, generator: torch.Generator
-) -> None:
-    (a, b), grid = images(2, (65, 60), generator), Grid(65 * 1.0 * torch.linspace(0, 1, 65), 60)
+@pytest.mark.parametrize(
+    ("axes", "eps"),
+    [
+        ((65 * torch.linspace(0, 1, 65), 60), 1e-3),
+        ((65 * torch.linspace(0, 1, 65), 60), 1e-4),
+        ((65, 70), 3e-4),
+        ((torch.cat([torch.linspace(0, 0.5, 40), torch.linspace(0.8, 1, 25)]), 60), 1e-2),
+    ],
+)
+def test_where_there_is_more_detail_every_point_is_seen(axes, eps: float, predictor, generator) -> None:
+    """Of wide grids, at low temperatures, and where there is one wide gap."""
+    grid = Grid(*axes)
+    a, b = images(2, grid.sizes, generator)
     problem = Problem(a, b, grid, eps)
     expected = predictor.stages(problem)[predictor.start_passes]
     torch.testing.assert_close(predictor.start_f(problem)[a > 0], expected[a > 0], atol=1e-7, rtol=0)

@@ -62,6 +62,15 @@ def test_newton_takes_over_from_the_axes_of_a_grid(monkeypatch: pytest.MonkeyPat
     assert (solve(problem, solver=Sinkhorn(), tol=1e-10).steps > 40).all()
 
 
+def test_a_method_that_was_asked_for_is_not_handed_over_on_a_grid(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(choose, "PATIENCE", 2)
+    a, b = torch.rand(2, 3, 36, dtype=torch.float64)
+    problem = Problem(a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), Grid(6, 6), 1e-3)
+    solution = solve(problem, solver=Sinkhorn(), tol=1e-12, max_steps=20)
+    assert solution.solvers == (Sinkhorn(),)
+    assert solution.steps.max() > 2
+
+
 @every_space
 @every_batch
 @pytest.mark.parametrize("solver", [None, *SOLVERS.values()], ids=["chosen", *SOLVERS])
