@@ -1,4 +1,10 @@
-"""Anderson acceleration of a batch: the rule of `metaot.single.anderson`, each instance with its own memory."""
+"""Anderson acceleration of Sinkhorn's algorithm: the last steps tell from where to make the next one.
+
+A Sinkhorn step moves the potential x by its residual r(x), the logarithm of the weights over the marginal. Near
+the solution r is linear, and symmetric in L2(a). Of all points between the last ones, the next step starts from the
+one with the smallest residual (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011), as MINRES would: one slow mode
+after the other vanishes, where over-relaxation keeps the rate of the slowest.
+"""
 
 from dataclasses import dataclass, replace
 from typing import final
@@ -7,7 +13,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.single.anderson import BEYOND, FARTHEST, GROWTH, MEMORY, PROGRESS, RIDGE, STALE
+MEMORY = 10
+"""Steps that are remembered. Once there are as many, every second step mixes: that is quicker, and safer."""
+
+BEYOND = 1.3
+"""How many times its residual a step moves."""
+
+GROWTH, STALE = 2.0, 40
+"""The factor by which the error may grow above its least value, and the steps that it may stay above it. Then the
+iteration returns to where it was the least, and makes plain steps, under which it falls: one, or twice as many as
+before if there was no progress."""
+
+PROGRESS = 0.9
+"""A least error below this part of the one before is progress."""
+
+RIDGE = 1e-12
+"""Relative, on the products of the changes: these become nearly dependent."""
+
+FARTHEST = 35.0
+"""A scaling may change by the exponential of this in a step."""
 
 STORED = torch.float32
 """What the memory is kept in: differences need few digits, and reading them takes as long as a product."""

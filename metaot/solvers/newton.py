@@ -15,9 +15,11 @@ from metaot.geometry.base import expand_eps, in_units_of
 from metaot.geometry.kernel import MatrixKernel
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
-from metaot.single.choose import FACTORISED
 from metaot.solvers import conjugate, factorised
 from metaot.solvers.iterate import Solver
+
+FACTORISED = 1024
+"""Most unknowns whose Hessian is factorised."""
 
 
 @final

@@ -2,7 +2,7 @@
 
 The potentials of the start are absorbed into a Gibbs kernel, which is then about the plan; a step is two products
 with it (Schmitzer, arXiv 1610.06519). Starts so far away that marginals leave floating point make steps in the log
-domain. Anderson acceleration (`metaot.single.anderson`) tells how to go on from the last steps.
+domain. Anderson acceleration (`metaot.solvers.anderson`) tells how to go on from the last steps.
 """
 
 import math

@@ -2,18 +2,16 @@
 
 from typing import Any, Protocol, overload, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metaot.brenier import BrenierPair, SampleProblem
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.single import Refined
-from metaot.solvers.alone import Alone, refine_alone
-from metaot.solvers.choose import refine_by, small_and_single
 from metaot.solvers.iterate import Solver
 from metaot.solvers.maps import MapSolution, PairPredictor, solve_map
+from metaot.solvers.method import refine_by
+from metaot.solvers.pairs import MapSolver
 from metaot.solvers.solution import Solution
 
 
@@ -61,14 +59,15 @@ def solve(
 
     `init` is where to start: potentials, of which f is used, or anything with `predict(problem)`; for the squared
     distance on a `Grid` with two axes or on planar `Points`, `metaot.load("universal")` is near every solution. A
-    start that zeros are better than, or NaN, is replaced by zeros, instance by instance: by dual value, and far
-    from the solution by the first steps as well. `solver` holds the settings of a method; None makes accelerated
-    Sinkhorn steps, and turns to Newton for instances with up to about a thousand atoms with mass on the smaller
-    side that Sinkhorn would take long for. An instance that needs more than `max_steps` steps is returned as it is
-    then, with `converged` false; nothing is raised. ValueError is raised for contradictory arguments.
+    start is replaced by zeros, instance by instance, where it is not finite, has a lower dual value than zeros, or
+    is far from the solution and worse than the first steps from zeros. `solver` is run as it is; None chooses:
+    accelerated Sinkhorn steps, and Newton for instances with up to about a thousand atoms with mass on one side for
+    which Sinkhorn takes long (see `metaot.solvers.method`). An instance that needs more than `max_steps` steps is
+    returned as it is then, with `converged` false; nothing is raised. Raises ValueError for contradictory arguments,
+    TypeError for a solver of another kind.
 
-    Small problems on a CPU, in float64, are solved without torch; others together in torch, on their device.
-    A `SampleProblem` is solved by `W2GN` or `GaussNewton`: see `metaot.solvers.maps.solve_map`.
+    In float64 on a CPU compiled code makes the steps, elsewhere torch. A `SampleProblem` is solved by `W2GN` or
+    `GaussNewton`: see `metaot.solvers.maps.solve_map`.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
@@ -76,14 +75,14 @@ def solve(
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
     if isinstance(problem, SampleProblem):
         return solve_map(problem, init=init, solver=solver, tol=tol, max_steps=max_steps)
-    f = None if init is None else _start(problem, init)
-    if small_and_single(problem):
-        start = None if f is None else f.numpy().reshape(-1)
-        refined, solvers = refine_alone(Alone.of(problem), start, solver, tol=tol, max_steps=max_steps)
-        return _solution_alone(problem, refined, tol, solvers)
-    flat = problem.flat()
-    guess = None if f is None else DualPotentials(f.reshape(flat.a.shape), flat.b.new_zeros(1).expand_as(flat.b))
-    result, solvers = refine_by(solver, flat, guess, tol=tol, max_steps=max_steps)
+    if solver is not None and (not isinstance(solver, Solver) or isinstance(solver, MapSolver)):
+        raise TypeError(
+            "solver must be None or a Solver of discrete problems, such as metaot.Sinkhorn() or metaot.Newton(), "
+            f"got {solver!r}"
+        )
+    flat, f = problem.flat(), None if init is None else _start(problem, init)
+    start = None if f is None else f.reshape(flat.a.shape)
+    result, solvers = refine_by(solver, flat, start, tol=tol, max_steps=max_steps)
     potentials, batch = result.potentials, problem.batch_shape
     return Solution(
         problem=problem,
@@ -93,21 +92,6 @@ def solve(
         steps=result.steps.reshape(batch),
         solvers=solvers,
     )
-
-
-def _solution_alone(problem: Problem, result: Refined, tol: float, solvers: tuple[Solver, ...]) -> Solution:
-    batch, shapes = problem.batch_shape, (problem.a.shape, problem.b.shape)
-    f, g, error, converged, steps = map(
-        torch.from_numpy,
-        (
-            result.f.reshape(shapes[0]),
-            result.g.reshape(shapes[1]),
-            np.full(batch, result.error),
-            np.full(batch, result.error <= tol),
-            np.full(batch, result.steps),
-        ),
-    )
-    return Solution(problem, DualPotentials(f, g), error, converged, steps, solvers)
 
 
 def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:

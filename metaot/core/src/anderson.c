@@ -1,6 +1,6 @@
-/* Anderson acceleration, with the rules of metaot/single/anderson.py. */
+/* Anderson acceleration, with the rules of metaot/solvers/anderson.py. */
 
-#include "steps.h"
+#include "core.h"
 
 #include <float.h>
 #include <math.h>
@@ -115,15 +115,10 @@ static void mix(Path *path, double *x, double *share)
 }
 
 /* Note the point x with its residual and error. */
-static void show(Path *path, const double *x, double *residual, double error)
+static void show(Path *path, const double *x, const double *residual, double error)
 {
     Index n = path->count;
     for (Index i = 0; i < n; i++) path->missing[i] = path->roots[i] * residual[i];
-    if (!(inner_product(n, path->missing, path->missing) < INFINITY)) /* of some mass nothing has arrived */
-        for (Index i = 0; i < n; i++) {
-            residual[i] = fmin(fmax(residual[i], -FARTHEST), FARTHEST);
-            path->missing[i] = path->roots[i] * residual[i];
-        }
     for (Index i = 0; i < n; i++) path->target[i] = x[i] + BEYOND * residual[i];
     path->stale++;
     if (error <= path->least) {
@@ -140,11 +135,23 @@ static void swap(double **x, double **y)
     *y = other;
 }
 
+void plain_step(Index count, double *x, const double *residual)
+{
+    for (Index i = 0; i < count; i++) x[i] += residual[i];
+}
+
 /* Move x to the point that follows it, where the residual and the L1 error are these. */
 void next_point(Path *path, double *x, double *residual, double error)
 {
     if (!(error <= GROWTH * path->least) || path->stale >= STALE) {
         go_back(path, x);
+        return;
+    }
+    if (!(largest_size(path->count, residual) <= FARTHEST)) { /* nothing linear: a plain step, and nothing is kept */
+        path->shown = path->stale = 0;
+        path->plain = path->stretch;
+        path->least = path->mark = INFINITY;
+        plain_step(path->count, x, residual);
         return;
     }
     double share[MEMORY];
@@ -154,7 +161,7 @@ void next_point(Path *path, double *x, double *residual, double error)
     if (path->plain > 0) {
         path->plain--;
         path->stale = 0;
-        for (Index i = 0; i < path->count; i++) x[i] += residual[i];
+        plain_step(path->count, x, residual);
     } else {
         mix(path, x, share);
     }

@@ -1,6 +1,5 @@
-"""One method, from a start to certified potentials: on the atoms with mass where that pays, on all in the end."""
+"""Torch as a back end: any device, dtype and size; on the atoms with mass where that pays."""
 
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -11,58 +10,80 @@ from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
-from metaot.single.start import DOUBTFUL, GOOD, HUGE
+from metaot.solvers.back_end import BackEnd, Refined
 from metaot.solvers.iterate import Solver, StateT, iterate
-from metaot.solvers.newton import Newton
+from metaot.solvers.newton import FACTORISED, Newton
+from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.support import Support
+
+GOOD = 0.01
+"""L1 error of a start up to which it is taken without comparison."""
+
+DOUBTFUL = 0.1
+"""L1 error of a start above which it must beat two steps from zeros by dual value, and halve the error of one."""
+
+LARGEST = 1e8
+"""Potentials beyond this many eps leave too few digits for the cost."""
+
+_BLOCK = 2**22
+"""Entries of the plans that Newton holds at once."""
 
 
 @final
-@dataclass(frozen=True)
-class Refined:
-    """Potentials of a flat batch, and for each instance its error and its steps."""
+class InTorch(BackEnd):
+    """The solvers of this package, iterated by the one loop."""
 
-    potentials: DualPotentials
-    error: Float[Tensor, "batch"]
-    steps: Int[Tensor, "batch"]
+    def sinkhorn(
+        self,
+        problem: Problem,
+        f: Float[Tensor, "batch n"] | None,
+        *,
+        tol: float,
+        max_steps: int,
+        accelerated: bool = True,
+    ) -> Refined:
+        solver, sizes = Sinkhorn(accelerated), _sizes(problem)
+        whole = len(problem.a) == 0 or int(sizes.amax(1).prod()) >= problem.geometry.kernel_work(problem.eps)
+        return refine(solver, problem, f, tol=tol, max_steps=max_steps, whole=whole)
 
-    @property
-    def T(self) -> "Refined":
-        """The same for the problems with source and target exchanged."""
-        return Refined(self.potentials.T, self.error, self.steps)
+    def newton(
+        self, problem: Problem, f: Float[Tensor, "batch n"] | None, *, tol: float, max_steps: int
+    ) -> Refined:
+        sizes = _sizes(problem)
+        if len(problem.a) == 0 or int(sizes.amin(0).max()) > FACTORISED:
+            return refine(Newton(), problem, f, tol=tol, max_steps=max_steps, whole=True)
+        result, exchanged = no_result(problem), sizes[0] > sizes[1]
+        together = max(1, _BLOCK // int(sizes.amax(1).prod()))
+        for side in (exchanged, ~exchanged):
+            for index in side.nonzero()[:, 0].split(together):
+                part, start = problem[index], None if f is None else f[index]
+                if side is exchanged:
+                    start = None if start is None else c_transform(part, start)
+                    part = part.T
+                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, whole=False)
+                result.update(index, found.T if side is exchanged else found)
+        return result
 
-    def put(self, index: Tensor | slice, other: "Refined") -> None:
-        """Take over what became of some instances, and add their steps."""
-        self.potentials.f[index], self.potentials.g[index] = other.potentials.f, other.potentials.g
-        self.error[index] = other.error
-        self.steps[index] += other.steps
+
+def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
+    """Count the atoms with mass."""
+    return torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
 
 
 def refine(
-    solver: Solver, problem: Problem, guess: DualPotentials | None, *, tol: float, max_steps: int, whole: bool
+    solver: Solver,
+    problem: Problem,
+    f: Float[Tensor, "batch n"] | None,
+    *,
+    tol: float,
+    max_steps: int,
+    whole: bool,
 ) -> Refined:
-    """Refine a guess by one method: on the `whole`, or on the support; for Newton with the smaller sides first."""
+    """Refine f by one method: on the `whole`, or on the atoms with mass."""
+    guess = None if f is None else DualPotentials(f, problem.b.new_zeros(1).expand_as(problem.b))
     if whole:
         result = iterate(solver, problem, _start(solver, problem, guess), tol=tol, max_steps=max_steps)
         return completed(problem, result.value.f, result.steps)
-    if not isinstance(solver, Newton):
-        return _on_support(solver, problem, guess, tol, max_steps)
-    exchanged = (problem.a != 0).sum(-1) > (problem.b != 0).sum(-1)
-    if not bool(exchanged.any()):
-        return _on_support(solver, problem, guess, tol, max_steps)
-    if bool(exchanged.all()):
-        guess = None if guess is None else DualPotentials.from_f(problem, guess.f).T
-        return _on_support(solver, problem.T, guess, tol, max_steps).T
-    result = room(problem)
-    for side in (exchanged, ~exchanged):
-        mine = None if guess is None else guess[side]
-        result.put(side, refine(solver, problem[side], mine, tol=tol, max_steps=max_steps, whole=False))
-    return result
-
-
-def _on_support(
-    solver: Solver, problem: Problem, guess: DualPotentials | None, tol: float, max_steps: int
-) -> Refined:
     support = Support.of(problem)
     guess = None if guess is None else support.gathered(problem, guess)
     state = _start(solver, support.problem, guess)
@@ -82,10 +103,10 @@ def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, 
     return Refined(DualPotentials(torch.where(problem.a != 0, f, best), g), error, steps)
 
 
-def room(problem: Problem) -> Refined:
-    """Return room for results."""
+def no_result(problem: Problem) -> Refined:
+    """Return room for results: of no steps."""
     error = problem.a.new_zeros(len(problem.a))
-    potentials = DualPotentials(torch.empty_like(problem.a), torch.empty_like(problem.b))
+    potentials = DualPotentials(torch.zeros_like(problem.a), torch.zeros_like(problem.b))
     return Refined(potentials, error, torch.zeros_like(error, dtype=torch.int64))
 
 
@@ -106,7 +127,11 @@ def _start(
 def worse_than_zeros(
     problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"]
 ) -> Bool[Tensor, "batch"]:
-    """Tell which starts zeros are better than, by the rule of `metaot.single.start`."""
+    """Return which starts are worse than f = 0.
+
+    A start with a small error is not. Others are where their dual value is below that of zeros, and doubtful ones
+    where they are not clearly better than the first steps from zeros.
+    """
     if bool((error <= GOOD).all()):
         return torch.zeros_like(error, dtype=torch.bool)
     value = linear_value(problem, start)
@@ -125,7 +150,7 @@ def worse_than_zeros(
 
 
 def _reasonable(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    """Replace the potentials of instances by zeros where they are huge or not finite."""
+    """Replace potentials by zeros where they are huge or not finite."""
     size = torch.where(problem.a != 0, f, 0.0).abs().amax(-1, keepdim=True)
-    good = (size <= HUGE * expand_eps(problem.eps, f)) & f.isfinite().all(-1, keepdim=True)
+    good = (size <= LARGEST * expand_eps(problem.eps, f)) & f.isfinite().all(-1, keepdim=True)
     return torch.where(good, f, 0.0)

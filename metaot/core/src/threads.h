@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-/* Do the same work on so many threads, of OpenMP's pool where somebody has loaded one; else on this one. */
+/* Do the same work on this thread and on others; it must be such that one thread can do all of it. */
 void run_on_threads(void (*work)(void *), void *shared, int threads);
 
 /* Take a number, and leave the next one to others. */

@@ -1,11 +1,9 @@
 /* Functions of many numbers at once. Sums run in eight lanes, so that a compiler may add eight at a time. */
 
-#include "steps.h"
+#include "core.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { LANES = 8 };
 
 static const double LN2 = 6.93147180369123816490e-01, LN2_REST = 1.90821492927058770002e-10;
 /* ln 2 in two parts, of which the first one times a small integer has no rounding error. */
@@ -13,7 +11,7 @@ static const double LN2 = 6.93147180369123816490e-01, LN2_REST = 1.9082149292705
 /* e^x = 2^k e^r, with Taylor's series for |r| < 0.35, to two units in the last place; zero below the normal
    numbers. */
 FOR_EACH_PROCESSOR
-void exponentials(Index count, const double *restrict x, double *restrict out)
+void exponentials(Index count, const double *x, double *out)
 {
     for (Index i = 0; i < count; i++) {
         double bounded = x[i] < -708.0 ? -708.0 : x[i] > 709.0 ? 709.0 : x[i];
@@ -44,7 +42,7 @@ void exponentials(Index count, const double *restrict x, double *restrict out)
 
 /* The logarithm of numbers that are not negative, by 2 artanh((m - 1)/(m + 1)), to two units in the last place. */
 FOR_EACH_PROCESSOR
-void logarithms(Index count, const double *restrict x, double *restrict out)
+void logarithms(Index count, const double *x, double *out)
 {
     for (Index i = 0; i < count; i++) {
         int64_t bits, mantissa;
@@ -88,25 +86,48 @@ double inner_product(Index count, const double *restrict x, const double *restri
 
 /* The L1 error of a marginal that is given relative to the weights. */
 FOR_EACH_PROCESSOR
-double l1_error(Index count, const double *restrict weights, const double *restrict marginal)
+double relative_l1_error(Index count, const double *restrict weights, const double *restrict ratio)
 {
     double lanes[LANES] = {0};
     Index i = 0;
     for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] += weights[i + k] * fabs(marginal[i + k] - 1);
-    for (; i < count; i++) lanes[0] += weights[i] * fabs(marginal[i] - 1);
+        for (int k = 0; k < LANES; k++) lanes[k] += weights[i + k] * fabs(ratio[i + k] - 1);
+    for (; i < count; i++) lanes[0] += weights[i] * fabs(ratio[i] - 1);
     return sum(lanes);
 }
 
 FOR_EACH_PROCESSOR
-double l1_norm(Index count, const double *restrict x)
+double l1_distance(Index count, const double *restrict x, const double *restrict y)
 {
     double lanes[LANES] = {0};
     Index i = 0;
     for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] += fabs(x[i + k]);
-    for (; i < count; i++) lanes[0] += fabs(x[i]);
+        for (int k = 0; k < LANES; k++) lanes[k] += fabs(x[i + k] - y[i + k]);
+    for (; i < count; i++) lanes[0] += fabs(x[i] - y[i]);
     return sum(lanes);
+}
+
+FOR_EACH_PROCESSOR
+double total(Index count, const double *restrict x)
+{
+    double lanes[LANES] = {0};
+    Index i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int k = 0; k < LANES; k++) lanes[k] += x[i + k];
+    for (; i < count; i++) lanes[0] += x[i];
+    return sum(lanes);
+}
+
+/* The largest absolute value; NaN if there is one. */
+FOR_EACH_PROCESSOR
+double largest_size(Index count, const double *restrict x)
+{
+    double largest = 0;
+    for (Index i = 0; i < count; i++) {
+        double size = fabs(x[i]);
+        largest = size <= largest ? largest : size;
+    }
+    return largest;
 }
 
 FOR_EACH_PROCESSOR
@@ -136,4 +157,37 @@ FOR_EACH_PROCESSOR
 void subtract_multiple(Index count, double factor, const double *restrict x, double *restrict out)
 {
     for (Index i = 0; i < count; i++) out[i] -= factor * x[i];
+}
+
+/* The arctangent of numbers between zero and one (Cephes, double precision): of t above 0.66 by (t - 1)/(t + 1). */
+FOR_EACH_PROCESSOR
+void arctangents(Index count, const double *restrict x, double *restrict out)
+{
+    for (Index i = 0; i < count; i++) {
+        int far = x[i] > 0.66;
+        double t = far ? (x[i] - 1) / (x[i] + 1) : x[i], z = t * t;
+        double p = -8.750608600031904122785e-1;
+        p = p * z - 1.615753718733365076637e1;
+        p = p * z - 7.500855792314704667340e1;
+        p = p * z - 1.228866684490136173410e2;
+        p = p * z - 6.485021904942025371773e1;
+        double q = z + 2.485846490142306297962e1;
+        q = q * z + 1.650270098316988542046e2;
+        q = q * z + 4.328810604912902668951e2;
+        q = q * z + 4.853903996359136964868e2;
+        q = q * z + 1.945506571482613964425e2;
+        double inside = t + t * z * (p / q);
+        out[i] = far ? inside + (7.85398163397448309616e-1 + 3.061616997868383e-17) : inside;
+    }
+}
+
+/* log sum_i exp(x_i); minus infinity of nothing. */
+double log_sum_exp(Index count, const double *x, double *scratch)
+{
+    if (count == 0) return -INFINITY;
+    double top = range_of(count, x).most;
+    if (!(top > -INFINITY && top < INFINITY)) return top;
+    for (Index i = 0; i < count; i++) scratch[i] = x[i] - top;
+    exponentials(count, scratch, scratch);
+    return top + log(total(count, scratch));
 }

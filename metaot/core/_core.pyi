@@ -1,0 +1,21 @@
+"""Compiled code; `solve.py` packs the arrays. All arrays are C-contiguous float64, but for `steps`, int64."""
+
+from numpy import ndarray
+
+def solve_each(
+    method: int,
+    costs: tuple[int, int, tuple[ndarray, ...]],
+    problems: tuple[ndarray, ndarray, ndarray, ndarray | None],
+    results: tuple[ndarray, ndarray, ndarray, ndarray],
+    limits: tuple[float, int, bool],
+    threads: int,
+    /,
+) -> None:
+    """Fill `results` (f, g, error, steps) of `problems` (a, b, eps, start), a row for each.
+
+    `costs` is the kind (0 axes, 1 a matrix, 2 clouds), the cost between points (0 squared distance, 1 distance,
+    2 angle) and the arrays; `limits` is (tol, max_steps, accelerated). The method is 0 for Sinkhorn on the axes of a
+    grid, 1 for Sinkhorn on a matrix, 2 for Newton, 3 for one Sinkhorn step on a grid (g is then a less the marginal of
+    the start's plan, and `error` its dual value), 4 for the best g for the start.
+    Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
+    """

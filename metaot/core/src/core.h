@@ -1,0 +1,167 @@
+/* Entropic optimal transport on arrays: Sinkhorn with Anderson acceleration, and Newton on the truncated plan.
+
+   Inside, potentials and costs are in units of eps, and there are only the atoms with mass. The algorithms are those of
+   metaot/solvers (sinkhorn.py, anderson.py, newton.py), which say where they come from. */
+
+#ifndef METAOT_CORE_H
+#define METAOT_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "processors.h"
+#include "threads.h"
+
+typedef ptrdiff_t Index;
+
+enum { MOST_AXES = 8, LANES = 8, MEMORY = 10 };
+/* LANES: the doubles of the widest register. As many numbers may be read behind an array as it has lanes. */
+
+typedef enum { SQEUCLIDEAN, EUCLIDEAN, SPHERE } PointCost;
+typedef enum { AXES, MATRIX, CLOUDS } CostKind;
+
+typedef struct {
+    CostKind kind;
+    Index n, m;
+    int axes;
+    Index rows[MOST_AXES], columns[MOST_AXES];
+    const double *axis[MOST_AXES]; /* AXES: C is the sum of one matrix for each axis, rows columns */
+    const double *matrix;          /* MATRIX: n m */
+    const double *x, *y;           /* CLOUDS: n dim and m dim */
+    Index dim;
+    PointCost cost;
+    int transposed; /* whether source and target are exchanged; n and m are those after the exchange */
+} Costs;            /* the costs between all atoms, in the units of the cost */
+
+typedef struct {
+    Index count, *atoms;
+    double *weights, *logs;
+} Support; /* the atoms with mass, in their order; weights below SMALLEST_WEIGHT are as good as none */
+
+typedef struct {
+    Index count;
+    const Index *atoms;
+    double *coordinates;      /* CLOUDS: dim count */
+    Index *along[MOST_AXES];  /* AXES: the place of each atom along each axis */
+} Columns;                    /* some atoms of the target, prepared for rows of costs */
+
+typedef struct {
+    double least, most;
+} Range;
+
+typedef struct {
+    double tol;
+    Index max_steps;
+    int accelerated;
+} Limits;
+
+typedef struct {
+    double error;
+    int64_t steps;
+} Outcome;
+
+typedef struct {
+    const Costs *costs;
+    const double *a, *b, *start; /* the weights, and f or NULL, in the units of the cost */
+    double eps;
+    double *f, *g; /* the answer */
+} Instance;
+
+/* arena.c */
+typedef struct {
+    char *memory;
+    size_t used, room;
+} Arena; /* memory that is given back as a whole */
+
+int open_arena(Arena *arena, size_t bytes);
+double *take_numbers(Arena *arena, Index count);
+Index *take_indices(Arena *arena, Index count);
+void close_arena(Arena *arena);
+size_t room_for(Index count);
+
+typedef struct {
+    Arena supports, work;
+    Support source, target;
+} Workspace; /* what a thread uses for one problem after another */
+
+
+/* vector.c */
+void exponentials(Index count, const double *x, double *out);
+
+void logarithms(Index count, const double *x, double *out);
+void arctangents(Index count, const double *x, double *out);
+double inner_product(Index count, const double *x, const double *y);
+double l1_distance(Index count, const double *x, const double *y);
+double relative_l1_error(Index count, const double *weights, const double *ratio);
+double total(Index count, const double *x);
+Range range_of(Index count, const double *x);
+double largest_size(Index count, const double *x);
+void subtract_multiple(Index count, double factor, const double *x, double *out);
+double log_sum_exp(Index count, const double *x, double *scratch);
+
+/* costs.c */
+Costs transposed(const Costs *costs);
+
+int open_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms);
+void close_columns(Columns *columns);
+void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out);
+
+/* support.c */
+int leaves_mass(Index count, const double *weights, const Support *support);
+int settle_small_masses(const Costs *costs, double inverse_eps, const double *a, const double *b,
+                        const Support *target, const double *f, double *g);
+int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b);
+void find_support(Index count, const double *weights, Support *support);
+Index *absent_atoms(Index count, const Support *support, Index *absent, Index *absent_count);
+
+/* anderson.c */
+typedef struct {
+    double *roots, *moves, *changes, *target, *missing, *last_target, *last_missing, *nearest;
+    double gram[MEMORY][MEMORY], least, mark;
+    Index count, shown, stale, plain, stretch;
+} Path; /* the last points that were shown, and what led on from them */
+
+void start_path(Path *path, Index count, const double *weights);
+void next_point(Path *path, double *x, double *residual, double error);
+void plain_step(Index count, double *x, const double *residual);
+
+/* blocks.c: products of blocks of 8 x 8 doubles */
+typedef void SumBlock(Index terms, const double *left, const double *right, double (*sums)[LANES]);
+SumBlock *best_sum_block(void);
+int factorise(double *H, Index panels);
+void solve_factorised(const double *L, Index panels, double *y);
+
+/* What is asked of the kernel exp(-C) between the atoms with mass. x is f in units of eps on the source's. */
+typedef struct Operator Operator;
+struct Operator {
+    const Costs *costs;
+    double inverse_eps;
+    const Support *source, *target;
+    const double *a, *b; /* all weights */
+    /* Put the residual log a - log(P 1) of x and the best g for it there; return the L1 error, NaN if all is lost. */
+    double (*evaluate)(Operator *op, const double *x, double *residual);
+    /* Put that g there, on the target's atoms with mass. */
+    void (*potential)(const Operator *op, double *g);
+    /* After x was evaluated: put the best g for it, and f unless that is NULL, on all atoms; 0 without enough memory. */
+    int (*extend)(Operator *op, const double *x, double *f, double *g);
+    void (*close)(Operator *op);
+    void *own;
+};
+
+/* matrix.c */
+size_t matrix_room(const Costs *costs, Index n, Index m);
+int open_matrix(Operator *op, Arena *arena);
+
+/* grid.c */
+size_t grid_room(const Costs *costs);
+int open_grid(Operator *op, Arena *arena, int everywhere);
+int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
+
+/* sinkhorn.c, newton.c */
+void scale_numbers(Index count, double factor, double *x);
+int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome);
+int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
+int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
+int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
+
+#endif

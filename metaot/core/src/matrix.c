@@ -1,0 +1,237 @@
+/* The kernel between atoms with mass as a matrix, with the potentials of a recent point absorbed.
+
+   K_ij = exp(x0_i + log a_i - C_ij - top_j), top_j such that the largest entry of a column is one. Where products with
+   it lose digits, the point at hand is absorbed; rows of which no mass is left then are summed in the log domain. */
+
+#include "core.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    Columns columns;
+    Index n, m;
+    int absorbed;
+    double shift;
+    double *K, *origin, *tops, *u, *v, *sums, *rows, *costs, *scratch;
+} Matrix;
+
+static const double EXACT = 1e18; /* how far sums must be above what is lost in them */
+
+/* Put K^T u into sums, a few rows at a time. */
+FOR_EACH_PROCESSOR
+static void times_transposed(Index n, Index m, const double *restrict K, const double *restrict u,
+                             double *restrict sums)
+{
+    enum { PART = 1024 };
+    for (Index first = 0; first < m; first += PART) {
+        Index some = m - first < PART ? m - first : PART, i = 0;
+        double *out = sums + first;
+        for (Index j = 0; j < some; j++) out[j] = 0;
+        for (; i + 4 <= n; i += 4) {
+            const double *p = K + i * m + first, *q = p + m, *r = q + m, *s = r + m;
+            double a = u[i], b = u[i + 1], c = u[i + 2], d = u[i + 3];
+            for (Index j = 0; j < some; j++) out[j] += (a * p[j] + b * q[j]) + (c * r[j] + d * s[j]);
+        }
+        for (; i < n; i++) {
+            const double *p = K + i * m + first;
+            double a = u[i];
+            for (Index j = 0; j < some; j++) out[j] += a * p[j];
+        }
+    }
+}
+
+/* Put K v into rows. */
+FOR_EACH_PROCESSOR
+static void times(Index n, Index m, const double *restrict K, const double *restrict v, double *restrict rows)
+{
+    for (Index i = 0; i < n; i++) {
+        const double *row = K + i * m;
+        double lanes[4 * LANES] = {0};
+        Index j = 0;
+        for (; j + 4 * LANES <= m; j += 4 * LANES)
+            for (int k = 0; k < 4 * LANES; k++) lanes[k] += row[j + k] * v[j + k];
+        for (; j < m; j++) lanes[0] += row[j] * v[j];
+        rows[i] = total(4 * LANES, lanes);
+    }
+}
+
+FOR_EACH_PROCESSOR
+static void quotients(Index count, const double *restrict x, const double *restrict y, double *restrict out)
+{
+    for (Index k = 0; k < count; k++) out[k] = x[k] / y[k];
+}
+
+FOR_EACH_PROCESSOR
+static void raise_tops(Index count, double h, const double *restrict costs, double *restrict tops)
+{
+    for (Index j = 0; j < count; j++) tops[j] = tops[j] > h - costs[j] ? tops[j] : h - costs[j];
+}
+
+FOR_EACH_PROCESSOR
+static void exponents(Index count, double h, const double *costs, const double *tops, double *out)
+{
+    for (Index j = 0; j < count; j++) out[j] = h - costs[j] - tops[j];
+}
+
+/* Make K about the point x. */
+static void absorb(const Operator *op, Matrix *self, const double *x)
+{
+    Index n = self->n, m = self->m;
+    memcpy(self->origin, x, (size_t)n * sizeof *x);
+    for (Index j = 0; j < m; j++) self->tops[j] = -INFINITY;
+    for (Index i = 0; i < n; i++) {
+        double *row = self->K + i * m;
+        cost_row(op->costs, op->inverse_eps, op->source->atoms[i], &self->columns, row);
+        raise_tops(m, x[i] + op->source->logs[i], row, self->tops);
+    }
+    for (Index i = 0; i < n; i++) {
+        double *row = self->K + i * m;
+        exponents(m, x[i] + op->source->logs[i], row, self->tops, row);
+        exponentials(m, row, row);
+    }
+    self->absorbed = 1;
+}
+
+/* Return whether all sums of a product have all their digits. */
+static int are_exact(Index count, const double *sums, Index terms, double largest_factor)
+{
+    Range range = range_of(count, sums);
+    return range.least > EXACT * 4 * (double)terms * DBL_MIN * largest_factor && range.most < INFINITY;
+}
+
+/* Put the sums of both sides for x into place; return whether they have all their digits: 1, in columns only: 0, or
+   not: -1. */
+static int multiply(const Operator *op, Matrix *self, const double *x)
+{
+    Index n = self->n, m = self->m;
+    for (Index i = 0; i < n; i++) self->u[i] = x[i] - self->origin[i];
+    self->shift = range_of(n, self->u).most;
+    if (!(fabs(self->shift) < INFINITY)) return -1;
+    for (Index i = 0; i < n; i++) self->u[i] -= self->shift;
+    exponentials(n, self->u, self->u);
+    times_transposed(n, m, self->K, self->u, self->sums);
+    if (!are_exact(m, self->sums, n, 1)) return -1;
+    quotients(m, op->target->weights, self->sums, self->v);
+    times(n, m, self->K, self->v, self->rows);
+    return are_exact(n, self->rows, m, range_of(m, self->v).most);
+}
+
+static void matrix_potential(const Operator *op, double *g)
+{
+    const Matrix *self = op->own;
+    logarithms(self->m, self->sums, g);
+    for (Index j = 0; j < self->m; j++) g[j] = -(self->shift + self->tops[j] + g[j]);
+}
+
+/* Return log sum_j b_j exp(g_j - C_ij) for a source atom; h is log b + g on the prepared columns. */
+static double row_sum(const Operator *op, const Columns *columns, Index atom, const double *h, double *costs,
+                      double *scratch)
+{
+    cost_row(op->costs, op->inverse_eps, atom, columns, costs);
+    for (Index j = 0; j < columns->count; j++) costs[j] = h[j] - costs[j];
+    return log_sum_exp(columns->count, costs, scratch);
+}
+
+static double matrix_evaluate(Operator *op, const double *x, double *residual)
+{
+    Matrix *self = op->own;
+    Index n = self->n, m = self->m;
+    int exact = self->absorbed ? multiply(op, self, x) : -1;
+    if (exact < 1) {
+        absorb(op, self, x);
+        exact = multiply(op, self, x);
+        if (exact < 0) return NAN;
+    }
+    for (Index i = 0; i < n; i++) self->rows[i] *= self->u[i];
+    quotients(n, op->source->weights, self->rows, residual);
+    logarithms(n, residual, residual);
+    if (!exact) { /* some rows have next to nothing: their best f is far */
+        double *h = self->costs + m + 2 * LANES, limit = 1e-250;
+        matrix_potential(op, h);
+        for (Index j = 0; j < m; j++) h[j] += op->target->logs[j];
+        for (Index i = 0; i < n; i++)
+            if (!(self->rows[i] > limit))
+                residual[i] = -x[i] - row_sum(op, &self->columns, op->source->atoms[i], h, self->costs, self->scratch);
+    }
+    return l1_distance(n, self->rows, op->source->weights);
+}
+
+/* Continue to the atoms without mass: there each potential is the best one for the other. */
+static int matrix_extend(Operator *op, const double *x, double *f, double *g)
+{
+    Matrix *self = op->own;
+    const Support *source = op->source, *target = op->target;
+    Index all_n = op->costs->n, all_m = op->costs->m, count;
+    double *best = self->scratch;
+    matrix_potential(op, best);
+    for (Index j = 0; j < target->count; j++) g[target->atoms[j]] = best[j];
+    for (Index i = 0; i < source->count; i++) f[source->atoms[i]] = x[i];
+    if (target->count < all_m) {
+        Index *absent = absent_atoms(all_m, target, (Index *)self->v, &count);
+        Columns columns;
+        if (!open_columns(&columns, op->costs, count, absent)) return 0;
+        double *tops = self->tops, *sums = self->sums, *row = self->costs, *powers = self->scratch;
+        for (Index j = 0; j < count; j++) tops[j] = -INFINITY;
+        for (Index i = 0; i < source->count; i++) {
+            cost_row(op->costs, op->inverse_eps, source->atoms[i], &columns, row);
+            raise_tops(count, x[i] + source->logs[i], row, tops);
+        }
+        memset(sums, 0, (size_t)count * sizeof *sums);
+        for (Index i = 0; i < source->count; i++) {
+            cost_row(op->costs, op->inverse_eps, source->atoms[i], &columns, row);
+            exponents(count, x[i] + source->logs[i], row, tops, powers);
+            exponentials(count, powers, powers);
+            subtract_multiple(count, -1, powers, sums);
+        }
+        for (Index j = 0; j < count; j++) g[absent[j]] = tops[j] > -INFINITY ? -(tops[j] + log(sums[j])) : 0;
+        close_columns(&columns);
+    }
+    if (source->count < all_n) {
+        double *h = self->costs + all_m + 2 * LANES;
+        Index *absent = absent_atoms(all_n, source, (Index *)self->u, &count);
+        for (Index j = 0; j < target->count; j++) h[j] = g[target->atoms[j]] + target->logs[j];
+        for (Index i = 0; i < count; i++)
+            f[absent[i]] = -row_sum(op, &self->columns, absent[i], h, self->costs, self->scratch);
+    }
+    if (leaves_mass(all_n, op->a, source) && leaves_mass(all_m, op->b, target))
+        return settle_small_masses(op->costs, op->inverse_eps, op->a, op->b, target, f, g);
+    return 1;
+}
+
+static void matrix_close(Operator *op)
+{
+    Matrix *self = op->own;
+    close_columns(&self->columns);
+}
+
+size_t matrix_room(const Costs *costs, Index n, Index m)
+{
+    return room_for(n * m) + 3 * room_for(costs->n) + 5 * room_for(costs->m) + 2 * room_for(costs->m + 2 * LANES) +
+           2 * room_for(sizeof(Matrix));
+}
+
+int open_matrix(Operator *op, Arena *arena)
+{
+    const Costs *costs = op->costs;
+    Matrix *self = (Matrix *)take_numbers(arena, (Index)sizeof(Matrix) / (Index)sizeof(double) + 1);
+    self->n = op->source->count;
+    self->m = op->target->count;
+    self->absorbed = 0;
+    self->K = take_numbers(arena, self->n * self->m);
+    self->origin = take_numbers(arena, costs->n);
+    self->u = take_numbers(arena, costs->n);
+    self->rows = take_numbers(arena, costs->n);
+    self->tops = take_numbers(arena, costs->m);
+    self->v = take_numbers(arena, costs->m);
+    self->sums = take_numbers(arena, costs->m);
+    self->scratch = take_numbers(arena, costs->m);
+    self->costs = take_numbers(arena, 2 * (costs->m + 2 * LANES));
+    op->own = self;
+    op->evaluate = matrix_evaluate;
+    op->potential = matrix_potential;
+    op->extend = matrix_extend;
+    op->close = matrix_close;
+    return open_columns(&self->columns, costs, op->target->count, op->target->atoms);
+}

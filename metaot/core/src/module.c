@@ -1,0 +1,214 @@
+/* metaot.core._core: problems as arrays, one after another on each thread; see metaot/core/_core.pyi. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include "core.h"
+
+#include <string.h>
+
+typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, METHODS } Method;
+enum { A, B, EPS, START, F, G, ERROR, STEPS, BUFFERS };
+static const char *const NAMES[] = {"a", "b", "eps", "start", "f", "g", "error", "steps"};
+
+typedef struct {
+    Method method;
+    Costs costs;
+    Index count, cost_stride, x_stride, y_stride; /* strides are zero where all problems share the costs */
+    Py_buffer buffers[BUFFERS], cost_buffers[MOST_AXES];
+    int cost_count;
+    Limits limits;
+    Index next;
+    int short_of_memory;
+} Task;
+
+static double *row(const Task *task, int which, Index k, Index size)
+{
+    return task->buffers[which].obj ? (double *)task->buffers[which].buf + k * size : NULL;
+}
+
+static int solve_one(Workspace *workspace, Task *task, Index k)
+{
+    Costs costs = task->costs;
+    costs.matrix += k * task->cost_stride;
+    costs.x += k * task->x_stride;
+    costs.y += k * task->y_stride;
+    Index n = costs.n, m = costs.m, second = task->method == STEP ? n : m;
+    Instance instance = {&costs, row(task, A, k, n), row(task, B, k, m), row(task, START, k, n),
+                         *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second)};
+    Outcome outcome = {0, 0};
+    int done = 0;
+    switch (task->method) {
+    case SINKHORN_BY_AXES:
+    case SINKHORN_BY_MATRIX:
+        done = refine_by_sinkhorn(workspace, &instance, task->limits, task->method == SINKHORN_BY_AXES, &outcome);
+        break;
+    case NEWTON: done = refine_by_newton(workspace, &instance, task->limits, &outcome); break;
+    case STEP: done = step_by_axes(workspace, &instance, &outcome); break;
+    default: done = transform_by_axes(workspace, &instance, &outcome);
+    }
+    *row(task, ERROR, k, 1) = outcome.error;
+    ((int64_t *)task->buffers[STEPS].buf)[k] = outcome.steps;
+    return done;
+}
+
+/* Solve one problem after another, until all are done or in hand. */
+static void take_part(void *shared)
+{
+    Task *task = shared;
+    Workspace workspace;
+    memset(&workspace, 0, sizeof workspace);
+    for (Index k; (k = take_next(&task->next)) < task->count;)
+        if (!solve_one(&workspace, task, k)) task->short_of_memory = 1;
+    close_arena(&workspace.supports);
+    close_arena(&workspace.work);
+}
+
+/* Read an array without copying; raise TypeError or ValueError unless it is what is expected. */
+static int read_array(PyObject *object, const char *name, int writable, const char *formats, int least_dimensions,
+                      Py_buffer *buffer)
+{
+    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (!PyObject_CheckBuffer(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an array, got %R", name, (PyObject *)Py_TYPE(object));
+        return 0;
+    }
+    if (PyObject_GetBuffer(object, buffer, flags) < 0) {
+        buffer->obj = NULL;
+        PyErr_Format(PyExc_ValueError, "%s must be C-contiguous%s", name, writable ? " and writable" : "");
+        return 0;
+    }
+    const char *format = buffer->format ? buffer->format : "B";
+    if (strlen(format) != 1 || !strchr(formats, *format) || buffer->itemsize != 8) {
+        PyErr_Format(PyExc_TypeError, "%s must be %s, got the format '%s'", name,
+                     *formats == 'd' ? "float64" : "int64", format);
+        return 0;
+    }
+    if (buffer->ndim < least_dimensions) {
+        PyErr_Format(PyExc_ValueError, "%s must have at least %d dimensions, got %d", name, least_dimensions,
+                     buffer->ndim);
+        return 0;
+    }
+    return 1;
+}
+
+static int misfit(const char *what)
+{
+    PyErr_Format(PyExc_ValueError, "%s", what);
+    return 0;
+}
+
+/* Read the costs: one matrix for each axis, a matrix, or two clouds; batched ones have a batch of `count`. */
+static int read_costs(Task *task, int kind, int point_cost, PyObject *arrays)
+{
+    Costs *costs = &task->costs;
+    Py_buffer *b = task->cost_buffers;
+    Py_ssize_t given = PyTuple_Size(arrays);
+    if (given < 0) return 0;
+    if (kind < AXES || kind > CLOUDS || point_cost < SQEUCLIDEAN || point_cost > SPHERE) return misfit("unknown costs");
+    if (given < 1 || given > MOST_AXES || (kind == MATRIX && given != 1) || (kind == CLOUDS && given != 2))
+        return misfit("costs are 1 to 8 axes, one matrix or two clouds");
+    for (Py_ssize_t k = 0; k < given; k++, task->cost_count++)
+        if (!read_array(PyTuple_GetItem(arrays, k), "a cost", 0, "d", 2, &b[k])) {
+            task->cost_count += b[k].obj != NULL;
+            return 0;
+        }
+    costs->kind = (CostKind)kind;
+    costs->cost = (PointCost)point_cost;
+    if (kind == AXES) {
+        costs->axes = (int)given;
+        costs->n = costs->m = 1;
+        for (int k = 0; k < costs->axes; k++) {
+            if (b[k].ndim != 2) return misfit("the costs of an axis have two dimensions");
+            costs->axis[k] = b[k].buf;
+            costs->n *= costs->rows[k] = b[k].shape[0];
+            costs->m *= costs->columns[k] = b[k].shape[1];
+        }
+        return costs->n > 0 && costs->m > 0 ? 1 : misfit("an axis without points");
+    }
+    for (int k = 0; k < given; k++) {
+        if (b[k].ndim > 3) return misfit("costs have two dimensions, or three with a batch");
+        if (b[k].ndim == 3 && b[k].shape[0] != task->count) return misfit("the batch of the costs does not fit");
+    }
+    const Py_ssize_t *first = b[0].shape + (b[0].ndim - 2), *last = b[given - 1].shape + (b[given - 1].ndim - 2);
+    costs->n = first[0];
+    costs->m = kind == MATRIX ? first[1] : last[0];
+    costs->dim = first[1];
+    if (kind == CLOUDS && last[1] != costs->dim) return misfit("clouds of different dimensions");
+    if (costs->n < 1 || costs->m < 1) return misfit("costs without atoms");
+    if (kind == MATRIX) {
+        costs->matrix = b[0].buf;
+        task->cost_stride = b[0].ndim == 3 ? costs->n * costs->m : 0;
+    } else {
+        costs->x = b[0].buf;
+        costs->y = b[1].buf;
+        task->x_stride = b[0].ndim == 3 ? costs->n * costs->dim : 0;
+        task->y_stride = b[1].ndim == 3 ? costs->m * costs->dim : 0;
+    }
+    return 1;
+}
+
+static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyObject *const *arrays)
+{
+    for (int k = 0; k < BUFFERS; k++) {
+        if (k == START && arrays[k] == Py_None) continue;
+        if (!read_array(arrays[k], NAMES[k], k >= F, k == STEPS ? "lq" : "d", 1, &task->buffers[k])) return 0;
+    }
+    task->count = task->buffers[EPS].len / (Index)sizeof(double);
+    if (!read_costs(task, kind, point_cost, costs)) return 0;
+    if ((task->method == SINKHORN_BY_AXES || task->method == STEP || task->method == TRANSFORM) && kind != AXES)
+        return misfit("this method is for the axes of a grid");
+    Index n = task->costs.n, m = task->costs.m;
+    Index sizes[BUFFERS] = {n, m, 1, n, n, task->method == STEP ? n : m, 1, 1};
+    for (int k = 0; k < BUFFERS; k++)
+        if (task->buffers[k].obj && task->buffers[k].len != task->count * sizes[k] * (Index)sizeof(double)) {
+            PyErr_Format(PyExc_ValueError, "%s has %zd bytes, expected %zd problems of %zd numbers", NAMES[k],
+                         task->buffers[k].len, task->count, sizes[k]);
+            return 0;
+        }
+    return 1;
+}
+
+static PyObject *solve_each(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Task task;
+    PyObject *costs, *arrays[BUFFERS];
+    int method, kind, point_cost, threads;
+    Py_ssize_t max_steps;
+    memset(&task, 0, sizeof task);
+    if (!PyArg_ParseTuple(arguments, "i(iiO!)(OOOO)(OOOO)(dnp)i:solve_each", &method, &kind, &point_cost,
+                          &PyTuple_Type, &costs, &arrays[A], &arrays[B], &arrays[EPS], &arrays[START], &arrays[F],
+                          &arrays[G], &arrays[ERROR], &arrays[STEPS], &task.limits.tol, &max_steps,
+                          &task.limits.accelerated, &threads))
+        return NULL;
+    if (method < 0 || method >= METHODS) return PyErr_Format(PyExc_ValueError, "unknown method %d", method);
+    task.method = (Method)method;
+    task.limits.max_steps = max_steps;
+    int fits = read_task(&task, kind, point_cost, costs, arrays);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        run_on_threads(take_part, &task, threads);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < BUFFERS; k++)
+        if (task.buffers[k].obj) PyBuffer_Release(&task.buffers[k]);
+    for (int k = 0; k < task.cost_count; k++) PyBuffer_Release(&task.cost_buffers[k]);
+    if (!fits) return NULL;
+    if (task.short_of_memory) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_core", "Entropic optimal transport on arrays.", 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModule_Create(&definition);
+}

@@ -1,0 +1,176 @@
+/* Sinkhorn's algorithm from a start, or from zeros where these are better, to potentials on all atoms. */
+
+#include "core.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
+static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
+static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
+
+typedef struct {
+    Operator op;
+    double *x, *residual, *g, *other_x, *other_residual;
+} Run;
+
+/* The dual value of the point that was evaluated last, and the best g for it. */
+static double dual_value(Run *run, const double *x)
+{
+    run->op.potential(&run->op, run->g);
+    return inner_product(run->op.source->count, run->op.source->weights, x) +
+           inner_product(run->op.target->count, run->op.target->weights, run->g);
+}
+
+/* Return whether a start with this error and dual value is better than zeros: a higher value than theirs, and if it
+   is doubtful a higher one than after two steps from them and half of the error of one. */
+static int is_better_than_zeros(Run *run, double error, double value)
+{
+    Operator *op = &run->op;
+    Index n = op->source->count;
+    double *x = run->other_x, *residual = run->other_residual;
+    memset(x, 0, (size_t)n * sizeof *x);
+    op->evaluate(op, x, residual);
+    if (!(value >= dual_value(run, x))) return 0;
+    if (error <= DOUBTFUL) return 1;
+    plain_step(n, x, residual);
+    double rival = op->evaluate(op, x, residual);
+    double second = dual_value(run, x) + inner_product(n, op->source->weights, residual);
+    return value >= second && error <= 0.5 * rival;
+}
+
+/* Take the start, in units of eps and without the constant that means nothing; return whether it is of a size that
+   leaves digits for the cost. */
+static int take_start(Run *run, const Instance *instance)
+{
+    const Support *source = run->op.source;
+    if (!instance->start) return 0;
+    for (Index i = 0; i < source->count; i++) run->x[i] = instance->start[source->atoms[i]] / instance->eps;
+    double mean = inner_product(source->count, source->weights, run->x);
+    for (Index i = 0; i < source->count; i++) run->x[i] -= mean;
+    return largest_size(source->count, run->x) <= LARGEST;
+}
+
+/* Evaluate the start, or zeros where these are better; return the error. */
+static double begin(Run *run, const Instance *instance)
+{
+    Operator *op = &run->op;
+    if (take_start(run, instance)) {
+        double error = op->evaluate(op, run->x, run->residual);
+        if (error <= GOOD) return error;
+        if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x)))
+            return op->evaluate(op, run->x, run->residual);
+    }
+    memset(run->x, 0, (size_t)op->source->count * sizeof(double));
+    return op->evaluate(op, run->x, run->residual);
+}
+
+static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *path)
+{
+    Operator *op = &run->op;
+    Outcome outcome = {begin(run, instance), 0};
+    int lost = isnan(outcome.error) ? 2 : 0; /* points in a row that left floating point */
+    start_path(path, op->source->count, op->source->weights);
+    while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
+        if (limits.accelerated)
+            next_point(path, run->x, run->residual, outcome.error);
+        else
+            plain_step(op->source->count, run->x, run->residual);
+        outcome.error = op->evaluate(op, run->x, run->residual);
+        outcome.steps++;
+        lost = isnan(outcome.error) ? lost + 1 : 0;
+    }
+    return outcome;
+}
+
+static void open_path(Path *path, Arena *arena, Index n)
+{
+    double **parts[] = {&path->roots, &path->target, &path->missing, &path->last_target, &path->last_missing,
+                        &path->nearest};
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(arena, n);
+    path->moves = take_numbers(arena, MEMORY * n);
+    path->changes = take_numbers(arena, MEMORY * n);
+}
+
+/* Find the atoms with mass of both sides, and open the operator between them. */
+static int open_run(Run *run, Workspace *workspace, const Instance *instance, int by_axes, int everywhere, Index paths)
+{
+    const Costs *costs = instance->costs;
+    if (!find_supports(workspace, costs, instance->a, instance->b)) return 0;
+    Index n = workspace->source.count, m = workspace->target.count;
+    size_t bytes = 4 * room_for(n) + room_for(m) + (size_t)paths * room_for(n) +
+                   (by_axes ? grid_room(costs) : matrix_room(costs, n, m));
+    if (!open_arena(&workspace->work, bytes)) return 0;
+    run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
+                         .target = &workspace->target, .a = instance->a, .b = instance->b};
+    double **parts[] = {&run->x, &run->residual, &run->other_x, &run->other_residual};
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(&workspace->work, n);
+    run->g = take_numbers(&workspace->work, m);
+    return by_axes ? open_grid(&run->op, &workspace->work, everywhere) : open_matrix(&run->op, &workspace->work);
+}
+
+void scale_numbers(Index count, double factor, double *x)
+{
+    for (Index k = 0; k < count; k++) x[k] *= factor;
+}
+
+/* Put zeros there: potentials of a problem for which there are none. */
+static void give_up(const Instance *instance, Outcome *outcome)
+{
+    memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
+    memset(instance->g, 0, (size_t)instance->costs->m * sizeof(double));
+    outcome->error = INFINITY;
+}
+
+int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome)
+{
+    Run run;
+    Path path;
+    if (!open_run(&run, workspace, instance, by_axes, 0, 6 + 2 * MEMORY)) return 0;
+    open_path(&path, &workspace->work, workspace->source.count);
+    *outcome = iterate(&run, instance, limits, &path);
+    int done = 1;
+    if (isfinite(outcome->error)) {
+        done = run.op.extend(&run.op, run.x, instance->f, instance->g);
+        scale_numbers(instance->costs->n, instance->eps, instance->f);
+        scale_numbers(instance->costs->m, instance->eps, instance->g);
+    } else {
+        give_up(instance, outcome);
+    }
+    run.op.close(&run.op);
+    return done;
+}
+
+/* Put the f after one Sinkhorn step from the start into f, a - P 1 of its plan into g, which is of the source, and the
+   dual value in the place of the error. */
+int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
+{
+    Run run;
+    if (!open_run(&run, workspace, instance, 1, 1, 0)) return 0;
+    outcome->steps = 1;
+    outcome->error = take_start(&run, instance) ? run.op.evaluate(&run.op, run.x, run.residual) : NAN;
+    if (isfinite(outcome->error)) {
+        outcome->error = instance->eps * dual_value(&run, run.x);
+        step_on_grid(&run.op, run.residual, run.x, instance->f, instance->g);
+        scale_numbers(instance->costs->n, instance->eps, instance->f);
+    } else {
+        memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
+        memcpy(instance->g, instance->a, (size_t)instance->costs->n * sizeof(double));
+    }
+    run.op.close(&run.op);
+    return 1;
+}
+
+/* Put the best g for the start on all target atoms into g. */
+int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
+{
+    Run run;
+    if (!open_run(&run, workspace, instance, 1, 0, 0)) return 0;
+    outcome->steps = 0;
+    if (!take_start(&run, instance)) memset(run.x, 0, (size_t)run.op.source->count * sizeof(double));
+    outcome->error = run.op.evaluate(&run.op, run.x, run.residual);
+    run.op.extend(&run.op, run.x, NULL, instance->g);
+    scale_numbers(instance->costs->m, instance->eps, instance->g);
+    run.op.close(&run.op);
+    return 1;
+}

@@ -1,0 +1,107 @@
+/* The atoms with mass. */
+
+#include "core.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double SMALLEST_WEIGHT = 1e-20;
+/* Of mass one; what all atoms with less weigh together is far below every tolerance. Their potentials are the best
+   ones for those of the other side, so that their own mass arrives. */
+
+/* Return whether a weight counts in some entry of a stretch. */
+FOR_EACH_PROCESSOR
+static int any_mass(Index count, const double *weights)
+{
+    int64_t found = 0;
+    for (Index k = 0; k < count; k++) found |= weights[k] >= SMALLEST_WEIGHT;
+    return found != 0;
+}
+
+void find_support(Index count, const double *weights, Support *support)
+{
+    enum { STRETCH = 32 };
+    Index found = 0;
+    for (Index begin = 0; begin < count; begin += STRETCH) {
+        Index end = begin + STRETCH < count ? begin + STRETCH : count;
+        if (!any_mass(end - begin, weights + begin)) continue;
+        for (Index k = begin; k < end; k++) {
+            support->atoms[found] = k;
+            support->weights[found] = weights[k];
+            found += weights[k] >= SMALLEST_WEIGHT;
+        }
+    }
+    support->count = found;
+    logarithms(found, support->weights, support->logs);
+}
+
+/* Put the other atoms into `absent`, which is returned. */
+Index *absent_atoms(Index count, const Support *support, Index *absent, Index *absent_count)
+{
+    Index next = 0, found = 0;
+    for (Index k = 0; k < count; k++) {
+        if (next < support->count && support->atoms[next] == k)
+            next++;
+        else
+            absent[found++] = k;
+    }
+    *absent_count = found;
+    return absent;
+}
+
+/* Return whether there are atoms with less than the smallest weight that counts, but more than none. */
+int leaves_mass(Index count, const double *weights, const Support *support)
+{
+    Index positive = 0;
+    for (Index k = 0; k < count; k++) positive += weights[k] > 0;
+    return positive > support->count;
+}
+
+/* Put the best g for f, of all atoms with any mass, on the target atoms whose mass is too small to count: between two
+   such atoms nothing else bounds what is sent. All in units of eps. Return whether there is enough memory. */
+int settle_small_masses(const Costs *costs, double inverse_eps, const double *a, const double *b,
+                        const Support *target, const double *f, double *g)
+{
+    Costs other = transposed(costs);
+    Columns columns;
+    Arena arena = {0};
+    Index count = 0, next = 0;
+    if (!open_arena(&arena, 3 * room_for(costs->n))) return 0;
+    Index *atoms = take_indices(&arena, costs->n);
+    double *h = take_numbers(&arena, costs->n), *row = take_numbers(&arena, costs->n);
+    for (Index i = 0; i < costs->n; i++)
+        if (a[i] > 0) {
+            h[count] = f[i] + log(a[i]);
+            atoms[count++] = i;
+        }
+    int done = open_columns(&columns, &other, count, atoms);
+    for (Index j = 0; j < costs->m && done; j++) {
+        if (next < target->count && target->atoms[next] == j) {
+            next++;
+        } else if (b[j] > 0) {
+            cost_row(&other, inverse_eps, j, &columns, row);
+            for (Index i = 0; i < count; i++) row[i] = h[i] - row[i];
+            g[j] = -log_sum_exp(count, row, row);
+        }
+    }
+    if (done) close_columns(&columns);
+    close_arena(&arena);
+    return done;
+}
+
+static Support take_support(Arena *arena, Index count)
+{
+    Support support = {0, take_indices(arena, count), take_numbers(arena, count), take_numbers(arena, count)};
+    return support;
+}
+
+/* Find the supports of both sides; return whether there is memory, and mass. */
+int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b)
+{
+    if (!open_arena(&workspace->supports, 3 * room_for(costs->n) + 3 * room_for(costs->m))) return 0;
+    workspace->source = take_support(&workspace->supports, costs->n);
+    workspace->target = take_support(&workspace->supports, costs->m);
+    find_support(costs->n, a, &workspace->source);
+    find_support(costs->m, b, &workspace->target);
+    return workspace->source.count > 0 && workspace->target.count > 0;
+}
