@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,6 +20,10 @@ class Refined:
     potentials: DualPotentials
     error: Float[Tensor, "batch"]
     steps: Int[Tensor, "batch"]
+
+    def part(self, index: Tensor) -> "Refined":
+        """Return what became of some instances."""
+        return Refined(self.potentials[index], self.error[index], self.steps[index])
 
     @property
     def T(self) -> "Refined":
@@ -47,11 +52,19 @@ class BackEnd(ABC):
         tol: float,
         max_steps: int,
         accelerated: bool = True,
+        on_support: bool = False,
     ) -> Refined:
-        """Refine f by Sinkhorn steps."""
+        """Refine f by Sinkhorn steps: with a matrix between the atoms with mass if `on_support`."""
 
     @abstractmethod
     def newton(
         self, problem: Problem, f: Float[Tensor, "batch n"] | None, *, tol: float, max_steps: int
     ) -> Refined:
         """Refine f by Newton steps; an instance stops too when its error no longer falls."""
+
+
+def no_result(problem: Problem) -> Refined:
+    """Return room for results: of no steps, with an infinite error."""
+    potentials = DualPotentials(torch.zeros_like(problem.a), torch.zeros_like(problem.b))
+    error = problem.a.new_full((len(problem.a),), torch.inf)
+    return Refined(potentials, error, torch.zeros_like(error, dtype=torch.int64))

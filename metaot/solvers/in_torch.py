@@ -10,7 +10,7 @@ from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
-from metaot.solvers.back_end import BackEnd, Refined
+from metaot.solvers.back_end import BackEnd, Refined, no_result
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.newton import FACTORISED, Newton
 from metaot.solvers.sinkhorn import Sinkhorn
@@ -41,17 +41,16 @@ class InTorch(BackEnd):
         tol: float,
         max_steps: int,
         accelerated: bool = True,
+        on_support: bool = False,
     ) -> Refined:
-        solver, sizes = Sinkhorn(accelerated), _sizes(problem)
-        whole = len(problem.a) == 0 or int(sizes.amax(1).prod()) >= problem.geometry.kernel_work(problem.eps)
-        return refine(solver, problem, f, tol=tol, max_steps=max_steps, whole=whole)
+        return refine(Sinkhorn(accelerated), problem, f, tol=tol, max_steps=max_steps, on_support=on_support)
 
     def newton(
         self, problem: Problem, f: Float[Tensor, "batch n"] | None, *, tol: float, max_steps: int
     ) -> Refined:
         sizes = _sizes(problem)
-        if len(problem.a) == 0 or int(sizes.amin(0).max()) > FACTORISED:
-            return refine(Newton(), problem, f, tol=tol, max_steps=max_steps, whole=True)
+        if int(sizes.amin(0).max()) > FACTORISED:
+            return refine(Newton(), problem, f, tol=tol, max_steps=max_steps, on_support=False)
         result, exchanged = no_result(problem), sizes[0] > sizes[1]
         together = max(1, _BLOCK // int(sizes.amax(1).prod()))
         for side in (exchanged, ~exchanged):
@@ -60,7 +59,7 @@ class InTorch(BackEnd):
                 if side is exchanged:
                     start = None if start is None else c_transform(part, start)
                     part = part.T
-                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, whole=False)
+                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, on_support=True)
                 result.update(index, found.T if side is exchanged else found)
         return result
 
@@ -77,11 +76,11 @@ def refine(
     *,
     tol: float,
     max_steps: int,
-    whole: bool,
+    on_support: bool,
 ) -> Refined:
-    """Refine f by one method: on the `whole`, or on the atoms with mass."""
+    """Refine f by one method: on the atoms with mass, or on all."""
     guess = None if f is None else DualPotentials(f, problem.b.new_zeros(1).expand_as(problem.b))
-    if whole:
+    if not on_support:
         result = iterate(solver, problem, _start(solver, problem, guess), tol=tol, max_steps=max_steps)
         return completed(problem, result.value.f, result.steps)
     support = Support.of(problem)
@@ -101,13 +100,6 @@ def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, 
     marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
     error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
     return Refined(DualPotentials(torch.where(problem.a != 0, f, best), g), error, steps)
-
-
-def no_result(problem: Problem) -> Refined:
-    """Return room for results: of no steps."""
-    error = problem.a.new_zeros(len(problem.a))
-    potentials = DualPotentials(torch.zeros_like(problem.a), torch.zeros_like(problem.b))
-    return Refined(potentials, error, torch.zeros_like(error, dtype=torch.int64))
 
 
 def _start(

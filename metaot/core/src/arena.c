@@ -9,15 +9,44 @@ size_t room_for(Index count)
     return (((size_t)count + 2 * LANES) * sizeof(double) + 63) / 64 * 64;
 }
 
+/* Blocks that were given back, for the next problems: the system takes its time to hand out new memory. */
+enum { KEPT = 8 };
+static const size_t LARGEST_KEPT = 1 << 24;
+typedef struct {
+    size_t room;
+    char padding[64 - sizeof(size_t)];
+} Block;
+static Block *kept[KEPT];
+
+static Block *take_kept(size_t bytes)
+{
+    for (int k = 0; k < KEPT; k++) {
+        Block *block = __atomic_exchange_n(&kept[k], NULL, __ATOMIC_ACQ_REL);
+        if (block && block->room >= bytes) return block;
+        free(block);
+    }
+    return NULL;
+}
+
+static void keep_or_free(Block *block)
+{
+    for (int k = 0; block && block->room <= LARGEST_KEPT && k < KEPT; k++)
+        block = __atomic_exchange_n(&kept[k], block, __ATOMIC_ACQ_REL);
+    free(block);
+}
+
 int open_arena(Arena *arena, size_t bytes)
 {
     if (bytes > arena->room) {
-        free(arena->memory);
-        arena->memory = malloc(bytes);
-        arena->room = arena->memory ? bytes : 0;
+        close_arena(arena);
+        Block *block = take_kept(bytes);
+        if (!block && (block = malloc(sizeof(Block) + bytes))) block->room = bytes;
+        if (!block) return 0;
+        arena->memory = (char *)(block + 1);
+        arena->room = block->room;
     }
     arena->used = 0;
-    return arena->memory != NULL;
+    return 1;
 }
 
 static void *take(Arena *arena, Index count)
@@ -39,7 +68,7 @@ Index *take_indices(Arena *arena, Index count)
 
 void close_arena(Arena *arena)
 {
-    free(arena->memory);
+    if (arena->memory) keep_or_free((Block *)arena->memory - 1);
     arena->memory = NULL;
     arena->room = arena->used = 0;
 }
