@@ -6,6 +6,7 @@
 
 #include "core.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, METHODS } Method;
@@ -37,8 +38,16 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     Index n = costs.n, m = costs.m, second = task->method == STEP ? n : m;
     Instance instance = {&costs, row(task, A, k, n), row(task, B, k, m), row(task, START, k, n),
                          *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second)};
-    Outcome outcome = {0, 0};
+    Outcome outcome = {INFINITY, 0};
     int done = 0;
+    if (!find_supports(workspace, &costs, instance.a, instance.b)) return 0;
+    if (!workspace->source.count || !workspace->target.count) { /* weights that are no weights: there is no plan */
+        memset(instance.f, 0, (size_t)n * sizeof(double));
+        memset(instance.g, 0, (size_t)second * sizeof(double));
+        *row(task, ERROR, k, 1) = INFINITY;
+        ((int64_t *)task->buffers[STEPS].buf)[k] = 0;
+        return 1;
+    }
     switch (task->method) {
     case SINKHORN_BY_AXES:
     case SINKHORN_BY_MATRIX:

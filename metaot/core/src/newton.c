@@ -478,7 +478,6 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
 
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome)
 {
-    if (!find_supports(workspace, instance->costs, instance->a, instance->b)) return 0;
     if (workspace->source.count <= workspace->target.count) return refine(workspace, instance, limits, outcome);
     Costs exchanged = transposed(instance->costs);
     Support other = workspace->source;

@@ -92,11 +92,10 @@ static void open_path(Path *path, Arena *arena, Index n)
     path->changes = take_numbers(arena, MEMORY * n);
 }
 
-/* Find the atoms with mass of both sides, and open the operator between them. */
+/* Open the operator between the atoms with mass. */
 static int open_run(Run *run, Workspace *workspace, const Instance *instance, int by_axes, int everywhere, Index paths)
 {
     const Costs *costs = instance->costs;
-    if (!find_supports(workspace, costs, instance->a, instance->b)) return 0;
     Index n = workspace->source.count, m = workspace->target.count;
     size_t bytes = 4 * room_for(n) + room_for(m) + (size_t)paths * room_for(n) +
                    (by_axes ? grid_room(costs) : matrix_room(costs, n, m));
