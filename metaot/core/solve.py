@@ -153,7 +153,7 @@ def _solve_each(
     assert b is not None
     second = a if method == _STEP else b
     found = Result(np.empty(a.shape), np.empty(second.shape), np.empty(len(a)), np.empty(len(a), dtype=np.int64))
-    useful = max(1, min(threads, len(a), (a.size + b.size) // _WORTH_A_THREAD))
+    useful = threads if len(a) == 1 else max(1, min(threads, len(a), (a.size + b.size) // _WORTH_A_THREAD))
     packed = costs.kind, costs.point_cost, costs.arrays
     _core.solve_each(method, packed, (a, b, eps, start), tuple(found), limits, useful)
     return found

@@ -46,11 +46,18 @@ class Compiled(BackEnd):
         return _refined(found)
 
 
+def is_cloud(geometry: Geometry) -> bool:
+    """Return whether these are points with a cost that compiled code knows: it needs no matrix for them."""
+    return isinstance(geometry, Points) and geometry.cost_name in core.POINT_COSTS
+
+
 def core_costs(geometry: Geometry) -> core.Costs:
     """Return what the core knows of a geometry: axes, points with a named cost, or a matrix."""
     if isinstance(geometry, Grid):
         return core.Costs.on_axes(tuple(cost.numpy() for cost in geometry.axis_costs))
-    if isinstance(geometry, Points) and geometry.cost_name in core.POINT_COSTS:
+    if is_cloud(geometry):
+        assert isinstance(geometry, Points)
+        assert geometry.cost_name is not None
         return core.Costs.between_points(
             geometry.x.detach().numpy(), geometry.y.detach().numpy(), geometry.cost_name
         )

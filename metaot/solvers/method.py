@@ -23,7 +23,7 @@ from metaot import core
 from metaot.geometry import Eps, Grid
 from metaot.problem import Problem
 from metaot.solvers.back_end import BackEnd, Refined, no_result
-from metaot.solvers.compiled import Compiled
+from metaot.solvers.compiled import Compiled, is_cloud
 from metaot.solvers.in_torch import InTorch, refine
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import FACTORISED, Newton
@@ -187,6 +187,7 @@ class _Run:
         else:
             n, m = geometry.shape
             fits = n <= LARGEST_GRID if isinstance(geometry, Grid) else n * m <= MOST_ENTRIES
+            fits |= is_cloud(geometry)
         return Compiled() if fits else InTorch()
 
 
