@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 64, FEW = 8, MOST_DIMENSIONS_PRUNED = 8 };
+enum { BLOCK = 32, FEW = 16 };
 
 static const double TRUSTED = 200; /* how far potentials may move before the sums are bounded anew */
 
@@ -175,10 +175,58 @@ static void block_costs(const Operator *op, const Side *from, Index i, const Sid
     }
 }
 
+/* Put h - costs - bounds into costs; return the largest of them. */
 FOR_EACH_PROCESSOR
-static void relative_exponents(Index n, double h, const double *restrict bounds, double *restrict costs)
+static double relative_exponents(Index n, double h, const double *restrict bounds, double *restrict costs)
 {
-    for (Index j = 0; j < n; j++) costs[j] = h - costs[j] - bounds[j];
+    double most[LANES] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    Index j = 0;
+    for (; j + LANES <= n; j += LANES)
+        for (int k = 0; k < LANES; k++) {
+            double exponent = h - costs[j + k] - bounds[j + k];
+            costs[j + k] = exponent;
+            most[k] = exponent > most[k] ? exponent : most[k];
+        }
+    for (; j < n; j++) {
+        costs[j] = h - costs[j] - bounds[j];
+        most[0] = costs[j] > most[0] ? costs[j] : most[0];
+    }
+    for (int k = 1; k < LANES; k++) most[0] = most[k] > most[0] ? most[k] : most[0];
+    return most[0];
+}
+
+/* The same for squared distances between an atom and a whole block. */
+FOR_EACH_PROCESSOR
+static double squared_exponents(Index dim, const double *restrict x, Index x_stride, const double *restrict y,
+                                Index y_stride, double inverse_eps, double h, const double *restrict bounds,
+                                double *restrict out)
+{
+    double sums[BLOCK] = {0}, tops[LANES];
+    for (Index k = 0; k < dim; k++)
+        for (int j = 0; j < BLOCK; j++) {
+            double difference = x[k * x_stride] - y[k * y_stride + j];
+            sums[j] += difference * difference;
+        }
+    for (int j = 0; j < BLOCK; j++) out[j] = sums[j] = (h - bounds[j]) - sums[j] * inverse_eps;
+    for (int s = 0; s < LANES; s++) tops[s] = sums[s];
+    for (int j = LANES; j < BLOCK; j += LANES)
+        for (int s = 0; s < LANES; s++) tops[s] = sums[j + s] > tops[s] ? sums[j + s] : tops[s];
+    for (int s = 1; s < LANES; s++) tops[0] = tops[s] > tops[0] ? tops[s] : tops[0];
+    return tops[0];
+}
+
+/* The least cost, in units of eps, between an atom and a bounding box. */
+static double least_cost_of(const Operator *op, const Side *from, Index i, const Side *to, Index J)
+{
+    double square = 0;
+    for (Index k = 0; k < from->dim; k++) {
+        double at = from->coordinates[k * from->n + i];
+        double below = to->low[J * to->dim + k] - at, above = at - to->high[J * to->dim + k];
+        double gap = below > above ? below : above;
+        square += gap > 0 ? gap * gap : 0;
+    }
+    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
+    return sqrt(square) * (1 - 1e-12) * op->inverse_eps;
 }
 
 /* Raise the bounds of a block to the largest terms of its sums. */
@@ -195,21 +243,39 @@ static void raise_bounds(const Operator *op, const Side *from, Index I, const Si
     }
 }
 
-/* Add the terms of one block to the sums of another, relative to their bounds. */
-static void add_block(const Operator *op, const Side *from, Index I, const Side *to, Index first, Index n,
-                      const double *bounds, double *sums)
+/* Add up to FEW rows of terms to sums, from their exponents. */
+static void add_rows(Index rows, Index n, double *terms, double *sums)
 {
-    double terms[FEW * BLOCK + LANES];
+    exponentials(rows * n, terms, terms);
+    for (Index k = 0; k < rows; k++) subtract_multiple(n, -1, terms + k * n, sums);
+}
+
+/* Add the terms of one block to the sums of another, relative to their bounds, `least` of which is the lowest. Atoms
+   none of whose terms counts are left out. */
+static void add_block(const Pass *pass, Index I, Index J, double least, const double *bounds, double *sums)
+{
+    const Operator *op = pass->op;
+    const Side *from = pass->from, *to = pass->to;
+    double terms[FEW * BLOCK + 2 * LANES], margin = pass->clouds->margin;
+    Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, rows = 0;
     Index last = from->n < (I + 1) * BLOCK ? from->n : (I + 1) * BLOCK;
-    for (Index i = I * BLOCK; i < last; i += FEW) {
-        Index some = last - i < FEW ? last - i : FEW;
-        for (Index k = 0; k < some; k++) {
-            block_costs(op, from, i + k, to, first, n, terms + k * n);
-            relative_exponents(n, from->h[i + k], bounds, terms + k * n);
+    for (Index i = I * BLOCK; i < last; i++) {
+        if (from->h[i] - least_cost_of(op, from, i, to, J) < least - margin) continue;
+        double *row = terms + rows * n, most;
+        if (op->costs->cost == SQEUCLIDEAN && n == BLOCK) {
+            most = squared_exponents(to->dim, from->coordinates + i, from->n, to->coordinates + first, to->n,
+                                     op->inverse_eps, from->h[i], bounds, row);
+        } else {
+            block_costs(op, from, i, to, first, n, row);
+            most = relative_exponents(n, from->h[i], bounds, row);
         }
-        exponentials(some * n, terms, terms);
-        for (Index k = 0; k < some; k++) subtract_multiple(n, -1, terms + k * n, sums);
+        if (most < -margin) continue;
+        if (++rows == FEW) {
+            add_rows(rows, n, terms, sums);
+            rows = 0;
+        }
     }
+    if (rows > 0) add_rows(rows, n, terms, sums);
 }
 
 /* Sum over all atoms of one side for a block of the other, one block after another. */
@@ -228,7 +294,7 @@ static void sum_blocks(void *shared)
                 raise_bounds(pass->op, from, I, to, first, n, bounds);
                 least = range_of(n, bounds).least;
             } else {
-                add_block(pass->op, from, I, to, first, n, bounds, sums);
+                add_block(pass, I, J, least, bounds, sums);
             }
         }
     }
