@@ -1,9 +1,9 @@
 """Anderson acceleration of Sinkhorn's algorithm: the last steps tell from where to make the next one.
 
 A Sinkhorn step moves the potential x by its residual r(x), the logarithm of the weights over the marginal. Near
-the solution r is linear, and symmetric in L2(a). Of all points between the last ones, the next step starts from the
-one with the smallest residual (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011), as MINRES would: one slow mode
-after the other vanishes, where over-relaxation keeps the rate of the slowest.
+the solution r is linear, and symmetric in L2(a). Of all points between the last ones, the next step starts from
+the one with the smallest residual (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011), as MINRES would: one
+slow mode after the other vanishes, where over-relaxation keeps the rate of the slowest.
 """
 
 from dataclasses import dataclass, replace

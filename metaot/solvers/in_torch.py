@@ -1,18 +1,21 @@
 """Torch as a back end: any device, dtype and size; on the atoms with mass where that pays."""
 
+import math
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaot.core.method import FACTORISED, BackEnd, Index, Result
+from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
-from metaot.solvers.back_end import BackEnd, Refined, no_result
 from metaot.solvers.iterate import Solver, StateT, iterate
-from metaot.solvers.newton import FACTORISED, Newton
+from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.support import Support
 
@@ -31,42 +34,72 @@ _BLOCK = 2**22
 
 @final
 class InTorch(BackEnd):
-    """The solvers of this package, iterated by the one loop."""
+    """A flat batch of problems, and the solvers of this package, iterated by the one loop."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        sizes = [weights.count_nonzero(-1).numpy(force=True) for weights in (problem.a, problem.b)]
+        self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
+        self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
+        axes = isinstance(geometry, Grid) and len(geometry.sizes) > 1
+        self.axis_work = geometry.shape[0] * sum(geometry.sizes) if axes else math.inf
+        self.lowest_eps = float(eps.min()) if isinstance(eps, Tensor) else eps
+
+    @property
+    def cost_range(self) -> float:
+        geometry = self.problem.geometry
+        if isinstance(geometry, Grid):
+            return sum(float(cost.max() - cost.min()) for cost in geometry.axis_costs)
+        n = geometry.shape[0]
+        rows = [geometry.cost_rows(slice(k, k + 1)) for k in range(0, n, max(1, n // 8))]
+        finite = torch.cat([row[row.isfinite()] for row in rows])
+        return float(finite.max() - finite.min()) if len(finite) else 0.0
 
     def sinkhorn(
         self,
-        problem: Problem,
-        f: Float[Tensor, "batch n"] | None,
+        index: Index,
+        f: Tensor | None,
         *,
         tol: float,
         max_steps: int,
         accelerated: bool = True,
         on_support: bool = False,
-    ) -> Refined:
-        return refine(Sinkhorn(accelerated), problem, f, tol=tol, max_steps=max_steps, on_support=on_support)
+    ) -> Result:
+        part, solver = self._part(index), Sinkhorn(accelerated)
+        return refine(solver, part, f, tol=tol, max_steps=max_steps, on_support=on_support)
 
-    def newton(
-        self, problem: Problem, f: Float[Tensor, "batch n"] | None, *, tol: float, max_steps: int
-    ) -> Refined:
-        sizes = _sizes(problem)
-        if int(sizes.amin(0).max()) > FACTORISED:
-            return refine(Newton(), problem, f, tol=tol, max_steps=max_steps, on_support=False)
-        result, exchanged = no_result(problem), sizes[0] > sizes[1]
-        together = max(1, _BLOCK // int(sizes.amax(1).prod()))
-        for side in (exchanged, ~exchanged):
-            for index in side.nonzero()[:, 0].split(together):
-                part, start = problem[index], None if f is None else f[index]
-                if side is exchanged:
-                    start = None if start is None else c_transform(part, start)
-                    part = part.T
-                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, on_support=True)
-                result.update(index, found.T if side is exchanged else found)
+    def newton(self, index: Index, f: Tensor | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
+        problem, limits = self._part(index), {"tol": tol, "max_steps": max_steps}
+        problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
+        if int(self.few[index].max()) > FACTORISED:
+            return refine(Newton(), problem, f, **limits, on_support=False)
+        result, exchanged = no_result(problem), self._exchanged[index]
+        together = max(1, _BLOCK // int((self.few * self.many)[index].max()))
+        for side, turned in ((exchanged, True), (~exchanged, False)):
+            some = side.nonzero()[0]
+            for chosen in (some[k : k + together] for k in range(0, len(some), together)):
+                part, start = problem[torch.from_numpy(chosen)], None if f is None else f[chosen]
+                if turned:
+                    start, part = None if start is None else c_transform(part, start), part.T
+                found = refine(Newton(), part, start, **limits, on_support=True)
+                result.update(chosen, Result(found.g, found.f, found.error, found.steps) if turned else found)
         return result
 
+    def no_result(self) -> Result:
+        return no_result(self.problem)
 
-def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
-    """Count the atoms with mass."""
-    return torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
+    def numbers(self, values: Tensor) -> np.ndarray:
+        return values.numpy(force=True)
+
+    def _part(self, index: Index) -> Problem:
+        return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
+
+
+def no_result(problem: Problem) -> Result:
+    """Return room for results: zeros, of no steps, with an infinite error."""
+    error = problem.a.new_full((len(problem.a),), torch.inf)
+    steps = torch.zeros_like(error, dtype=torch.int64)
+    return Result(torch.zeros_like(problem.a), torch.zeros_like(problem.b), error, steps)
 
 
 def refine(
@@ -77,7 +110,7 @@ def refine(
     tol: float,
     max_steps: int,
     on_support: bool,
-) -> Refined:
+) -> Result:
     """Refine f by one method: on the atoms with mass, or on all."""
     guess = None if f is None else DualPotentials(f, problem.b.new_zeros(1).expand_as(problem.b))
     if not on_support:
@@ -90,7 +123,7 @@ def refine(
     return completed(problem, support.spread(problem, result.value.f), result.steps)
 
 
-def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Refined:
+def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Result:
     """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error on the whole.
 
     The error is that of the source's marginal; the target's is exact.
@@ -99,7 +132,7 @@ def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, 
     best = c_transform(problem.T, g)
     marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
     error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
-    return Refined(DualPotentials(torch.where(problem.a != 0, f, best), g), error, steps)
+    return Result(torch.where(problem.a != 0, f, best), g, error, steps)
 
 
 def _start(

@@ -11,15 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.core.method import FACTORISED
 from metaot.geometry.base import expand_eps, in_units_of
 from metaot.geometry.kernel import MatrixKernel
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
 from metaot.solvers import conjugate, factorised
 from metaot.solvers.iterate import Solver
-
-FACTORISED = 1024
-"""Most unknowns whose Hessian is factorised."""
 
 
 @final
