@@ -5,7 +5,9 @@ import torch
 from clouds import clouds
 from strategies import assert_close, unchecked
 
+from metaot.amortize.maps import BuresStart
 from metaot.brenier import Frame, SampleProblem
+from metaot.gaussian import LinearPair
 
 
 def covariance(z: torch.Tensor) -> torch.Tensor:
@@ -43,6 +45,15 @@ def test_the_inner_product_is_kept_and_sides_exchange(kind) -> None:
     inner = ((problem.x - frame.m[:, None]) * (problem.y - frame.n[:, None])).sum(-1)
     assert_close(frame.scale[:, None] * (u * v).sum(-1), inner)
     assert_close(back.enter(problem.y), v, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["grey", "one colour", "any"])
+def test_the_linear_map_of_arrays_is_that_of_tensors(kind: str) -> None:
+    x, y = torch.rand(2, 50, 3).float()
+    x = x[:, :1].expand(-1, 3) if kind == "grey" else x[:1].expand(50, -1) if kind == "one colour" else x
+    found, expected = LinearPair.of(x.numpy(), y.numpy()), BuresStart().predict(SampleProblem(x, y))
+    assert_close(torch.from_numpy(found.push(x.numpy())), expected.push(x), atol=1e-5)
+    assert_close(torch.from_numpy(found.pull(y.numpy())), expected.pull(y), atol=1e-5)
 
 
 def test_the_identity_frame_moves_nothing() -> None:
