@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -21,6 +21,8 @@ FLOOR = 0.05
 """The least coefficient of |u|^2 / 2."""
 FAINT = -2.0
 """The positive weights of a new network before softplus: the network is nearly its quadratic term."""
+_VANISHING = -40.0
+"""Below it, softplus of a weight and its derivative are rounded away beside others."""
 
 
 def sections(dim: int, hidden: Sequence[int]) -> list[tuple[int, ...]]:
@@ -83,8 +85,18 @@ class Icnn:
     def quadratic(self) -> Float[Tensor, "count"]:
         """Return the weights of |u|^2 / 2, without ridges, which training could not bring back."""
         weights = self.weights(torch.Generator())
-        weights[-(1 + self.dim + self.hidden[-1]) : -(1 + self.dim)] = -100.0
+        weights[self._coefficients] = -100.0
         return weights
+
+    def is_quadratic(self, weights: Float[Tensor, "*batch count"]) -> Bool[Tensor, "*batch"]:
+        """Return whether networks have no ridges, as those of `quadratic`: their gradients are linear."""
+        return (weights[..., self._coefficients] < _VANISHING).all(-1)
+
+    @property
+    def _coefficients(self) -> slice:
+        """Where c is in a weight vector."""
+        end = 1 + self.dim
+        return slice(-(end + self.hidden[-1]), -end)
 
     def value(
         self,
