@@ -160,8 +160,8 @@ class _Parts:
         return e
 
     def _gradient(self, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
-        total = self.q * u + self.w + self.sigma.slope(t[-1]) @ (self.c.mT * self.W[-1])
-        for part, layer, W in zip(e[:-1], t[:-1], self.W[:-1], strict=True):
+        total = self.q * u + self.w
+        for part, layer, W in zip(e, t, self.W, strict=True):
             total = total + (part * self.sigma.slope(layer)) @ W
         return total
 

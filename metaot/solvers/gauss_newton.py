@@ -27,7 +27,7 @@ _TOL = 1e-4
 _MOST_STEPS = 20
 """The most Newton steps to a maximiser: if they do not suffice, the change of the weights was too large."""
 _ROWS, _MOST_SAMPLES = 1536, 512
-"""Rows of the Jacobian of which the curvature is made, one for each dimension of a sample; and the most samples."""
+"""Rows of the Jacobian in a curvature, one for each dimension of a sample; and the most samples."""
 _HIDDEN = (64,)
 """The hidden units of a network when there is no guess."""
 
