@@ -90,7 +90,7 @@ def solve_map(
         error=result.error.reshape(batch),
         converged=result.converged.reshape(batch),
         steps=result.steps.reshape(batch),
-        history=result.value.history.reshape((*batch, -1)) if solver.record else torch.zeros((*batch, 0)),
+        history=result.value.history.reshape((*batch, len(solver.record))),
         solver=solver,
     )
 
