@@ -16,7 +16,7 @@ ExportedNetwork = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 
 
 class MapPredictor(ABC):
-    """Anything that guesses the solution of continuous problems."""
+    """Guesses the solution of continuous problems."""
 
     @abstractmethod
     def predict(self, problem: SampleProblem) -> BrenierPair:
@@ -107,7 +107,7 @@ class IdentityStart(MapPredictor):
 
 
 def _linear_pair(frame: Frame) -> BrenierPair:
-    """Return networks without ridges: exactly the linear map of the frame."""
+    """Return networks without ridges, whose map is the linear one of the frame."""
     icnn = Icnn(frame.m.shape[-1], (1,))
     weights = icnn.quadratic().to(frame.m).expand((*frame.scale.shape, -1))
     return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import warnings
 from pathlib import Path
 
 from metaot import __version__
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _export_network(folder: Path, data_dir: Path | None) -> None:
     """Write the network of a finished run as ONNX beside its weights, where the extra `export` is installed."""
-    predictor = load(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the network of an earlier save
+        predictor = load(folder)
     if not (isinstance(predictor, AmortizedMap) and isinstance(predictor.model, PaletteIcnn) and can_export()):
         return
     from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, onnx is an extra

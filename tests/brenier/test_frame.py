@@ -77,11 +77,11 @@ def test_clouds_without_volume_have_a_frame(kind: str) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        (torch.rand(5, 3), torch.rand(5, 2), "must agree but for the number of samples"),
-        (torch.rand(2, 5, 3), torch.rand(3, 5, 3), "must agree but for the number of samples"),
+        (torch.rand(5, 3), torch.rand(5, 2), "may differ only in the number of samples"),
+        (torch.rand(2, 5, 3), torch.rand(3, 5, 3), "may differ only in the number of samples"),
         (torch.full((5, 3), torch.nan), torch.rand(5, 3), "x must be finite"),
         (torch.rand(5), torch.rand(5), r"x must have the shape \(\*batch, samples, d\)"),
-        (torch.rand(5, 3), torch.rand(5, 3, dtype=torch.float64), "bring them together"),
+        (torch.rand(5, 3), torch.rand(5, 3, dtype=torch.float64), "convert one of them"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(x: torch.Tensor, y: torch.Tensor, words: str) -> None:
