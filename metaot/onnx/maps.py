@@ -104,9 +104,9 @@ class OnnxMap:
         return OnnxPair(phi, psi, dict(zip(PARTS[2:], frame, strict=True)), self._push.run)  # type: ignore[arg-type]
 
     def weights(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Return the weights of phi and of psi, *batch count, that `predict` finds."""
-        pair = self.predict(x, y)
-        return pair.phi, pair.psi
+        """Return the weights of phi and psi for float32 samples, batch n d and batch m d, without checks."""
+        phi, psi = self._predict.run(PARTS[:2], {"x": x, "y": y})
+        return phi, psi  # type: ignore[return-value]
 
     def recolor(self, source: Array, target: Array) -> Array:
         """Return a picture in the palette of another one: arrays uint8, height width 3, or 4 with transparency.
