@@ -16,6 +16,7 @@ from metaot.geometry import rebuild
 from metaot.models import MODELS, by_columns, single
 from metaot.models.hypernetworks import HYPERNETWORKS
 from metaot.models.universal import UniversalNetwork
+from metaot.onnx.beside import map_beside
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -80,7 +81,9 @@ def load(path: str | Path) -> Any:
     tensors = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     kind, config = card["model"]["kind"], card["model"]["config"]
     if kind in HYPERNETWORKS:
-        return AmortizedMap(_filled(HYPERNETWORKS[kind](**config).float(), tensors))
+        network = map_beside(folder)
+        model = _filled(HYPERNETWORKS[kind](**config).float(), tensors)
+        return AmortizedMap(model, None if network is None else network.weights)
     if kind == UniversalNetwork.__name__:
         return UniversalPotential(_filled(UniversalNetwork(**config), tensors), _range(card))
     if kind not in MODELS:

@@ -7,6 +7,7 @@ from metaot import __version__
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import load, located, read_card
+from metaot.onnx.beside import fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,6 @@ def run(options: argparse.Namespace) -> None:
     elif isinstance(predictor, UniversalPotential):
         lines = export_universal(predictor, card, out, version=__version__)
     else:
-        lines = export_maps(predictor, card, out, **facts)
+        lines = export_maps(predictor, card, out, weights=fingerprint(located(options.checkpoint)), **facts)
     for line in lines:
         print(line)
