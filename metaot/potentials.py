@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from metaot import core
 from metaot.geometry import Eps, Geometry
+from metaot.geometry.arrays import core_costs, has_axes, is_for_the_core, temperatures
 from metaot.geometry.base import expand_eps
 from metaot.problem import Problem
 
@@ -75,6 +77,37 @@ class _CTransform(torch.autograd.Function):
             gradient_f -= sign * tilted(a, exponent)
             gradient_a -= sign * scale * _capped(exponent).exp()
         return gradient_f, gradient_a, None, None
+
+
+@final
+@dataclass(frozen=True)
+class SinkhornStep:
+    """What one Sinkhorn step from f leads to, and what it shows of f: a - P 1 and the dual value, with the best g."""
+
+    f: Float[Tensor, "*batch n"]
+    missing: Float[Tensor, "*batch n"]
+    value: Float[Tensor, "*batch"]
+
+
+@torch.no_grad()
+def sinkhorn_step(problem: Problem, f: Float[Tensor, "*batch n"]) -> SinkhornStep:
+    """Make one Sinkhorn step, in float64 and without derivatives, on all atoms; f and a - P 1 have the dtype of f."""
+    problem = problem.to(problem.a.double()) if problem.a.dtype != torch.float64 else problem
+    start = f.to(problem.a)
+    if has_axes(problem.geometry) and is_for_the_core(problem.geometry, problem.a):
+        flat, n = problem.flat(), f.shape[-1]
+        arrays = flat.a.detach().numpy(), flat.b.detach().numpy(), temperatures(flat.eps, len(flat.a))
+        found = core.sinkhorn_step(
+            core_costs(flat.geometry), *arrays, start.reshape(-1, n).numpy(), threads=torch.get_num_threads()
+        )
+        following, missing, value = map(torch.from_numpy, found)
+    else:
+        g = c_transform(problem, start)
+        following = c_transform(problem.T, g)
+        missing = problem.a - tilted(problem.a, (start - following) / expand_eps(problem.eps, start))
+        value = (start * problem.a).sum(-1) + (g * problem.b).sum(-1)
+    following, missing = (values.reshape(f.shape).to(f) for values in (following, missing))
+    return SinkhornStep(following, missing, value.reshape(f.shape[:-1]))
 
 
 def centred(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

@@ -1,11 +1,12 @@
 """The dual objective of entropic transport, equations (5), (15) and (16) of Meta OT (arXiv 2206.05262)."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.objectives.on_grid import dual_loss_on_grid
-from metaot.potentials import DualPotentials, c_transform, tilted
+from metaot.potentials import DualPotentials, c_transform, sinkhorn_step, tilted
 from metaot.problem import Problem
 
 
@@ -32,8 +33,27 @@ def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "
     The plan of these has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is
     the error a - P 1.
     """
-    quick = dual_loss_on_grid(problem, f)
-    return -linear_value(problem, DualPotentials.from_f(problem, f)) if quick is None else quick
+    if problem.a.requires_grad or problem.b.requires_grad:
+        return -linear_value(problem, DualPotentials.from_f(problem, f))
+    return _DualLoss.apply(f, problem)  # type: ignore[no-any-return]
+
+
+class _DualLoss(torch.autograd.Function):
+    """The value and its gradient for the price of one Sinkhorn step."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, f: Tensor, problem: Problem) -> Tensor:
+        step = sinkhorn_step(problem, f)
+        ctx.save_for_backward(step.missing)
+        return -step.value.to(problem.a)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override], the decorator makes ctx positional
+        ctx: FunctionCtx, v: Tensor
+    ) -> tuple[Tensor, None]:
+        (missing,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return -v[..., None].to(missing) * missing, None
 
 
 def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:

@@ -2,14 +2,13 @@
 
 from typing import Any, Protocol, overload, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metaot import core
 from metaot.brenier import BrenierPair, SampleProblem
 from metaot.core import method
-from metaot.geometry import Geometry, Grid, Points
+from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers.in_torch import InTorch, no_result, refine
@@ -126,34 +125,14 @@ _SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
 
 
 def _compiled(problem: Problem, solver: Solver | None) -> core.Compiled | None:
-    """Return compiled code as the back end of float64 problems on a CPU; None where it is not for them."""
-    if not (core.COMPILED and problem.a.is_cpu and problem.a.dtype == torch.float64):
-        return None
-    geometry, eps = problem.geometry, problem.eps
-    has_axes = isinstance(geometry, Grid) and len(geometry.sizes) > 1
-    if not method.suits_compiled_code(
-        geometry.shape, has_axes=has_axes, needs_matrix=not has_axes and not _is_cloud(geometry)
-    ):
+    """Return compiled code as the back end; None where it is not for these problems."""
+    if not is_for_the_core(problem.geometry, problem.a):
         return None
     a, b = problem.a.detach().numpy(), problem.b.detach().numpy()
-    temperatures = eps.detach().numpy() if isinstance(eps, Tensor) else np.full(len(a), eps)
-    back_end = core.Compiled(core_costs(geometry), a, b, temperatures, threads=torch.get_num_threads())
+    costs, eps = core_costs(problem.geometry), temperatures(problem.eps, len(a))
+    back_end = core.Compiled(costs, a, b, eps, threads=torch.get_num_threads())
     suits = not isinstance(solver, Newton) or bool(method.suits_newton(back_end).all())
     return back_end if suits else None
-
-
-def _is_cloud(geometry: Geometry) -> bool:
-    return isinstance(geometry, Points) and geometry.cost_name in core.POINT_COSTS
-
-
-def core_costs(geometry: Geometry) -> core.Costs:
-    """Return what the core knows of a geometry: axes, points with a named cost, or a matrix."""
-    if isinstance(geometry, Grid):
-        return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in geometry.axis_costs))
-    if isinstance(geometry, Points) and geometry.cost_name in core.POINT_COSTS:
-        x, y = geometry.x.detach().numpy(), geometry.y.detach().numpy()
-        return core.Costs.between_points(x, y, geometry.cost_name)
-    return core.Costs.of_matrix(geometry.cost_rows(slice(None)).detach().numpy())
 
 
 def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
