@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import iadd
-from typing import final, overload
+from typing import Any, final, overload
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class Grid(Geometry):
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
         self.axis_costs = tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        for k, C in enumerate(self.axis_costs):
+            require_finite(f"the cost along axis {k}", C)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -64,10 +67,6 @@ class Grid(Geometry):
         return n, n
 
     @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return ()
-
-    @property
     def _axis_cost(self) -> AxisCost:
         return AXIS_COSTS[self.cost] if isinstance(self.cost, str) else self.cost
 
@@ -77,10 +76,7 @@ class Grid(Geometry):
 
     @cached_property
     def _transposed(self) -> "Grid":
-        cost = self.cost
-        if isinstance(cost, str):
-            return self
-        return Grid(*self.axes, cost=lambda s, t: cost(t, s))
+        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=_Exchanged(self.cost))
 
     @property
     def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
@@ -96,9 +92,6 @@ class Grid(Geometry):
 
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         return self._at(eps, h).softmin(_flat(h)).reshape(h.shape).to(h)
-
-    def softmin_alone(self, h: Float[np.ndarray, "m"], eps: float) -> Float[np.ndarray, "n"]:
-        return self._kernels.at(eps).softmin_alone(h)
 
     def mean(
         self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
@@ -212,16 +205,18 @@ class Grid(Geometry):
     def tensors(self) -> dict[str, Tensor]:
         return {f"axis{k}": axis for k, axis in enumerate(self.axes)}
 
-    def to(self, like: Tensor) -> "Grid":
-        if self.axes[0].device == like.device:
-            return self
-        return Grid(*(axis.to(like.device) for axis in self.axes), cost=self.cost)
+    def with_tensors(self, tensors: dict[str, Tensor]) -> "Grid":
+        return Grid(*tensors.values(), cost=self.cost)
 
-    def __getitem__(self, index: object) -> "Grid":
-        return self
+    def settings(self) -> dict[str, Any]:
+        return {"cost": self.cost}
 
-    def flat(self) -> "Grid":
-        return self
+    @classmethod
+    def rebuilt(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> "Grid":
+        return cls(*tensors.values(), **settings)
+
+    def to(self, like: Tensor) -> Geometry:
+        return self._mapped(lambda axis: axis.to(like.device))
 
     def _at(self, eps: Eps, h: Tensor) -> Separable:
         """Return the kernel at this eps; one for each instance of h, if they differ."""
@@ -237,6 +232,17 @@ class Grid(Geometry):
 
     def __repr__(self) -> str:
         return f"Grid{self.sizes} with cost {self.cost!r}"
+
+
+@final
+@dataclass(frozen=True)
+class _Exchanged:
+    """The cost of an axis with source and target exchanged."""
+
+    cost: AxisCost
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        return self.cost(t, s)
 
 
 def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:

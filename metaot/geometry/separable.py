@@ -8,16 +8,16 @@ import math
 from functools import cached_property
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.geometry.separable_axis import AxisKernel, AxisWeights
-from metaot.single.softmin import EMPTY, HIGHEST_AXIS_COST, HIGHEST_COST, LOWEST, GridSoftmin
+from metaot.geometry.separable_axis import EMPTY, LOWEST, AxisKernel, AxisWeights
 
-_SMALL = 4096
-"""Atoms of a single grid up to which calls take longer than the arithmetic."""
+_HIGHEST_COST = 1860.0
+"""Bound of the exponents of plain sums: with 2^(z - top) scaled up to 2^910, the sums are above 2^-950."""
+_HIGHEST_AXIS_COST = 995.0
+"""Bound of the exponents along one axis: the entries of its kernel are normal numbers."""
 _KEEP = 2**20
 """Entries of the costs of all axes up to which the kernels of more than the last eps are kept: 8 MiB."""
 
@@ -49,7 +49,7 @@ class Separable:
         """What one power of two costs: exp(-C/eps) = exp2(-C/unit)."""
         lowest = float(units.amin())
         ranges = [(float(cost.amax()) - low) / lowest for cost, low in zip(costs, self._lowest, strict=True)]
-        self.is_plain = sum(ranges) <= HIGHEST_COST and max(ranges) <= HIGHEST_AXIS_COST
+        self.is_plain = sum(ranges) <= _HIGHEST_COST and max(ranges) <= _HIGHEST_AXIS_COST
         """Whether plain products are exact: C/unit fits into the exponents of float64."""
         self.lift = max(0.0, sum(ranges) + LOWEST)
         """Exponent by which plain sums are scaled up, so that none is too small."""
@@ -74,22 +74,12 @@ class Separable:
 
     def softmin(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
-        if len(h) == 1 and h.shape[-1] <= _SMALL and h.device.type == "cpu" and not h.requires_grad:
-            return torch.from_numpy(self._alone(h.numpy()[0]))[None]
         if not self.is_plain:
             return self._log_sum(h / self.unit).mul_(-self.unit)
         powers, top = self.powers(h)
         if self.offset:
             top -= self.offset
         return contract(powers, self.kernels).log2_().mul_(-self.unit).sub_(top)
-
-    def softmin_alone(self, h: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-        """Return the softmin of one h, in numpy."""
-        return self._alone(h) if len(h) <= _SMALL else self.softmin(torch.from_numpy(h)[None])[0].numpy()
-
-    @cached_property
-    def _alone(self) -> GridSoftmin:
-        return GridSoftmin([cost.detach().numpy() for cost in self._costs], float(self._units[0]) / math.log(2))
 
     def powers(self, h: Float[Tensor, "batch n"]) -> tuple[Tensor, Float[Tensor, "batch 1"]]:
         """Return exp((h - top)/eps) and top: such that no plain sum overflows or loses digits."""

@@ -21,10 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.single.softmin import EMPTY, HIGHEST_REST, LOWEST
-
-_CHUNK = 2**22
-"""Powers that are made at once: 32 MiB."""
+# Exponents of float64 reach from -1022 to 1023. A part of a sum that is lost is below 2^-1022.
+LOWEST = -950.0
+"""A sum above this power of two has all its digits: for 1e5 terms, and values between 1e-6 and 1."""
+EMPTY = -1e300
+"""Stands for the maximum of a row without mass: far below every other, and finite."""
+_HIGHEST_REST = 724.0
+"""Bound of the exponents of R in a block; 722 is that of the unit interval as one block at eps = 1e-3."""
+_CHUNK = 2**20
+"""Powers that are made at once: 8 MiB."""
 
 
 @final
@@ -50,9 +55,9 @@ class AxisKernel:
             size = -(-rows // blocks)
             costs, near, far, rest = _split(cost, size)
             worst = float(rest.abs().amax()) / lowest
-            if worst <= HIGHEST_REST or size == 1:
+            if worst <= _HIGHEST_REST or size == 1:
                 break
-            blocks = min(rows, max(-(-rows // (size - 1)), int(blocks * worst / HIGHEST_REST)))
+            blocks = min(rows, max(-(-rows // (size - 1)), int(blocks * worst / _HIGHEST_REST)))
         # Exponents of sums are between lift - drop - worst and lift - drop + worst, those of lost terms below
         # worst - drop - 1022, and those of the kernel above -drop - worst.
         lift = max(0.0, 2 * worst + LOWEST)

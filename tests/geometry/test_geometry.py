@@ -199,6 +199,6 @@ def test_spaces_that_differ_do_not_match(one: Geometry, other: Geometry):
 @pytest.mark.parametrize("name", ["dense", "points", "points, sphere", "grid", "grid, 3-D l1"])
 def test_a_space_is_rebuilt_from_its_tensors(name):
     geometry = SPACES[name](())
-    again = rebuild(type(geometry).__name__, geometry.cost_name, geometry.tensors())
+    again = rebuild(type(geometry).__name__, geometry.tensors(), geometry.settings())
     assert again.matches(geometry)
     assert_close(matrix(again), matrix(geometry), 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from strategies import BATCHES, assert_close, matrix, on_sphere
 
-from metaot.geometry import Points, points, rowwise
+from metaot.geometry import Points, base, points
 
 
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
@@ -20,7 +20,7 @@ def test_blocks_change_nothing(monkeypatch, batch, block):
         return *smooth, cloud.hardmin(h), cloud.times_cost(h), matrix(cloud)
 
     whole = answers()
-    monkeypatch.setattr(rowwise, "BLOCK", block)
+    monkeypatch.setattr(base, "BLOCK", block)
     monkeypatch.setattr(points, "_KEEP", 0)
     for actual, expected in zip(answers(), whole, strict=True):
         assert_close(actual, expected, 1e-14)
@@ -33,7 +33,7 @@ def test_no_block_is_larger_than_asked(monkeypatch):
         sizes.append(x.shape[-2])
         return (x[..., :, None, 0] - y[..., None, :, 0]).square()
 
-    monkeypatch.setattr(rowwise, "BLOCK", 3 * 5)
+    monkeypatch.setattr(base, "BLOCK", 3 * 5)
     monkeypatch.setattr(points, "_KEEP", 0)
     Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
     assert sizes == [3, 3, 1]

@@ -18,7 +18,7 @@ from strategies import (
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metaot.geometry import Dense, Grid, Points, points, rowwise
+from metaot.geometry import Dense, Grid, Points, base, points
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Bounds, solve, transport_bounds
@@ -204,7 +204,7 @@ def test_a_large_grid_needs_no_matrix():
 
 
 def test_large_clouds_need_no_matrix(monkeypatch):
-    monkeypatch.setattr(rowwise, "BLOCK", 2**14)
+    monkeypatch.setattr(base, "BLOCK", 2**14)
     monkeypatch.setattr(points, "_KEEP", 0)
     cloud = Points(torch.rand(1000, 2), torch.rand(900, 2))
     problem = Problem(weights(1000), weights(900), cloud, 1e-1)
