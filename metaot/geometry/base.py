@@ -82,6 +82,11 @@ class Geometry(ABC):
         """The name of the cost; None for a matrix and for a function of the user's."""
         return type(self).__name__
 
+    @property
+    def axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...] | None:
+        """Costs along the axes of a grid whose sum is C, float64; None for a cost that is no such sum."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Return what defines the space beside its tensors; JSON values if it is to be saved."""
         return {}
@@ -215,9 +220,6 @@ class Geometry(ABC):
     def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
         """Return exp(-C/eps) as matrices along axes, in numpy; None without axes or where C/eps > `largest`."""
         return None
-
-    axis_costs: tuple[Float[Tensor, "_ _"], ...] | None = None
-    """Costs along axes whose sum is C, float64; None for a cost that is no such sum."""
 
 
 @final

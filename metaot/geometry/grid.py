@@ -48,8 +48,8 @@ class Grid(Geometry):
             raise ValueError(f"cost must be a callable or one of {sorted(AXIS_COSTS)}, got {cost!r}")
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
-        self.axis_costs = tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
-        for k, C in enumerate(self.axis_costs):
+        self._axis_costs = tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        for k, C in enumerate(self._axis_costs):
             require_finite(f"the cost along axis {k}", C)
 
     @cached_property
@@ -69,6 +69,10 @@ class Grid(Geometry):
     @property
     def _axis_cost(self) -> AxisCost:
         return AXIS_COSTS[self.cost] if isinstance(self.cost, str) else self.cost
+
+    @property
+    def axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
+        return self._axis_costs
 
     @property
     def T(self) -> "Grid":
