@@ -262,7 +262,7 @@ def in_units_of(eps: Eps, z: Tensor, dims: int = 1) -> Tensor:
 
 def allowed(C: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return C with zeros in place of forbidden pairs, to be multiplied with a plan that is zero there."""
-    return torch.where(torch.inf > C, C, 0.0)
+    return torch.where(C.isposinf(), 0.0, C)
 
 
 def reachable(g: Float[Tensor, "*batch m"], b: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
@@ -297,7 +297,7 @@ def _nonzero(total: Tensor) -> Tensor:
 
 def _times(C: Float[Tensor, "*#batch n m"], v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
     product = (v[..., None, :] @ allowed(C).mT).squeeze(-2)
-    forbidden = torch.inf == C
+    forbidden = C.isposinf()
     if not bool(forbidden.any()):
         return product
     lost = ((v != 0).to(v)[..., None, :] @ forbidden.to(v).mT).squeeze(-2)

@@ -48,7 +48,6 @@ class Grid(Geometry):
             raise ValueError(f"cost must be a callable or one of {sorted(AXIS_COSTS)}, got {cost!r}")
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
-        self._axis_costs = tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
         for k, C in enumerate(self._axis_costs):
             require_finite(f"the cost along axis {k}", C)
 
@@ -73,6 +72,10 @@ class Grid(Geometry):
     @property
     def axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
         return self._axis_costs
+
+    @cached_property
+    def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
+        return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
     @property
     def T(self) -> "Grid":
@@ -171,7 +174,7 @@ class Grid(Geometry):
     def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         return grid_times_cost(v.double().reshape(-1, *self.sizes), self.axis_costs).reshape(v.shape).to(v)
 
-    def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
+    def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
         total = self.axes[0].new_zeros(len(index), 1)
         for place, cost in zip(torch.unravel_index(index, self.sizes), self.axis_costs, strict=True):
