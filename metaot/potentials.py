@@ -50,7 +50,7 @@ def c_transform(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor,
 
 
 class _CTransform(torch.autograd.Function):
-    """The c-transform; its derivative is a softmin with the incoming gradient, one for each sign."""
+    """The c-transform; its derivative is a softmin with the incoming gradient, for each sign apart."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, f: Tensor, a: Tensor, problem: Problem) -> Tensor:
@@ -78,7 +78,7 @@ class _CTransform(torch.autograd.Function):
 
 
 def centred(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-    """Remove the constant that means nothing, so that a huge one costs no digits."""
+    """Subtract the mean under the weights: a constant means nothing, and a huge one costs digits."""
     return f - (f * weights).sum(-1, keepdim=True)
 
 
@@ -126,7 +126,7 @@ def plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch 
 
 
 def transport_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return <C, P>, without the plan."""
+    """Return <C, P>, without making P."""
     cost = problem.geometry.mean_cost(_weighted(problem.T, potentials.g), problem.eps)
     return (source_marginal(problem, potentials) * cost).sum(-1)
 

@@ -143,10 +143,17 @@ class Geometry(ABC):
     ) -> Float[Tensor, "batch k l"]:
         """Return C at rows and columns that are chosen for each instance; a batched geometry has this batch."""
         pairs = enumerate(zip(rows.unbind(), columns.unbind(), strict=True))
-        blocks = [chosen_columns(self[k].cost_rows(i), j) for k, (i, j) in pairs]
+        blocks = [self[k]._part_of_cost(i, j) for k, (i, j) in pairs]
         if not blocks:
             return next(iter(self.tensors().values())).new_zeros(*rows.shape, columns.shape[-1])
         return blocks[0][None] if len(blocks) == 1 else torch.stack(blocks)
+
+    def _part_of_cost(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+        """Return a copy of C at some rows and columns, of a geometry without a batch."""
+        C, (_, m) = self.cost_rows(rows), self.shape
+        if len(columns) == m and bool((columns == torch.arange(m, device=columns.device)).all()):
+            return C
+        return C.index_select(1, columns)
 
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$; +inf where no j takes part."""
@@ -271,14 +278,6 @@ def reachable(g: Float[Tensor, "*batch m"], b: Float[Tensor, "*batch m"]) -> Flo
     On an atom with mass, +inf shows that there is no plan.
     """
     return torch.where((g == torch.inf) & (b == 0), 0.0, g)
-
-
-def chosen_columns(C: Float[Tensor, "k m"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
-    """Return some columns of a matrix, itself when they are all of its columns in their order."""
-    m = C.shape[1]
-    if len(columns) == m and bool((columns == torch.arange(m, device=columns.device)).all()):
-        return C
-    return C.index_select(1, columns)
 
 
 def _weights(z: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n m"]:

@@ -52,7 +52,7 @@ def euclidean(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) ->
 
 
 def great_circle(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch n m"]:
-    """Return the angle between unit vectors, in radians; accurate for close and for antipodal ones.
+    """Return the angle between unit vectors in radians, accurate for close and for antipodal vectors.
 
     Kahan's form 2 atan2(|x - y|, |x + y|) of arccos(<x, y>).
     """
