@@ -22,7 +22,7 @@ class Points(Geometry):
     `cost` is "sqeuclidean" (|x - y|^2), "euclidean", "sphere" (great-circle angle in radians between
     unit vectors) or a function of (x, y) that returns the matrix, batched as they are; where it returns +inf, a
     pair is forbidden. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that
-    they claim, and at the first use of a function that returns NaN or -inf.
+    they claim, and when a function, called at its first use, returns NaN, -inf or another shape.
     """
 
     def __init__(
@@ -94,8 +94,15 @@ class Points(Geometry):
 
     def _costs(self, x: Tensor, y: Tensor) -> Float[Tensor, "..."]:
         C = self._function(x, y)
-        if callable(self.cost):
-            require_costs("cost(x, y)", C)
+        if not callable(self.cost):
+            return C
+        if C.shape != (*x.shape[:-1], y.shape[-2]):
+            raise ValueError(
+                f"cost(x, y) of x {tuple(x.shape)} and y {tuple(y.shape)} must have one row for each x and one "
+                f"column for each y, got {tuple(C.shape)}"
+            )
+        C = C if C.is_floating_point() else C.to(x)
+        require_costs("cost(x, y)", C)
         return C
 
     def tensors(self) -> dict[str, Tensor]:

@@ -71,6 +71,12 @@ def test_a_matrix_that_is_kept_takes_no_derivative_away():
             "sqeuclidean",
             r"x must have the shape \(\*batch, atoms, d\), got \(3,\)",
         ),
+        (
+            torch.rand(3, 2).half(),
+            torch.rand(3, 2),
+            "euclidean",
+            "x must be float32 or float64, got torch.float16",
+        ),
         (torch.rand(3, 2), torch.rand(0, 2), "sqeuclidean", r"y must have the shape .* got \(0, 2\)"),
         (torch.rand(3, 2), torch.rand(3, 2), "manhattan", "got 'manhattan'"),
         (
@@ -86,3 +92,15 @@ def test_a_matrix_that_is_kept_takes_no_derivative_away():
 def test_wrong_clouds(x, y, cost, message):
     with pytest.raises(ValueError, match=message):
         Points(x, y, cost)
+
+
+def test_a_cost_function_may_count():
+    x, y = torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    cloud = Points(x, y, lambda x, y: (x[..., :, None, :] != y[..., None, :, :]).sum(-1))
+    assert_close(matrix(cloud), torch.tensor([[2.0], [1.0]]), 0)
+
+
+def test_a_cost_function_of_another_shape_is_refused():
+    cloud = Points(torch.rand(3, 2), torch.rand(4, 2), lambda x, y: torch.cdist(y, x))
+    with pytest.raises(ValueError, match=r"one column for each y, got \(4, 3\)"):
+        matrix(cloud)
