@@ -12,7 +12,7 @@ from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card
-from metaot.geometry import rebuild
+from metaot.geometry import Geometry, rebuild
 from metaot.models import MODELS, by_columns, single
 from metaot.models.hypernetworks import HYPERNETWORKS
 from metaot.models.universal import UniversalNetwork
@@ -56,11 +56,14 @@ def _described(
     if isinstance(predictor, UniversalPotential):
         return {"geometry": None, "cost": "sqeuclidean", "eps": list(predictor.eps)}, {}
     geometry = predictor.geometry
-    if geometry.cost_name is None and type(geometry).__name__ != "Dense":
+    settings = geometry.settings()
+    if any(callable(value) for value in settings.values()):
         raise ValueError("a geometry with a cost function of your own cannot be saved: use Dense(C)")
     space = {
         "kind": type(geometry).__name__,
+        "module": type(geometry).__module__,
         "cost": geometry.cost_name,
+        "settings": settings,
         "shape": list(geometry.shape),
         "description": repr(geometry),
     }
@@ -89,9 +92,21 @@ def load(path: str | Path) -> Any:
     if kind not in MODELS:
         known = sorted({*MODELS, *HYPERNETWORKS, UniversalNetwork.__name__})
         raise ValueError(f"{folder} holds a {kind!r}; this version knows {known}")
-    geometry = rebuild(card["geometry"]["kind"], card["geometry"]["cost"], _part("geometry", tensors))
+    geometry = _geometry(folder, card["geometry"], _part("geometry", tensors))
     model = _filled(by_columns(single(MODELS[kind](**config))), tensors)
     return AmortizedPotential(model, geometry, _range(card))
+
+
+def _geometry(folder: Path, space: dict[str, Any], tensors: dict[str, Tensor]) -> Geometry:
+    """Make the geometry of a card again; older cards have the name of a cost as their only setting."""
+    settings = space.get("settings", {} if space["cost"] is None else {"cost": space["cost"]})
+    try:
+        return rebuild(space["kind"], tensors, settings)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder} is for problems on a {space['kind']!r}, which no imported module defines: import "
+            f"{space.get('module', 'the module that defines it')} first; known are {sorted(Geometry.kinds)}"
+        ) from error
 
 
 def _filled(model: ModuleT, tensors: dict[str, Tensor]) -> ModuleT:

@@ -1,4 +1,4 @@
-"""A coarser grid for problems that have no detail finer than it."""
+"""A coarser grid, for problems without finer detail."""
 
 from dataclasses import dataclass
 from typing import final
@@ -10,8 +10,8 @@ from metaot.geometry.kept_kernels import KeptKernels
 @final
 @dataclass(frozen=True)
 class CoarseGrid:
-    """A grid with neighbouring points of each axis of a finer one in one, at their mean."""
+    """A grid that merges neighbouring points along each axis of a finer one into their mean."""
 
     grid: Geometry
     lifts: KeptKernels
-    """From the points of the finer grid to those of this one."""
+    """Kernels from the points of the finer grid to the points of the coarse one."""

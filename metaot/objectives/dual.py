@@ -23,15 +23,15 @@ def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*
 
 
 def linear_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return <f, a> + <g, b>, the dual value of potentials one of which is the best for the other."""
+    """Return <f, a> + <g, b>: the dual value of f and the best g for it, or of g and the best f."""
     return (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
 
 
 def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return the loss of a prediction (equation 16): minus the dual value of f and of the best g for it.
+    """Return the loss of a prediction (equation 16): minus the dual value of f and the best g for it.
 
-    The plan of these has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is
-    the error a - P 1.
+    Their plan has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is the error
+    a - P 1.
     """
     if problem.a.requires_grad or problem.b.requires_grad:
         return -linear_value(problem, DualPotentials.from_f(problem, f))
@@ -57,9 +57,9 @@ class _DualLoss(torch.autograd.Function):
 
 
 def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return `dual_loss` in units of eps, which weighs all temperatures alike.
+    """Return `dual_loss` in units of eps, which gives all temperatures the same weight.
 
-    The gap to the optimum, in this unit, is the divergence KL(P* | P) of the plans; so the L1 error of the
-    marginals is at most the square root of twice the gap (Pinsker), at every eps.
+    The gap to the optimum is then the divergence KL(P* | P) of the plans, so that the L1 error of the marginals is
+    at most the square root of twice the gap (Pinsker), at every eps.
     """
     return dual_loss(problem, f) / problem.eps

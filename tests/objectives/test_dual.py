@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from strategies import SPACES, assert_close, every_space, given_problems, matrix, random_problem
 from torch import Tensor
 
-
 from metaot.geometry import Dense, Grid
 from metaot.objectives import dual_loss, dual_value, scaled_dual_loss
 from metaot.potentials import (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from metaot.solvers.refine import worse_than_zeros
 
 from metaot import Dense, DualPotentials, Problem, single
 from metaot.potentials import source_marginal
@@ -14,7 +15,6 @@ from metaot.single import DenseProblem
 from metaot.single.anderson import GROWTH, MEMORY, Anderson
 from metaot.single.spread import spread
 from metaot.solvers import anderson
-from metaot.solvers.refine import worse_than_zeros
 
 
 def clouds(seed: int, k: int, l: int, eps: float) -> DenseProblem:
