@@ -12,7 +12,7 @@ from metaot.core.method import FACTORISED, BackEnd, Index, Result
 from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, centred, tilted
+from metaot.potentials import DualPotentials, c_transform, centred, exact_marginal_error, tilted
 from metaot.problem import Problem
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.newton import Newton
@@ -124,15 +124,17 @@ def refine(
 
 
 def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Result:
-    """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error on the whole.
+    """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error in float64.
 
-    The error is that of the source's marginal; the target's is exact.
+    The error is that of the source's marginal; the target's is exact, up to the dtype.
     """
     g = c_transform(problem, f)
     best = c_transform(problem.T, g)
+    whole = torch.where(problem.a != 0, f, best)
+    if problem.a.dtype != torch.float64:
+        return Result(whole, g, exact_marginal_error(problem, DualPotentials(whole, g)).to(f), steps)
     marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
-    error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
-    return Result(torch.where(problem.a != 0, f, best), g, error, steps)
+    return Result(whole, g, torch.linalg.vector_norm(marginal - problem.a, 1, -1), steps)
 
 
 def _start(

@@ -45,7 +45,7 @@ class MapSolution:
     @cached_property
     def status(self) -> Status:
         """The worst status of the batch."""
-        return Status.worst(self.converged, self.error)
+        return Status.worst(self.converged, self.error, ~self.converged)
 
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:

@@ -96,6 +96,7 @@ def solve(
         converged=(result.error <= tol).reshape(batch),
         steps=result.steps.reshape(batch),
         solvers=solvers,
+        max_steps=max_steps,
     )
 
 
