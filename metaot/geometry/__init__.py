@@ -2,13 +2,11 @@
 
 from torch import Tensor
 
-from metaot.geometry.base import Eps, Geometry
-from metaot.geometry.coarse import CoarseGrid
+from metaot.geometry.base import Eps as Eps
+from metaot.geometry.base import Geometry
 from metaot.geometry.dense import Dense
 from metaot.geometry.grid import Grid
 from metaot.geometry.points import Points
-
-__all__ = ["CoarseGrid", "Dense", "Eps", "Geometry", "Grid", "Points", "rebuild"]
 
 
 def rebuild(kind: str, cost: str | None, tensors: dict[str, Tensor]) -> Geometry:

@@ -14,7 +14,6 @@ from torch import Tensor
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
-from metaot.geometry.coarse import CoarseGrid
 from metaot.geometry.grid_kernel import GridKernel, product
 from metaot.geometry.kept_kernels import KeptKernels
 from metaot.geometry.separable import Separable, Separables
@@ -143,19 +142,27 @@ class Grid(Geometry):
         """The largest distance between neighbouring points of each axis."""
         return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
 
-    def coarsened(self, by: tuple[int, ...]) -> CoarseGrid:
-        """Return the grid with so many neighbouring points of each axis in one; the last one may have fewer."""
+    def coarsened(self, by: tuple[int, ...]) -> "tuple[Grid, Separables]":
+        """Return the grid of the means of `by` neighbouring points of each axis, and the kernels to it.
+
+        The last mean of an axis may be of fewer points. The kernels are those between the points of this grid and
+        of the coarse one.
+        """
         coarse = self._coarse.get(by)
         if coarse is None:
             groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
             axes = [torch.stack([group.mean() for group in along]) for along in groups]
             between = [self._axis_cost(s[:, None], t) for s, t in zip(self.axes, axes, strict=True)]
-            coarse = CoarseGrid(Grid(*axes, cost=self.cost), KeptKernels(between))
+            coarse = Grid(*axes, cost=self.cost), Separables(tuple(between))
             self._coarse[by] = coarse
         return coarse
 
+    def plain_kernels(self, eps: Eps) -> Separable:
+        """Return the kernel at this eps, or at each one of a flat batch."""
+        return self._kernels.at(eps)
+
     @cached_property
-    def _coarse(self) -> dict[tuple[int, ...], CoarseGrid]:
+    def _coarse(self) -> "dict[tuple[int, ...], tuple[Grid, Separables]]":
         return {}
 
     def kernel_work(self, eps: Eps) -> int:

@@ -14,13 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from metaot.models.alone import Array, array
 from metaot.models.layers import TEMPERATURES
-from metaot.models.universal.alone import BlockAlone, LinearAlone
 
 CLASSES = 4
 """(even, even), (even, odd), (odd, even), (odd, odd)."""
 
+_SIGNS = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
 _TINY = 1e-6
 
 
@@ -35,17 +34,7 @@ class ParityLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float32))
 
     def forward(self, x: Float[Tensor, "4 batch inputs"]) -> Float[Tensor, "4 batch outputs"]:
-        y = x @ self.weight
-        return torch.cat([y[:1] + self.bias, y[1:]])
-
-    def alone(self) -> LinearAlone:
-        """Return the same in numpy, for one instance."""
-        return LinearAlone(*self.arrays)
-
-    @property
-    def arrays(self) -> tuple[Array, Array]:
-        """The weights of all classes and the bias of the first one, in numpy."""
-        return array(self.weight), array(self.bias)
+        return x @ self.weight + torch.stack([self.bias, *[torch.zeros_like(self.bias)] * (CLASSES - 1)])[:, None]
 
 
 def normal(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
@@ -55,8 +44,8 @@ def normal(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
 
 def mirrored(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
     """Turn classes into mirror images, or mirror images into classes: its own inverse."""
-    even, odd = x[:2] + x[2:], x[:2] - x[2:]
-    return torch.stack([even[0] + even[1], even[0] - even[1], odd[0] + odd[1], odd[0] - odd[1]]) / 2
+    signs = torch.tensor(_SIGNS, dtype=x.dtype, device=x.device) / 2
+    return (signs @ x.flatten(1)).reshape(x.shape)
 
 
 @final
@@ -77,13 +66,3 @@ class ParityBlock(nn.Module):
         inner = self.inner(normal(x) * (self.scale * (1 + self.modulation(temperature))))
         gate, value = mirrored(inner).chunk(2, -1)
         return x + self.outer(mirrored(gelu(gate) * value))
-
-    def alone(self) -> BlockAlone:
-        """Return the same in numpy, for one instance."""
-        modulation = array(self.modulation.weight)
-        return BlockAlone(array(self.scale)[:, 0], modulation, self.inner.alone(), self.outer.alone())
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """The weights in numpy: of the scales, of the inner layer and of the outer one."""
-        return array(self.scale), array(self.modulation.weight), *self.inner.arrays, *self.outer.arrays
