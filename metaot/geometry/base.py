@@ -127,7 +127,7 @@ class Geometry(ABC):
         """Return it with all batch dimensions merged into one; itself when it is shared."""
 
     def matches(self, other: "Geometry") -> bool:
-        """Tell whether `other` is the same space: type, cost, and coordinates or matrix to six digits.
+        """Return whether `other` is the same space: type, cost, and coordinates or matrix to six digits.
 
         Costs that are functions of the user's are compared by the first row of C.
         """
@@ -140,6 +140,25 @@ class Geometry(ABC):
             return False
         first = slice(0, 1)
         return self.cost_name is not None or _close(self.cost_rows(first), other.cost_rows(first))
+
+    def difference(self, other: "Geometry") -> str:
+        """Return what differs from a geometry with the same description, to stand behind that; else nothing."""
+        if repr(self) != repr(other):
+            return ""
+        theirs = other.tensors()
+        for name, mine in self.tensors().items():
+            one, two = (tensor.detach().double().cpu() for tensor in (mine, theirs[name]))
+            if not _close(one, two):
+                off = (one - two).abs()
+                most, first = float(off.max()), _first(off > 0, one, two)
+                return f" whose {name} differ by up to {most:.3g}, first at {name}{first}"
+        return " whose cost is another function"
+
+
+def _first(bad: Tensor, one: Tensor, two: Tensor) -> str:
+    """Describe the first true entry: "[index] = this, got that"."""
+    index = tuple(bad.nonzero()[0].tolist())
+    return f"[{', '.join(map(str, index))}] = {float(one[index]):.6g}, got {float(two[index]):.6g}"
 
 
 def _close(mine: Tensor, theirs: Tensor) -> bool:

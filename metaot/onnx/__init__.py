@@ -4,8 +4,7 @@
 """
 
 from metaot.onnx.answers import OnnxSolution, Potentials
-from metaot.onnx.images import OnnxUniversal
 from metaot.onnx.maps import OnnxMap, OnnxPair
 from metaot.onnx.runtime import OnnxModel
 
-__all__ = ["OnnxMap", "OnnxModel", "OnnxPair", "OnnxSolution", "OnnxUniversal", "Potentials"]
+__all__ = ["OnnxMap", "OnnxModel", "OnnxPair", "OnnxSolution", "Potentials"]

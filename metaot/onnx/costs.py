@@ -5,12 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import iadd
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 
 from metaot import single
-from metaot.onnx.wire import OnnxContents
 
 Array = np.ndarray
 
@@ -25,20 +24,17 @@ class Costs:
     """The numbers of points along the axes; empty for a matrix."""
 
     @classmethod
-    def of(cls, geometry: dict[str, Any], contents: OnnxContents) -> "Costs":
-        """Find the costs that the description of a geometry names; ValueError when one is missing."""
-        missing = [name for name in geometry["costs"] if name not in contents.doubles]
-        if missing:
-            raise ValueError(f"the costs {missing[0]!r} are missing")
-        matrices = tuple(contents.doubles[name] for name in geometry["costs"])
-        return cls(matrices, tuple(geometry["sizes"]))
+    def of_images(cls, sizes: tuple[int, ...]) -> "Costs":
+        """Return the squared distances of pixels that lie evenly on the unit square."""
+        axes = [np.linspace(0, 1, size) for size in sizes]
+        return cls(tuple((axis[:, None] - axis) ** 2 for axis in axes), sizes)
 
     def block(self, rows: Array, columns: Array) -> Array:
         """Return C at these rows and columns."""
         if not self.sizes:
             return self.matrices[0].take(columns, 1).take(rows, 0)
-        places = zip(np.unravel_index(rows, self.sizes), np.unravel_index(columns, self.sizes), strict=True)
-        blocks = [C.take(j, 1).take(i, 0) for C, (i, j) in zip(self.matrices, places, strict=True)]
+        indices = zip(np.unravel_index(rows, self.sizes), np.unravel_index(columns, self.sizes), strict=True)
+        blocks = [C.take(j, 1).take(i, 0) for C, (i, j) in zip(self.matrices, indices, strict=True)]
         return reduce(iadd, blocks)
 
     @property

@@ -1,6 +1,5 @@
 """`OnnxMap`: transport maps between clouds, and recoloured pictures, with numpy and onnxruntime alone."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any, final
 
 import numpy as np
 
-from metaot.onnx import wire
 from metaot.onnx.checks import first_place
-from metaot.onnx.runtime import require_ours, session
+from metaot.onnx.runtime import described
 from metaot.pictures import moved, palette
+from metaot.sessions import session
 
 Array = np.ndarray
 Run = Callable[[None, dict[str, Array]], list[Array]]
@@ -83,18 +82,15 @@ class OnnxMap:
 
     def _open(self, name: str, contents: tuple[bytes, ...], threads: int, providers: tuple[str, ...]) -> None:
         self._state = (name, contents, threads, providers)
-        read = []
-        for content in contents:
-            try:
-                read.append(wire.read(content))
-            except ValueError as error:
-                raise ValueError(f"{name} is {error}") from None
-            require_ours(name, read[-1], "maps", "OnnxModel")
-        self.metadata: dict[str, Any] = {key: json.loads(read[0].metadata[key]) for key in METADATA}
-        if read[1].metadata["maps"] != read[0].metadata["maps"]:
+        self._predict, self._push = (
+            session(name, content, threads=threads, providers=providers) for content in contents
+        )
+        self.metadata, other = (
+            described(name, opened, METADATA, ("maps",), "OnnxModel") for opened in (self._predict, self._push)
+        )
+        if other["maps"] != self.metadata["maps"]:
             raise ValueError(f"{name} and its -push file are of different models: export them anew")
         self.dim: int = self.metadata["maps"]["dim"]
-        self._predict, self._push = (session(name, content, threads, providers) for content in contents)
 
     def predict(self, x: Any, y: Any) -> OnnxPair:
         """Return the pair of potentials of samples x, *batch n d, and y, *batch m d, float32 or float64.
