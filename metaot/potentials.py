@@ -6,7 +6,7 @@ or b is zero, and f -> f + t, g -> g - t changes nothing. Equations (6) and (8) 
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -80,34 +80,41 @@ class _CTransform(torch.autograd.Function):
 
 
 @final
-@dataclass(frozen=True)
 class SinkhornStep:
-    """The f after one Sinkhorn step; of the f before it and the best g, a - P 1 and the dual value."""
+    """Sinkhorn steps of a flat batch of problems on all atoms, in float64 and without derivatives.
 
-    f: Float[Tensor, "*batch n"]
-    missing: Float[Tensor, "*batch n"]
-    value: Float[Tensor, "*batch"]
+    Potentials are tensors, or arrays for problems on a CPU, batch n. Compiled code makes steps on grids.
+    """
 
+    def __init__(self, problem: Problem) -> None:
+        eps = problem.eps.detach().double() if isinstance(problem.eps, Tensor) else problem.eps
+        a, b = problem.a.detach().double(), problem.b.detach().double()
+        self._problem = Problem.trusted(a, b, problem.geometry.to(a), eps)
+        self._costs = None
+        if has_axes(problem.geometry) and is_for_the_core(problem.geometry, a):
+            self._costs = core_costs(problem.geometry)
+            self._arrays = a.numpy(), b.numpy(), temperatures(eps, len(a))
 
-@torch.no_grad()
-def sinkhorn_step(problem: Problem, f: Float[Tensor, "*batch n"]) -> SinkhornStep:
-    """Make one Sinkhorn step on all atoms, in float64, without derivatives; f and a - P 1 have the dtype of f."""
-    problem = problem.to(problem.a.double()) if problem.a.dtype != torch.float64 else problem
-    start = f.to(problem.a)
-    if has_axes(problem.geometry) and is_for_the_core(problem.geometry, problem.a):
-        flat, n = problem.flat(), f.shape[-1]
-        arrays = flat.a.detach().numpy(), flat.b.detach().numpy(), temperatures(flat.eps, len(flat.a))
-        found = core.sinkhorn_step(
-            core_costs(flat.geometry), *arrays, start.reshape(-1, n).numpy(), threads=torch.get_num_threads()
-        )
-        following, missing, value = map(torch.from_numpy, found)
-    else:
-        g = c_transform(problem, start)
+    @torch.no_grad()
+    def __call__(self, f: Any) -> tuple[Any, Any, Any]:
+        """Return the next f, and of f and the best g for it a - P 1 and the dual value."""
+        if self._costs is None:
+            following, missing, value = self._by_transforms(torch.as_tensor(f))
+            if isinstance(f, Tensor):
+                return following, missing, value
+            return following.numpy(), missing.numpy(), value.numpy()
+        start = f.detach().double().numpy() if isinstance(f, Tensor) else f
+        found = core.sinkhorn_step(self._costs, *self._arrays, start, threads=torch.get_num_threads())
+        if not isinstance(f, Tensor):
+            return found
+        return torch.from_numpy(found.f), torch.from_numpy(found.missing), torch.from_numpy(found.value)
+
+    def _by_transforms(self, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        problem, f = self._problem, f.to(self._problem.a)
+        g = c_transform(problem, f)
         following = c_transform(problem.T, g)
-        missing = problem.a - tilted(problem.a, (start - following) / expand_eps(problem.eps, start))
-        value = (start * problem.a).sum(-1) + (g * problem.b).sum(-1)
-    following, missing = (values.reshape(f.shape).to(f) for values in (following, missing))
-    return SinkhornStep(following, missing, value.reshape(f.shape[:-1]))
+        marginal = tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
+        return following, problem.a - marginal, (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
 
 
 def centred(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

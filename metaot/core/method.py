@@ -179,7 +179,7 @@ class _Run:
 
     def __init__(self, back_end: BackEnd, tol: float, max_steps: int) -> None:
         self.back_end, self.tol, self.max_steps = back_end, tol, max_steps
-        self.result: Result | None = None
+        self.result = back_end.no_result()
         self.taken: list[str] = []
 
     def unfinished(self) -> np.ndarray:
@@ -204,10 +204,9 @@ class _Run:
         """Go on with some instances, from f or from where they are, in the steps that are left."""
         if not which.any():
             return
-        if self.result is None and which.all():
+        if not self.taken and which.all():
             self.result = method(EVERY, f, min(self.max_steps, patience or self.max_steps))
             return
-        self.result = self.back_end.no_result() if self.result is None else self.result
         index = which.nonzero()[0]
         budget = self.max_steps - int(self.result.steps[index].max())
         start = f[index] if f is not None else None

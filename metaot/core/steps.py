@@ -93,9 +93,8 @@ def _solve_each(
 ) -> Result:
     if _core is None:
         raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
-    a, b, eps, start = (None if array is None else _contiguous(array) for array in problems)
-    assert a is not None
-    assert b is not None
+    a, b, eps = map(_contiguous, problems[:3])
+    start = None if problems[3] is None else _contiguous(problems[3])
     second = a if method == _STEP else b
     found = Result(np.empty(a.shape), np.empty(second.shape), np.empty(len(a)), np.empty(len(a), dtype=np.int64))
     useful = threads if len(a) == 1 else max(1, min(threads, len(a), (a.size + b.size) // _WORTH_A_THREAD))

@@ -5,12 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry
-from metaot.geometry.coarse import CoarseGrid
 from metaot.geometry.dense import Dense
 from metaot.geometry.grid import Grid
 from metaot.geometry.points import Points
 
-__all__ = ["CoarseGrid", "Dense", "Eps", "Geometry", "Grid", "Points", "rebuild"]
+__all__ = ["Dense", "Eps", "Geometry", "Grid", "Points", "rebuild"]
 
 
 def rebuild(kind: str, tensors: dict[str, Tensor], settings: dict[str, Any]) -> Geometry:

@@ -3,15 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, ClassVar, final, overload
+from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.kernel import Kernel, MatrixKernel
-from metaot.single import AxesKernel, Kernels
 
 Eps = float | Float[Tensor, "*batch"]
 """A temperature in the units of the cost: one number, or one for each instance of the batch."""
@@ -138,6 +136,19 @@ class Geometry(ABC):
         first = slice(0, 1)
         return self.cost_name is not None or _close(self.cost_rows(first), other.cost_rows(first))
 
+    def difference(self, other: "Geometry") -> str:
+        """Return what differs from a geometry with the same description, to stand behind that; else nothing."""
+        if repr(self) != repr(other):
+            return ""
+        theirs = other.tensors()
+        for name, mine in self.tensors().items():
+            one, two = (tensor.detach().double().cpu() for tensor in (mine, theirs[name]))
+            if not _close(one, two):
+                off = (one - two).abs()
+                most, first = float(off.max()), _first(off > 0, one, two)
+                return f" whose {name} differ by up to {most:.3g}, first at {name}{first}"
+        return " whose cost is another function"
+
     def cost_block(
         self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
     ) -> Float[Tensor, "batch k l"]:
@@ -213,20 +224,6 @@ class Geometry(ABC):
         step = max(1, BLOCK // max(1, h.numel()))
         for start in range(0, n, step):
             yield self.cost_rows(slice(start, min(n, start + step))).to(h)
-
-    def softmin_alone(self, h: Float[np.ndarray, "m"], eps: float) -> Float[np.ndarray, "n"]:
-        """Return the softmin of one h, in numpy; of a space on a CPU without a batch."""
-        return self.softmin(torch.from_numpy(h)[None], eps)[0].numpy()
-
-    @overload
-    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None: ...
-
-    @overload
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
-
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
-        """Return exp(-C/eps) as matrices along axes, in numpy; None without axes or where C/eps > `largest`."""
-        return None
 
 
 @final
@@ -307,3 +304,9 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
     if mine.shape != theirs.shape:
         return False
     return torch.allclose(mine.double().cpu(), theirs.double().cpu(), 1e-6, 1e-6)
+
+
+def _first(bad: Tensor, one: Tensor, two: Tensor) -> str:
+    """Describe the first true entry: "[index] = this, got that"."""
+    index = tuple(bad.nonzero()[0].tolist())
+    return f"[{', '.join(map(str, index))}] = {float(one[index]):.6g}, got {float(two[index]):.6g}"

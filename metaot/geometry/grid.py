@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final, overload
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -13,11 +13,8 @@ from torch import Tensor
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
-from metaot.geometry.coarse import CoarseGrid
 from metaot.geometry.grid_kernel import GridKernel, product
-from metaot.geometry.kept_kernels import KeptKernels
 from metaot.geometry.separable import Separable, Separables
-from metaot.single import AxesKernel, Kernels
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -122,37 +119,28 @@ class Grid(Geometry):
         forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
         return forward
 
-    @overload
-    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None: ...
-
-    @overload
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
-
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
-        return self._kept_kernels.at(eps, largest)
-
-    @cached_property
-    def _kept_kernels(self) -> KeptKernels:
-        return KeptKernels(self.axis_costs)
-
     @cached_property
     def spacings(self) -> tuple[float, ...]:
         """The largest distance between neighbouring points of each axis."""
         return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
 
-    def coarsened(self, by: tuple[int, ...]) -> CoarseGrid:
-        """Return the grid that merges `by[k]` neighbouring points along each axis k into their mean."""
+    def coarsened(self, by: tuple[int, ...]) -> "tuple[Grid, tuple[Float[Tensor, '_ _'], ...]]":
+        """Return the grid of the means of `by` neighbouring points of each axis, with the costs from it to this one.
+
+        The last mean of an axis may be of fewer points. The costs are one matrix for each axis.
+        """
         coarse = self._coarse.get(by)
         if coarse is None:
             groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
             axes = [torch.stack([group.mean() for group in along]) for along in groups]
-            between = [self._axis_cost(s[:, None], t) for s, t in zip(self.axes, axes, strict=True)]
-            coarse = CoarseGrid(Grid(*axes, cost=self.cost), KeptKernels(between))
+            pairs = zip(self.axes, axes, strict=True)
+            between = tuple(self._axis_cost(s, t[:, None]).contiguous() for s, t in pairs)
+            coarse = Grid(*axes, cost=self.cost), between
             self._coarse[by] = coarse
         return coarse
 
     @cached_property
-    def _coarse(self) -> dict[tuple[int, ...], CoarseGrid]:
+    def _coarse(self) -> "dict[tuple[int, ...], tuple[Grid, tuple[Tensor, ...]]]":
         return {}
 
     def kernel_work(self, eps: Eps) -> int:

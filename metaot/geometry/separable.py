@@ -22,15 +22,15 @@ _KEEP = 2**20
 """Entries of the costs of all axes, 8 MiB, up to which kernels at several eps are kept."""
 
 
-def contract(x: Float[Tensor, "batch n"], kernels: tuple[Tensor, ...]) -> Float[Tensor, "batch n"]:
+def contract(x: Float[Tensor, "batch m"], kernels: tuple[Tensor, ...]) -> Float[Tensor, "batch n"]:
     """Multiply x with the kernels of all axes: each n m, or batch n m with one for each instance.
 
     Each product moves the last axis to the front, so that nothing is copied between products.
     """
-    batch, n = x.shape
+    batch, n = len(x), math.prod(K.shape[-2] for K in kernels)
     if batch == 1 and len(kernels) == 2 and kernels[0].ndim == 2:
         K, L = kernels  # fewer calls for one image
-        return (K @ x.reshape(len(K), -1) @ L.mT).reshape(1, n)
+        return (K @ x.reshape(K.shape[1], -1) @ L.mT).reshape(1, n)
     for K in reversed(kernels):
         lines = (-1, K.shape[-1]) if K.ndim == 2 else (batch, -1, K.shape[-1])
         x = K @ x.reshape(lines).mT
@@ -72,7 +72,7 @@ class Separable:
         """The highest number of blocks of an axis."""
         return 1 if self.is_plain else max(axis.shape[0] for axis in self.axes)
 
-    def softmin(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def softmin(self, h: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
         if not self.is_plain:
             return self._log_sum(h / self.unit).mul_(-self.unit)
@@ -88,7 +88,7 @@ class Separable:
             top -= self.lift * self.unit
         return (h - top).div_(self.unit).exp2_(), top
 
-    def _log_sum(self, z: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def _log_sum(self, z: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         rows = self.lines(z)
         for axis in reversed(self.axes):
             rows = rows.reshape(len(rows), -1, axis.near.shape[-1])
@@ -133,9 +133,10 @@ class Separable:
         """Group the instances by their eps."""
         return x.reshape(len(self._units), -1, x.shape[-1])
 
-    def unlined(self, rows: Tensor, like: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def unlined(self, rows: Tensor, like: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         """Undo `lines`, with all axes before the instances."""
-        return rows.reshape(len(rows), like.shape[-1], -1).mT.reshape(like.shape)
+        n = math.prod(len(cost) for cost in self._costs)
+        return rows.reshape(len(rows), n, -1).mT.reshape(len(like), n)
 
 
 def _without_zeros(sums: Tensor) -> Tensor:

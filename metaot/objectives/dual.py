@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, c_transform, sinkhorn_step, tilted
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, tilted
 from metaot.problem import Problem
 
 
@@ -43,9 +43,9 @@ class _DualLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, f: Tensor, problem: Problem) -> Tensor:
-        step = sinkhorn_step(problem, f)
-        ctx.save_for_backward(step.missing)
-        return -step.value.to(problem.a)
+        _, missing, value = SinkhornStep(problem.flat())(f.reshape(-1, f.shape[-1]))
+        ctx.save_for_backward(missing.reshape(f.shape).to(f))
+        return -value.reshape(f.shape[:-1]).to(problem.a)
 
     @staticmethod
     @once_differentiable

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metaot.onnx.answers import OnnxSolution, Potentials
-    from metaot.onnx.images import OnnxUniversal
     from metaot.onnx.maps import OnnxMap, OnnxPair
     from metaot.onnx.runtime import OnnxModel
 
@@ -18,11 +17,10 @@ _HOME = {
     "OnnxModel": "runtime",
     "OnnxPair": "maps",
     "OnnxSolution": "answers",
-    "OnnxUniversal": "images",
     "Potentials": "answers",
 }
 
-__all__ = ["OnnxMap", "OnnxModel", "OnnxPair", "OnnxSolution", "OnnxUniversal", "Potentials"]
+__all__ = ["OnnxMap", "OnnxModel", "OnnxPair", "OnnxSolution", "Potentials"]
 
 
 def __getattr__(name: str) -> object:

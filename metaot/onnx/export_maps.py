@@ -12,10 +12,11 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import Frame, SampleProblem
 from metaot.data import Palettes, Planted, SampleSet, source_from_json
 from metaot.models.palette import PaletteIcnn
-from metaot.onnx.export import finished, traced, write
+from metaot.onnx.export import finished, write
 from metaot.onnx.graph.maps import PredictedMaps, PushedPoints
 from metaot.onnx.maps import PARTS, OnnxMap, push_file
-from metaot.onnx.sessions import FORMAT
+from metaot.onnx.runtime import FORMAT
+from metaot.onnx.trace import traced
 
 TOLERANCE = 1e-4
 """How far points may be sent from where torch sends them, in standard deviations of the target."""

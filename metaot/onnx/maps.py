@@ -8,8 +8,9 @@ from typing import Any, final
 import numpy as np
 
 from metaot.onnx.checks import first_place
-from metaot.onnx.sessions import open_session, read_metadata
+from metaot.onnx.runtime import described
 from metaot.pictures import moved, palette
+from metaot.sessions import session
 
 Array = np.ndarray
 Run = Callable[[None, dict[str, Array]], list[Array]]
@@ -81,8 +82,10 @@ class OnnxMap:
 
     def _open(self, name: str, contents: tuple[bytes, ...], threads: int, providers: tuple[str, ...]) -> None:
         self._state = (name, contents, threads, providers)
-        sessions = [open_session(name, content, threads, providers, optimise=False) for content in contents]
-        found = [read_metadata(name, each, METADATA, kind="maps", other="metaot.OnnxModel") for each in sessions]
+        sessions = [
+            session(name, content, threads=threads, providers=providers, optimise=False) for content in contents
+        ]
+        found = [described(name, opened, METADATA, ("maps",), "OnnxModel") for opened in sessions]
         if found[0]["maps"] != found[1]["maps"]:
             raise ValueError(f"{name} and its -push file are of different models: export them anew")
         self.metadata: dict[str, Any] = found[0]

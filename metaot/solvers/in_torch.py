@@ -41,8 +41,9 @@ class InTorch(BackEnd):
         sizes = [weights.count_nonzero(-1).numpy(force=True) for weights in (problem.a, problem.b)]
         self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
         self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
-        axes = isinstance(geometry, Grid) and len(geometry.sizes) > 1
-        self.axis_work = geometry.shape[0] * sum(geometry.sizes) if axes else math.inf
+        self.axis_work = math.inf
+        if isinstance(geometry, Grid) and len(geometry.sizes) > 1:
+            self.axis_work = float(geometry.shape[0] * sum(geometry.sizes))
         self.lowest_eps = float(eps.min()) if isinstance(eps, Tensor) else eps
 
     @property

@@ -42,8 +42,8 @@ class Solution:
     """Refined potentials of a batch of problems.
 
     `error` is the L1 error of both marginals of the potentials, measured in float64; `steps` are those of the
-    instance, of at most `max_steps` (0: unknown, of another library); `solvers` are the methods that took part. Not
-    converging is a result.
+    instance, of at most `max_steps` (0: unknown, of another library); `solvers` are the methods that took part.
+    Not converging is a result.
     """
 
     problem: Problem

@@ -29,6 +29,15 @@ class PotentialPredictor(Protocol):
         ...
 
 
+@runtime_checkable
+class WarmStarter(Protocol):
+    """A predictor that says itself what a solver starts from; see `metaot.amortize.Predictor`."""
+
+    def warm_start(self, problem: Problem) -> Tensor:
+        """Return the potential f to start from, which may be overwritten."""
+        ...
+
+
 @overload
 def solve(
     problem: Problem,
@@ -137,13 +146,9 @@ def _compiled(problem: Problem, solver: Solver | None) -> core.Compiled | None:
 
 
 def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
-    """Return f, which may be overwritten.
-
-    Solvers make g themselves: a predictor may have a `start_f`, which gives f alone and sooner.
-    """
-    start_f = getattr(init, "start_f", None)
-    if start_f is not None:
-        return _fitted("f", start_f(problem), problem.a)
+    """Return f, which may be overwritten: a predictor's `warm_start`, if it has one, else that of its guess."""
+    if isinstance(init, WarmStarter):
+        return _fitted("f", torch.as_tensor(init.warm_start(problem)), problem.a)
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
     f = _fitted("f", torch.as_tensor(guess.f), problem.a)
     _fitted("g", torch.as_tensor(guess.g), problem.b)

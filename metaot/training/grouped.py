@@ -59,9 +59,8 @@ class GroupedTask(Task[Problem, AmortizedPotential]):
 
     def loss(self, predictor: AmortizedPotential, problem: Problem) -> Tensor:
         like = torch.zeros((), dtype=torch.float32, device=self.device)
-        a, b = problem.a.to(like), problem.b.to(like)
-        eps = torch.as_tensor(problem.eps).to(like).expand(len(a))
-        f = predictor.model.stages(a, b, eps)[0]
+        a, eps = problem.a.to(like), torch.as_tensor(problem.eps).to(like).expand(len(problem.a))
+        f = next(predictor.model.stages(problem.to(like, self.geometry), predictor.model))
         grouped = totals(problem.b, self.groups.index, self.costs.shape[1])
         return semidual_loss(f, a, grouped, self.costs, eps).mean()
 

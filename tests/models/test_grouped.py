@@ -64,9 +64,8 @@ def test_customers_without_demand_are_normal() -> None:
 def test_training_looks_at_the_network_alone() -> None:
     problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
     model = predictor().model
-    eps = torch.full((6,), 3e-3, dtype=torch.float32)
-    assert len(model.train().stages(problem.a.float(), problem.b.float(), eps)) == 1
-    assert len(model.eval().stages(problem.a.float(), problem.b.float(), eps)) == 2
+    assert len(list(model.train().stages(problem, model))) == 1
+    assert len(list(model.eval().stages(problem, model))) == 2
 
 
 def test_problems_of_few_places_need_no_groups() -> None:

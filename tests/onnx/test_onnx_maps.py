@@ -209,14 +209,12 @@ def test_files_that_do_not_fit_are_refused(written: Path, tmp_path: Path) -> Non
         OnnxMap(tmp_path / "maps.onnx")
     with pytest.raises(ValueError, match=r"metaot\.OnnxMap opens it"):
         OnnxModel(written)
-    with pytest.raises(ValueError, match="onnxruntime cannot open a file in memory"):
+    with pytest.raises(ValueError, match="onnxruntime cannot open"):
         OnnxMap.from_bytes(written.read_bytes(), push.read_bytes()[:50])
 
 
 def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(predictor(), tmp_path / "run")
-    assert main(["export", str(tmp_path / "run"), "--int8"]) == 2
-    assert "this is another kind of model" in capsys.readouterr().err
     save(AmortizedMap(ResNetIcnn(3, [4]).float()), tmp_path / "pictures")
     assert main(["export", str(tmp_path / "pictures"), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "reads pictures" in capsys.readouterr().err

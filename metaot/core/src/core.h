@@ -147,7 +147,7 @@ struct Operator {
     double (*evaluate)(Operator *op, const double *x, double *residual);
     /* Put that g there, on the target's atoms with mass. */
     void (*potential)(const Operator *op, double *g);
-    /* After x was evaluated: put the best g for it, and f unless that is NULL, on all atoms; 0 without enough memory. */
+    /* After x was evaluated: put f and the best g for it on all atoms; 0 without enough memory. */
     int (*extend)(Operator *op, const double *x, double *f, double *g);
     void (*close)(Operator *op);
     void *own;
@@ -164,6 +164,7 @@ int open_clouds(Operator *op, Arena *arena);
 /* grid.c */
 size_t grid_room(const Costs *costs);
 int open_grid(Operator *op, Arena *arena, int everywhere);
+void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
 /* sinkhorn.c, newton.c */
