@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from metaot.models.step import SinkhornStep
+from metaot.potentials import SinkhornStep
 from torch import Tensor
 from universal_networks import small_predictor
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from metaot.models.step import SinkhornStep
+from metaot.potentials import SinkhornStep
 
 from metaot.geometry import Grid
 from metaot.models import RefinedPotential, single

@@ -185,6 +185,16 @@ static void sinkhorn_step(Plan *plan, State *state)
     evaluate_anywhere(plan, state);
 }
 
+/* Return whether some row has next to none of its mass, or many times as much: there a parabola says nothing. */
+static int has_far_rows(const Plan *plan, const State *state)
+{
+    for (Index i = 0; i < plan->k; i++) {
+        double ratio = state->marginal[i] / plan->rows->weights[i];
+        if (!(ratio > 0.1 && ratio < 10)) return 1;
+    }
+    return 0;
+}
+
 /* Put minus the Hessian, divided by sqrt(P 1) on both sides, into H, with one more eigenvalue one for constants. */
 static void fill_hessian(const Plan *plan, const State *state, double *scaled, double *left, double *right, double *H)
 {
@@ -325,7 +335,8 @@ static int search(Newton *newton, double size)
    long direction shows a plan that nearly falls apart, and damping lets the rest move. */
 static void step(Newton *newton)
 {
-    if (!(newton->now.error < NEAR)) sinkhorn_step(&newton->plan, &newton->now);
+    if (!(newton->now.error < NEAR) || has_far_rows(&newton->plan, &newton->now))
+        sinkhorn_step(&newton->plan, &newton->now);
     fill_hessian(&newton->plan, &newton->now, newton->scaled, newton->left, newton->right, newton->H);
     for (int k = 0; k < RIDGE_COUNT; k++) {
         double size = damped_direction(&newton->plan, &newton->now, RIDGES[k], newton->H, newton->factor,

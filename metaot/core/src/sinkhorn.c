@@ -13,6 +13,7 @@ static const Index LARGEST_MATRIX = 1 << 22; /* entries of a matrix that fits in
 typedef struct {
     Operator op;
     double *x, *residual, *g, *other_x, *other_residual;
+    double mean; /* what was subtracted from the start */
 } Run;
 
 /* The dual value of the point that was evaluated last, and the best g for it. */
@@ -47,8 +48,8 @@ static int take_start(Run *run, const Instance *instance)
     const Support *source = run->op.source;
     if (!instance->start) return 0;
     for (Index i = 0; i < source->count; i++) run->x[i] = instance->start[source->atoms[i]] / instance->eps;
-    double mean = inner_product(source->count, source->weights, run->x);
-    for (Index i = 0; i < source->count; i++) run->x[i] -= mean;
+    run->mean = inner_product(source->count, source->weights, run->x);
+    for (Index i = 0; i < source->count; i++) run->x[i] -= run->mean;
     return largest_size(source->count, run->x) <= LARGEST;
 }
 
@@ -128,6 +129,11 @@ void scale_numbers(Index count, double factor, double *x)
     for (Index k = 0; k < count; k++) x[k] *= factor;
 }
 
+static void shift_and_scale(Index count, double shift, double factor, double *x)
+{
+    for (Index k = 0; k < count; k++) x[k] = factor * (x[k] + shift);
+}
+
 /* Put zeros there: potentials of a problem for which there are none. */
 static void give_up(const Instance *instance, Outcome *outcome)
 {
@@ -167,7 +173,7 @@ int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcom
     if (isfinite(outcome->error)) {
         outcome->error = instance->eps * dual_value(&run, run.x);
         step_on_grid(&run.op, run.residual, run.x, instance->f, instance->g);
-        scale_numbers(instance->costs->n, instance->eps, instance->f);
+        shift_and_scale(instance->costs->n, run.mean, instance->eps, instance->f);
     } else {
         memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
         memcpy(instance->g, instance->a, (size_t)instance->costs->n * sizeof(double));
@@ -182,10 +188,12 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
     Run run;
     if (!open_run(&run, workspace, instance, BOXES, 0, 0)) return 0;
     outcome->steps = 0;
-    if (!take_start(&run, instance)) memset(run.x, 0, (size_t)run.op.source->count * sizeof(double));
     outcome->error = 0;
-    transform_on_grid(&run.op, run.x, instance->g);
-    scale_numbers(instance->costs->m, instance->eps, instance->g);
+    if (take_start(&run, instance))
+        transform_on_grid(&run.op, run.x, instance->g);
+    else
+        for (Index j = 0; j < instance->costs->m; j++) instance->g[j] = NAN;
+    shift_and_scale(instance->costs->m, -run.mean, instance->eps, instance->g);
     run.op.close(&run.op);
     return 1;
 }
