@@ -74,15 +74,15 @@ def coarsened(problem: Problem) -> Coarse | None:
 
 
 def _pooled(weights: Float[Tensor, "batch n"], sizes: tuple[int, ...], by: tuple[int, ...]) -> Tensor:
-    """Return the sums of `by` neighbouring points of each axis; the last sum may be of fewer."""
-    sums = weights.detach().reshape(-1, *sizes)
-    for axis, (size, count) in enumerate(zip(sizes, by, strict=True), 1):
-        if count == 2 and size % 2 == 0:
-            sums = sums.unflatten(axis, (-1, 2))
-            sums = sums.select(axis + 1, 0) + sums.select(axis + 1, 1)
-        elif count == 2:
-            lines = sums.movedim(axis, 0)
-            pairs = lines[::2].clone()
-            pairs[:-1] += lines[1::2]
-            sums = pairs.movedim(0, axis)
-    return sums.reshape(len(weights), -1)
+    """Return the sums of `by` neighbouring points of each axis, one or two; the last sum may be of fewer."""
+    sums: Any = weights.detach()
+    sums = (sums.numpy() if sums.is_cpu else sums).reshape(-1, *sizes)
+    for axis, count in enumerate(by, 1):
+        if count == 2:
+            before = (slice(None),) * axis
+            first, second = sums[*before, ::2], sums[*before, 1::2]
+            sums = first + 0 if first.shape != second.shape else first + second
+            if first.shape != second.shape:
+                sums[*before, :-1] += second
+    sums = sums.reshape(len(weights), -1)
+    return sums if isinstance(sums, Tensor) else torch.from_numpy(sums)

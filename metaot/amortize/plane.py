@@ -69,11 +69,11 @@ class GridSupport(Support):
         rows, columns = rows - self._middle[0], columns - self._middle[1]
         self._of_rows, self._of_columns = (xp.stack([x * 0 + 1, x, x * x], axis=-1) for x in (rows, columns))
         self._atoms = xp.concatenate([rows, columns])
-        zeros, ones = self._atoms * 0, self._atoms * 0 + 1
-        split = rows.shape[0]
-        self._axis = xp.stack(
-            [xp.concatenate([ones[:split], zeros[split:]]), xp.concatenate([zeros[:split], ones[split:]])]
-        )
+        zero, one = self._atoms[:1] * 0, self._atoms[:1] * 0 + 1
+        row, column = xp.concatenate([one, zero]), xp.concatenate([zero, one])
+        self._first, self._second = xp.stack([row, row, column], axis=1), xp.stack([row, column, column], axis=1)
+        of_axes = [row[:, None] + 0 * rows[None], column[:, None] + 0 * columns[None]]
+        self._axis = xp.concatenate(of_axes, axis=1)
 
     def statistics(self, a: Values, b: Values) -> tuple[Values, Values]:
         xp = _library(a)
@@ -81,7 +81,7 @@ class GridSupport(Support):
         powers = ((images @ self._of_columns).mT @ self._of_rows).reshape(-1, 9)  # x^i y^j at 3 j + i
         powers = powers / powers[:, :1]
         mean = powers[:, 1:4:2]
-        covariance = powers[:, 2:7:2] - mean[:, _FIRST] * mean[:, _SECOND]
+        covariance = powers[:, 2:7:2] - (mean @ self._first) * (mean @ self._second)
         return (mean + self._middle).reshape(2, -1, 2), covariance.reshape(2, -1, 3)
 
     def frames(self, mean: Values, width: Values, modes: int) -> list[Frame]:
@@ -128,7 +128,8 @@ class CloudSupport(Support):
             mean = (shares * cloud).sum(axis=1)
             centred = cloud - mean[:, None]
             means.append(mean)
-            covariances.append((shares * centred[..., _FIRST] * centred[..., _SECOND]).sum(axis=1))
+            x, y = centred[..., 0], centred[..., 1]
+            covariances.append((shares * xp.stack([x * x, x * y, y * y], axis=-1)).sum(axis=1))
         return xp.stack(means), xp.stack(covariances)
 
     def frames(self, mean: Values, width: Values, modes: int) -> list[Frame]:
@@ -176,7 +177,9 @@ class Encoding:
     """A batch of problems as the network reads it."""
 
     inputs: tuple[Values, ...]
-    """Moments, covariances, shift and eps, as `UniversalNetwork.forward` takes them."""
+    """Moments, covariances and eps, as `UniversalNetwork.forward` takes them."""
+    quadratic: Values
+    """The potential between Gaussians, batch 3 3: the coefficients of 1, x, x^2 times 1, y, y^2."""
     mean: Values
     """Of the source, batch 2."""
     width: Values
@@ -193,11 +196,16 @@ class Encoding:
     def on(self, atoms: Support, index: Values) -> "Encoding":
         """Return some of it for functions on other atoms, in the same frame."""
         mean, width = self.mean[index], self.width[index]
-        return Encoding(self.inputs, mean, width, self.modes, atoms.source(mean, width, self.modes))
+        frame = atoms.source(mean, width, self.modes)
+        return Encoding(self.inputs, self.quadratic[index], mean, width, self.modes, frame)
 
-    def potential(self, coefficients: Values, quadratic: Values | None = None) -> Values:
-        """Return the function of these coefficients at the source atoms, float64, in the units of the cost."""
-        return self.frame.evaluated(coefficients, quadratic) * self.unit
+    def potential(self, coefficients: Values) -> Values:
+        """Return f of the network, for its coefficients, at the source atoms, in the units of the cost."""
+        return self.frame.evaluated(coefficients, self.quadratic) * self.unit
+
+    def correction(self, coefficients: Values) -> Values:
+        """Return the function of these coefficients at the source atoms, in the units of the cost."""
+        return self.frame.evaluated(coefficients) * self.unit
 
 
 def encode(atoms: Support, a: Values, b: Values, eps: Values, modes: int) -> Encoding:
@@ -211,9 +219,48 @@ def encode(atoms: Support, a: Values, b: Values, eps: Values, modes: int) -> Enc
         moments = frames[0].analysed(xp.concatenate([a, b])).reshape(2, -1, modes, modes)
     else:
         moments = xp.stack([frame.analysed(w) for frame, w in zip(frames, (a, b), strict=True)])
-    shift = (mean[1] - mean[0]) / width[:, None]
-    inputs = moments, covariance / square[:, None], shift, eps / square
-    return Encoding(inputs, mean[0], width, modes, frames[0])
+    temperature, covariance = eps / square, covariance / square[:, None]
+    quadratic = _single(_between_gaussians(covariance, (mean[1] - mean[0]) / width[:, None], temperature))
+    inputs = moments, _single(covariance), _single(temperature)
+    return Encoding(inputs, quadratic, mean[0], width, modes, frames[0])
+
+
+def _between_gaussians(covariance: Values, shift: Values, eps: Values) -> Values:
+    r"""Return $|z|^2 - 2 z \cdot (\bar y - \bar x) - z^\top F z$ by its coefficients, batch 3 3; float64.
+
+    Covariances are 2 batch 3, shifts from mean to mean batch 2, eps batch. One problem is computed in numbers.
+    """
+    if not isinstance(covariance, Tensor) and len(eps) == 1:
+        (A,), (B,) = covariance.tolist()
+        return np.array([_quadratic(A, B, shift[0].tolist(), float(eps[0]))])
+    A, B = (tuple(part[:, k] for k in range(3)) for part in covariance)
+    table = _quadratic(A, B, (shift[:, 0], shift[:, 1]), eps)
+    xp = _library(eps)
+    return xp.stack([xp.stack([value + 0 * eps for value in row], axis=-1) for row in table], axis=-2)
+
+
+def _quadratic(A: Any, B: Any, shift: Any, eps: Any) -> list[list[Any]]:
+    xx, xy, yy = gaussian_matrix(A, B, eps)
+    return [[0.0, -2 * shift[1], 1 - yy], [-2 * shift[0], -2 * xy, 0.0], [1 - xx, 0.0, 0.0]]
+
+
+def gaussian_matrix(A: Any, B: Any, eps: Any) -> tuple[Any, Any, Any]:
+    r"""Return the matrix F of the potential between Gaussians with covariances A and B, numbers or batches.
+
+    As `metaot.amortize.starts.gaussian_potential`, in the plane and without eigenvalues: with c = eps/4,
+    $F = B (\sqrt{A B + c^2} + c)^{-1}$, where the theorem of Cayley and Hamilton gives the root and the inverse.
+    Matrices are (xx, xy, yy); what rounding makes negative counts as zero.
+    """
+    (axx, axy, ayy), (bxx, bxy, byy), c = A, B, eps / 4
+    det_A, det_B = abs(axx * ayy - axy * axy), abs(bxx * byy - bxy * bxy)
+    trace, square = abs(axx * bxx + 2 * axy * bxy + ayy * byy), c * c
+    root_det = (det_A * det_B + square * (trace + square)) ** 0.5
+    trace = trace + 2 * square
+    root_trace = (trace + 2 * root_det) ** 0.5
+    k = root_det + c * root_trace
+    scale = root_trace / (root_det * root_det + k * (trace + k))
+    b, a = scale * (square + k), scale * det_B
+    return b * bxx + a * ayy, b * bxy - a * axy, b * byy + a * axx
 
 
 def require_plane(geometry: Geometry) -> None:
@@ -241,10 +288,6 @@ def support(geometry: Geometry, *, arrays: bool) -> Support:
 def _grid_support(grid: Grid, arrays: bool) -> GridSupport:
     rows, columns = (axis.numpy() if arrays else axis for axis in grid.axes)
     return GridSupport(rows, columns)
-
-
-_FIRST, _SECOND = [0, 0, 1], [0, 1, 1]
-"""The coordinates of which covariances are, in the order xx, xy, yy."""
 
 
 def _powers(u: Values) -> Values:

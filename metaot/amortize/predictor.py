@@ -52,6 +52,7 @@ class StagedPredictor(Predictor):
     fast: FastNetwork | None = None
     """The network as onnxruntime evaluates it, where there is one."""
     start_steps = 1
+    """The most refinement steps in a warm start: more, where a solver's own steps are cheaper, cost time."""
 
     @abstractmethod
     def _stages(self, flat: Problem) -> Iterator[Tensor]:

@@ -33,7 +33,6 @@ class UniversalPotential(StagedPredictor):
     whose `passes` is 0 makes no refinement steps there either.
     """
 
-    start_steps = 2
     coarse_steps = 5
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
@@ -50,7 +49,7 @@ class UniversalPotential(StagedPredictor):
         staged = _Staged(self, coarse.problem)
         missed = torch.zeros(len(flat.a))
         for _ in range(self.coarse_steps if self.passes else 0):
-            missed = staged.refine()
+            missed = _tensor(abs(staged.refine()).sum(axis=1))
             if float(missed.mean()) <= _ENOUGH:
                 break
         f = _tensor(coarse.lifted(staged.f))
@@ -80,16 +79,16 @@ class _Staged:
         self._encoding: Encoding = encode(
             support(problem.geometry, arrays=self._arrays), a, b, eps, predictor.model.modes
         )
-        coefficients, *features, quadratic = self._network(*self._encoding.inputs)
+        coefficients, *features = self._network(*self._encoding.inputs)
         self._features: list[Any] = features
-        self.f: Values = self._encoding.potential(coefficients, quadratic)
+        self.f: Values = self._encoding.potential(coefficients)
 
-    def refine(self) -> Tensor:
-        """Make a refinement step; return the share of the mass that each plan missed before."""
+    def refine(self) -> Values:
+        """Make a refinement step; return the marginal that plans missed before."""
         stepped, missing, _ = self._step(self.f)
         correction = self._network.correct(self._encoding.frame.analysed(missing), *self._features)
-        self.f = stepped + self._encoding.potential(correction)
-        return _tensor(abs(missing).sum(axis=1))
+        self.f = stepped + self._encoding.correction(correction)
+        return missing
 
     def moved(self, problem: Problem, f: Tensor, index: Tensor) -> Tensor:
         """Return f of some of the problems after a refinement step on other atoms."""

@@ -45,10 +45,15 @@ class Cosines(nn.Module):
 
 
 def _contracted(matrices: list[Tensor], values: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:
-    """Multiply along each axis, the last one first, which each product makes the first one."""
-    batch = values.shape[0]
+    """Multiply along each axis, the last one first."""
+    batch, after = values.shape[0], 1
     for matrix in reversed(matrices):
-        values = matrix @ values.reshape(batch, -1, matrix.shape[1]).mT
+        rows, columns = matrix.shape
+        if after == 1:
+            values = values.reshape(-1, columns) @ matrix.mT
+        else:
+            values = matrix @ values.reshape(-1, columns, after)
+        after *= rows
     return values.reshape(batch, -1)
 
 

@@ -71,8 +71,8 @@ class SpectralPotential(PotentialModel):
     ) -> tuple[Tensor, ...]:
         """Return f, the features x (batch width) and the polynomials of log eps (batch temperatures)."""
         temperature = chebyshev(log_unit(eps, self.bounds))
-        moments = [(self.analysis.moments(weights)[:, 1:] - self.centre) / self.spread for weights in (a, b)]
-        x = self.inputs(torch.cat([*moments, temperature], -1))
+        moments = (self.analysis.moments(torch.cat([a, b]))[:, 1:] - self.centre) / self.spread
+        x = self.inputs(torch.cat([moments[: a.shape[0]], moments[a.shape[0] :], temperature], -1))
         for block in self.blocks:
             x = block(x, temperature)
         coefficients = self.outputs(self.norm(x)) * self.gain(temperature) * self.damping

@@ -24,9 +24,9 @@ class UniversalNetwork(Exportable):
 
     Both measures are read in their own frames: centred, and in units of their common width. f is the closed form
     between Gaussians of the same means and covariances, plus what the network predicts: `modes` cosines of each
-    axis. `metaot.amortize.plane` makes moments of measures and values of coefficients. A prediction contains
-    `passes` refinement steps: a Sinkhorn step and a correction that reads the missing marginal. Reflections,
-    translations and scalings of the problem are exact symmetries of the answer.
+    axis. `metaot.amortize.plane` makes moments of measures, the closed form and values of functions. A prediction
+    contains `passes` refinement steps: a Sinkhorn step and a correction that reads the missing marginal.
+    Reflections, translations and scalings of the problem are exact symmetries of the answer.
     """
 
     refines, corrects = True, True
@@ -60,15 +60,10 @@ class UniversalNetwork(Exportable):
         by_class = torch.zeros(6, CLASSES, _COVARIANCES, dtype=torch.float32)
         by_class[[0, 2, 3, 5, 1, 4], [0, 0, 0, 0, 3, 3], [0, 1, 2, 3, 3, 4]] = 1
         self.register_buffer("by_class", by_class.permute(1, 0, 2), persistent=False)
-        quadratic = torch.zeros(5, 9, dtype=torch.float64)
-        quadratic[[0, 1, 2, 3, 4], [6, 4, 2, 3, 1]] = -torch.tensor([1.0, 2, 1, 2, 2], dtype=torch.float64)
-        self.register_buffer("quadratic", quadratic, persistent=False)
         self.emphasis: Tensor
         self.damping: Tensor
         self.by_class: Tensor
         """From both covariances to what each class reads: xx and yy in the even one, xy in the odd one."""
-        self.quadratic: Tensor
-        """From the matrix between Gaussians and the shift to coefficients of 1, x, x^2 times 1, y, y^2."""
         self.inputs = ParityLinear(2 * count + _COVARIANCES, width)
         self.of_eps = nn.Linear(TEMPERATURES, width, dtype=torch.float32)
         self.blocks = nn.ModuleList(ParityBlock(width, hidden) for _ in range(depth))
@@ -87,35 +82,29 @@ class UniversalNetwork(Exportable):
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
         moments = torch.ones(2, batch, self.modes, self.modes, dtype=torch.float32)
-        covariance = torch.tensor([1.0, 0.1, 0.5], dtype=torch.float64).expand(2, batch, 3)
-        eps = torch.full((batch,), 0.3, dtype=torch.float64)
-        return moments, covariance, torch.full((batch, 2), 0.2, dtype=torch.float64), eps
+        covariance = torch.tensor([1.0, 0.1, 0.5], dtype=torch.float32).expand(2, batch, 3)
+        return moments, covariance, torch.full((batch,), 0.3, dtype=torch.float32)
 
     def forward(  # type: ignore[override], the inputs by name
         self,
         moments: Float[Tensor, "2 batch modes modes"],
         covariance: Float[Tensor, "2 batch 3"],
-        shift: Float[Tensor, "batch 2"],
         eps: Float[Tensor, "batch"],
     ) -> tuple[Tensor, ...]:
-        """Return the cosine coefficients of f, the features x and temperature, and the quadratic form of f.
+        """Return the cosine coefficients of f, and the features x and temperature.
 
-        Moments and covariances (xx, xy, yy) are those of source and target, `shift` is from the mean of the source
-        to that of the target, all in units of the common width; eps and f are in squared widths. The quadratic
-        form is a table of coefficients of 1, x, x^2 times 1, y, y^2. All but moments are float64.
+        Moments and covariances (xx, xy, yy) are those of source and target in units of their common width, eps and
+        f in squared widths.
         """
-        temperature = chebyshev(_log_unit(eps.float()))
+        temperature = chebyshev(_log_unit(eps))
         read = [self.emphasis * by_parity(m) for m in moments.unbind()]
-        read.append(torch.cat([covariance[0], covariance[1]], -1).float() @ self.by_class)
+        read.append(torch.cat([covariance[0], covariance[1]], -1) @ self.by_class)
         x = self.inputs(torch.cat(read, -1))
         x = torch.cat([x[:1] + self.of_eps(temperature), x[1:]])
         for block in self.blocks:
             x = block(x, temperature)
         coefficients = self.outputs(normal(x)) * (self.damping * self.gain(temperature))
-        F = between_gaussians(covariance[0], covariance[1], eps)
-        squares = F.new_tensor([0.0, 0, 1, 0, 0, 0, 1, 0, 0])
-        quadratic = (torch.cat([F, shift], -1) @ self.quadratic + squares).reshape(-1, 3, 3)
-        return from_parity(coefficients), x, temperature, quadratic.float()
+        return from_parity(coefficients), x, temperature
 
     def correct(  # type: ignore[override], the features by name
         self,
@@ -130,26 +119,6 @@ class UniversalNetwork(Exportable):
         x = x + self.missing(torch.cat([moments / size, logarithm], -1))
         x = self.corrector(x, temperature)
         return from_parity(self.correction(normal(x)) * self.damping * size)
-
-
-def between_gaussians(
-    A: Float[Tensor, "batch 3"], B: Float[Tensor, "batch 3"], eps: Float[Tensor, "batch"]
-) -> Float[Tensor, "batch 3"]:
-    r"""Return the matrix F of the potential $|z|^2 - 2 z \cdot (\bar y - \bar x) - z^\top F z$ between Gaussians.
-
-    As `metaot.amortize.starts.gaussian_potential`, in the plane and without eigenvalues: with covariances A and B
-    and c = eps/4, $F = B (\sqrt{A B + c^2} + c)^{-1}$, where the theorem of Cayley and Hamilton gives the root and
-    the inverse. Matrices are (xx, xy, yy).
-    """
-    c = eps[:, None] / 4
-    adjugate = A.flip(-1) * A.new_tensor([1.0, -1.0, 1.0])
-    det_A, det_B = ((M * M.flip(-1) @ M.new_tensor([[0.5], [-1.0], [0.5]])).clamp_min(0) for M in (A, B))
-    trace, square = A * B @ A.new_tensor([[1.0], [2.0], [1.0]]), c * c
-    root_det = (det_A * det_B + square * (trace + square)).sqrt()
-    trace = trace + 2 * square
-    root_trace = (trace + 2 * root_det).sqrt()
-    k = root_det + c * root_trace
-    return root_trace * ((square + k) * B + det_B * adjugate) / (root_det * root_det + k * (trace + k))
 
 
 def by_parity(table: Float[Tensor, "batch modes modes"]) -> Float[Tensor, "4 batch count"]:

@@ -141,16 +141,19 @@ class OnnxModel:
 
     def evaluate(self, rows: "Rows") -> tuple[Array, Array]:
         """Return f and g of weights that were checked."""
-        a, b, eps = rows.a, rows.b, rows.eps
-        f, g, size = np.empty(a.shape), np.empty(b.shape), _CHUNK
+        a, b, eps, size = rows.a, rows.b, rows.eps, _CHUNK
         if rows.image is not None:
             size = max(1, min(size, _TERMS // (math.prod(rows.image) * max(rows.image))))
             a, b = (w.reshape(len(w), *rows.image) for w in (a, b))
-        for k in (slice(begin, begin + size) for begin in range(0, len(f), size)):
-            feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k]}
-            found = self._session.run(_OUTPUTS, feeds)
-            f[k], g[k] = (values.reshape(len(values), -1) for values in found)  # type: ignore[union-attr]
-        return f, g
+        if 0 < len(a) <= size:
+            found: Any = self._session.run(_OUTPUTS, {"a": a, "b": b, "eps": eps})
+        else:
+            found = np.empty(a.shape), np.empty(b.shape)
+            for k in (slice(begin, begin + size) for begin in range(0, len(a), size)):
+                feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k]}
+                found[0][k], found[1][k] = self._session.run(_OUTPUTS, feeds)
+        f, g = found
+        return f.reshape(rows.a.shape), g.reshape(rows.b.shape)
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self._state

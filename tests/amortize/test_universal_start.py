@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from metaot.potentials import SinkhornStep
 from torch import Tensor
 from universal_networks import small_predictor
 
@@ -12,7 +11,7 @@ from metaot.amortize import universal
 from metaot.amortize.plane import encode, support
 from metaot.amortize.universal import UniversalPotential
 from metaot.models.universal import UniversalNetwork
-from metaot.potentials import DualPotentials, c_transform, marginal_error
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, marginal_error
 
 
 @pytest.fixture
@@ -45,10 +44,10 @@ def finished(network: UniversalNetwork, problem: Problem, there: Problem, f: Ten
     """Return what one more refinement step makes of f, in the frame that was read on the other grid."""
     eps = torch.as_tensor(problem.eps, dtype=torch.float64).expand(len(f))
     encoding = encode(support(there.geometry, arrays=False), there.a, there.b, eps, network.modes)
-    _, x, temperature, _ = network(*encoding.inputs)
+    _, x, temperature = network(*encoding.inputs)
     here = encoding.on(support(problem.geometry, arrays=False), torch.arange(len(f)))
-    stepped, missing = SinkhornStep(problem)(f)
-    return stepped + here.potential(network.correct(here.frame.analysed(missing), x, temperature))
+    stepped, missing, _ = SinkhornStep(problem)(f)
+    return stepped + here.correction(network.correct(here.frame.analysed(missing), x, temperature))
 
 
 @pytest.mark.parametrize("passes", [0, 2])
@@ -118,7 +117,7 @@ def test_what_is_lost_on_the_way_is_predicted_otherwise(size: int, predictor: Un
     predictor.model.outputs.weight.mul_(0)  # the potential between Gaussians
     for eps in torch.linspace(1.1e-3, 2.5e-3, 15).tolist():
         problem = Problem(a, b, Grid(size, size), eps)
-        start, expected = predictor.warm_start(problem), predictor.stages(problem)[2]
+        start, expected = predictor.warm_start(problem), predictor.stages(problem)[predictor.start_steps]
         torch.testing.assert_close(start[a > 0], expected[a > 0], atol=0.1, rtol=0)
 
 

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from metaot.potentials import SinkhornStep
 
 from metaot.geometry import Grid
 from metaot.models import RefinedPotential, single
 from metaot.models.refined import Correction
-from metaot.potentials import DualPotentials, c_transform, source_marginal
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, source_marginal
 from metaot.problem import Problem
 
 
@@ -25,12 +25,13 @@ def test_the_step_is_sinkhorns(sizes: tuple[int, ...], eps: float) -> None:
     grid = Grid(*sizes)
     case = problem(grid, eps)
     f = 0.1 * torch.rand_like(case.a)
-    after, missing = SinkhornStep(case)(f)
+    after, missing, value = SinkhornStep(case)(f)
     exact = c_transform(case.T, c_transform(case, f))
     assert torch.allclose(after.double(), exact, atol=1e-6)
     marginal = source_marginal(case, DualPotentials.from_f(case, f))
     assert torch.allclose(missing.double(), case.a - marginal, atol=1e-6)
-    for mine, theirs in zip((after, missing), SinkhornStep(case)(f.numpy()), strict=True):
+    assert torch.allclose(value, dual_value(case, DualPotentials.from_f(case, f)))
+    for mine, theirs in zip((after, missing, value), SinkhornStep(case)(f.numpy()), strict=True):
         assert torch.equal(mine, torch.from_numpy(theirs))
 
 

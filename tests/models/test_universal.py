@@ -7,13 +7,13 @@ from torch import Tensor
 from universal_networks import small_predictor
 
 from metaot import DualPotentials, Grid, Points, Problem, solve
-from metaot.amortize.plane import encode, support
+from metaot.amortize.plane import encode, gaussian_matrix, support
 from metaot.amortize.predictor import FastNetwork
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
 from metaot.models import Exportable, Network
 from metaot.models.parity import mirrored
-from metaot.models.universal import UniversalNetwork, between_gaussians, by_parity, from_parity
+from metaot.models.universal import UniversalNetwork, by_parity, from_parity
 from metaot.potentials import centred
 
 HEIGHT, WIDTH = 9, 7
@@ -159,9 +159,12 @@ def test_the_matrix_between_gaussians_solves_its_equation(generator: torch.Gener
     """F A F + 2 c F = B for the covariances A and B and c = eps/4."""
     roots = torch.rand(2, 5, 2, 2, generator=generator, dtype=torch.float64)
     A, B = roots @ roots.mT
-    a, b = (M.flatten(1)[:, [0, 1, 3]] for M in (A, B))
-    F = between_gaussians(a, b, torch.full((5,), 0.1, dtype=torch.float64))[:, [0, 1, 1, 2]].reshape(5, 2, 2)
+    a, b = (M.flatten(1)[:, [0, 1, 3]].unbind(1) for M in (A, B))
+    found = gaussian_matrix(a, b, torch.full((5,), 0.1, dtype=torch.float64))
+    F = torch.stack(found, 1)[:, [0, 1, 1, 2]].reshape(5, 2, 2)
     torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-12, rtol=0)
+    numbers = gaussian_matrix(*(tuple(float(part[0]) for part in M) for M in (a, b)), 0.1)
+    assert numbers == pytest.approx([float(part[0]) for part in found], abs=1e-14)
 
 
 @pytest.mark.parametrize("cloud", [False, True])
@@ -179,7 +182,7 @@ def test_moments_are_those_of_the_measures(cloud: bool, images: tuple[Tensor, Te
         torch.testing.assert_close(covariance[k], exact)
     encoding = encode(atoms, a, b, torch.full((3,), 0.1, dtype=torch.float64), 4)
     torch.testing.assert_close(
-        encoding.inputs[1][..., ::2].sum((0, 2)), torch.full((3,), 4.0, dtype=torch.float64)
+        encoding.inputs[1][..., ::2].sum((0, 2)), torch.full((3,), 4.0, dtype=torch.float32)
     )
 
 

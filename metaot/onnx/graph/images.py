@@ -31,14 +31,14 @@ class UniversalPrediction(nn.Module):
         atoms = GridSupport(rows, columns)
         each = eps + a[:, 0, 0] * 0
         encoding = encode(atoms, a.flatten(1), b.flatten(1), each, self.network.modes)
-        coefficients, x, temperature, quadratic = self.network(*encoding.inputs)
-        f = encoding.potential(coefficients, quadratic).reshape(a.shape)
+        coefficients, x, temperature = self.network(*encoding.inputs)
+        f = encoding.potential(coefficients).reshape(a.shape)
         costs = (rows[:, None] - rows).square(), (columns[:, None] - columns).square()
         sums = LogSums(eps, costs) if self.exact else PlainSums(eps, costs, (0, 1))
         for _ in range(self.network.passes):
             stepped, missing = sums.step(f, a, b)
             moments = encoding.frame.analysed(missing.flatten(1))
-            correction = encoding.potential(self.network.correct(moments, x, temperature))
+            correction = encoding.correction(self.network.correct(moments, x, temperature))
             f = stepped + correction.reshape(a.shape)
         g = sums.best_g(f, a)
         return (f, g) if self.exact else (f, g, finite(f, g))
