@@ -125,7 +125,7 @@ class Grid(Geometry):
         return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
 
     def coarsened(self, by: tuple[int, ...]) -> "tuple[Grid, tuple[Float[Tensor, '_ _'], ...]]":
-        """Return the grid of the means of `by` neighbouring points of each axis, with the costs from it to this one.
+        """Return the grid of the means of `by` neighbouring points of each axis, and the costs from there to here.
 
         The last mean of an axis may be of fewer points. The costs are one matrix for each axis.
         """
