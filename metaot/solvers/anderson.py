@@ -107,8 +107,8 @@ class Anderson:
         lost = ~(error <= GROWTH * self.least) | (~nearer & (self.stale >= STALE))
         far = ~lost & ~(residual.abs().amax(-1) <= FARTHEST)
         best = x + residual
-        if not bool(nearer.all()):
-            best = torch.where(nearer[:, None], best, self.best)
+        if not bool((nearer | far).all()):
+            best = torch.where((nearer | far)[:, None], best, self.best)
         least, stale = torch.where(nearer, error, self.least), torch.where(nearer, 0, self.stale + 1)
         judged = replace(self, least=least, best=best, stale=stale, lost=None, far=None)
         leave = lost | far

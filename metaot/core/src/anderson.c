@@ -152,6 +152,7 @@ void next_point(Path *path, double *x, double *residual, double error)
         path->plain = path->stretch;
         path->least = path->mark = INFINITY;
         plain_step(path->count, x, residual);
+        memcpy(path->nearest, x, (size_t)path->count * sizeof *x);
         return;
     }
     double share[MEMORY];
