@@ -108,9 +108,10 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, in
     return by_axes ? open_grid(&run->op, &workspace->work, everywhere) : open_matrix(&run->op, &workspace->work);
 }
 
-void scale_numbers(Index count, double factor, double *x)
+/* Multiply a potential by eps; on atoms that reach no mass at a finite cost it becomes zero. */
+void to_units_of_cost(Index count, double eps, double *x)
 {
-    for (Index k = 0; k < count; k++) x[k] *= factor;
+    for (Index k = 0; k < count; k++) x[k] = isfinite(x[k]) ? x[k] * eps : 0;
 }
 
 /* Put zeros there: potentials of a problem for which there are none. */
@@ -131,8 +132,8 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     int done = 1;
     if (isfinite(outcome->error)) {
         done = run.op.extend(&run.op, run.x, instance->f, instance->g);
-        scale_numbers(instance->costs->n, instance->eps, instance->f);
-        scale_numbers(instance->costs->m, instance->eps, instance->g);
+        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
+        to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     } else {
         give_up(instance, outcome);
     }
@@ -151,7 +152,7 @@ int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcom
     if (isfinite(outcome->error)) {
         outcome->error = instance->eps * dual_value(&run, run.x);
         step_on_grid(&run.op, run.residual, run.x, instance->f, instance->g);
-        scale_numbers(instance->costs->n, instance->eps, instance->f);
+        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
     } else {
         memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
         memcpy(instance->g, instance->a, (size_t)instance->costs->n * sizeof(double));
@@ -169,7 +170,7 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
     if (!take_start(&run, instance)) memset(run.x, 0, (size_t)run.op.source->count * sizeof(double));
     outcome->error = run.op.evaluate(&run.op, run.x, run.residual);
     run.op.extend(&run.op, run.x, NULL, instance->g);
-    scale_numbers(instance->costs->m, instance->eps, instance->g);
+    to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     run.op.close(&run.op);
     return 1;
 }
