@@ -29,7 +29,7 @@ PATIENCE, PROGRESS = 16, 0.9
 """Steps in a row after which an instance stops whose error has not fallen below this part of its least one."""
 
 _LEAST, _LONGEST = 1e-6, 40.0
-"""Products with a plan are exact where this part of each weight arrives and no potential moves by more eps than this."""
+"""A plan's products are exact where this part of each weight arrives and no potential moves by this many eps."""
 
 _DOUBLINGS = 12
 """Most doublings of a step that goes on."""
