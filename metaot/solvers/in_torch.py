@@ -55,7 +55,7 @@ class InTorch(BackEnd):
         if int(sizes.amin(0).max()) > FACTORISED:
             return refine(Newton(), problem, f, tol=tol, max_steps=max_steps, on_support=False)
         result, exchanged = no_result(problem), sizes[0] > sizes[1]
-        together = max(1, _BLOCK // int(sizes.amax(1).prod()))
+        together = max(1, _BLOCK // max(1, int(sizes.amax(1).prod())))
         for side in (exchanged, ~exchanged):
             for index in side.nonzero()[:, 0].split(together):
                 part, start = problem[index], None if f is None else f[index]
@@ -95,13 +95,19 @@ def refine(
 
 
 def _counted(problem: Problem) -> Problem:
-    """Leave out tiny weights; replace weights that are no numbers, or all tiny, by equal ones."""
+    """Leave out tiny weights; replace those of instances that are not `_valid` by equal ones."""
     sides = [torch.where(w.isfinite() & (w >= SMALLEST_WEIGHT), w, 0.0) for w in (problem.a, problem.b)]
-    valid = sides[0].any(-1) & sides[1].any(-1) & (problem.a.sum(-1) + problem.b.sum(-1)).isfinite()
+    valid = _valid(problem)
     if torch.equal(sides[0], problem.a) and torch.equal(sides[1], problem.b) and bool(valid.all()):
         return problem
     a, b = (torch.where(valid[:, None], w, 1.0 / w.shape[-1]) for w in sides)
     return Problem.trusted(a, b, problem.geometry, problem.eps)
+
+
+def _valid(problem: Problem) -> Bool[Tensor, "batch"]:
+    """Return which instances have numbers as weights, and one on either side that counts."""
+    largest = torch.minimum(problem.a.amax(-1), problem.b.amax(-1))
+    return (problem.a.sum(-1) + problem.b.sum(-1)).isfinite() & (largest >= SMALLEST_WEIGHT)
 
 
 def _completed(
@@ -119,7 +125,7 @@ def _completed(
         g = torch.where(counted.b != 0, g, c_transform(problem, f))
     marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
     error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
-    finite = (f.sum(-1) + g.sum(-1) + error).isfinite()
+    finite = (f.sum(-1) + g.sum(-1) + error).isfinite() & _valid(problem)
     if not bool(finite.all()):
         f, g = (torch.where(finite[:, None], potential, 0.0) for potential in (f, g))
         error = torch.where(finite, error, torch.inf)
