@@ -14,7 +14,7 @@ from metaot.solvers.back_end import BackEnd, Refined, no_result
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.newton import FACTORISED, Newton
 from metaot.solvers.sinkhorn import Sinkhorn
-from metaot.solvers.support import Support
+from metaot.solvers.support import SMALLEST_WEIGHT, Support
 
 GOOD = 0.01
 """L1 error of a start up to which it is taken without comparison."""
@@ -24,9 +24,6 @@ DOUBTFUL = 0.1
 
 LARGEST = 1e8
 """Potentials beyond this many eps leave too few digits for the cost."""
-
-SMALLEST_WEIGHT = 1e-20
-"""What all atoms with less weigh together is far below every tolerance: the methods leave them out."""
 
 _BLOCK = 2**22
 """Entries of the plans that Newton holds at once."""
@@ -68,8 +65,8 @@ class InTorch(BackEnd):
 
 
 def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
-    """Count the atoms with mass."""
-    return torch.stack([problem.a.count_nonzero(-1), problem.b.count_nonzero(-1)])
+    """Count the atoms with mass that counts."""
+    return torch.stack([(weights >= SMALLEST_WEIGHT).sum(-1) for weights in (problem.a, problem.b)])
 
 
 def refine(

@@ -28,6 +28,7 @@ from metaot.solvers.in_torch import InTorch, refine
 from metaot.solvers.iterate import Solver
 from metaot.solvers.newton import FACTORISED, Newton
 from metaot.solvers.sinkhorn import Sinkhorn
+from metaot.solvers.support import SMALLEST_WEIGHT
 
 PATIENCE = 300
 """Sinkhorn steps after which Newton would have solved the problem in the same time."""
@@ -191,10 +192,10 @@ class _Run:
 
 
 def _support_sizes(weights: Float[Tensor, "batch n"]) -> np.ndarray:
-    """Count the atoms with mass."""
+    """Count the atoms with mass that counts."""
     if weights.is_cpu and len(weights) == 1:
-        return np.array([np.count_nonzero(weights.detach().numpy())])
-    return weights.count_nonzero(-1).numpy(force=True)
+        return np.array([np.count_nonzero(weights.detach().numpy() >= SMALLEST_WEIGHT)])
+    return (weights >= SMALLEST_WEIGHT).sum(-1).numpy(force=True)
 
 
 def _axis_work(problem: Problem) -> float:
