@@ -19,6 +19,9 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
+SMALLEST_WEIGHT = 1e-20
+"""Of mass one: atoms with less are as good as without mass, and get the best potentials for the others."""
+
 PATIENCE = 300
 """Sinkhorn steps after which Newton would have solved the problem in the same time."""
 

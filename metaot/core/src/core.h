@@ -168,7 +168,7 @@ void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
 /* sinkhorn.c, newton.c */
-void scale_numbers(Index count, double factor, double *x);
+void to_units_of_cost(Index count, double eps, double *x);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
