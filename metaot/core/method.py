@@ -37,8 +37,8 @@ MOST_ENTRIES = 2**24
 NEWTON_ENTRIES = 2**22
 """Entries of the largest plan for Newton, which needs several of its size."""
 
-LARGEST_GRID = 2**17
-"""Atoms of the largest grid on which one thread of compiled code is quicker than torch."""
+LARGEST_GRID = 2**21
+"""Atoms of the largest grid that compiled code takes: what it holds is some hundred bytes for each."""
 
 _SLOW, _FEW_ROWS, _LONG = 100.0, 256, 8
 """The range of costs, in units of eps, above which Sinkhorn takes hundreds of steps; with up to `_FEW_ROWS` atoms
