@@ -10,7 +10,7 @@ WORKERS ?= 2
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt $(wildcard metaot/core/src/* metaot/models/forward/*)
+$(READY): pyproject.toml constraints.txt $(wildcard metaot/core/src/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity,serve]" --group dev

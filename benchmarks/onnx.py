@@ -1,8 +1,8 @@
 """The numbers of production: python -m benchmarks.onnx [--data-dir DIR] [--out FILE.json].
 
-Exports the shipped checkpoint (with --refine and --int8) and measures on MNIST test pairs: latency and throughput
-of `OnnxModel.predict`, the graph that refines, import and first prediction in a fresh process, agreement with
-torch, and what eight bits cost. One thread unless said. Results go to benchmarks/results/onnx.json.
+Exports the shipped checkpoint and measures on MNIST test pairs: latency and throughput of `OnnxModel.predict`,
+import and first prediction in a fresh process, and agreement with torch. One thread unless said. Results go to
+benchmarks/results/onnx.json.
 """
 
 import argparse
@@ -25,10 +25,9 @@ from metaot.checkpoint import load, read_card
 from metaot.cli import main
 from metaot.onnx import OnnxModel
 from metaot.onnx.parity import drawn_problems, parity
-from metaot.onnx.quantise import compare
 
 CHECKPOINT = Path("checkpoints/mnist")
-EPS, TOL = 1e-2, 1e-3
+EPS = 1e-2
 PAIRS = 256
 CALLS = 2000
 FRESH = """
@@ -53,24 +52,19 @@ def run(out: Path, data_dir: Path | None) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "mnist.onnx"
         options = ["--data-dir", str(data_dir)] if data_dir else []
-        if main(["export", str(CHECKPOINT), "--out", str(path), "--refine", "--int8", *options]):
+        if main(["export", str(CHECKPOINT), "--out", str(path), *options]):
             sys.exit(1)
-        refine, int8 = (path.with_name(f"mnist-{word}.onnx") for word in ("refine", "int8"))
         model = OnnxModel(path)
         problems, _ = drawn_problems(predictor, card, data_dir)
         agreement = parity(model, predictor, [*problems, many], data)
-        loss = compare(model, OnnxModel(int8), many)
         results = {
             "data": data,
-            "bytes": {file.name: file.stat().st_size for file in (path, refine, int8)},
+            "bytes": path.stat().st_size,
             "predict": latency(lambda k: model.predict(a[k : k + 1], b[k : k + 1], eps=EPS)),
-            "graph alone": latency(lambda k: model.graph(a[k : k + 1], b[k : k + 1], np.array([EPS]))),
-            "predict and refine": refining(OnnxModel(refine), a, b),
             "solve to 1e-6": latency(lambda k: model.solve(a[k : k + 1], b[k : k + 1], eps=EPS), 100),
             "predictions per second": {str(n): throughput(path, a, b, n) for n in (1, 2)},
             "fresh process, seconds": fresh(path, a, b),
             "parity": dataclasses.asdict(agreement),
-            "int8": {"extra steps": loss.steps, "microseconds saved": loss.microseconds},
             "machine": {
                 "onnxruntime": onnxruntime.__version__, "numpy": np.__version__, "torch": torch.__version__,
                 "platform": platform.machine(),
@@ -94,14 +88,6 @@ def latency(call: Callable[[int], Any], calls: int = CALLS) -> dict[str, float]:
         "p99": float(np.quantile(times, 0.99)),
         "lowest": float(times.min()),
     }
-
-
-def refining(model: OnnxModel, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """Return microseconds of one call that predicts and refines, and the steps that it makes."""
-    eps = np.array([EPS])
-    times = latency(lambda k: model.graph(a[k : k + 1], b[k : k + 1], eps, tol=TOL, max_steps=1000), 500)
-    _, _, error, steps = model.graph(a, b, eps, tol=TOL, max_steps=1000)
-    return times | {"mean steps": float(steps.mean()), "largest error": float(error.max())}
 
 
 def throughput(path: Path, a: np.ndarray, b: np.ndarray, threads: int) -> float:

@@ -28,7 +28,6 @@ from PIL import Image
 from torch import Tensor
 
 import metaot
-from metaot.alone import MapModel
 from metaot.amortize.maps import AmortizedMap, BuresStart
 from metaot.brenier import SampleProblem
 from metaot.checkpoint import load, read_card, write_atomically
@@ -288,20 +287,19 @@ def command(arguments: list[str]) -> dict[str, float]:
 
 
 def predictions(file: Path) -> dict[str, dict[str, float]]:
-    """Return milliseconds of processor time of one pair of 512 samples, one way after the other, many times."""
-    model, exported, alone = load(CHECKPOINT), metaot.OnnxMap(file), MapModel.load(CHECKPOINT)
+    """Return milliseconds of processor time for one pair of 512 samples, by each method in turn, many times."""
+    model, exported = load(CHECKPOINT), metaot.OnnxMap(file)
     data = replace(Paintings().split("test"), batch=PAIRS, samples=512).sample(torch.Generator().manual_seed(SEED))
     pairs = [(data[k], data.x[k].numpy(), data.y[k].numpy()) for k in range(PAIRS)]
-    ways: dict[str, Callable[[Any, Any, Any], object]] = {
+    methods: dict[str, Callable[[Any, Any, Any], object]] = {
         "metaot.load": lambda problem, x, y: model.predict(problem),
         "metaot.load, all in torch": lambda problem, x, y: model.stages(problem),
         "OnnxMap": lambda problem, x, y: exported.predict(x, y),
-        "numpy alone": lambda problem, x, y: alone.predict(x, y),
     }
-    spent: dict[str, list[float]] = {name: [] for name in ways}
+    spent: dict[str, list[float]] = {name: [] for name in methods}
     for pair in (*pairs[:5], *pairs):
-        for name, way in ways.items():
-            spent[name].append(1e3 * timed(lambda pair=pair, way=way: way(*pair))[1])
+        for name, method in methods.items():
+            spent[name].append(1e3 * timed(lambda pair=pair, method=method: method(*pair))[1])
     return {
         name: {"median": median(row[5:]), "p95": float(np.quantile(row[5:], 0.95))} for name, row in spent.items()
     }

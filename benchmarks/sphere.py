@@ -108,7 +108,7 @@ def solved(problems: Problem, model: AmortizedPotential) -> dict[str, Any]:
                 run["seconds"].append(seconds)
                 run["steps"].append(int(solution.steps))
                 assert bool(solution.converged)
-        seconds, _ = timed(lambda k=k: model.start_f(problems[k]))
+        seconds, _ = timed(lambda k=k: model.warm_start(problems[k]))
         runs.setdefault("prediction", {"seconds": []})["seconds"].append(seconds)
     more = [
         warm - cold for warm, cold in zip(runs["model 1e-09"]["steps"], runs["cold 1e-09"]["steps"], strict=True)

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metaot.brenier import BrenierPair as BrenierPair
     from metaot.brenier import SampleProblem as SampleProblem
-    from metaot.checkpoint import load as load
     from metaot.geometry import Dense as Dense
     from metaot.geometry import Geometry as Geometry
     from metaot.geometry import Grid as Grid
     from metaot.geometry import Points as Points
+    from metaot.loader import load as load
     from metaot.objectives import dual_value as dual_value
     from metaot.onnx import OnnxMap as OnnxMap
     from metaot.onnx import OnnxModel as OnnxModel
-    from metaot.onnx import OnnxUniversal as OnnxUniversal
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
@@ -46,10 +45,9 @@ _HOME = {
     "Status": "solvers",
     "solve": "solvers",
     "ot_value": "tools",
-    "load": "checkpoint",
+    "load": "loader",
     "OnnxMap": "onnx",
     "OnnxModel": "onnx",
-    "OnnxUniversal": "onnx",
 }
 
 __all__ = [
@@ -63,7 +61,6 @@ __all__ = [
     "Newton",
     "OnnxMap",
     "OnnxModel",
-    "OnnxUniversal",
     "Points",
     "Problem",
     "SampleProblem",

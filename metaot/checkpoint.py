@@ -1,21 +1,27 @@
-"""Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read."""
+"""Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read.
+
+A discrete network may be there as ONNX, too, for onnxruntime to evaluate on CPUs: `write_network`.
+"""
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from metaot.amortize import AmortizedPotential
+from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card
-from metaot.geometry import rebuild
-from metaot.models import MODELS, by_columns, single
+from metaot.geometry import Geometry, rebuild
+from metaot.models import MODELS, single
 from metaot.models.hypernetworks import HYPERNETWORKS
 from metaot.models.universal import UniversalNetwork
+from metaot.onnx.beside import map_beside
+from metaot.onnx.compiled import FILES, OnnxNetwork
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -29,6 +35,7 @@ def save(
 ) -> None:
     """Write a predictor and what is known of it; both files are replaced as a whole or not at all.
 
+    The ONNX files of the weights before are removed: `write_network` makes new ones.
     `facts` are JSON values: the recipe, seed, step, versions, metrics. `compact` halves the file: the weights are
     rounded to float16, and are float32 again when they are loaded.
     """
@@ -42,6 +49,8 @@ def save(
         **space,
         **facts,
     }
+    for name in FILES:  # of other weights
+        (folder / name).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, lambda path: torch.save(tensors, path))
     write_atomically(folder / CARD, lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
 
@@ -55,11 +64,14 @@ def _described(
     if isinstance(predictor, UniversalPotential):
         return {"geometry": None, "cost": "sqeuclidean", "eps": list(predictor.eps)}, {}
     geometry = predictor.geometry
-    if geometry.cost_name is None and type(geometry).__name__ != "Dense":
+    settings = geometry.settings()
+    if any(callable(value) for value in settings.values()):
         raise ValueError("a geometry with a cost function of your own cannot be saved: use Dense(C)")
     space = {
         "kind": type(geometry).__name__,
+        "module": type(geometry).__module__,
         "cost": geometry.cost_name,
+        "settings": settings,
         "shape": list(geometry.shape),
         "description": repr(geometry),
     }
@@ -80,20 +92,61 @@ def load(path: str | Path) -> Any:
     tensors = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     kind, config = card["model"]["kind"], card["model"]["config"]
     if kind in HYPERNETWORKS:
-        return AmortizedMap(_filled(HYPERNETWORKS[kind](**config).float(), tensors))
+        network = map_beside(folder)
+        model = _filled(HYPERNETWORKS[kind](**config).float(), tensors)
+        return AmortizedMap(model, None if network is None else network.weights)
     if kind == UniversalNetwork.__name__:
-        return UniversalPotential(_filled(UniversalNetwork(**config), tensors), _range(card))
+        return _with_network(
+            UniversalPotential(_filled(UniversalNetwork(**config), tensors), _range(card)), folder
+        )
     if kind not in MODELS:
         known = sorted({*MODELS, *HYPERNETWORKS, UniversalNetwork.__name__})
         raise ValueError(f"{folder} holds a {kind!r}; this version knows {known}")
-    geometry = rebuild(card["geometry"]["kind"], card["geometry"]["cost"], _part("geometry", tensors))
-    model = _filled(by_columns(single(MODELS[kind](**config))), tensors)
-    return AmortizedPotential(model, geometry, _range(card))
+    geometry = _geometry(folder, card["geometry"], _part("geometry", tensors))
+    model = _filled(single(MODELS[kind](**config)), tensors)
+    return _with_network(AmortizedPotential(model, geometry, _range(card)), folder)
+
+
+def _with_network(predictor: StagedPredictor, folder: Path) -> StagedPredictor:
+    """Let onnxruntime evaluate the network, where its files are there and belong to the weights."""
+    predictor.fast = OnnxNetwork.beside(folder)
+    return predictor
+
+
+def write_network(folder: Path) -> bool:
+    """Write the discrete network of a checkpoint as ONNX files beside its weights, once they agree with torch.
+
+    A predictor loaded afterwards evaluates it by onnxruntime on CPUs. Returns whether files were written: not for
+    other networks, nor where the extra `export` is not installed. Raises ValueError if the two disagree.
+    """
+    predictor = load(folder)
+    if not isinstance(predictor, StagedPredictor) or not all(map(find_spec, ("onnx", "onnxscript"))):
+        return False
+    from metaot.onnx.write import network_files  # noqa: PLC0415, an extra
+
+    for name, content in zip(FILES, network_files(predictor.model), strict=False):
+        write_atomically(folder / name, lambda path, content=content: path.write_bytes(content))
+    return True
+
+
+def _geometry(folder: Path, space: dict[str, Any], tensors: dict[str, Tensor]) -> Geometry:
+    """Make the geometry of a card again; older cards have the name of a cost as their only setting."""
+    settings = space.get("settings", {} if space["cost"] is None else {"cost": space["cost"]})
+    try:
+        return rebuild(space["kind"], tensors, settings)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder} is for problems on a {space['kind']!r}, which no imported module defines: import "
+            f"{space.get('module', 'the module that defines it')} first; known are {sorted(Geometry.kinds)}"
+        ) from error
 
 
 def _filled(model: ModuleT, tensors: dict[str, Tensor]) -> ModuleT:
     """Return a model with these weights, in its own precision, that takes no gradients."""
-    model.load_state_dict(_part("model", tensors))
+    weights = _part("model", tensors)
+    for name in [name for name in weights if name.startswith("step.cost")]:
+        del weights[name]  # older files repeat the costs of the grid
+    model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 
 

@@ -21,6 +21,11 @@ def located(path: str | Path) -> Path:
     return next((place for place in places if (place / CARD).exists()), folder)
 
 
+def shipped() -> list[str]:
+    """Return the names of the checkpoints that come with the package."""
+    return sorted({card.parent.name for place in _shipped() for card in place.glob(f"*/{CARD}")})
+
+
 def _shipped() -> list[Path]:
     """Return where checkpoints are: beside the package in its repository, and where a wheel puts them."""
     roots = [sysconfig.get_path("data"), site.getuserbase()]

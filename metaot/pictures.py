@@ -1,4 +1,4 @@
-"""Pictures and their palettes, with numpy and Pillow alone: read, written, moved pixel by pixel in blocks."""
+"""Pictures and their palettes, with numpy and Pillow only: read, written, moved pixel by pixel in blocks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +14,17 @@ Array = np.ndarray
 LARGEST = 20_000_000
 """The most pixels of a picture."""
 _PALETTE = 4096
-"""Pixels that stand for a picture's palette."""
-_BLOCK = 1 << 11
-"""Pixels that are moved at once: what a processor's cache holds."""
+"""Pixels that are drawn from a picture as its palette."""
+_BLOCK = 1 << 12
+"""Pixels that are moved at once: they fit into a processor's cache."""
 _SETTINGS: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "PNG": {"compress_level": 4}}
-"""How formats are written: photographs as PNG become no smaller above level 4, but take twice as long."""
+"""How formats are written: above level 4, PNG files of photographs take longer and become no smaller."""
 _STRIP = 400
 """The height of a strip of pictures."""
 
 
 def pillow() -> tuple[Any, Any]:
-    """Return Pillow's modules Image and ImageOps; ImportError tells how to have them."""
+    """Return Pillow's modules Image and ImageOps; the ImportError says how to install it."""
     try:
         from PIL import Image, ImageOps  # noqa: PLC0415
     except ImportError as missing:
@@ -44,8 +44,8 @@ def load_picture(path: Path) -> "Image":
                 raise ValueError(
                     f"{path} has {image.width} x {image.height} pixels, more than {LARGEST}: scale it down first"
                 )
-            clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA" if clear else "RGB")
+            transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA" if transparent else "RGB")
     except (OSError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
@@ -66,14 +66,15 @@ def save_picture(image: "Image", path: Path) -> None:
     """Write a picture in the format that the name ends with, whole or not at all."""
     Image, _ = pillow()
 
-    kinds = Image.registered_extensions()
-    kind = kinds.get(path.suffix.lower())
+    Image.preinit()  # the usual formats: all formats take longer to import
+    suffix = path.suffix.lower()
+    kind = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
     if kind is None or kind not in Image.SAVE:
         raise ValueError(f"{path} must end with .png, .jpg or another format that can be written")
     if kind in ("JPEG", "BMP") and image.mode == "RGBA":
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image.getchannel("A"))
-        image = ground
+        background = Image.new("RGB", image.size, "white")
+        background.paste(image, mask=image.getchannel("A"))
+        image = background
     partial = path.with_name(f".{path.name}.part")
     try:
         image.save(partial, format=kind, **_SETTINGS.get(kind, {}))
@@ -83,35 +84,35 @@ def save_picture(image: "Image", path: Path) -> None:
 
 
 def palette(pixels: Array, count: int = _PALETTE) -> Array:
-    """Return colours in [0, 1], count 3, of pixels drawn at random, those that can be seen; always the same ones.
+    """Return colours in [0, 1], count 3, of opaque pixels drawn at random, always with the same seed.
 
-    `pixels` are uint8, height width 3 or 4. ValueError for others, and where nothing can be seen.
+    `pixels` are uint8, height width 3 or 4. Raises ValueError for others, and where all pixels are transparent.
     """
     _require_pixels(pixels)
     flat = pixels.reshape(-1, pixels.shape[-1])
     generator = np.random.default_rng(0)
     chosen = flat[generator.integers(len(flat), size=4 * count if flat.shape[1] == 4 else count)]
     if flat.shape[1] == 4:
-        seen = chosen[chosen[:, 3] > 127]
-        if len(seen) < 2:
-            seen = flat[flat[:, 3] > 0]
-        if len(seen) < 2:
+        opaque = chosen[chosen[:, 3] > 127]
+        if len(opaque) < 2:
+            opaque = flat[flat[:, 3] > 0]
+        if len(opaque) < 2:
             raise ValueError("the picture is transparent everywhere: it has no palette")
-        chosen = seen[generator.integers(len(seen), size=count)] if len(seen) < count else seen[:count]
+        chosen = opaque[generator.integers(len(opaque), size=count)] if len(opaque) < count else opaque[:count]
     return chosen[:, :3].astype(np.float32) / 255
 
 
 def moved(pixels: Array, push: Callable[[Array], Array]) -> Array:
-    """Return the picture with its colours, k 3 in [0, 1], sent where `push` says and cut off, block by block."""
+    """Return the picture with its colours, k 3 in [0, 1], moved by `push` and clipped, block by block."""
     _require_pixels(pixels)
     result = pixels.copy()
     flat, colours = result.reshape(-1, result.shape[-1]), pixels.reshape(-1, pixels.shape[-1])
     for start in range(0, len(flat), _BLOCK):
         block = colours[start : start + _BLOCK, :3].astype(np.float32)
         block /= 255
-        there = push(block).clip(0, 1)
-        there *= 255
-        flat[start : start + _BLOCK, :3] = np.rint(there, out=there).astype(np.uint8)
+        new = push(block).clip(0, 1)
+        new *= 255
+        flat[start : start + _BLOCK, :3] = np.rint(new, out=new).astype(np.uint8)
     return result
 
 
@@ -123,7 +124,7 @@ def _require_pixels(pixels: Array) -> None:
 
 
 def for_strip(image: "Image") -> "Image":
-    """Return a picture as high as a strip."""
+    """Return a picture scaled to the height of a strip."""
     return image.resize((max(1, round(image.width * _STRIP / image.height)), _STRIP))
 
 
@@ -133,8 +134,8 @@ def side_by_side(images: list["Image"]) -> "Image":
 
     scaled = [for_strip(image) for image in images]
     strip = Image.new("RGB", (sum(image.width + 8 for image in scaled) - 8, _STRIP), "white")
-    place = 0
+    left = 0
     for image in scaled:
-        strip.paste(image, (place, 0), image.getchannel("A") if image.mode == "RGBA" else None)
-        place += image.width + 8
+        strip.paste(image, (left, 0), image.getchannel("A") if image.mode == "RGBA" else None)
+        left += image.width + 8
     return strip

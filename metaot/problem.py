@@ -22,8 +22,9 @@ class Problem:
 
     min <C, P> + eps KL(P | a b^T) over plans P with marginals a and b. `eps` is in the units of the cost: one
     number, or one for each instance. The geometry is brought to the dtype and device of the weights.
-    Weights of zero are normal. Raises ValueError, naming the first offending place, for weights that are NaN,
-    negative or of another mass than one, for sizes that do not fit and for eps that is not positive.
+    Weights of zero are normal. Raises ValueError, naming the first offending entry, for weights that are NaN,
+    negative, of another mass than one or in another dtype than float32 and float64, for sizes that do not fit and
+    for eps that is not positive.
     """
 
     a: Float[Tensor, "*batch n"]
@@ -71,7 +72,7 @@ class Problem:
 
     @classmethod
     def trusted(cls, a: Tensor, b: Tensor, geometry: Geometry, eps: Eps) -> "Problem":
-        """Make a problem of parts that were checked before: no test, no wait for the device."""
+        """Make a problem of parts that were checked before, without waiting for the device."""
         problem = object.__new__(cls)
         for name, value in (("a", a), ("b", b), ("geometry", geometry), ("eps", eps)):
             object.__setattr__(problem, name, value)
@@ -106,7 +107,7 @@ class Problem:
     def to(self, like: Tensor, geometry: Geometry | None = None) -> "Problem":
         """Return the problems in the dtype and on the device of `like`.
 
-        `geometry` is their space where it has been moved already, so that it is not moved again.
+        `geometry` is their space, if it has been moved already.
         """
         eps = self.eps.to(like) if isinstance(self.eps, Tensor) else self.eps
         return Problem.trusted(self.a.to(like), self.b.to(like), geometry or self.geometry.to(like), eps)
@@ -115,8 +116,8 @@ class Problem:
         """Return the problems in float64, with masses that are one to its precision.
 
         Between masses that differ there is no plan, and no solver reaches an error below their difference. A cost
-        with a name is evaluated anew, from the same coordinates. A matrix, and a function of the user's that may
-        know only its own dtype, are left as they are; what they give is converted then.
+        with a name is evaluated again in float64. A matrix stays as it is, and so does a function of the user's,
+        which may work in its own dtype only; their costs are converted.
         """
         double = self.to(self.a.double(), None if self.geometry.cost_name else self.geometry)
         a, b = (weights / weights.sum(-1, keepdim=True) for weights in (double.a, double.b))
@@ -131,7 +132,7 @@ def _require_weights(name: str, weights: Tensor) -> None:
     if negative.any():
         raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, weights)}")
     mass = weights.detach().sum(-1)
-    bad = (mass - 1).abs() > MASS_TOLERANCE.get(weights.dtype, 1e-2)
+    bad = (mass - 1).abs() > MASS_TOLERANCE[weights.dtype]
     if bad.any():
         raise ValueError(
             f"the weights {name} must sum to one, got sum {name}{first_place(bad, mass)}: "

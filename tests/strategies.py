@@ -30,7 +30,7 @@ SPACES: dict[str, Callable[[Batch], Geometry]] = {
     "grid": lambda batch: Grid(4, 3),
     "grid, 1-D": lambda batch: Grid(torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])),
     "grid, 3-D l1": lambda batch: Grid(2, 3, 2, cost="l1"),
-    "grid, callable": lambda batch: Grid(3, 4, cost=lambda s, t: (t - 0.5 * s).square()),
+    "grid, callable": lambda batch: Grid(3, 4, cost=skewed),
 }
 """Spaces, with costs between 0 and pi, for problems of this batch; a new geometry joins here."""
 
@@ -56,6 +56,11 @@ def on_sphere(*shape: int) -> Tensor:
 def drift(x: Tensor, y: Tensor) -> Tensor:
     """Return a cost that is not symmetric."""
     return (y[..., None, :, :] - x[..., :, None, :] ** 2).square().sum(-1)
+
+
+def skewed(s: Tensor, t: Tensor) -> Tensor:
+    """Return a cost of an axis that is not symmetric."""
+    return (t - 0.5 * s).square()
 
 
 def matrix(geometry: Geometry) -> Tensor:

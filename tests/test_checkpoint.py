@@ -100,5 +100,13 @@ def test_another_geometry_or_eps_is_refused() -> None:
         known.predict(many)
 
 
+def test_what_differs_between_geometries_that_look_the_same_is_named() -> None:
+    x, y = torch.rand(2, 6, 2, dtype=torch.float64)
+    moved = y.clone()
+    moved[3, 1] += 0.25
+    with pytest.raises(ValueError, match=r"whose y differ by up to 0\.25, first at y\[3, 1\] = 0\.\d+, got"):
+        predictor(Points(x, y)).predict(problem(Points(x, moved)))
+
+
 def test_an_equal_grid_is_the_same_geometry() -> None:
     assert predictor(Grid(2, 3)).predict(problem(Grid(2, 3))).f.shape == (3, 6)

@@ -20,6 +20,7 @@ from metaot.potentials import (
     DualPotentials,
     barycentric_map,
     c_transform,
+    exact_marginal_error,
     marginal_error,
     plan,
     source_marginal,
@@ -28,6 +29,7 @@ from metaot.potentials import (
     transport_cost,
 )
 from metaot.problem import Problem
+from metaot.solvers import solve
 
 
 def some_potentials(problem: Problem) -> DualPotentials:
@@ -60,6 +62,22 @@ def test_everything_is_what_it_is_of_the_plan(space, batch, eps):
     mean = barycentric_map(problem, potentials, values)
     assert_close(mean * source[..., None], P @ values, rtol=1e-10)
     assert mean.isfinite().all(), "defined on atoms without mass too"
+
+
+@every_space
+def test_the_exact_error_of_single_precision_is_that_of_the_plan_in_double(space):
+    """Of potentials that solve the problem as well as float32 knows it."""
+    problem = random_problem(space, (3,), 0.02)
+    like = torch.empty(0, dtype=torch.float32)
+    single = Problem(problem.a.float(), problem.b.float(), problem.geometry.to(like), 0.02)
+    potentials = solve(single, tol=1e-5).potentials
+    exact = single.normalised()
+    P = plan_by_definition(exact, DualPotentials(potentials.f.double(), potentials.g.double()))
+    error = (P.sum(-1) - exact.a).abs().sum(-1) + (P.sum(-2) - exact.b).abs().sum(-1)
+    measured = exact_marginal_error(single, potentials)
+    assert measured.dtype == torch.float64
+    assert_close(measured, error, 1e-12)
+    assert (error > 1e-8).all()
 
 
 @given_problems()

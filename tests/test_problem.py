@@ -35,6 +35,8 @@ def changed(value: float) -> torch.Tensor:
         (changed(-0.25), r"{} must not be negative, got {}\[1, 2, 3\] = -0.25"),
         (changed(0.5), r"{} must sum to one, got sum {}\[1, 2\] = 1.25: divide by {}.sum"),
         (QUARTERS[0, 0] / 2, r"{} must sum to one, got sum {} = 0.5"),
+        (QUARTERS.half(), r"{} must be float32 or float64, got torch.float16: use .double\(\)"),
+        (QUARTERS.bfloat16(), r"{} must be float32 or float64, got torch.bfloat16"),
         (QUARTERS.long(), r"{} must be float32 or float64, got torch.int64: use .double\(\)"),
         (QUARTERS.tolist(), r"{} must be a torch tensor, got list: use torch.as_tensor"),
         (QUARTERS[0, 0, 0], r"{} must have the shape \(\*batch, atoms\), got \(\)"),

@@ -21,7 +21,17 @@ def test_a_card_says_how_the_model_was_made_and_measured(folder: Path) -> None:
     card = json.loads((folder / "model.json").read_text())
     assert {"recipe", "seed", "step", "command", "training_seconds", "machine", "versions", "test"} <= card.keys()
     assert (folder / "model.pt").stat().st_size < 10e6
-    assert {file.name for file in folder.iterdir() if file.is_file()} == {"model.pt", "model.json"}
+    files = {file.name for file in folder.iterdir() if file.is_file()}
+    networks = {"network.onnx", "correction.onnx", "model.onnx", "model-push.onnx"}
+    assert files - networks == {"model.pt", "model.json"}
+
+
+@pytest.mark.parametrize("name", ["mnist", "universal"])
+def test_networks_are_shipped_for_the_weights_beside_them(name: str) -> None:
+    model = metaot.load(ROOT / name)
+    geometry = getattr(model, "geometry", metaot.Grid(5, 5))
+    a = torch.full((1, geometry.shape[0]), 1 / geometry.shape[0], dtype=torch.float64)
+    assert model._network(Problem(a, a, geometry, 1e-2)) is not model.model
 
 
 @needs_mnist

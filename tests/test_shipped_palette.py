@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import metaot
-from metaot.alone import MapModel
 from metaot.amortize.maps import BuresStart
 from metaot.data import Paintings
 from metaot.objectives import brenier_value
+from metaot.onnx.beside import map_beside
 from metaot.tools.distance import half_squared_distance
 
 MODEL = Path(__file__).parents[1] / "checkpoints" / "palette"
@@ -43,9 +43,11 @@ def test_it_reads_any_three_dimensional_clouds() -> None:
     assert (pair.pull(pair.push(x)) - x).abs().mean() < 0.05
 
 
-def test_it_is_the_same_without_torch() -> None:
+def test_its_network_as_onnx_is_the_same() -> None:
     x, y = torch.rand(2, 400, 3).float()
     expected = metaot.load(MODEL).stages(metaot.SampleProblem(x, y**2))[-1]
-    found = MapModel.load("palette").predict(x.numpy(), (y**2).numpy())
+    network = map_beside(MODEL)
+    assert network is not None
+    found = network.predict(x.numpy(), (y**2).numpy())
     torch.testing.assert_close(torch.from_numpy(found.push(x.numpy())), expected.push(x), atol=3e-5, rtol=0)
     torch.testing.assert_close(torch.from_numpy(found.pull(y.numpy())), expected.pull(y), atol=3e-5, rtol=0)

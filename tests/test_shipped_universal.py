@@ -63,3 +63,16 @@ def test_it_is_as_good_on_clouds_as_on_images(generator: torch.Generator) -> Non
     uniform = torch.full((80,), 1 / 80, dtype=torch.float64)
     problem = Problem(uniform, uniform, Points(x, y), 1e-2)
     assert marginal_error(problem, model.predict(problem)) < 0.08
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
+@pytest.mark.parametrize("cloud", [False, True])
+def test_units_do_not_matter(scale: float, cloud: bool, generator: torch.Generator) -> None:
+    """Potentials are in the units of the cost: of a grid scaled by s, with eps by s^2, they are scaled by s^2."""
+    model = metaot.load("universal")
+    a, b = as_weights(drawn_images(2, 20, generator).double())
+    line = torch.linspace(0, 1, 20, dtype=torch.float64)
+    here, there = (Points(*Grid(x, x).points) if cloud else Grid(x, x) for x in (line, scale * line))
+    expected = model.predict(Problem(a, b, here, 1e-2)).f
+    found = model.predict(Problem(a, b, there, 1e-2 * scale**2)).f
+    torch.testing.assert_close(found / scale**2, expected, atol=1e-6, rtol=0)

@@ -1,8 +1,8 @@
 """FlashSinkhorn (arXiv 2602.03067; the package flash-sinkhorn): fused Triton kernels on CUDA, from potentials.
 
-Its `sinkhorn_flashstyle_symmetric` takes potentials in metaot's convention and updates f and g at once, each
-halfway (Feydy 2020). `SamplesLoss` and the alternating solver of flash-sinkhorn 0.4 take no start. For coordinates
-with the cost |x - y|^2; float32.
+Its `sinkhorn_flashstyle_symmetric` takes potentials in metaot's convention and averages f and g with their updates
+in each step (Feydy 2020). `SamplesLoss` and the alternating solver of flash-sinkhorn 0.4 take no start. For
+coordinates with the cost |x - y|^2; float32.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from metaot.problem import Problem
 from metaot.solvers.solution import Solution
 
 _EXTRA_STEPS = 2
-"""The first step and the last one, which are whole; max_steps are those between."""
+"""The first and the last step, which max_steps does not count."""
 
 
 def start(problem: Problem, guess: DualPotentials) -> dict[str, Tensor]:
@@ -36,9 +36,9 @@ def sinkhorn(
 ) -> Solution:
     """Solve problems on a CUDA device by FlashSinkhorn at a fixed eps, one after the other.
 
-    `tol` is the L1 error of both marginals; every `check_every` steps, FlashSinkhorn tests how far potentials have
-    moved since the last test, and gets `tol eps/4`, which means as much for one step. At the least it makes
-    2 `check_every` + 2 steps. Atoms without mass stay. `options` go to `sinkhorn_flashstyle_symmetric`.
+    `tol` is the L1 error of both marginals. Every `check_every` steps, FlashSinkhorn compares the change of the
+    potentials since the last test with `tol eps/4`; it makes at least 2 `check_every` + 2 steps. Atoms without
+    mass are kept. `options` go to `sinkhorn_flashstyle_symmetric`.
     """
     require_settings(tol, max_steps)
     _require_points(problem)
@@ -47,7 +47,7 @@ def sinkhorn(
     for single, guess in each_whole(problem, init):
         eps = float(single.eps)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the solution tells
+            warnings.simplefilter("ignore")  # the solution says so
             f, g, steps = solvers.sinkhorn_flashstyle_symmetric(
                 *_clouds(single), single.a.float(), single.b.float(), use_epsilon_scaling=False, eps=eps,
                 n_iters=max_steps, check_every=check_every, return_n_iters=True,
@@ -69,7 +69,7 @@ def _require_points(problem: Problem) -> None:
 
 
 def _clouds(problem: Problem) -> list[Tensor]:
-    """Return both clouds around their common middle, which saves digits of float32."""
+    """Return both clouds with their common centre at zero, which saves digits of float32."""
     points = problem.geometry.points
     assert points is not None
     x, y = points

@@ -1,10 +1,9 @@
-"""GeomLoss (kernel-operations.io/geomloss): its results, from solutions that started at a prediction.
+"""GeomLoss (kernel-operations.io/geomloss): its result objects, from solutions that started at a prediction.
 
-No entry of GeomLoss 0.3 takes a start: `geomloss.ot.solve` and the older `SamplesLoss` set out from a large eps,
-and the way down from there erases a start that is hidden in the costs, as C - f - g (measured on MNIST pairs: from
-10 iterations on, within 2 % of the error from C). So `metaot.solve` does the work, and what comes back is a result
-of GeomLoss, with `plan`, `value`, `potential_a`, `marginal_a` ...: code written for it goes on. Its potentials are
-in metaot's convention.
+No function of GeomLoss 0.3 takes a start: `geomloss.ot.solve` and the older `SamplesLoss` begin with a large eps,
+which erases even a start that is hidden in the costs, as C - f - g. So `metaot.solve` does the work, and returns
+an object of GeomLoss, with `plan`, `value`, `potential_a`, `marginal_a` ... Its potentials are in metaot's
+convention.
 """
 
 from typing import Any
@@ -19,14 +18,14 @@ from metaot.solvers.solution import Solution
 
 
 def solve(problem: Problem, *, init: Init | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Any:
-    """Return what `geomloss.ot.solve` does (`solve_batch` for a batch), computed by `metaot.solve` from `init`."""
+    """Return a result of `geomloss.ot.solve` (a batch: `solve_batch`), computed by `metaot.solve` from `init`."""
     return result(refine(problem, init=init, tol=tol, max_steps=max_steps))
 
 
 def result(solution: Solution) -> Any:
     """Return a solution as GeomLoss's `OTResultMatrix`; costs are made dense, and eps must be one number.
 
-    GeomLoss makes the object, in an iteration of its own, and gets the potentials of the solution.
+    GeomLoss makes the object in one iteration; then its potentials are replaced by those of the solution.
     """
     problem, potentials = solution.problem, solution.potentials
     if isinstance(problem.eps, torch.Tensor):

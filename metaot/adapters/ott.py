@@ -1,12 +1,12 @@
 """OTT-JAX (ott-jax.readthedocs.io), its Sinkhorn algorithm started from potentials.
 
-JAX compiles for each size: so all atoms are kept. Those without mass get the smallest positive number, because
-OTT's grids make NaN of zeros. A `Grid` with the cost "sqeuclidean" becomes OTT's separable one, any other space
-its cost matrix. To call OTT yourself:
+JAX compiles for each size, so all atoms are kept. Atoms without mass get the smallest positive weight, because
+OTT's grids return NaN for zeros. A `Grid` with the cost "sqeuclidean" becomes OTT's separable grid, any other
+geometry its cost matrix. To call OTT yourself:
 
     out = Sinkhorn()(ott.linear_problem(problem), init=ott.init(problem, model))
 
-All is done in the precision that JAX is set to: float32, unless `jax.config.update("jax_enable_x64", True)`.
+The precision is that of JAX: float32, unless `jax.config.update("jax_enable_x64", True)`.
 """
 
 from functools import lru_cache
@@ -45,7 +45,7 @@ def linear_problem(problem: Problem) -> Any:
 def init(problem: Problem, init: Init) -> tuple[Any, Any]:
     """Return the argument `init` of OTT's `Sinkhorn` in `lse_mode`, its default, for one problem.
 
-    Potentials f + eps log a and g + eps log b, of which OTT uses the first one.
+    These are f + eps log a and g + eps log b; OTT uses the first.
     """
     F, G = _absorbed(one(problem), one_guess(problem, init))
     return _array(F), _array(G)
@@ -96,7 +96,7 @@ def _geometry(problem: Problem) -> Any:
 
 
 def _positive(weights: Tensor) -> Array:
-    """Return the weights; instead of zero the smallest number of JAX's precision."""
+    """Return the weights, with the smallest number of JAX's precision instead of zeros."""
     jax, numpy = library("jax", "peers"), library("jax.numpy", "peers")
     tiny = float(numpy.finfo(numpy.float64 if jax.config.jax_enable_x64 else numpy.float32).tiny)
     return np.maximum(weights.numpy(force=True), tiny)
@@ -110,7 +110,7 @@ def _absorbed(problem: Problem, potentials: DualPotentials) -> tuple[Array, Arra
 
 
 def _potentials(problem: Problem, F: Array, G: Array) -> DualPotentials:
-    """Return f and g of F and G; on atoms without mass, the best ones for the others."""
+    """Return f and g of F and G; on atoms without mass, the c-transforms of the others."""
     eps = float(problem.eps)
     f, g = F - eps * np.log(_positive(problem.a)), G - eps * np.log(_positive(problem.b))
     return without_mass_completed(problem, torch.from_numpy(f).to(problem.a), torch.from_numpy(g).to(problem.b))

@@ -1,13 +1,14 @@
 """POT (pythonot.github.io), its Sinkhorn algorithms and its network simplex, started from potentials.
 
-POT divides by weights and takes dense costs: all is done on the atoms with mass. To call POT yourself:
+POT divides by weights and takes dense costs, not negative: all is done on the atoms with mass, and negative costs
+are shifted. To call POT yourself:
 
     a, b, M, reg = pot.arguments(problem)
     P = ot.sinkhorn(a, b, M, reg, warmstart=pot.warmstart(problem, model))
     P = ot.emd(a, b, M, potentials_init=pot.potentials_init(problem, model))
 
-Two entries of POT 0.9.7 take a start and do not use it: `ot.solve(..., potentials_init=)` with reg > 0, and
-`ot.solve_sample` likewise. The functions here call those that do.
+In POT 0.9.7, `ot.solve(..., potentials_init=)` with reg > 0 and `ot.solve_sample` take a start and ignore it. The
+functions here call functions that use it.
 """
 
 import math
@@ -39,7 +40,10 @@ from metaot.solvers.solution import Solution
 
 
 def arguments(problem: Problem) -> tuple[Array, Array, Array, float]:
-    """Return (a, b, M, reg) of one problem on its atoms with mass, as functions of POT take them."""
+    """Return (a, b, M, reg) of one problem on its atoms with mass, as functions of POT take them.
+
+    A negative least cost is subtracted from M: add it to a total cost or a dual value.
+    """
     support = Support.of(one(problem))
     return support.a, support.b, support.C, support.eps
 
@@ -48,7 +52,7 @@ def warmstart(problem: Problem, init: Init, *, method: str = "sinkhorn") -> tupl
     """Return the argument `warmstart` of `ot.sinkhorn` for that method, on the atoms with mass of one problem.
 
     For "sinkhorn" and "sinkhorn_log" the logarithms of the scalings, for "sinkhorn_stabilized" potentials in the
-    units of the cost. Of the first two, POT uses the first half.
+    units of the cost. For the first two, POT uses only the first half.
     """
     return _method(method).start(Support.of(one(problem)), one_guess(problem, init))
 
@@ -57,8 +61,7 @@ def potentials_init(problem: Problem, init: Init) -> tuple[Array, Array]:
     """Return the argument `potentials_init` of `ot.emd` and `ot.emd2`, on the atoms with mass of one problem.
 
     POT makes its first tree of the arcs with the least |C - F - G|. In the convention P = exp((F + G - C)/eps)
-    these are the arcs that carry most of the predicted plan: on MNIST pairs at eps = 1e-3 that leads to a third of
-    the pivots that f and g themselves do.
+    these arcs carry most of the predicted plan: f and g in metaot's convention lead to more pivots.
     """
     return Support.of(one(problem)).absorbed(one_guess(problem, init))
 
@@ -77,7 +80,7 @@ def sinkhorn(
     `method` is "sinkhorn" (the fastest; its kernel is zero where C > 745 eps), "sinkhorn_log" or
     "sinkhorn_stabilized". `tol` is the L1 error of both marginals; POT tests the L2 error of one, every 10
     iterations (20 for the last method, unless `print_period` says otherwise), so it gets tol/sqrt(m).
-    `options` go to `ot.sinkhorn`. Not converging is told by the solution.
+    `options` go to `ot.sinkhorn`. Not converging is a result.
     """
     require_settings(tol, max_steps)
     entry, ot = _method(method), library("ot", "parity")
@@ -85,7 +88,7 @@ def sinkhorn(
     for support, guess in each(problem, init):
         start = None if guess is None else entry.start(support, guess)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # the solution tells
+            warnings.simplefilter("ignore")  # the solution says so
             P, log = ot.sinkhorn(
                 support.a, support.b, support.C, support.eps, method=method, warmstart=start, log=True, warn=False,
                 **{"stopThr": tol / math.sqrt(len(support.b)), "numItermax": max_steps, **options},
@@ -110,27 +113,27 @@ def emd(
 ) -> ExactTransport:
     """Solve problems without entropy by `ot.emd` (network simplex), one after the other.
 
-    eps is that of the start alone, and no part of the result: for a predictor, the lower the better. `options` go
-    to `ot.emd`. Raises RuntimeError where POT does not end in an optimum. POT 0.9.7 or newer takes a start. It
-    saves pivots, but no time was seen to be saved (benchmarks/adapters.py): measure yours.
+    eps matters for the start only: for a predictor, the lower the better. `options` go to `ot.emd`. Raises
+    RuntimeError if POT does not find an optimum. POT 0.9.7 or newer takes a start. It saves pivots, but not always
+    time (benchmarks/adapters.py).
     """
     ot, plans, costs, potentials = library("ot", "parity"), [], [], []
     for support, guess in each(problem, init):
         P, log = _simplex(ot.emd, support, guess, max_pivots, options)
         plans.append(_whole_plan(support, P))
-        costs.append(log["cost"])
-        potentials.append(_hard_potentials(support, log["u"], log["v"]))
+        costs.append(log["cost"] + support.least)
+        potentials.append(_hard_potentials(support, log["u"] + support.least, log["v"]))
     return _exact(problem, plans, costs, potentials)
 
 
 def emd2(
     problem: Problem, *, init: Init | None = None, max_pivots: int = 10_000_000, **options: Any
 ) -> Float[Tensor, "*batch"]:
-    """Return the costs of `emd` alone, by `ot.emd2`."""
+    """Return the costs of `emd`, by `ot.emd2`."""
     ot, costs = library("ot", "parity"), []
     for support, guess in each(problem, init):
         cost, _ = _simplex(ot.emd2, support, guess, max_pivots, options)
-        costs.append(float(cost))
+        costs.append(float(cost) + support.least)
     return torch.tensor(costs, dtype=torch.float64).to(problem.a).reshape(problem.batch_shape)
 
 
@@ -141,7 +144,7 @@ def _simplex(
     max_pivots: int,
     options: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
-    """Return what an entry to POT's network simplex says of one problem, and its log."""
+    """Return the result of a function of POT's network simplex for one problem, and its log."""
     start = _start_of(support, guess)
     found, log = entry(support.a, support.b, support.C, numItermax=max_pivots, log=True, **start, **options)
     _require_optimum(log)
@@ -151,7 +154,7 @@ def _simplex(
 @final
 @dataclass(frozen=True)
 class _Method:
-    """How a method of `ot.sinkhorn` takes its start and tells its result."""
+    """How a method of `ot.sinkhorn` takes its start and returns its result."""
 
     start: Callable[[Support, DualPotentials], tuple[Array, Array]]
     potentials: Callable[[Support, dict[str, Any]], tuple[Array, Array]]
@@ -205,7 +208,7 @@ def _whole_plan(support: Support, P: Array) -> Tensor:
 
 
 def _hard_potentials(support: Support, f: Array, g: Array) -> DualPotentials:
-    """Return dual potentials of all atoms: without mass, the largest that keep f + g <= C."""
+    """Return dual potentials of all atoms; on atoms without mass, the largest with f + g <= C."""
     problem = support.problem
     rows, columns = problem.a > 0, problem.b > 0
     low = torch.full_like(problem.b, -math.inf).masked_scatter(columns, torch.from_numpy(g).to(problem.b))

@@ -1,7 +1,7 @@
 """One problem on its atoms with mass, in float64 and numpy, and in the convention of other libraries.
 
-Theirs is P = exp((F + G - C)/eps), with F = f + eps log a and G = g + eps log b: infinite where there is no mass.
-So these atoms are left out on the way there, and get their potentials from the others on the way back.
+This is P = exp((F + G - C)/eps), with F = f + eps log a and G = g + eps log b, which are infinite on atoms without
+mass. These atoms are left out; their potentials are computed from the others afterwards.
 """
 
 from collections.abc import Iterator
@@ -27,13 +27,18 @@ Init = DualPotentials | PotentialPredictor
 @final
 @dataclass(frozen=True)
 class Support:
-    """Weights and costs of one problem on its atoms with mass; `problem` is the whole of it, normalised."""
+    """Weights and costs of one problem on its atoms with mass; `problem` is the whole problem, normalised.
+
+    A negative least cost is subtracted from C, because POT fails with it, and added to potentials and total costs:
+    it is `least`, else zero.
+    """
 
     problem: Problem
     a: Array
     b: Array
     C: Array
     eps: float
+    least: float
 
     @classmethod
     def of(cls, problem: Problem) -> "Support":
@@ -42,7 +47,8 @@ class Support:
         rows, columns = (weights.nonzero().squeeze(-1) for weights in (a, b))
         C = problem.geometry.cost_block(rows[None], columns[None])[0].to(a)
         w, v, M = (np.ascontiguousarray(z.numpy(force=True)) for z in (a[rows], b[columns], C))
-        return cls(problem, w, v, M, float(problem.eps))
+        least = min(0.0, float(M.min()))
+        return cls(problem, w, v, M - least, float(problem.eps), least)
 
     def restricted(self, potentials: DualPotentials) -> tuple[Array, Array]:
         """Return f and g on the atoms with mass, in metaot's convention."""
@@ -50,16 +56,16 @@ class Support:
         return f.numpy(force=True), g.numpy(force=True)
 
     def absorbed(self, potentials: DualPotentials) -> tuple[Array, Array]:
-        """Return F = f + eps log a and G = g + eps log b; the constant that is free makes F lie around zero."""
+        """Return F = f + eps log a and G = g + eps log b for the costs C, with F centred at zero."""
         f, g = self.restricted(potentials)
-        F, G = f + self.eps * np.log(self.a), g + self.eps * np.log(self.b)
+        F, G = f + self.eps * np.log(self.a), g + self.eps * np.log(self.b) - self.least
         middle = (F.max() + F.min()) / 2
         return F - middle, G + middle
 
     def completed(self, F: Array, G: Array) -> DualPotentials:
-        """Return f and g of F and G: on atoms without mass, the best ones for the others."""
-        f = self._spread(F - self.eps * np.log(self.a), self.problem.a)
-        g = self._spread(G - self.eps * np.log(self.b), self.problem.b)
+        """Return f and g of F and G; on atoms without mass, the c-transforms of the others."""
+        f = self._on_all_atoms(F - self.eps * np.log(self.a), self.problem.a)
+        g = self._on_all_atoms(G - self.eps * np.log(self.b) + self.least, self.problem.b)
         return without_mass_completed(self.problem, f, g)
 
     def plan_error(self, P: Array) -> float:
@@ -67,14 +73,14 @@ class Support:
         return float(np.abs(P.sum(1) - self.a).sum() + np.abs(P.sum(0) - self.b).sum())
 
     @staticmethod
-    def _spread(values: Array, weights: Tensor) -> Tensor:
+    def _on_all_atoms(values: Array, weights: Tensor) -> Tensor:
         return torch.zeros_like(weights).masked_scatter(weights > 0, torch.as_tensor(values).to(weights))
 
 
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What a library made of one problem."""
+    """A library's result for one problem."""
 
     potentials: DualPotentials
     error: float
@@ -82,7 +88,7 @@ class Outcome:
 
 
 def without_mass_completed(problem: Problem, f: Float[Tensor, "n"], g: Float[Tensor, "m"]) -> DualPotentials:
-    """Return the potentials, on atoms without mass the best ones for the others, whatever is there."""
+    """Return the potentials; on atoms without mass, the c-transforms of the others."""
     rows, columns = problem.a > 0, problem.b > 0
     f, g = torch.where(rows, f, 0.0), torch.where(columns, g, 0.0)
     best_f = f if bool(rows.all()) else c_transform(problem.T, g)
@@ -120,7 +126,7 @@ def each(problem: Problem, init: Init | None) -> Iterator[tuple[Support, DualPot
 def each_whole(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, DualPotentials | None]]:
     """Return the problems of a batch one by one, normalised, with their starts.
 
-    A predictor is asked once for all of them.
+    A predictor is called once for all of them.
     """
     guess = None if init is None else guessed(problem, init)
     flat, (n, m) = problem.normalised().flat(), problem.geometry.shape
@@ -130,7 +136,7 @@ def each_whole(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, D
 
 
 def solution(problem: Problem, outcomes: list[Outcome], tol: float, solver: str) -> Solution:
-    """Put together what a library made of a batch; `error` is that of the plans as the library left them."""
+    """Return the solution of a batch from a library's results; `error` is that of the library's plans."""
     batch, like = problem.batch_shape, problem.a
     n, m = problem.geometry.shape
     f = torch.cat([outcome.potentials.f.reshape(-1) for outcome in outcomes] or [like.new_zeros(0)])

@@ -1,20 +1,22 @@
 """Predictors of transport maps: two clouds of samples in, a pair of convex potentials out."""
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from metaot.alone.frame import FrameAlone
 from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SampleProblem
 from metaot.models.hyper import HyperNetwork
 
+ExportedNetwork = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Samples x, batch n d, and y, batch m d, float32 -> the weights of phi and of psi, batch count."""
+
 
 class MapPredictor(ABC):
-    """Anything that guesses the solution of continuous problems."""
+    """Guesses the solution of continuous problems."""
 
     @abstractmethod
     def predict(self, problem: SampleProblem) -> BrenierPair:
@@ -23,10 +25,15 @@ class MapPredictor(ABC):
 
 @final
 class AmortizedMap(MapPredictor):
-    """A hypernetwork with the frame that it works in: problems in, pairs of convex potentials out."""
+    """A hypernetwork with the frame that it works in: problems in, pairs of convex potentials out.
 
-    def __init__(self, model: HyperNetwork) -> None:
+    `exported` is the network as `metaot.onnx` evaluates it: sooner than torch for one problem on a CPU. It is used
+    as long as the weights of `model` are what they were.
+    """
+
+    def __init__(self, model: HyperNetwork, exported: ExportedNetwork | None = None) -> None:
         self.model = model
+        self._exported = None if exported is None else (exported, _versions(model))
 
     @property
     def dim(self) -> int:
@@ -34,25 +41,24 @@ class AmortizedMap(MapPredictor):
         return self.model.icnn.dim
 
     def predict(self, problem: SampleProblem) -> BrenierPair:
-        """Return the pair; one problem on a CPU, of which nobody takes derivatives, is predicted in numpy."""
+        """Return the pair of potentials."""
         self._require_dim(problem)
-        flat, alone = problem.flat(), self.model.alone() if self._is_alone(problem) else None
-        if alone is None:
+        exported = self._exported_for(problem)
+        if exported is None:
             return self.stages(problem)[-1]
-        x, y = (z[0].detach().numpy() for z in (flat.x, flat.y))
-        found = FrameAlone.gaussian(x, y)
-        phi, psi = torch.from_numpy(alone(found.enter(x), found.T.enter(y)))[:, None]
-        parts = (found.m, found.n, found.U, found.V, found.scale)
-        frame = Frame(*(torch.from_numpy(np.asarray(part, dtype=x.dtype)[None]) for part in parts))
-        return self._pair(phi, psi, frame, problem.batch_shape, flat.x)
+        flat = problem.flat()
+        phi, psi = map(torch.from_numpy, exported(*(z.detach().float().numpy() for z in (flat.x, flat.y))))
+        return self._pair(phi, psi, Frame.gaussian(flat), problem.batch_shape, flat.x)
 
-    def _is_alone(self, problem: SampleProblem) -> bool:
-        weight = self.model.base
-        tensors = (weight, problem.x, problem.y)
+    def _exported_for(self, problem: SampleProblem) -> ExportedNetwork | None:
+        """Return the exported network for one problem on a CPU; None where derivatives are asked for."""
+        if self._exported is None or problem.batch_shape.numel() != 1:
+            return None
+        tensors = (self.model.base, problem.x, problem.y)
         derived = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
-        plain = weight.dtype == torch.float32 and problem.x.dtype in (torch.float32, torch.float64)
-        return math.prod(problem.batch_shape) == 1 and on_cpu and plain and not derived
+        exported, versions = self._exported
+        return exported if on_cpu and not derived and versions == _versions(self.model) else None
 
     def stages(self, problem: SampleProblem) -> list[BrenierPair]:
         """Return the pair of every stage of the network, float32 inside, in the dtype of the problem."""
@@ -79,6 +85,11 @@ class AmortizedMap(MapPredictor):
         return pair.reshaped(batch)
 
 
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """Return where the weights lie and how often they were changed in place."""
+    return [(weight.data_ptr(), weight._version) for weight in model.state_dict().values()]
+
+
 @final
 class BuresStart(MapPredictor):
     """The linear map between the Gaussians with the samples' means and covariances, in closed form."""
@@ -96,7 +107,7 @@ class IdentityStart(MapPredictor):
 
 
 def _linear_pair(frame: Frame) -> BrenierPair:
-    """Return networks without ridges: exactly the linear map of the frame."""
+    """Return networks without ridges, whose map is the linear one of the frame."""
     icnn = Icnn(frame.m.shape[-1], (1,))
     weights = icnn.quadratic().to(frame.m).expand((*frame.scale.shape, -1))
     return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))

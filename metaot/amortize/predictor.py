@@ -5,42 +5,69 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, final
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.amortize.prepared import Prepared
 from metaot.geometry import Eps, Geometry
 from metaot.geometry.checks import first_place
-from metaot.models import PotentialModel
+from metaot.models import Exportable, Network, PotentialModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 
 
 class Predictor(ABC):
-    """Anything that guesses the solution of problems."""
+    """Anything that guesses the solution of problems.
+
+    `predict` gives the guess, and `warm_start` what `solve(problem, init=predictor)` starts from: f of the guess,
+    or of a cheaper one where more work on it would cost more time than it saves the solver. A start that does not
+    help is replaced by the solver.
+    """
 
     @abstractmethod
     def predict(self, problem: Problem) -> DualPotentials:
         """Return a guess; of its potentials g is the best for f."""
 
+    def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
+        """Return the potential f to start a solver from, which may overwrite it; solvers make g themselves."""
+        return self.predict(problem).f
 
-class StagedPredictor(Predictor):
-    """A network that predicts f, in `passes` stages more than one; g in closed form."""
 
-    model: Any
-
-    start_passes = 1
-    """The most passes of a start for a solver: more, where its own steps are cheaper, cost time."""
+class FastNetwork(ABC):
+    """A network that was compiled from the weights of a model."""
 
     @abstractmethod
-    def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
-        """Give f of every stage, each computed when it is asked for; ValueError for problems of another kind."""
+    def of(self, model: Exportable, *inputs: Tensor) -> Network | None:
+        """Return it; None unless the model has the same weights and nobody takes derivatives."""
+
+
+class StagedPredictor(Predictor):
+    """A network that predicts f and improves it by refinement steps; g in closed form.
+
+    A refinement step is a Sinkhorn step and a learnt correction. A prediction contains `passes` of them, a warm
+    start at most `start_steps`.
+    """
+
+    model: Any
+    """An `Exportable`."""
+    fast: FastNetwork | None = None
+    """The network as onnxruntime evaluates it, where there is one."""
+    start_steps = 1
+    """The most refinement steps in a warm start: more, where a solver's own steps are cheaper, cost time."""
+
+    @abstractmethod
+    def _stages(self, flat: Problem) -> Iterator[Tensor]:
+        """Yield f after each refinement step, computed on demand; ValueError for problems of another kind."""
+
+    def _network(self, flat: Problem) -> Network:
+        """Return what evaluates the network for these problems."""
+        if self.fast is None:
+            return self.model
+        eps = (flat.eps,) if isinstance(flat.eps, Tensor) else ()
+        return self.fast.of(self.model, flat.a, flat.b, *eps) or self.model
 
     @property
     def passes(self) -> int:
-        """How many Sinkhorn steps a prediction contains; a refined model may be given another number."""
+        """The number of refinement steps in a prediction; a model that refines may be given another one."""
         return self.model.passes
 
     @passes.setter
@@ -50,17 +77,12 @@ class StagedPredictor(Predictor):
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        *_, f = self._evaluate(problem)
+        *_, f = self._stages(problem.flat())
         return DualPotentials.from_f(problem, in_shape(problem, f))
 
-    def start_f(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        """Return f as a start for a solver, which may overwrite it: of `start_passes` at most."""
-        *_, f = islice(self._evaluate(problem), self.start_passes + 1)
-        return in_shape(problem, f)
-
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
-        """Return f of every stage of the network, float32 inside, in the dtype of the problem."""
-        return [in_shape(problem, f) for f in self._evaluate(problem)]
+        """Return f of the network and after each refinement step, in the dtype of the problem."""
+        return [in_shape(problem, f) for f in self._stages(problem.flat())]
 
 
 @final
@@ -73,29 +95,24 @@ class AmortizedPotential(StagedPredictor):
 
     def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
         self.model, self.geometry, self.eps = model, geometry, eps
-        self._prepared = Prepared()
         self._matching: Geometry | None = None
 
-    def _evaluate(self, problem: Problem) -> Iterator[Tensor] | Iterator[np.ndarray]:
-        self._require_known_geometry(problem.geometry)
-        self._require_known_eps(problem.eps)
-        if isinstance(problem.eps, Tensor):
-            flat = problem.flat()
-            assert isinstance(flat.eps, Tensor)
-            return self.model.at(flat.eps.float())(flat.a.float(), flat.b.float())
-        evaluator, alone = self._prepared.at(self.model, problem.eps, problem.a.device)
-        arrays = None if alone is None else _arrays(problem)
-        if alone is None or arrays is None:
-            flat = problem.flat()
-            return evaluator(flat.a.float(), flat.b.float())
-        return alone(*arrays)
+    def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
+        *_, f = islice(self._stages(problem.flat()), self.start_steps + 1)
+        return in_shape(problem, f)
+
+    def _stages(self, flat: Problem) -> Iterator[Tensor]:
+        self._require_known_geometry(flat.geometry)
+        self._require_known_eps(flat.eps)
+        return self.model.stages(flat, self._network(flat))
 
     def _require_known_geometry(self, geometry: Geometry) -> None:
         if geometry is self.geometry or geometry is self._matching:
             return
         if not self.geometry.matches(geometry):
             raise ValueError(
-                f"the model was trained on {self.geometry}, got a problem on {geometry}: "
+                f"the model was trained on {self.geometry}, got a problem on {geometry}"
+                f"{self.geometry.difference(geometry)}: "
                 "build problems with `predictor.geometry`, or train a model for yours"
             )
         self._matching = geometry  # comparing takes longer than predicting
@@ -114,20 +131,6 @@ class AmortizedPotential(StagedPredictor):
             )
 
 
-def _arrays(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the weights of one problem as vectors, float32; None for a batch and where numpy cannot read them."""
-    try:
-        a, b = problem.a.numpy(), problem.b.numpy()
-    except (RuntimeError, TypeError):  # they take gradients, or are a transform's, or of a dtype of torch's own
-        return None
-    if a.size != a.shape[-1]:
-        return None
-    return a.reshape(-1).astype(np.float32), b.reshape(-1).astype(np.float32)
-
-
-def in_shape(problem: Problem, f: Tensor | np.ndarray) -> Float[Tensor, "*batch n"]:
+def in_shape(problem: Problem, f: Tensor) -> Float[Tensor, "*batch n"]:
     """Return f in the dtype and the shape of the problem."""
-    if isinstance(f, Tensor):
-        return f.to(problem.a.dtype).reshape(problem.a.shape)
-    like = problem.a.numpy()
-    return torch.from_numpy(f.astype(like.dtype, copy=False).reshape(like.shape))
+    return f.to(problem.a.dtype).reshape(problem.a.shape)

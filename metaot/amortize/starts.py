@@ -36,7 +36,7 @@ class GaussianStart(Predictor):
 
     @staticmethod
     def fits(geometry: Geometry) -> bool:
-        """Tell whether there is a closed form on this geometry."""
+        """Return whether there is a closed form on this geometry."""
         return geometry.points is not None and geometry.cost_name == "sqeuclidean"
 
     def predict(self, problem: Problem) -> DualPotentials:

@@ -27,13 +27,13 @@ class Activation(ABC):
 
 @final
 class Squareplus(Activation):
-    """(t + sqrt(t^2 + 1)) / 2 (Barron, arXiv 2112.11687): smooth as softplus, and a square root only."""
+    """(t + sqrt(t^2 + 1)) / 2 (Barron, arXiv 2112.11687): as smooth as softplus, and cheaper."""
 
     def value(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return 0.5 * (t + (t * t + 1).sqrt())
 
     def slope(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return 0.5 + 0.5 * t * (t * t + 1).rsqrt()
+        return 0.5 * (1 + t / (t * t + 1).sqrt())
 
     def bend(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         root = (t * t + 1).rsqrt()
@@ -57,7 +57,7 @@ class Softplus(Activation):
 
 @final
 class LeakyRelu(Activation):
-    """max(t, t/5), the paper's; maps are then affine in pieces, and jump between them."""
+    """max(t, t/5), as in Meta OT; the maps are then affine in pieces, and jump between these."""
 
     def value(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return leaky_relu(t, 0.2)

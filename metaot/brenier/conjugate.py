@@ -1,7 +1,7 @@
-r"""The convex conjugate, exactly: $\bar\phi(y) = \max_x \langle x, y \rangle - \phi(x)$, for very many y at once.
+r"""The convex conjugate, exactly: $\bar\phi(y) = \max_x \langle x, y \rangle - \phi(x)$, for many y at once.
 
 Newton's method with backtracking (Amos, arXiv 2210.12153, compares solvers for this). The network's quadratic term
-makes the problem strongly concave, so that it converges from everywhere; from a good guess in two or three steps.
+makes the problem strongly concave: the method converges from any start.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,10 @@ _HALVINGS = 12
 @final
 @dataclass(frozen=True)
 class Conjugate:
-    """The maximisers x and the values at each y, and how well the solver did.
+    """The maximisers x and the values at each y.
 
-    `error` is |grad phi(x) - y|, in units of the frame (one is a standard deviation); `steps` were made for all.
+    `error` is |grad phi(x) - y|, in units of the frame (one is a standard deviation); `steps` counts Newton steps,
+    the same for all y.
     """
 
     x: Float[Tensor, "*batch k d"]
@@ -45,9 +46,8 @@ def conjugate(
 ) -> Conjugate:
     """Maximise <x, y> - phi(x) over x for each y, from `start` or from the inverse of the frame's linear map.
 
-    Steps are made until every error is at most `tol`, or `max_steps`. An activation with corners (leaky ReLU) may
-    leave errors where the maximum is on one: the value is right there, and the error tells that y is in a gap
-    of the map.
+    It stops when every error is at most `tol`, or after `max_steps`. With an activation that has corners (leaky
+    ReLU) an error may remain, if the maximum lies on a corner: the value is right, and y is in a gap of the map.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
@@ -73,21 +73,21 @@ def maximised(
 ) -> Conjugate:
     """Maximise <u, target> - Phi(u) over u: `conjugate` in the coordinates of a frame."""
 
-    def objective(place: Tensor) -> Tensor:
-        return icnn.value(weights, place) - (place * target).sum(-1)
+    def objective(point: Tensor) -> Tensor:
+        return icnn.value(weights, point) - (point * target).sum(-1)
 
     u, steps = start, 0
     slope, H = icnn.gradient_and_hessian(weights, u)
     error = (slope - target).norm(dim=-1)
     while steps < max_steps and bool((error > tol).any()):
-        u = _searched(objective, u, slope - target, solve_positive(H, slope - target))
+        u = _line_search(objective, u, slope - target, solve_positive(H, slope - target))
         slope, H = icnn.gradient_and_hessian(weights, u)
         error, steps = (slope - target).norm(dim=-1), steps + 1
     return Conjugate(u, -objective(u), error, error <= tol, steps)
 
 
-def _searched(objective: Callable[[Tensor], Tensor], u: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
-    """Return u minus a share of the direction: one, or halves of it until the objective falls enough."""
+def _line_search(objective: Callable[[Tensor], Tensor], u: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
+    """Return u minus a share of the direction: 1, halved until the objective falls enough."""
     before, decrease = objective(u), (residual * direction).sum(-1)
     share = torch.ones_like(before)
     slack = 10 * torch.finfo(u.dtype).eps * (1 + before.abs())

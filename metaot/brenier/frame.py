@@ -1,13 +1,12 @@
 r"""Coordinates of a pair of measures in which their linear transport is the identity.
 
-With means m, n and covariances A, B, the Gaussian (Bures) map is $y = n + M (x - m)$,
-$M = A^{-1/2} (A^{1/2} B A^{1/2})^{1/2} A^{-1/2}$. In $u = M^{1/2} (x - m)$ and $v = M^{-1/2} (y - n)$ both
-measures have one covariance, and $\langle x - m, y - n \rangle = \langle u, v \rangle$: it is the same transport
-problem, without its linear part. Both are divided by one number, so that their mean variance is one. All roots are
-symmetric: nothing is chosen, and source and target change roles when exchanged.
+With the means m, n and the matrix M of the linear map (`metaot.gaussian`), set $u = M^{1/2} (x - m)$ and
+$v = M^{-1/2} (y - n)$. Then both measures have the same covariance, and
+$\langle x - m, y - n \rangle = \langle u, v \rangle$: it is the same transport problem, without its linear part.
+Both are divided by one number, so that their mean variance is one. All roots are symmetric: so the frame of the
+exchanged problem is the exchanged frame.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -15,11 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.alone.frame import NARROWEST, RELATIVE_FLOOR
 from metaot.brenier.problem import SampleProblem
-
-Roots = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""S -> (S^1/2, S^-1/2)."""
+from metaot.gaussian import NARROWEST, Roots, gaussian_frame, mean_variance, moments, symmetric_roots
 
 
 @final
@@ -39,27 +35,18 @@ class Frame:
 
         `roots` returns the square root and its inverse of positive definite matrices; None takes eigenvalues.
         """
-        roots = roots or _roots
-        (m, A), (n, B) = (_moments(z.double()) for z in (problem.x, problem.y))
-        floor = RELATIVE_FLOOR * torch.maximum(_mean_variance(A), _mean_variance(B)).clamp_min(NARROWEST)
-        ridge = floor[..., None, None] * torch.eye(problem.dim).to(A)
-        A, B = A + ridge, B + ridge
-        half, inverse = roots(A)
-        forward, backward = roots(inverse @ roots(half @ B @ half)[0] @ inverse)
-        scale = _mean_variance(forward @ A @ forward)
-        unit = scale.rsqrt()[..., None, None]
-        parts = (m, n, unit * forward, unit * backward, scale)
+        x, y = problem.x.double(), problem.y.double()
+        parts = gaussian_frame(x, y, torch.eye(problem.dim).to(x), roots or _roots)
         return cls(*(part.to(problem.x) for part in parts))
 
     @classmethod
     def identity(cls, problem: SampleProblem) -> "Frame":
-        """Return the frame in which the identity is the identity: both clouds shifted and scaled alike."""
-        both = torch.cat([problem.x, problem.y], -2).double()
-        mean, S = _moments(both)
-        scale = _mean_variance(S).clamp_min(NARROWEST)
-        unit = torch.eye(problem.dim).to(S) / scale.sqrt()[..., None, None]
-        parts = (mean, mean, unit, unit, scale)
-        return cls(*(part.to(problem.x) for part in parts))
+        """Return the frame in which the map that moves nothing is the identity: both clouds scaled alike."""
+        mean, S = moments(torch.cat([problem.x, problem.y], -2).double())
+        eye = torch.eye(problem.dim).to(S)
+        scale = mean_variance(S, eye).clamp_min(NARROWEST)
+        unit = eye / scale.sqrt()[..., None, None]
+        return cls(*(part.to(problem.x) for part in (mean, mean, unit, unit, scale)))
 
     @property
     def T(self) -> "Frame":
@@ -67,19 +54,20 @@ class Frame:
         return Frame(self.n, self.m, self.V, self.U, self.scale)
 
     def __getitem__(self, index: object) -> "Frame":
-        parts = (self.m, self.n, self.U, self.V, self.scale)
-        return Frame(*(part[index] for part in parts))  # type: ignore[index]
+        return Frame(*(part[index] for part in self.parts()))  # type: ignore[index]
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """Return m, n, U, V and scale."""
+        return self.m, self.n, self.U, self.V, self.scale
 
     def to(self, like: Tensor) -> "Frame":
         """Return the frame in the dtype and on the device of `like`."""
-        parts = (self.m, self.n, self.U, self.V, self.scale)
-        return Frame(*(part.to(like) for part in parts))
+        return Frame(*(part.to(like) for part in self.parts()))
 
     def reshaped(self, batch: torch.Size) -> "Frame":
         """Return the same frames with another batch shape."""
         rank = self.scale.ndim
-        parts = (self.m, self.n, self.U, self.V, self.scale)
-        return Frame(*(part.reshape((*batch, *part.shape[rank:])) for part in parts))
+        return Frame(*(part.reshape((*batch, *part.shape[rank:])) for part in self.parts()))
 
     def enter(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
         """Return the coordinates u of points x of the source; `frame.T.enter(y)` are those of the target's."""
@@ -90,18 +78,5 @@ class Frame:
         return self.m[..., None, :] + self.scale[..., None, None] * (u @ self.V)
 
 
-def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
-    mean = z.mean(-2)
-    centred = z - mean[..., None, :]
-    return mean, centred.mT @ centred / z.shape[-2]
-
-
-def _mean_variance(S: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:
-    return S.diagonal(dim1=-2, dim2=-1).mean(-1)
-
-
 def _roots(S: Float[Tensor, "*batch d d"]) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d d"]]:
-    """Return the square root of a positive definite matrix and the inverse of that."""
-    values, vectors = torch.linalg.eigh(S)
-    root = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()[..., None, :]
-    return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
+    return symmetric_roots(S, torch.linalg.eigh)

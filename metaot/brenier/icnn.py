@@ -5,20 +5,31 @@ they export. Each instance of a batch has weights of its own.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from metaot.alone.icnn import FLOOR, sections
 from metaot.brenier.activations import ACTIVATIONS, Activation
 
+FLOOR = 0.05
+"""The least coefficient of |u|^2 / 2."""
 FAINT = -2.0
-"""A new network's positive weights before softplus: it is nearly the quadratic alone."""
+"""The positive weights of a new network before softplus: the network is nearly its quadratic term."""
+_VANISHING = -40.0
+"""Below it, softplus of a weight and its derivative are rounded away beside others."""
+
+
+def sections(dim: int, hidden: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the shapes in a weight vector: W and b of every layer, the U between them, then c, w and q."""
+    layers = [shape for h in hidden for shape in ((h, dim), (h,))]
+    between = [(after, before) for before, after in pairwise(hidden)]
+    return [*layers, *between, (hidden[-1],), (dim,), (1,)]
 
 
 @final
@@ -28,7 +39,7 @@ class Icnn:
 
     $t_1 = W_1 u + b_1$, $t_{l+1} = U_l \sigma(t_l) + W_{l+1} u + b_{l+1}$ and
     $\Phi(u) = c \cdot \sigma(t_L) + w \cdot u + \frac{q}{2} |u|^2$ with $U_l, c, q > 0$: convex for any
-    weight vector. Positive entries are softplus(.) / fan-in of the weight vector's; q is `floor` at least, so that
+    weight vector. Positive entries are softplus(.) / fan-in of those in the vector; q is at least `floor`, so that
     the gradient is invertible.
     """
 
@@ -57,7 +68,7 @@ class Icnn:
         return sum(map(math.prod, self.sections))
 
     def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:
-        """Return weights of new networks, float32: random ridges, so faint that |u|^2 / 2 is nearly all."""
+        """Return weights of new networks, float32: |u|^2 / 2 and faint random ridges."""
         depth, parts = len(self.hidden), []
         for k, shape in enumerate(self.sections):
             noise = torch.randn(*batch, *shape, generator=generator, dtype=torch.float32)
@@ -72,10 +83,20 @@ class Icnn:
         return torch.cat(parts, -1)
 
     def quadratic(self) -> Float[Tensor, "count"]:
-        """Return the weights of |u|^2 / 2, without ridges; training could not bring them back."""
+        """Return the weights of |u|^2 / 2, without ridges, which training could not bring back."""
         weights = self.weights(torch.Generator())
-        weights[-(1 + self.dim + self.hidden[-1]) : -(1 + self.dim)] = -100.0
+        weights[self._coefficients] = -100.0
         return weights
+
+    def is_quadratic(self, weights: Float[Tensor, "*batch count"]) -> Bool[Tensor, "*batch"]:
+        """Return whether networks have no ridges, as those of `quadratic`: their gradients are linear."""
+        return (weights[..., self._coefficients] < _VANISHING).all(-1)
+
+    @property
+    def _coefficients(self) -> slice:
+        """Where c is in a weight vector."""
+        end = 1 + self.dim
+        return slice(-(end + self.hidden[-1]), -end)
 
     def value(
         self,
@@ -161,8 +182,8 @@ class _Parts:
 
 
 def _cut(icnn: Icnn, weights: Tensor) -> Iterator[Tensor]:
-    place = 0
+    start = 0
     for shape in icnn.sections:
-        size = math.prod(shape)
-        yield weights[..., place : place + size].reshape(*weights.shape[:-1], *shape)
-        place += size
+        end = start + math.prod(shape)
+        yield weights[..., start:end].reshape(*weights.shape[:-1], *shape)
+        start = end

@@ -1,11 +1,11 @@
-"""Positive definite systems of a few unknowns, very many at once: LAPACK's calls cost more than the arithmetic."""
+"""Many positive definite systems of a few unknowns: calls of LAPACK cost more than the arithmetic."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 UNROLLED = 8
-"""The most unknowns for which the factorisation is written out."""
+"""The most unknowns for which the loops of the factorisation are unrolled."""
 
 
 def solve_positive(H: Float[Tensor, "*batch d d"], r: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

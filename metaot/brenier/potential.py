@@ -27,7 +27,7 @@ class BrenierPotential:
         return linear + self.frame.scale[..., None] * inner
 
     def gradient(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
-        """Return the gradient of phi at points x: where a transport map sends them."""
+        """Return the gradient of phi at points x: the transport map."""
         slope = self.icnn.gradient(self.weights, self.frame.enter(x))
         return self.frame.T.outside(slope)
 
@@ -49,7 +49,7 @@ class BrenierPotential:
 @final
 @dataclass(frozen=True)
 class BrenierPair:
-    """A potential on the source's space and one on the target's that is about its conjugate."""
+    """A potential on the source's space, and one on the target's that approximates its conjugate."""
 
     phi: BrenierPotential
     psi: BrenierPotential

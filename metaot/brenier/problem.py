@@ -1,4 +1,4 @@
-"""Continuous problems: samples of two measures, and what a model reads of them."""
+"""Continuous problems: samples of two measures, and the context that a model reads."""
 
 from dataclasses import dataclass
 from typing import final
@@ -15,8 +15,8 @@ from metaot.geometry.checks import require_finite
 class SampleProblem:
     """A batch of transport problems between two measures, for the cost |x - y|^2 / 2, given by samples.
 
-    `context` is what a model reads, halves for source and target one behind the other; None where the samples
-    are what it reads. Raises ValueError for samples that are not finite, and for shapes that do not fit.
+    Some models read `context`, of shape (*batch, 2, ...) for source and target, instead of the samples. Raises
+    ValueError for samples that are not finite, and for shapes that do not fit.
     """
 
     x: Float[Tensor, "*batch n d"]
@@ -31,11 +31,11 @@ class SampleProblem:
         if self.x.dtype != self.y.dtype or self.x.device != self.y.device:
             raise ValueError(
                 f"x is {self.x.dtype} on {self.x.device}, y is {self.y.dtype} on {self.y.device}: "
-                "bring them together"
+                "convert one of them"
             )
         if self.x.shape[:-2] != self.y.shape[:-2] or self.x.shape[-1] != self.y.shape[-1]:
             raise ValueError(
-                f"x of shape {tuple(self.x.shape)} and y of {tuple(self.y.shape)} must agree but for the "
+                f"x of shape {tuple(self.x.shape)} and y of {tuple(self.y.shape)} may differ only in the "
                 "number of samples"
             )
         batch = self.batch_shape
@@ -46,7 +46,7 @@ class SampleProblem:
 
     @classmethod
     def trusted(cls, x: Tensor, y: Tensor, context: Tensor | None) -> "SampleProblem":
-        """Make a problem of parts that were checked before: no test, no wait for the device."""
+        """Make a problem of checked parts, without another check that would wait for the device."""
         problem = object.__new__(cls)
         for name, value in (("x", x), ("y", y), ("context", context)):
             object.__setattr__(problem, name, value)
@@ -79,7 +79,7 @@ class SampleProblem:
         return SampleProblem.trusted(self.x.to(like), self.y.to(like), context)
 
     def flat(self) -> "SampleProblem":
-        """Return the same problems with exactly one batch dimension."""
+        """Return the same problems with one batch dimension."""
         context, rank = self.context, len(self.batch_shape)
         if context is not None:
             context = context.reshape(-1, *context.shape[rank:])

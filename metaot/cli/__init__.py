@@ -1,4 +1,4 @@
-"""The command line: `metaot train | evaluate | export | recolor | fetch`, also as `python -m metaot`."""
+"""The command line: `metaot train | evaluate | export | recolor | fetch | info`, also as `python -m metaot`."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ COMMANDS = {
     "export": "Export a checkpoint to ONNX, which is served without torch.",
     "recolor": "Give a picture the palette of another one: the colours are moved by a transport map.",
     "fetch": "Download data that recipes read.",
+    "info": "Show what is installed, and what makes the solver's steps.",
 }
 """What each does; its module is read when it is used: some need seconds."""
 

@@ -1,4 +1,4 @@
-"""Export a checkpoint to ONNX, which metaot.OnnxModel, OnnxUniversal or OnnxMap reads without torch."""
+"""Export a checkpoint to ONNX, which metaot.OnnxModel or OnnxMap reads without torch."""
 
 import argparse
 from pathlib import Path
@@ -7,14 +7,13 @@ from metaot import __version__
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import load, located, read_card
+from metaot.onnx.beside import fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
     parser.add_argument("--out", type=Path, help="the file to write (default: NAME.onnx here)")
-    parser.add_argument("--refine", action="store_true", help="also NAME-refine.onnx: predict and run Sinkhorn")
-    parser.add_argument("--int8", action="store_true", help="also NAME-int8.onnx, if it costs at most one step")
-    parser.add_argument("--passes", type=int, help="export with this many solver steps inside the prediction")
+    parser.add_argument("--passes", type=int, help="export with this many refinement steps (default: as trained)")
     parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
 
 
@@ -29,12 +28,10 @@ def run(options: argparse.Namespace) -> None:
         predictor.passes = options.passes
     facts = {"version": __version__, "data_dir": options.data_dir}
     if isinstance(predictor, AmortizedPotential):
-        lines = export(predictor, card, out, refine=options.refine, int8=options.int8, **facts)
-    elif options.refine or options.int8:
-        raise ValueError("--refine and --int8 are for potentials on one geometry; this is another kind of model")
+        lines = export(predictor, card, out, **facts)
     elif isinstance(predictor, UniversalPotential):
         lines = export_universal(predictor, card, out, version=__version__)
     else:
-        lines = export_maps(predictor, card, out, **facts)
+        lines = export_maps(predictor, card, out, weights=fingerprint(located(options.checkpoint)), **facts)
     for line in lines:
         print(line)

@@ -3,20 +3,25 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
-from metaot.alone import MapModel, MapPair, linear_map
+from metaot.folders import located, read_card
 from metaot.pictures import for_strip, load_picture, moved, palette, pillow, save_picture, side_by_side
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+_TRAIN = "train one with `metaot train palette`"
 
-    from metaot.amortize.maps import MapPredictor
-    from metaot.onnx.maps import OnnxPair
 
-Pictures = tuple["Image", "Image | None"]
+class Maps(Protocol):
+    """Maps between the colours of two palettes, k 3, float32."""
+
+    def push(self, x: np.ndarray) -> np.ndarray: ...
+    def pull(self, y: np.ndarray) -> np.ndarray: ...
+
+
+MapFinder = Callable[[np.ndarray, np.ndarray], Maps]
+"""Palettes of the source and of the target -> the maps between them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "FILE.onnx, exported; or `linear` for the Gaussian map",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=int, default=0, help="fine-tune by so many Gauss-Newton steps, with torch (default: 0)"
+        "--steps", type=int, default=0, help="fine-tune by this many Gauss-Newton steps, with torch (default: 0)"
     )
     parser.add_argument(
         "--strip", action="store_true", help="write source, target, result and the reverse side by side"
@@ -43,67 +48,63 @@ def run(options: argparse.Namespace) -> None:
     if not options.out.parent.is_dir():
         raise FileNotFoundError(f"{options.out.parent} is not a folder: make it, or name another one with -o")
     source, target = load_picture(options.source), load_picture(options.target)
-    recolor = _fine_tuned if options.steps else _predicted
-    forth, back = recolor(options, source, target)
-    result = side_by_side([source, target, forth, back]) if back is not None else forth
+    maps = _finder(options)(palette(np.asarray(source)), palette(np.asarray(target)))
+    if options.strip:
+        source, target = for_strip(source), for_strip(target)
+        result = side_by_side([source, target, _recolored(source, maps.push), _recolored(target, maps.pull)])
+    else:
+        result = _recolored(source, maps.push)
     save_picture(result, options.out)
     print(f"written: {options.out}")
 
 
-def _predicted(options: argparse.Namespace, source: "Image", target: "Image") -> Pictures:
-    """Return the source in the target's palette, and the reverse if it is asked for, in numpy."""
+def _recolored(image: Any, push: Callable[[np.ndarray], np.ndarray]) -> Any:
     Image, _ = pillow()
-    pair = _maps(options)(*(palette(np.asarray(image)) for image in (source, target)))
-    if not options.strip:
-        return Image.fromarray(moved(np.asarray(source), pair.push)), None
-    forth, back = (np.asarray(for_strip(image)) for image in (source, target))
-    return Image.fromarray(moved(forth, pair.push)), Image.fromarray(moved(back, pair.pull))
+    return Image.fromarray(moved(np.asarray(image), push))
 
 
-def _maps(options: argparse.Namespace) -> "Callable[[np.ndarray, np.ndarray], MapPair | OnnxPair]":
-    """Return what finds the maps between two palettes; nothing here imports torch, which takes longer."""
-    name = options.model
+def _finder(options: argparse.Namespace) -> MapFinder:
+    """Return what finds the maps; torch is imported only where it is needed, because that takes longer."""
+    name, is_file = options.model, Path(options.model).suffix == ".onnx"
+    if options.steps:
+        if is_file:
+            raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
+        return _with_torch(options)
     if name == "linear":
-        return linear_map
-    if Path(name).suffix == ".onnx":
-        from metaot.onnx.maps import OnnxMap  # noqa: PLC0415, onnxruntime is not needed by others
+        from metaot.gaussian import LinearPair  # noqa: PLC0415, not needed by others
 
-        model = OnnxMap(name, threads=options.threads or 1)
-    else:
-        model = MapModel.load(name)
-    _require_colours(name, model.dim)
-    return model.predict
+        return LinearPair.of
+    from metaot.onnx.beside import map_beside  # noqa: PLC0415, onnxruntime, not needed by others
+    from metaot.onnx.maps import OnnxMap  # noqa: PLC0415, the same
+
+    threads = options.threads or 1
+    network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
+    if network is None:
+        return _with_torch(options)
+    if network.dim != 3:
+        raise ValueError(f"{name} is a model for dimension {network.dim}, colours have 3: {_TRAIN}")
+    return network.predict
 
 
-def _require_colours(name: str, dim: int) -> None:
+def _checkpoint(name: str) -> Path:
+    """Return the folder of a model for colours."""
+    folder = located(name)
+    dim = read_card(folder).get("dim")
+    if dim is None:
+        raise ValueError(f"{name} is no model of palettes: {_TRAIN}")
     if dim != 3:
-        raise ValueError(
-            f"{name} is a model for dimension {dim}, colours have 3: train one with `metaot train palette`"
-        )
+        raise ValueError(f"{name} is a model for dimension {dim}, colours have 3: {_TRAIN}")
+    return folder
 
 
-def _fine_tuned(options: argparse.Namespace, source: "Image", target: "Image") -> Pictures:
-    """Return the same by a checkpoint or the Gaussian map, fine-tuned."""
-    if Path(options.model).suffix == ".onnx":
-        raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
+def _with_torch(options: argparse.Namespace) -> MapFinder:
     import torch  # noqa: PLC0415, takes longer than the work
 
-    from metaot.tools.recolor import recolored  # noqa: PLC0415, the same
+    from metaot.amortize.maps import BuresStart  # noqa: PLC0415, the same
+    from metaot.checkpoint import load  # noqa: PLC0415, the same
+    from metaot.tools.recolor import palette_maps  # noqa: PLC0415, the same
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    with torch.no_grad():
-        return recolored(source, target, _predictor(options.model), steps=options.steps, reverse=options.strip)
-
-
-def _predictor(name: str) -> "MapPredictor":
-    from metaot.amortize.maps import AmortizedMap, BuresStart  # noqa: PLC0415, torch
-    from metaot.checkpoint import load  # noqa: PLC0415, torch
-
-    if name == "linear":
-        return BuresStart()
-    predictor = load(name)
-    if not isinstance(predictor, AmortizedMap):
-        raise ValueError(f"{name} is no model of palettes: train one with `metaot train palette`")
-    _require_colours(name, predictor.dim)
-    return predictor
+    predictor = BuresStart() if options.model == "linear" else load(_checkpoint(options.model))
+    return lambda x, y: palette_maps(x, y, predictor, steps=options.steps)

@@ -1,4 +1,4 @@
-"""Distributions of problems: images on grids, the user's own arrays, and for maps palettes and planted pairs."""
+"""Distributions of problems: images on grids, the user's arrays, and palettes and planted pairs for maps."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def source_from_json(settings: dict[str, Any]) -> Source:
-    """Make a source again from what a recipe wrote of it: the name of its class and its settings."""
+    """Rebuild a source from the JSON of a recipe: the name of its class and its settings."""
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name != "kind"}
     if settings["kind"] not in SOURCES:
         raise ValueError(f"data is one of {sorted(SOURCES)}, got {settings['kind']!r}")

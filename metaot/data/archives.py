@@ -1,4 +1,4 @@
-"""Images that a universal model never saw: sets by name, at any resolution, in pairs of one set or of two."""
+"""Image sets outside the training of the universal model: pairs of one set or of two, at any resolution."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +27,8 @@ NAMES = ("mnist", *ARCHIVES)
 class ImageArchives(Source):
     """Pairs of images of a set, such as "mnist", or of two, such as "fashion:mnist", at `side` x `side` pixels.
 
-    A set is one of `NAMES`, or the path of an .npz file with an array `images` (count height width), uint8. For
-    validation and training the images at even places of an archive, for test those at odd ones; of MNIST, its own.
+    A set is one of `NAMES`, or the path of an .npz file with an array `images` (count height width), uint8. The
+    images with even indices are for training and validation, the others for test; MNIST has its own splits.
     """
 
     name: str = "mnist"
@@ -45,7 +45,7 @@ class ImageArchives(Source):
 @final
 @dataclass(frozen=True)
 class ResizedPairs(ProblemSet):
-    """An image of the sources and one of the targets, drawn at random with replacement."""
+    """A source image and a target image, drawn at random with replacement."""
 
     sources: Float[Tensor, "count side side"]
     targets: Float[Tensor, "others side side"]

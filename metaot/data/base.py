@@ -15,18 +15,20 @@ from metaot.geometry import Geometry
 from metaot.problem import Problem
 
 Split = Literal["train", "validation", "test"]
+STREAMS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
+"""Numbers by which the random streams of the splits differ."""
 EpsRange = tuple[float, float]
-"""The lowest and the highest temperature, both in use; equal when there is one."""
+"""The lowest and the highest temperature, both included; equal for a single one."""
 
 
 def middle(eps: EpsRange) -> float:
-    """Return the temperature in the middle of a range of logarithms."""
+    """Return the geometric mean of a range."""
     return float(f"{math.sqrt(eps[0] * eps[1]):.6g}")
 
 
 @dataclass(frozen=True)
 class ProblemSet(ABC):
-    """Problems on one geometry, drawn with `sample`; `dataclasses.replace` changes the batch or eps."""
+    """Random problems on one geometry; `dataclasses.replace` changes the batch or eps."""
 
     batch: int
     eps: EpsRange
@@ -51,8 +53,8 @@ class ProblemSet(ABC):
 
 
 class Source(ABC):
-    """Settings of a data set, plain enough for a recipe: nothing is read before `split` is called."""
+    """Settings of a data set, JSON values for a recipe; only `split` reads data."""
 
     @abstractmethod
     def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet | SampleSet:
-        """Read what is needed and return one part of it; train, validation and test share no data."""
+        """Read and return one part of the data; train, validation and test share none."""

@@ -1,4 +1,4 @@
-"""What random images are drawn with: random numbers, bumps and fields, many images at once."""
+"""Parts of random images: random numbers, bumps and fields, many images at once."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ FLOAT = torch.float32
 
 
 def bumps(centres: Tensor, widths: Tensor, heights: Tensor, side: int) -> Tensor:
-    """Return the sum of Gaussian bumps (count p 2, count p 2, count p), as one matrix product per image."""
+    """Return sums of Gaussian bumps with centres and widths (count p 2) and heights (count p)."""
     x = torch.linspace(0, 1, side, dtype=FLOAT)
     profile = (-0.5 * ((x - centres[..., None]) / widths[..., None]).square()).exp()
     return (heights[..., None] * profile[:, :, 0]).mT @ profile[:, :, 1]
 
 
 def smooth_field(count: int, side: int, generator: torch.Generator, low: float, high: float) -> Tensor:
-    """Return Gaussian random fields of unit size, whose spectra fall with powers from `low` to `high`."""
+    """Return Gaussian random fields of unit mean square, whose spectra fall with powers from `low` to `high`."""
     modes = min(12, side)
     k = torch.arange(modes, dtype=FLOAT)
     x = torch.linspace(0, 1, side, dtype=FLOAT)
@@ -25,7 +25,7 @@ def smooth_field(count: int, side: int, generator: torch.Generator, low: float, 
 
 
 def cut(image: Tensor, threshold: Tensor) -> Tensor:
-    """Scale to a maximum of one and set all that is below the threshold to zero."""
+    """Scale to a maximum of one and set values below the threshold to zero."""
     image = image / image.amax((1, 2), keepdim=True)
     return torch.where(image > threshold, image, 0.0)
 

@@ -1,4 +1,4 @@
-"""Pairs of images of many kinds and sizes, drawn on the fly: what a model of all images is trained on."""
+"""Pairs of random images of many kinds and sizes, on which a model of all images is trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split
 from metaot.data.drawing import coin, uniform
 from metaot.data.figures import curves, pictures, silhouettes
 from metaot.data.images import as_weights
@@ -35,10 +35,10 @@ _MIXED = 1 / 8
 @final
 @dataclass(frozen=True)
 class Drawings(Source):
-    """Pairs of drawn images on square grids; a batch has one of `sides`, and fewer images where it is larger.
+    """Pairs of drawn images on square grids; each batch has one of `sides`, and fewer images on larger grids.
 
-    `batch` is that of the first side, which is also that of validation and test. All splits have the same
-    distribution, by other seeds.
+    `batch` is the number of images for the first side, on which validation and test are drawn. All splits have the
+    same distribution, by other seeds.
     """
 
     batch: int = 256
@@ -47,14 +47,13 @@ class Drawings(Source):
 
     def split(self, name: Split, data_dir: Path | None = None) -> "DrawnPairs":
         sides = self.sides if name == "train" else self.sides[:1]
-        stream = {"train": 0, "validation": 1, "test": 2}[name]
-        return DrawnPairs(self.batch, self.eps, tuple(int(side) for side in sides), stream)
+        return DrawnPairs(self.batch, self.eps, tuple(int(side) for side in sides), STREAMS[name])
 
 
 @final
 @dataclass(frozen=True)
 class DrawnPairs(ProblemSet):
-    """Pairs of drawn images, each image in two of them; `stream` keeps the splits apart."""
+    """Pairs of drawn images, with each image in two pairs; `stream` keeps the splits apart."""
 
     sides: tuple[int, ...]
     stream: int = 0
@@ -80,7 +79,7 @@ class DrawnPairs(ProblemSet):
 
 
 def drawn_images(count: int, side: int, generator: torch.Generator) -> Float[Tensor, "count side side"]:
-    """Draw images with intensities that are not negative and not all zero, in random order."""
+    """Draw images with intensities >= 0, not all zero, in random order."""
     images = torch.cat([kind(n, side, generator) for kind, n in zip(_KINDS, _counts(count), strict=True)])
     images = torch.where(images.sum((1, 2), keepdim=True) > 1e-6, images, 1.0)
     images = images[torch.randperm(count, generator=generator)]

@@ -1,4 +1,4 @@
-"""More kinds of drawn images, for a model of all images: closed curves, filled figures, pictures without black."""
+"""More kinds of random images, for a model of all images: curves, filled figures, pictures without black."""
 
 import math
 
@@ -16,16 +16,16 @@ from metaot.data.drawing import (
 )
 
 _POINTS = 48
-"""Of a curve."""
+"""Points of a curve."""
 _HARMONICS = 4
 _CURVES = 4
-"""The most in an image."""
+"""The most curves in an image."""
 _FIGURES = 3
 _LOBES = 5
 
 
 def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """One to four thin or thick curves, open or closed, that fill a box: as in doodles and digits."""
+    """One to four thin or thick curves, open or closed, that fill a box, as in doodles and digits."""
     shape = (count, _CURVES)
     k = torch.arange(1, _HARMONICS + 1, dtype=FLOAT)
     falling = k ** uniform((*shape, 1, 1, 1), generator, 0.8, 2.0)
@@ -49,7 +49,7 @@ def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """One to three filled figures, round or angular, sharp or soft, some as holes, with shading: as of things."""
+    """One to three filled figures, round or angular, sharp or soft, some as holes, with shading."""
     axis = torch.linspace(0, 1, side, dtype=FLOAT)
     total = torch.zeros(count, side, side, dtype=FLOAT)
     for part in range(_FIGURES):
@@ -64,7 +64,7 @@ def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def _figure(count: int, axis: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one for each image, 1 inside and 0 outside."""
+    """Return one figure for each image, 1 inside and 0 outside."""
     low, size = _box(count, generator)
     radius = size[:, 0, :, None, None] / 2
     x = (axis[:, None] - low[:, 0, 0, None, None]) / radius[:, 0] - 1
@@ -82,7 +82,7 @@ def _figure(count: int, axis: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def pictures(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Smooth light without black: some of high contrast, some nearly even."""
+    """Smooth light without black, with high or low contrast."""
     field = smooth_field(count, side, generator, 0.3, 1.2)
     light = (uniform((count, 1, 1), generator, 0.3, 1.5) * field).exp()
     even = torch.sigmoid(uniform((count, 1, 1), generator, 0.5, 4.0) * field)

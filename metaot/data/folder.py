@@ -1,4 +1,4 @@
-"""Where real data lies: an explicit folder, else METAOT_DATA, else the user's cache."""
+"""The folder of real data: an explicit one, else METAOT_DATA, else the user's cache."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def data_folder(explicit: Path | None = None) -> Path:
 
 
 def find_data(name: str, explicit: Path | None = None) -> Path:
-    """Return a file of the data folder; FileNotFoundError names both ways to have it."""
+    """Return a file of the data folder; FileNotFoundError names both ways to get it."""
     path = data_folder(explicit) / name
     if not path.exists():
         raise FileNotFoundError(

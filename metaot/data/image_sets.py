@@ -1,4 +1,4 @@
-"""Image data sets of the library `datasets`: a local folder that it reads, or one of the hub, fetched before."""
+"""Image data sets of the library `datasets`: a local folder, or a data set of the hub that was fetched before."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from torch import Tensor
 from metaot.data.folder import data_folder
 
 LIMIT = 2000
-"""How many images of a data set are fetched, unless another number is asked for."""
+"""The default number of images to fetch of a data set."""
 
 
 def open_images(name: str, column: str, data_dir: Path | None = None) -> Any:
-    """Return a `datasets.Dataset` with a column of images, all its splits one behind the other.
+    """Return a `datasets.Dataset` with a column of images, all its splits concatenated.
 
     `name` is a folder (saved by `save_to_disk`, or with images or parquet files), or a data set of the hub that
     `metaot fetch NAME` has put into the data folder. Raises FileNotFoundError, and ValueError when the column is
-    missing or holds something else.
+    missing or has no images.
     """
     import datasets  # noqa: PLC0415, slow to import and needed only here
     from datasets.exceptions import DatasetsError  # noqa: PLC0415, the same
@@ -41,7 +41,7 @@ def open_images(name: str, column: str, data_dir: Path | None = None) -> Any:
 
 
 def require_images(rows: Any, name: str, column: str) -> Any:
-    """Return the rows with that column alone; ValueError unless it holds images."""
+    """Return the rows with one column only; ValueError unless it holds images."""
     import datasets  # noqa: PLC0415, as above
 
     kinds = rows.features or {}
@@ -54,7 +54,7 @@ def require_images(rows: Any, name: str, column: str) -> Any:
 
 
 def read_rows(rows: Any, column: str, which: Sequence[int], side: int) -> UInt8[Tensor, "count side side 3"]:
-    """Return pixels of these rows on an even grid; ValueError names a row that cannot be read."""
+    """Return pixels of some rows on an even grid; ValueError names a row that cannot be read."""
     pixels = []
     for k in which:
         try:
@@ -65,14 +65,14 @@ def read_rows(rows: Any, column: str, which: Sequence[int], side: int) -> UInt8[
 
 
 def even_pixels(image: Any, side: int) -> UInt8[Tensor, "side side 3"]:
-    """Return pixels of a Pillow image on an even grid, their colours as they are."""
+    """Return pixels of a Pillow image on an even grid, in RGB."""
     pixels = np.asarray(image.convert("RGB"))
     rows, columns = (np.linspace(0, length - 1, side).round().astype(int) for length in pixels.shape[:2])
     return torch.from_numpy(pixels[rows][:, columns].copy())
 
 
 def fetched_folder(name: str, data_dir: Path | None = None) -> Path:
-    """Return where a data set of the hub lies when it was fetched."""
+    """Return the folder of a data set that was fetched from the hub."""
     return data_folder(data_dir) / "images" / name.replace("/", "--")
 
 
@@ -81,7 +81,7 @@ def fetch_images(
 ) -> Path:
     """Download the first images of a data set of the hub and keep an even grid of their pixels; return the folder.
 
-    It is streamed: no more than these rows is downloaded.
+    The data set is streamed, so that only these rows are downloaded.
     """
     import datasets  # noqa: PLC0415, as above
     from PIL import Image  # noqa: PLC0415, an extra

@@ -15,7 +15,7 @@ from metaot.geometry import Grid
 @final
 @dataclass(frozen=True)
 class ImagePairs(ProblemSet):
-    """Two images drawn at random, with replacement, each normalised to mass one on the unit square."""
+    """Two images on the unit square, drawn at random with replacement and normalised to mass one."""
 
     images: UInt8[Tensor, "count height width"]
 

@@ -19,7 +19,7 @@ from metaot.data.images import ImagePairs
 
 FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 HELD_OUT = 2000
-"""How many of the 60000 training images, the last ones, are kept for validation."""
+"""The last images of the 60000 for training that are kept for validation."""
 
 _IDX_IMAGES = 2051
 
@@ -27,7 +27,7 @@ _IDX_IMAGES = 2051
 @final
 @dataclass(frozen=True)
 class Mnist(Source):
-    """Pairs of training images; the last 2000 of these are for validation, the 10000 test images for test."""
+    """Pairs of digits; the last 2000 training images are for validation, the 10000 test images for test."""
 
     batch: int = 128
     eps: EpsRange = (1e-2, 1e-2)
@@ -43,7 +43,7 @@ class Mnist(Source):
 
 
 def read_idx_images(path: Path) -> UInt8[Tensor, "count height width"]:
-    """Read a gzip-compressed idx file of images; ValueError when it is something else or cut short."""
+    """Read a gzip-compressed idx file of images; ValueError when it is another file or cut short."""
     with gzip.open(path) as file:
         content = file.read()
     magic, *shape = np.frombuffer(content[:16], dtype=">i4").tolist() if len(content) >= 16 else [0]

@@ -1,4 +1,4 @@
-"""Palettes of pictures: all pairs of a folder of images, split by image, as in the paper's colour transfer."""
+"""Palettes of pictures: pairs of images of a folder, split by image, as in the paper's colour transfer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,24 +18,23 @@ from metaot.pictures import pillow
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SIDE = 160
-"""Of each image, this many rows and columns of pixels are kept, evenly spaced and as they are."""
+"""Rows and columns of pixels that are kept of each image, evenly spaced and unchanged."""
 
 T = TypeVar("T")
 _LEAST = 20
-"""The least images: two for each of the splits that are held out."""
-_PLACES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9)}
-"""Of every ten images, in the order of their names, which ones belong to a split."""
+"""The fewest images: two for validation and four for test."""
+_INDICES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9)}
+"""The images of a split among every ten, in the order of their names."""
 
 
 @final
 @dataclass(frozen=True)
 class Paintings(Source):
-    """Pairs of images of a folder, both of the same split; without `path`, of `paintings/` in the data folder.
+    """Pairs of images of the folder `path`, by default `paintings/` in the data folder, split by image.
 
-    Or of `column` of a `dataset`: a folder or a name of the hub, see `metaot.data.image_sets`.
-    `variety` is the share of training palettes that are not just a part of one image: recoloured, mixed with
-    another one, or random. `pictures` gives whole images as context. Validation and test
-    pairs are two whole images.
+    `dataset` and `column` name a data set instead: a folder or a name of the hub, see `metaot.data.image_sets`.
+    `variety` is the share of training palettes that are changed: recoloured, mixed with another palette, or
+    random. `pictures` gives whole images as context. Validation and test pairs are two whole images.
     """
 
     batch: int = 32
@@ -67,7 +66,7 @@ class Paintings(Source):
 @final
 @dataclass(frozen=True)
 class PaintingPairs(CloudPairs):
-    """Colours of images in [0, 1]; of parts of them where `parts`, otherwise of two different whole images."""
+    """Colours in [0, 1] of two different images; with `parts`, of a random rectangle of each."""
 
     images: UInt8[Tensor, "count side side 3"]
     parts: bool = False
@@ -111,19 +110,19 @@ class PaintingPairs(CloudPairs):
         return torch.cat([first, (first + shift) % len(self.images)])
 
     def _colours(self, which: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw pixels of a rectangle of each image, or of the whole."""
+        """Draw pixels of a rectangle of each image, or of the whole image."""
         count, side = len(which), self.images.shape[1]
         low, size = torch.zeros(2, count, 1), torch.ones(2, count, 1)
         if self.parts:
             size = 0.25 + 0.75 * torch.rand(2, count, 1, generator=generator)
             low = (1 - size) * torch.rand(2, count, 1, generator=generator)
-        place = low + size * torch.rand(2, count, self.samples, generator=generator)
-        row, column = (place * side).long().clamp(max=side - 1)
+        position = low + size * torch.rand(2, count, self.samples, generator=generator)
+        row, column = (position * side).long().clamp(max=side - 1)
         return self.images[which[:, None], row, column].float() / 255
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of their names; ValueError for less than twenty."""
+    """Return the images of a folder in the order of their names; ValueError for fewer than twenty."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
@@ -146,7 +145,7 @@ def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
 
 
 def _part(items: Sequence[T], name: Split) -> list[T]:
-    return [item for k, item in enumerate(items) if k % 10 in _PLACES[name]]
+    return [item for k, item in enumerate(items) if k % 10 in _INDICES[name]]
 
 
 def _require_enough(count: int, where: str) -> None:

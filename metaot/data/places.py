@@ -1,4 +1,4 @@
-"""Fixed places on the Earth, with weights: drawn from a world, or the user's, from CSV files."""
+"""Fixed places on the Earth with weights: drawn from a world, or read from CSV files."""
 
 import csv
 import math
@@ -20,14 +20,14 @@ _NAMES = {
     "longitude": ("longitude", "lon", "lng", "long"),
     "weight": ("weight", "quantity"),
 }
-"""Names that a column may have, in any case."""
+"""Names of columns, in upper or lower case."""
 _RANGES = {"latitude": (-90.0, 90.0), "longitude": (-180.0, 360.0), "weight": (0.0, math.inf)}
 
 
 @final
 @dataclass(frozen=True)
 class Places:
-    """Degrees north and east, and how much each place tends to supply or demand; `origin` says where from."""
+    """Degrees north and east, and the relative supply or demand of each place; `origin` names the source."""
 
     latitude: Float[Tensor, "count"]
     longitude: Float[Tensor, "count"]
@@ -52,10 +52,10 @@ def drawn_places(world: World, suppliers: int, customers: int, seed: int) -> tup
 
 
 def read_places(path: Path) -> Places:
-    """Read a CSV file with a header: latitude, longitude (degrees) and, if there, weight; other columns are left.
+    """Read a CSV file with a header: latitude, longitude (degrees) and optionally weight, among other columns.
 
-    Raises FileNotFoundError, and ValueError for a missing column, fewer than two places, and a value that is no
-    number or out of its range, with the line where it stands.
+    Raises FileNotFoundError, and ValueError for a missing column, fewer than two places, and a value that is not a
+    number or out of its range, with the number of its line.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -78,7 +78,7 @@ def read_places(path: Path) -> Places:
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
-    """Return what the columns that are needed are called in the file."""
+    """Return the names in the file of the columns to read."""
     known = {column.strip().lower(): column for column in header}
     found = {name: next((known[n] for n in names if n in known), None) for name, names in _NAMES.items()}
     for name in ("latitude", "longitude"):
@@ -99,5 +99,5 @@ def _number(path: Path, line: int, name: str, text: str | None) -> float:
 
 
 def great_circles(source: Places, target: Places) -> Points:
-    """Return the space of these places, with the angle between them in radians as its cost."""
+    """Return the space between places, with the angle in radians as its cost."""
     return Points(source.vectors, target.vectors, "sphere")

@@ -1,4 +1,4 @@
-"""Pairs of measures with a known exact map: the gradient of a convex function that was chosen first."""
+"""Pairs of measures with a known exact map, the gradient of a random convex function."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
-from metaot.data.base import Source, Split
+from metaot.data.base import STREAMS, Source, Split
 from metaot.data.samples import SampleSet
 
 HIDDEN = (8, 8)
-"""Few units: the mean of many ridges would be about a quadratic."""
+"""Few units, because the mean of many ridges is nearly quadratic."""
 _BUMPS = 4
 _FLOAT = torch.float32
 
@@ -32,8 +32,7 @@ class Planted(Source):
     gaussians: float = 0.1
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PlantedPairs":
-        stream = {"train": 0, "validation": 1, "test": 2}[name]
-        return PlantedPairs(self.batch, self.samples, self.dim, self.gaussians, stream)
+        return PlantedPairs(self.batch, self.samples, self.dim, self.gaussians, STREAMS[name])
 
 
 @final
@@ -83,7 +82,7 @@ def random_potential(batch: int, dim: int, gaussians: float, generator: torch.Ge
 def _bumps(
     batch: int, samples: int, dim: int, gaussians: float, generator: torch.Generator
 ) -> Float[Tensor, "batch samples dim"]:
-    """Draw from mixtures of four Gaussians each; from single ones for the first `gaussians` of the batch."""
+    """Draw from mixtures of four Gaussians each; the first `gaussians` of the batch from a single one."""
     centres = 1.2 * torch.randn(batch, _BUMPS, dim, generator=generator, dtype=_FLOAT)
     centres[torch.arange(batch) < round(gaussians * batch)] = 0
     widths = 0.4 + 0.6 * torch.rand(batch, 1, dim, generator=generator, dtype=_FLOAT)

@@ -1,7 +1,7 @@
 """The user's own problems: a folder that `write_problems` made from arrays, read back through `datasets`.
 
 folder/problems      a Hugging Face data set with the columns a and b (fixed-length float32)
-folder/geometry.npz  what all problems share: C, or x and y
+folder/geometry.npz  the geometry of all problems: C, or x and y
 folder/card.json     the cost's name and eps
 """
 
@@ -22,7 +22,7 @@ from metaot.geometry import Dense, Geometry, Points
 from metaot.problem import Problem
 
 _PART = 20
-"""Of every twenty problems, in their order, the last two are held out: one for validation, one for test."""
+"""Of every twenty problems, one is held out for validation and one for test, the last two."""
 
 
 def write_problems(
@@ -40,7 +40,7 @@ def write_problems(
 
     `a` (count, n) and `b` (count, m) are the weights, row by row; the geometry is a cost matrix C (n, m), or
     coordinates x (n, d) and y (m, d) with the name of a cost. `eps` is a number or the range (lowest,
-    highest) to train for. Everything is checked as `Problem` checks it before anything is written.
+    highest) to train for. Everything is checked as by `Problem` before it is written.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -113,7 +113,7 @@ def _double(values: ArrayLike) -> Tensor:
 
 
 def _normalised(weights: Tensor) -> Tensor:
-    """Give float32 weights of a file the mass one that they have lost in float64."""
+    """Normalise float32 weights of a file in float64."""
     return weights / weights.sum(-1, keepdim=True)
 
 
@@ -143,7 +143,7 @@ def _dataset(a: Tensor, b: Tensor):
 
 
 def _part(name: Split, count: int) -> Tensor:
-    place = torch.arange(count) % _PART
+    index = torch.arange(count) % _PART
     if name == "train":
-        return place < _PART - 2
-    return place == (_PART - 2 if name == "validation" else _PART - 1)
+        return index < _PART - 2
+    return index == (_PART - 2 if name == "validation" else _PART - 1)

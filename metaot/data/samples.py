@@ -12,7 +12,7 @@ from metaot.brenier import SampleProblem
 
 @dataclass(frozen=True)
 class SampleSet(ABC):
-    """Pairs of measures, each given by `samples` points; `dataclasses.replace` changes the batch and that."""
+    """Pairs of measures, each given by `samples` points; `dataclasses.replace` changes the batch or `samples`."""
 
     batch: int
     samples: int
@@ -33,15 +33,15 @@ class SampleSet(ABC):
 
 @dataclass(frozen=True)
 class CloudPairs(SampleSet):
-    """Two clouds drawn alike, one for the source and one for the target."""
+    """Source and target clouds from the same distribution."""
 
     @abstractmethod
     def context(self, generator: torch.Generator) -> Tensor | None:
-        """Return what models read beside the samples, for the measures that `clouds` draws with this generator."""
+        """Return the other input of models, for the measures that `clouds` draws with the same generator."""
 
     @abstractmethod
     def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples d"]:
-        """Draw the samples of so many measures."""
+        """Draw the samples of `count` measures."""
 
     def sample(self, generator: torch.Generator) -> SampleProblem:
         context = self.context(generator.clone_state())

@@ -1,4 +1,4 @@
-"""An embedded family of random images: blobs, strokes, textures and sparse points, drawn on the fly."""
+"""An embedded family of random images: blobs, strokes, textures and sparse points."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split
 from metaot.data.drawing import FLOAT, bumps, coin, cut, first_few, smooth_field, uniform
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
@@ -25,7 +25,7 @@ class Shapes(Source):
     side: int = 28
 
     def split(self, name: Split, data_dir: Path | None = None) -> "ShapePairs":
-        return ShapePairs(self.batch, self.eps, self.side, {"train": 0, "validation": 1, "test": 2}[name])
+        return ShapePairs(self.batch, self.eps, self.side, STREAMS[name])
 
 
 @final

@@ -1,7 +1,7 @@
 """Supply and demand on the Earth: fixed places, new quantities every time (Meta OT, arXiv 2206.05262).
 
-A hundred suppliers evenly over land, ten thousand customers by population, the angle between them as the cost. The
-places are drawn once, or are the user's; only the quantities differ from problem to problem.
+A hundred suppliers are drawn evenly over land, ten thousand customers by population; the cost is the angle between
+them. The places are drawn once, or given by the user; only the quantities differ from problem to problem.
 """
 
 import math
@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split
 from metaot.data.places import Places, drawn_places, great_circles, read_places
 from metaot.data.world import read_world
 from metaot.geometry import Points
 
-_STREAMS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 DEMANDS = ("uniform", "patterns")
 
 
@@ -27,10 +26,10 @@ DEMANDS = ("uniform", "patterns")
 class Sphere(Source):
     """Quantities at fixed places; all splits have the same places, and quantities by other seeds.
 
-    `world` is where places are drawn from: the "raster" of the data folder, the "synthetic" one, or "auto" for the
-    raster where it is there. `supplier_file` and `customer_file` name CSV files (latitude, longitude and, if
-    you like, weight) to be used instead. `demand` is "uniform", as in the paper, or "patterns": regional surges
-    and the time of day, for tests of a model that never saw them.
+    `world` names the densities from which places are drawn: the "raster" of the data folder, the "synthetic"
+    world, or "auto" for the raster if it exists. `supplier_file` and `customer_file` name CSV files (latitude,
+    longitude and optionally weight) to be used instead. `demand` is "uniform", as in the paper, or "patterns":
+    regional surges and the time of day, for tests of a model that was trained without them.
     """
 
     batch: int = 64
@@ -48,7 +47,7 @@ class Sphere(Source):
             raise ValueError(f"demand is one of {DEMANDS}, got {self.demand!r}")
         source, target = self.places(data_dir)
         return Deliveries.between(
-            source, target, self.batch, self.eps, patterns=self.demand == "patterns", stream=_STREAMS[name]
+            source, target, self.batch, self.eps, patterns=self.demand == "patterns", stream=STREAMS[name]
         )
 
     def places(self, data_dir: Path | None = None) -> tuple[Places, Places]:
@@ -69,10 +68,9 @@ class Sphere(Source):
 class Deliveries(ProblemSet):
     """Random quantities between fixed places.
 
-    Each supplier has something with probability one half, then an amount that is uniform in (0, 1); each customer
-    wants an amount that is uniform in (0, 1). Both are multiplied with the weights of the places, and made
-    of mass one. With `patterns` regions surge, and the hour of the day rules, beside that. `stream` keeps the
-    splits apart.
+    Each supplier has goods with probability one half, and then an amount that is uniform in (0, 1); each customer
+    wants an amount that is uniform in (0, 1). Both are multiplied with the weights of the places and normalised.
+    With `patterns`, demand also follows regional surges and the hour of the day. `stream` keeps the splits apart.
     """
 
     space: Points
@@ -81,7 +79,7 @@ class Deliveries(ProblemSet):
     patterns: bool = False
     stream: int = 0
     origin: str = "given"
-    """Where the places are from."""
+    """The source of the places."""
 
     @classmethod
     def between(
@@ -94,7 +92,7 @@ class Deliveries(ProblemSet):
         patterns: bool = False,
         stream: int = 0,
     ) -> "Deliveries":
-        """Return the problems between these places."""
+        """Return the problems between suppliers and customers."""
         origin = source.origin if source.origin == target.origin else f"{source.origin}, {target.origin}"
         space = great_circles(source, target)
         return cls(batch, eps, space, source.weight, target.weight, patterns, stream, origin)
@@ -103,7 +101,7 @@ class Deliveries(ProblemSet):
     def on(
         cls, space: Points, batch: int, eps: EpsRange, *, patterns: bool = False, stream: int = 2
     ) -> "Deliveries":
-        """Return the problems on a space at hand, such as a checkpoint's; by default those of the test."""
+        """Return the problems on a given space, such as a checkpoint's; by default of the test split."""
         n, m = space.shape
         supply, demand = (torch.ones(size, dtype=torch.float64) for size in (n, m))
         return cls(batch, eps, space, supply, demand, patterns, stream, "given")
@@ -114,7 +112,7 @@ class Deliveries(ProblemSet):
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         seed = int(torch.randint(2**40, (), generator=generator))
-        own = torch.Generator().manual_seed(len(_STREAMS) * seed + self.stream)
+        own = torch.Generator().manual_seed(len(STREAMS) * seed + self.stream)
         n, m = self.space.shape
         amounts = torch.rand(self.batch, n, generator=own, dtype=torch.float64)
         lots = torch.rand(self.batch, n, generator=own, dtype=torch.float64)
@@ -126,7 +124,7 @@ class Deliveries(ProblemSet):
         return supply / supply.sum(-1, keepdim=True), demand / demand.sum(-1, keepdim=True)
 
     def _patterns(self, generator: torch.Generator) -> Float[Tensor, "batch m"]:
-        """Draw factors of demand: a third of the problems has surges, a third the time of day, a third both."""
+        """Draw factors of demand: surges, the time of day or both, each for a third of the problems."""
         y = self.space.y
         kind = torch.arange(self.batch)[:, None] % 3
         factors = torch.where(kind != 1, surges(y, self.batch, generator), 1.0)
@@ -145,12 +143,12 @@ def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> F
 
 
 def hours(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
-    """Draw an hour of the day for each problem; return how high demand is then."""
+    """Draw an hour of the day for each problem; return factors of demand at that hour."""
     noon = 2 * math.pi * torch.rand(batch, generator=generator, dtype=torch.float64)
     return torch.stack([hours_at(y, float(longitude)) for longitude in noon])
 
 
 def hours_at(y: Float[Tensor, "m 3"], noon: float) -> Float[Tensor, "m"]:
-    """Return how high demand is where noon is at this longitude: from a tenth, at midnight, to the whole."""
+    """Return factors of demand when noon is at a longitude: from 0.1 at midnight to 1."""
     longitude = torch.atan2(y[:, 1], y[:, 0])
     return 0.1 + 0.9 * (0.5 + 0.5 * torch.cos(longitude - noon)).square()

@@ -1,4 +1,4 @@
-"""Where people live and where land is: a raster of the Earth, or a rough picture of it made of caps and cities.
+"""Densities of people and of land: a raster of the Earth, or a rough synthetic picture of it.
 
 The raster is `world/gpw4_density_2020_15min.npz` of the data folder (Gridded Population of the World, version 4, a
 quarter of a degree): `population` (persons per square kilometre) and `land` (0 or 1), rows by `lat`, columns by
@@ -48,7 +48,7 @@ _PEOPLE = (
 @final
 @dataclass(frozen=True)
 class World:
-    """Two densities on cells of the same size in degrees; `origin` says where they are from."""
+    """Two densities on cells of the same size in degrees; `origin` names their source."""
 
     latitude: Float[Tensor, "rows"]
     longitude: Float[Tensor, "columns"]
@@ -59,7 +59,7 @@ class World:
     def draw(
         self, density: Float[Tensor, "rows columns"], count: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, "count"], Float[Tensor, "count"]]:
-        """Draw degrees north and east from a density per area: a cell, and then evenly in the cell."""
+        """Draw degrees north and east from a density per area: a cell first, then a point evenly in the cell."""
         area = torch.deg2rad(self.latitude).cos().clamp_min(0)[:, None]
         cells = torch.multinomial((density * area).flatten(), count, replacement=True, generator=generator)
         rows, columns = cells // density.shape[1], cells % density.shape[1]
@@ -69,9 +69,9 @@ class World:
 
 
 def read_world(kind: str, data_dir: Path | None = None) -> World:
-    """Return the "raster" of the data folder, the "synthetic" world, or, by "auto", the first that is there.
+    """Return the "raster" of the data folder, the "synthetic" world, or for "auto" the first that exists.
 
-    Raises ValueError for another kind, FileNotFoundError for a raster that is not there.
+    Raises ValueError for another kind, FileNotFoundError for a missing raster.
     """
     if kind not in ("auto", "raster", "synthetic"):
         raise ValueError(f"world is 'auto', 'raster' or 'synthetic', got {kind!r}")
@@ -92,7 +92,7 @@ def _read_raster(path: Path) -> World:
 
 
 def synthetic_world() -> World:
-    """Return a picture of the Earth that needs no data: ellipses of land, and people around some regions."""
+    """Return a picture of the Earth that needs no data: ellipses of land, and people around regions."""
     latitude = torch.arange(-90 + _STEP / 2, 90, _STEP, dtype=torch.float64)
     longitude = torch.arange(-180 + _STEP / 2, 180, _STEP, dtype=torch.float64)
     land = torch.zeros(len(latitude), len(longitude), dtype=torch.float64)

@@ -43,10 +43,10 @@ def draw_curves(report: MapReport, path: Path) -> None:
 
 @torch.no_grad()
 def draw_sheet(predictor: AmortizedMap, images: Float[Tensor, "count side side 3"], path: Path) -> None:
-    """Draw pairs of images, each in its own and in the other's palette, as predicted; two pairs a row."""
+    """Draw pairs of images, each in its own palette and in the predicted one of the other; two pairs a row."""
     pairs = len(images) // 2
     x, y = (part.float() / 255 for part in (images[:pairs], images[pairs : 2 * pairs]))
-    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # what some networks read
+    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # the context of networks that read pictures
     pair = predictor.predict(SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures))
     forth, back = pair.push(x.flatten(1, 2)), pair.pull(y.flatten(1, 2))
     moved = [z.reshape(x.shape).clamp(0, 1) for z in (forth, back)]

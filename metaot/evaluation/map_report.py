@@ -15,7 +15,7 @@ from metaot.evaluation.table import markdown
 @final
 @dataclass(frozen=True)
 class Curve:
-    """Dual values of one way to solve, at the steps of the report, and seconds for one step of one instance."""
+    """Dual values of one method at the steps of the report, and seconds for one step of one instance."""
 
     name: str
     values: Float[Tensor, "instances steps"]
@@ -25,7 +25,7 @@ class Curve:
 @final
 @dataclass(frozen=True)
 class MapReport:
-    """What was measured of a model of maps, instance by instance."""
+    """The measurements of a model of maps, instance by instance."""
 
     data: str
     samples: int
@@ -40,7 +40,7 @@ class MapReport:
     unexplained: dict[str, Float[Tensor, "instances"]]
 
     def normalised(self, values: Float[Tensor, "instances ..."]) -> Float[Tensor, "instances ..."]:
-        """Return dual values on the scale of table 2: of the runs from scratch and from the model by W2GN."""
+        """Return dual values on the scale of table 2, of W2GN from scratch and from the model."""
         runs = torch.cat([curve.values for curve in self.curves if curve.name in ("from scratch", "model")], 1)
         low, high = runs.amin(1), runs.amax(1)
         shape = (-1, *[1] * (values.ndim - 1))
@@ -71,7 +71,7 @@ class MapReport:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return what a checkpoint's card tells of the model."""
+        """Return the figures for a checkpoint's card."""
         share, normal = self.prediction / self.distance, self.normalised(self.prediction)
         return {
             "instances": len(self.distance),
@@ -95,7 +95,7 @@ class MapReport:
         rows = [self._row("linear (Bures)", self.linear[:, None], "")]
         rows += [self._row(c.name, c.values, f"{1e3 * c.seconds_per_step:.1f}") for c in self.curves]
         lines = markdown(["", *budgets, "ms a step"], rows)
-        parts = [textwrap.fill(head, 110), "\n".join(lines), self._worth()]
+        parts = [textwrap.fill(head, 110), "\n".join(lines), self._steps_worth()]
         if self.unexplained:
             values = [[n, f"{v.mean():.2f} %", f"{v.max():.2f} %"] for n, v in self.unexplained.items()]
             parts.append("\n".join(markdown(["L2-UVP", "mean", "worst"], values)))
@@ -109,14 +109,14 @@ class MapReport:
         ]
         return [name, *cells, *[""] * (len(self.steps) - len(cells)), last]
 
-    def _worth(self) -> str:
-        """Tell how many steps from scratch come to the bare prediction."""
+    def _steps_worth(self) -> str:
+        """Return a sentence: how many steps from scratch are worth a prediction."""
         scratch = next(curve for curve in self.curves if curve.name == "from scratch")
-        there = scratch.values.mean(0) >= self.prediction.mean()
-        words = "W2GN from scratch comes to the mean of the bare predictions"
-        if not bool(there.any()):
+        reached = scratch.values.mean(0) >= self.prediction.mean()
+        words = "W2GN from scratch reaches the mean of the predictions"
+        if not bool(reached.any()):
             return f"{words} in more than {self.steps[-1]} steps."
-        k = int(there.int().argmax())
+        k = int(reached.int().argmax())
         return f"{words} between {self.steps[max(k - 1, 0)]} and {self.steps[k]} steps."
 
 

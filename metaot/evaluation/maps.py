@@ -1,8 +1,8 @@
-"""How good predicted maps are: the protocol of table 2 and figure 7 of Meta OT (arXiv 2206.05262), and distances.
+"""The quality of predicted maps, by the protocol of table 2 and figure 7 of Meta OT (arXiv 2206.05262).
 
 All dual values are exact: the conjugate is solved for (`brenier_value`). They are reported as shares of the
 optimum between the samples, and normalised as in table 2: for each instance, 0 is the smallest and 1 the largest
-value that W2GN has on its way, from scratch or from the model.
+value of a run of W2GN from scratch or from the model.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,11 @@ from metaot.solvers import W2GN, GaussNewton, MapSolver, solve
 from metaot.tools.distance import half_squared_distance
 
 BUDGETS = (0, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
-"""Steps at which dual values are taken, up to those that are asked for."""
+"""Steps at which dual values are recorded, up to the number of steps of an evaluation."""
 RATE = 3e-2
 """W2GN's learning rate: the best of 0.01, 0.03, 0.1 on validation pairs."""
 _TIMED = 50
-_FEW = 25
-"""Steps that are enough for Gauss-Newton."""
+_GAUSS_NEWTON_STEPS = 25
 
 
 def evaluate_maps(
@@ -57,15 +56,15 @@ def evaluate_maps(
         pair, linear = predictor.predict(problem), BuresStart().predict(problem)
         seconds = _prediction_seconds(predictor, problem)
     settings = {"steps": steps, "icnn": predictor.model.icnn, "record": budgets}
-    few = min(steps, _FEW)
+    few = min(steps, _GAUSS_NEWTON_STEPS)
     gauss_newton = GaussNewton(few, record=tuple(k for k in budgets if k <= few))
-    ways: dict[str, tuple[BrenierPair | None, MapSolver]] = {
+    runs: dict[str, tuple[BrenierPair | None, MapSolver]] = {
         "from scratch": (None, W2GN(learning_rate=RATE, **settings)),
         "model": (pair, W2GN(learning_rate=RATE, **settings)),
         "model, Gauss-Newton": (pair, gauss_newton),
     }
     curves, moved = [], {"linear (Bures)": linear, "model": pair}
-    for name, (start, solver) in ways.items():
+    for name, (start, solver) in runs.items():
         begun = perf_counter()
         solution = solve(problem, init=start, solver=solver, tol=1e-9)
         spent = (perf_counter() - begun) / solver.steps / instances
@@ -97,7 +96,7 @@ def unexplained(
 
 
 def _prediction_seconds(predictor: AmortizedMap, problem: SampleProblem, samples: int = 512) -> Tensor:
-    """Return wall-clock seconds of predictions of one pair from so many of its samples, frame included."""
+    """Return wall-clock seconds of predictions for one pair from its first samples, frame included."""
     small = SampleProblem(problem.x[:, :samples], problem.y[:, :samples])
     return torch.tensor([_seconds(lambda k=k: predictor.predict(small[k % len(small.x)])) for k in range(_TIMED)])
 

@@ -1,24 +1,20 @@
-"""Spaces with a cost: `Dense`, `Grid` and `Points` answer the two primitives that solvers ask for."""
+"""Spaces with a cost: `Dense`, `Grid` and `Points`, and the base `Geometry` of one's own."""
+
+from typing import Any
 
 from torch import Tensor
 
 from metaot.geometry.base import Eps, Geometry
-from metaot.geometry.coarse import CoarseGrid
 from metaot.geometry.dense import Dense
 from metaot.geometry.grid import Grid
 from metaot.geometry.points import Points
 
-__all__ = ["CoarseGrid", "Dense", "Eps", "Geometry", "Grid", "Points", "rebuild"]
+__all__ = ["Dense", "Eps", "Geometry", "Grid", "Points", "rebuild"]
 
 
-def rebuild(kind: str, cost: str | None, tensors: dict[str, Tensor]) -> Geometry:
-    """Make a geometry again from the name of its class, its `cost_name` and its `tensors()`."""
-    if kind == "Dense":
-        return Dense(tensors["C"])
-    if cost is None:
-        raise ValueError(f"a {kind} whose cost has no name cannot be made again: use Dense(C)")
-    if kind == "Points":
-        return Points(tensors["x"], tensors["y"], cost)
-    if kind == "Grid":
-        return Grid(*tensors.values(), cost=cost)
-    raise ValueError(f"a geometry is Dense, Points or Grid, got {kind!r}")
+def rebuild(kind: str, tensors: dict[str, Tensor], settings: dict[str, Any]) -> Geometry:
+    """Make a geometry again from the name of its class, its `tensors()` and its `settings()`.
+
+    Raises KeyError for a class that no imported module defines.
+    """
+    return Geometry.kinds[kind].rebuilt(tensors, settings)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_BLOCK = 2**22
-"""Entries of a block of (batch, *sizes, points): 32 MiB in float64."""
+_BLOCK = 2**18
+"""Entries of a block of (rows, lines, points), 2 MiB in float64: it stays in the cache."""
 
 
 def grid_hardmin(
@@ -15,10 +15,18 @@ def grid_hardmin(
     least = -z
     for axis, cost in enumerate(costs, 1):
         lines = least.movedim(axis, -1)
-        step = max(1, _BLOCK // max(1, lines.numel()))
-        parts = [(rows + lines[..., None, :]).amin(-1) for rows in cost.split(step)]
-        least = torch.cat(parts, -1).movedim(-1, axis)
+        rows = _min_plus(cost, lines.reshape(-1, cost.shape[1]))
+        least = rows.reshape(len(cost), *lines.shape[:-1]).movedim(0, axis)
     return least
+
+
+def _min_plus(cost: Float[Tensor, "n m"], lines: Float[Tensor, "lines m"]) -> Float[Tensor, "n lines"]:
+    r"""Return $\min_j c_{ij} + x_j$ for each line x."""
+    count, m = lines.shape
+    together = max(1, _BLOCK // max(1, count * m))
+    parts = lines.split(max(1, _BLOCK // (m * together)))
+    blocks = [[(rows[:, None] + x).amin(-1) for x in parts] for rows in cost.split(together)]
+    return torch.cat([torch.cat(block, 1) for block in blocks])
 
 
 def grid_times_cost(

@@ -1,27 +1,47 @@
-"""What solvers ask of a space: the softmin of a potential, and means under the softmin's weights."""
+"""What a space with a cost is: a few members that define it, and the sums that follow from its costs."""
 
 from abc import ABC, abstractmethod
-from typing import overload
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaot.geometry.kernel import Kernel
-from metaot.single import AxesKernel, Kernels
+from metaot.geometry.kernel import Kernel, MatrixKernel
 
 Eps = float | Float[Tensor, "*batch"]
 """A temperature in the units of the cost: one number, or one for each instance of the batch."""
+
+BLOCK = 2**20
+"""Entries of a block of (*batch, rows, m), 8 MiB in float64: the allocator maps larger ones anew each time."""
+
+KEEP = 2**24
+"""Kernels of up to this many entries (128 MiB in float64) are kept; larger ones are made again by each product."""
 
 
 class Geometry(ABC):
     """A source support (n atoms), a target support (m atoms) and the cost C of moving mass between them.
 
-    A geometry is shared by a batch of problems, or batched itself: one for each instance. The weights
-    that the primitives speak of are w_ij = exp((h_j - C_ij)/eps), normalised over j. An atom j with
-    h_j = -inf takes no part.
+    A geometry is shared by a batch of problems, or it is itself a batch with one space for each instance. An
+    entry +inf of C forbids a pair.
+
+    A subclass defines `shape`, `T`, `cost_rows`, `tensors` and `with_tensors`, and where they apply `batch_shape`,
+    `points` and `settings`. Everything else follows from these, in blocks of rows; a geometry whose cost has more
+    structure may answer faster, as `Grid` does axis by axis. The weights of the sums are
+    w_ij = exp((h_j - C_ij)/eps), normalised over j. An atom j with h_j = -inf takes no part.
     """
+
+    kinds: ClassVar[dict[str, type["Geometry"]]] = {}
+    """All geometries by the names of their classes, by which checkpoints know them."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        known = cls.kinds.get(cls.__name__)
+        if known is not None and known.__module__ != cls.__module__:
+            raise TypeError(f"{known.__module__} has a geometry {cls.__name__} already: choose another name")
+        cls.kinds[cls.__name__] = cls
 
     @property
     @abstractmethod
@@ -30,104 +50,77 @@ class Geometry(ABC):
 
     @property
     @abstractmethod
-    def batch_shape(self) -> tuple[int, ...]:
-        """The batch of geometries that this is; () when one geometry serves every instance."""
-
-    @property
-    @abstractmethod
     def T(self) -> "Geometry":
         """The same space with source and target exchanged."""
 
     @abstractmethod
-    def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
-
-    @abstractmethod
-    def softmin_alone(self, h: Float[np.ndarray, "m"], eps: float) -> Float[np.ndarray, "n"]:
-        """Return the softmin of one h, in numpy; of a space on a CPU without a batch."""
-
-    @abstractmethod
-    def mean(
-        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
-    ) -> Float[Tensor, "*batch n k"]:
-        r"""Return $\sum_j w_{ij} v_j$, the mean of v under the weights of the softmin."""
-
-    @abstractmethod
-    def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        r"""Return $\sum_j w_{ij} C_{ij}$, the mean cost under the weights of the softmin."""
-
-    @abstractmethod
-    def best_plan(
-        self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
-    ) -> tuple[Float[Tensor, "batch m"], Kernel]:
-        r"""Return the softmin g of h over the source, and the plan $b_j \exp((h_i + g_j - C_{ij})/\epsilon)$.
-
-        Its columns have the sums b. The kernel is that matrix, prepared for many products.
-        """
-
-    @overload
-    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None: ...
-
-    @overload
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
-
-    @abstractmethod
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
-        """Return exp(-C/eps) as matrices along axes, in numpy, one for each eps if there are many.
-
-        None without axes or where C/eps > `largest`.
-        """
-
-    @abstractmethod
-    def kernel_work(self, eps: Eps) -> int:
-        """Return about how many multiplications of a plain matrix a product with a kernel is worth."""
-
-    @abstractmethod
-    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        r"""Return $\min_j C_{ij} - h_j$, the softmin's limit as eps falls to zero; +inf if all of h is -inf."""
-
-    @abstractmethod
-    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        """Return C v."""
-
-    @abstractmethod
-    def cost_rows(self, rows: slice) -> Float[Tensor, "..."]:
-        """Return these rows of C, one column for each target atom; the whole of C is never kept for it."""
-
-    @abstractmethod
-    def cost_block(
-        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
-    ) -> Float[Tensor, "batch k l"]:
-        """Return C at these rows and columns, chosen for each instance; a batched geometry has this batch."""
-
-    @property
-    @abstractmethod
-    def points(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]] | None:
-        """Coordinates (n d, m d) of both supports; None when the geometry has none."""
-
-    @property
-    @abstractmethod
-    def cost_name(self) -> str | None:
-        """The name of the cost in `costs.COSTS`; None for a matrix or for a function of the user's."""
+    def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "..."]:
+        """Return the rows of C at a slice or at indices, with one column for each target atom."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """All that defines the geometry beside its type and the name of its cost."""
+        """Return the tensors that define the space, batch dimensions first."""
 
     @abstractmethod
+    def with_tensors(self, tensors: dict[str, Tensor]) -> "Geometry":
+        """Return a space of the same kind, with the same settings, defined by other tensors."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch of spaces that this is; () when one space serves every instance."""
+        return ()
+
+    @property
+    def points(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]] | None:
+        """Coordinates (n d, m d) of both supports; None when the space has none."""
+        return None
+
+    @property
+    def cost_name(self) -> str | None:
+        """The name of the cost; None for a matrix and for a function of the user's."""
+        return type(self).__name__
+
+    @property
+    def axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...] | None:
+        """Costs along the axes of a grid whose sum is C, float64; None for a cost that is no such sum."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what defines the space beside its tensors; JSON values if it is to be saved."""
+        return {}
+
+    @classmethod
+    def rebuilt(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> "Geometry":
+        """Make a saved space again; by default its constructor takes tensors and settings by their names."""
+        return cls(**tensors, **settings)
+
     def to(self, like: Tensor) -> "Geometry":
-        """Return this geometry in the dtype and on the device of `like`; itself when that is so already."""
+        """Return the space in the dtype and on the device of `like`; itself when that is so already."""
+        return self._mapped(lambda tensor: tensor.to(like))
 
-    @abstractmethod
     def __getitem__(self, index: object) -> "Geometry":
-        """Return the geometries of a part of the batch; itself when it is shared."""
+        """Return the spaces of a part of the batch; itself when it is shared."""
+        if not self.batch_shape:
+            return self
+        return self._mapped(lambda tensor: tensor[index])  # type: ignore[index]
 
-    @abstractmethod
     def flat(self) -> "Geometry":
         """Return it with all batch dimensions merged into one; itself when it is shared."""
+        dims = len(self.batch_shape)
+        return self._mapped(lambda tensor: tensor.flatten(0, dims - 1)) if dims > 1 else self
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Geometry":
+        before = self.tensors()
+        after = {name: change(tensor) for name, tensor in before.items()}
+        return self if all(after[name] is before[name] for name in before) else self.with_tensors(after)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is cached, which pickles and copies make again when it is needed."""
+        state, kind = self.__dict__, type(self)
+        return {k: v for k, v in state.items() if not isinstance(getattr(kind, k, None), cached_property)}
 
     def matches(self, other: "Geometry") -> bool:
-        """Tell whether `other` is the same space: type, cost, and coordinates or matrix to six digits.
+        """Return whether `other` is the same space: type, cost, and coordinates or matrix to six digits.
 
         Costs that are functions of the user's are compared by the first row of C.
         """
@@ -135,17 +128,128 @@ class Geometry(ABC):
             return True
         if type(self) is not type(other) or self.cost_name != other.cost_name:
             return False
+        if self.cost_name is not None and self.settings() != other.settings():
+            return False
         mine, theirs = self.tensors(), other.tensors()
         if mine.keys() != theirs.keys() or not all(_close(mine[k], theirs[k]) for k in mine):
             return False
         first = slice(0, 1)
         return self.cost_name is not None or _close(self.cost_rows(first), other.cost_rows(first))
 
+    def difference(self, other: "Geometry") -> str:
+        """Return what differs from a geometry with the same description, to stand behind that; else nothing."""
+        if repr(self) != repr(other):
+            return ""
+        theirs = other.tensors()
+        for name, mine in self.tensors().items():
+            one, two = (tensor.detach().double().cpu() for tensor in (mine, theirs[name]))
+            if not _close(one, two):
+                off = (one - two).abs()
+                most, first = float(off.max()), _first(off > 0, one, two)
+                return f" whose {name} differ by up to {most:.3g}, first at {name}{first}"
+        return " whose cost is another function"
 
-def _close(mine: Tensor, theirs: Tensor) -> bool:
-    if mine.shape != theirs.shape:
-        return False
-    return torch.allclose(mine.double().cpu(), theirs.double().cpu(), 1e-6, 1e-6)
+    def cost_block(
+        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
+    ) -> Float[Tensor, "batch k l"]:
+        """Return C at rows and columns that are chosen for each instance; a batched geometry has this batch."""
+        pairs = enumerate(zip(rows.unbind(), columns.unbind(), strict=True))
+        blocks = [self[k]._part_of_cost(i, j) for k, (i, j) in pairs]
+        if not blocks:
+            return next(iter(self.tensors().values())).new_zeros(*rows.shape, columns.shape[-1])
+        return blocks[0][None] if len(blocks) == 1 else torch.stack(blocks)
+
+    def _part_of_cost(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+        """Return a copy of C at some rows and columns, of a geometry without a batch."""
+        C, (_, m) = self.cost_rows(rows), self.shape
+        if len(columns) == m and bool((columns == torch.arange(m, device=columns.device)).all()):
+            return C
+        return C.index_select(1, columns)
+
+    def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$; +inf where no j takes part."""
+        parts = [z.logsumexp(-1) for z in self.exponents(h, eps)]
+        return -expand_eps(eps, h) * torch.cat(parts, -1)
+
+    def mean(
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
+    ) -> Float[Tensor, "*batch n k"]:
+        r"""Return $\sum_j w_{ij} v_j$, the mean of v under the weights of the softmin; zero without any j."""
+        return torch.cat([_weights(z) @ v for z in self.exponents(h, eps)], -2)
+
+    def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        r"""Return $\sum_j w_{ij} C_{ij}$, the mean cost under the weights of the softmin."""
+        blocks = zip(self._blocks(h), self.exponents(h, eps), strict=True)
+        return torch.cat([(_weights(z) * allowed(C)).sum(-1) for C, z in blocks], -1)
+
+    def best_plan(
+        self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
+    ) -> tuple[Float[Tensor, "batch m"], Kernel]:
+        r"""Return the softmin g of h over the source, and the plan $b_j \exp((h_i + g_j - C_{ij})/\epsilon)$.
+
+        Its columns have the sums b; a column that no i reaches is zero. The kernel is that matrix, prepared for
+        many products.
+        """
+        if h.numel() * b.shape[-1] > KEEP:
+            g = reachable(self.T.softmin(h, eps), b)
+            return g, RowwiseKernel(self, h, g + expand_eps(eps, g) * b.log(), eps)
+        z = in_units_of(eps, h[:, :, None] - self.cost_rows(slice(None)).to(h), 2)
+        top = _finite(z.amax(-2, keepdim=True))
+        K = z.sub_(top).exp_()
+        total = K.sum(-2)
+        g = -(top.squeeze(-2) + total.log()) * expand_eps(eps, total)
+        return reachable(g, b), MatrixKernel(K.mul_((b / _nonzero(total))[:, None, :]))
+
+    def kernel_work(self, eps: Eps) -> int:
+        """Return about how many multiplications of a plain matrix a product with a kernel is worth."""
+        n, m = self.shape
+        return n * m
+
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        r"""Return $\min_j C_{ij} - h_j$, the softmin's limit as eps falls to zero; +inf if all of h is -inf."""
+        return torch.cat([(C - h[..., None, :]).amin(-1) for C in self._blocks(h)], -1)
+
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        """Return C v for v >= 0; +inf where v has mass on a forbidden pair."""
+        return torch.cat([_times(C, v) for C in self._blocks(v)], -1)
+
+    def exponents(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Iterator[Float[Tensor, "*batch rows m"]]:
+        """Yield (h_j - C_ij)/eps for successive blocks of rows i."""
+        for C in self._blocks(h):
+            yield in_units_of(eps, h[..., None, :] - C, 2)
+
+    def _blocks(self, h: Float[Tensor, "*batch m"]) -> Iterator[Tensor]:
+        """Yield successive rows of C, as many at once as fit into a block for this batch."""
+        n = self.shape[0]
+        step = max(1, BLOCK // max(1, h.numel()))
+        for start in range(0, n, step):
+            yield self.cost_rows(slice(start, min(n, start + step))).to(h)
+
+
+@final
+class RowwiseKernel(Kernel):
+    """A kernel whose rows are made again by each product, block by block."""
+
+    def __init__(
+        self, geometry: Geometry, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps
+    ) -> None:
+        self._geometry, self._f, self._g, self._eps = geometry, f, g, eps
+
+    def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
+        f, start, parts = self._f / expand_eps(self._eps, self._f), 0, []
+        for z in self._geometry.exponents(self._g, self._eps):
+            stop = start + z.shape[-2]
+            parts.append(MatrixKernel((z + f[:, start:stop, None]).exp()).times(v))
+            start = stop
+        return torch.cat(parts, -1)
+
+    @property
+    def T(self) -> "RowwiseKernel":
+        return RowwiseKernel(self._geometry.T, self._g, self._f, self._eps)
+
+    def __getitem__(self, index: Tensor) -> "RowwiseKernel":
+        eps = self._eps[index] if isinstance(self._eps, Tensor) else self._eps
+        return RowwiseKernel(self._geometry[index], self._f[index], self._g[index], eps)
 
 
 def expand_eps(eps: Eps, like: Tensor, dims: int = 1) -> float | Tensor:
@@ -158,3 +262,51 @@ def expand_eps(eps: Eps, like: Tensor, dims: int = 1) -> float | Tensor:
 def in_units_of(eps: Eps, z: Tensor, dims: int = 1) -> Tensor:
     """Return z/eps for a z with `dims` dimensions behind the batch; z itself where eps is the number one."""
     return z if not isinstance(eps, Tensor) and eps == 1.0 else z / expand_eps(eps, z, dims)
+
+
+def allowed(C: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return C with zeros in place of forbidden pairs, to be multiplied with a plan that is zero there."""
+    return torch.where(C.isposinf(), 0.0, C)
+
+
+def reachable(g: Float[Tensor, "*batch m"], b: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+    """Return a potential that is finite on atoms without mass: zero on those that no mass can reach.
+
+    On an atom with mass, +inf shows that there is no plan.
+    """
+    return torch.where((g == torch.inf) & (b == 0), 0.0, g)
+
+
+def _weights(z: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n m"]:
+    """Return the softmax over the last axis; zeros for a row of -inf."""
+    w = (z - _finite(z.detach().amax(-1, keepdim=True))).exp()
+    return w / _nonzero(w.sum(-1, keepdim=True))
+
+
+def _finite(top: Tensor) -> Tensor:
+    return torch.where(top == -torch.inf, 0.0, top)
+
+
+def _nonzero(total: Tensor) -> Tensor:
+    return torch.where(total == 0, 1.0, total)
+
+
+def _times(C: Float[Tensor, "*#batch n m"], v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+    product = (v[..., None, :] @ allowed(C).mT).squeeze(-2)
+    forbidden = C.isposinf()
+    if not bool(forbidden.any()):
+        return product
+    lost = ((v != 0).to(v)[..., None, :] @ forbidden.to(v).mT).squeeze(-2)
+    return torch.where(lost > 0, torch.inf, product)
+
+
+def _close(mine: Tensor, theirs: Tensor) -> bool:
+    if mine.shape != theirs.shape:
+        return False
+    return torch.allclose(mine.double().cpu(), theirs.double().cpu(), 1e-6, 1e-6)
+
+
+def _first(bad: Tensor, one: Tensor, two: Tensor) -> str:
+    """Describe the first true entry: "[index] = this, got that"."""
+    index = tuple(bad.nonzero()[0].tolist())
+    return f"[{', '.join(map(str, index))}] = {float(one[index]):.6g}, got {float(two[index]):.6g}"

@@ -1,6 +1,8 @@
 """Costs between point clouds: functions (x, y) -> C, batched, differentiable in both clouds."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -11,21 +13,37 @@ Cost = Callable[[Float[Tensor, "*batch n d"], Float[Tensor, "*batch m d"]], Floa
 _DIRECT_DIMENSION = 8
 """Up to this dimension differences are summed axis by axis, which loses no digits of small costs."""
 
+_CANCELLED = 1 / 8
+"""A sum of squares and products below this part of the squares has lost digits by cancellation."""
+
+_FEW = 1 / 32
+"""Up to this part of the pairs are computed again one by one; more are computed all together."""
+
 
 def squared_euclidean(
     x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]
 ) -> Float[Tensor, "*batch n m"]:
-    """Return |x_i - y_j|^2."""
+    """Return |x_i - y_j|^2, right to rounding in every dimension.
+
+    In many dimensions from matrix products; where these cancel, from differences.
+    """
     if x.shape[-1] <= _DIRECT_DIMENSION:
         total = torch.zeros((), dtype=x.dtype, device=x.device)
         for axis in range(x.shape[-1]):
             total = total + (x[..., :, None, axis] - y[..., None, :, axis]).square()
         return total
-    centre = x.mean(-2, keepdim=True)
-    x, y = x - centre, y - centre
-    products = x @ y.mT
-    squares = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
-    return (squares - 2 * products).clamp_min(0)
+    centre = x.detach().mean(-2, keepdim=True)
+    s, t = x - centre, y - centre
+    squares = s.square().sum(-1)[..., :, None] + t.square().sum(-1)[..., None, :]
+    total = squares - 2 * (s @ t.mT)
+    pairs = (total.detach() < _CANCELLED * squares.detach()).nonzero(as_tuple=True)
+    count = len(pairs[0])
+    if count > _FEW * total.numel():
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if count == 0:
+        return total
+    *batch, i, j = pairs
+    return total.index_put(pairs, (x[*batch, i] - y[*batch, j]).square().sum(-1))
 
 
 def euclidean(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch n m"]:
@@ -34,7 +52,7 @@ def euclidean(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) ->
 
 
 def great_circle(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch n m"]:
-    """Return the angle between unit vectors, in radians; accurate for close and for antipodal ones.
+    """Return the angle between unit vectors in radians, accurate for close and for antipodal vectors.
 
     Kahan's form 2 atan2(|x - y|, |x + y|) of arccos(<x, y>).
     """
@@ -60,3 +78,19 @@ def named_cost(cost: str | Cost) -> Cost:
     if cost not in COSTS:
         raise ValueError(f"cost must be a callable or one of {sorted(COSTS)}, got {cost!r}")
     return COSTS[cost]
+
+
+@final
+@dataclass(frozen=True)
+class Exchanged:
+    """A cost function with source and target exchanged."""
+
+    cost: Cost
+
+    def __call__(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.cost(x, y).mT
+
+
+def exchanged(cost: Cost) -> Cost:
+    """Return a cost function with source and target exchanged; the original one after two exchanges."""
+    return cost.cost if isinstance(cost, Exchanged) else Exchanged(cost)

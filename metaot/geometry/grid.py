@@ -1,12 +1,11 @@
-"""Regular grids with a cost that is a sum over axes: everything is done axis by axis, never n x m."""
+"""Grids with a cost that is a sum over axes: sums go axis by axis, and no n x m matrix is made."""
 
 import math
 from collections.abc import Callable
-from functools import cached_property, reduce
-from operator import iadd
-from typing import final, overload
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,11 +13,8 @@ from torch import Tensor
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
-from metaot.geometry.coarse import CoarseGrid
 from metaot.geometry.grid_kernel import GridKernel, product
-from metaot.geometry.kept_kernels import KeptKernels
 from metaot.geometry.separable import Separable, Separables
-from metaot.single import AxesKernel, Kernels
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -34,10 +30,9 @@ class Grid(Geometry):
 
     Each axis is a number of points, evenly spaced on [0, 1], or a vector of coordinates:
     `Grid(28, 28)` is the unit square, `Grid(torch.linspace(0, 2, 64), 32)` a rectangle. `cost` is
-    "sqeuclidean" (|x - y|^2), "l1", or a function (s, t) -> cost of one axis, elementwise; the cost of
-    the grid is its sum over the axes. The work is done in float64, whatever the dtype of h: float32
-    exponents are too short for small eps; results have the dtype of h. Not differentiable by autograd
-    (`c_transform` is).
+    "sqeuclidean" (|x - y|^2), "l1", or a function (s, t) -> cost of one axis, elementwise and finite; the cost of
+    the grid is its sum over the axes. Sums are computed in float64, because the exponents of float32 are too short
+    for small eps; results have the dtype of h. Autograd does not differentiate them (but `c_transform`).
     """
 
     def __init__(self, *axes: int | Tensor, cost: str | AxisCost = "sqeuclidean") -> None:
@@ -47,7 +42,8 @@ class Grid(Geometry):
             raise ValueError(f"cost must be a callable or one of {sorted(AXIS_COSTS)}, got {cost!r}")
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
-        self.axis_costs = tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        for k, C in enumerate(self._axis_costs):
+            require_finite(f"the cost along axis {k}", C)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -64,12 +60,16 @@ class Grid(Geometry):
         return n, n
 
     @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return ()
-
-    @property
     def _axis_cost(self) -> AxisCost:
         return AXIS_COSTS[self.cost] if isinstance(self.cost, str) else self.cost
+
+    @property
+    def axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
+        return self._axis_costs
+
+    @cached_property
+    def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
+        return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
     @property
     def T(self) -> "Grid":
@@ -77,10 +77,7 @@ class Grid(Geometry):
 
     @cached_property
     def _transposed(self) -> "Grid":
-        cost = self.cost
-        if isinstance(cost, str):
-            return self
-        return Grid(*self.axes, cost=lambda s, t: cost(t, s))
+        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=_Exchanged(self.cost))
 
     @property
     def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
@@ -96,9 +93,6 @@ class Grid(Geometry):
 
     def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         return self._at(eps, h).softmin(_flat(h)).reshape(h.shape).to(h)
-
-    def softmin_alone(self, h: Float[np.ndarray, "m"], eps: float) -> Float[np.ndarray, "n"]:
-        return self._kernels.at(eps).softmin_alone(h)
 
     def mean(
         self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
@@ -125,43 +119,34 @@ class Grid(Geometry):
         forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
         return forward
 
-    @overload
-    def axis_kernels(self, eps: float, largest: float) -> AxesKernel | None: ...
-
-    @overload
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None: ...
-
-    def axis_kernels(self, eps: Eps, largest: float) -> Kernels | None:
-        return self._kept_kernels.at(eps, largest)
-
-    @cached_property
-    def _kept_kernels(self) -> KeptKernels:
-        return KeptKernels(self.axis_costs)
-
     @cached_property
     def spacings(self) -> tuple[float, ...]:
         """The largest distance between neighbouring points of each axis."""
         return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
 
-    def coarsened(self, by: tuple[int, ...]) -> CoarseGrid:
-        """Return the grid with so many neighbouring points of each axis in one; the last one may have fewer."""
+    def coarsened(self, by: tuple[int, ...]) -> "tuple[Grid, tuple[Float[Tensor, '_ _'], ...]]":
+        """Return the grid of the means of `by` neighbouring points of each axis, and the costs from there to here.
+
+        The last mean of an axis may be of fewer points. The costs are one matrix for each axis.
+        """
         coarse = self._coarse.get(by)
         if coarse is None:
             groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
             axes = [torch.stack([group.mean() for group in along]) for along in groups]
-            between = [self._axis_cost(s[:, None], t) for s, t in zip(self.axes, axes, strict=True)]
-            coarse = CoarseGrid(Grid(*axes, cost=self.cost), KeptKernels(between))
+            pairs = zip(self.axes, axes, strict=True)
+            between = tuple(self._axis_cost(s, t[:, None]).contiguous() for s, t in pairs)
+            coarse = Grid(*axes, cost=self.cost), between
             self._coarse[by] = coarse
         return coarse
 
     @cached_property
-    def _coarse(self) -> dict[tuple[int, ...], CoarseGrid]:
+    def _coarse(self) -> "dict[tuple[int, ...], tuple[Grid, tuple[Tensor, ...]]]":
         return {}
 
     def kernel_work(self, eps: Eps) -> int:
-        """Count a matrix product as a tenth of a product with a vector, which has to read the matrix.
+        """Count a multiplication of a matrix product as a tenth of one of a product with a vector.
 
-        In blocks, the numbers read and written around it are the larger part.
+        The latter has to read its matrix. In blocks, most time goes into the numbers around the products.
         """
         lowest = float(eps.min()) if isinstance(eps, Tensor) else eps
         axes = self._kernels.at(lowest)
@@ -174,57 +159,41 @@ class Grid(Geometry):
     def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         return grid_times_cost(v.double().reshape(-1, *self.sizes), self.axis_costs).reshape(v.shape).to(v)
 
-    def cost_rows(self, rows: slice) -> Float[Tensor, "r m"]:
+    def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "r m"]:
         index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
         total = self.axes[0].new_zeros(len(index), 1)
-        for place, cost in zip(torch.unravel_index(index, self.sizes), self.axis_costs, strict=True):
-            total = (total[:, :, None] + cost[place][:, None, :]).flatten(1)
+        for at, cost in zip(torch.unravel_index(index, self.sizes), self.axis_costs, strict=True):
+            total = (total[:, :, None] + cost[at][:, None, :]).flatten(1)
         return total
 
-    def cost_block(
-        self, rows: Int[Tensor, "batch k"], columns: Int[Tensor, "batch l"]
-    ) -> Float[Tensor, "batch k l"]:
-        if len(rows) == 1:
-            return self._block(rows[0], columns[0])[None]
-        blocks = [self._block(i, j) for i, j in zip(rows.unbind(), columns.unbind(), strict=True)]
-        return torch.stack(blocks) if blocks else self.axes[0].new_zeros(*rows.shape, columns.shape[-1])
-
-    def _block(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
-        if rows.device.type == "cpu":
-            i, j = rows.numpy(), columns.numpy()
-            blocks = [cost.take(at[j], 1).take(at[i], 0) for cost, at in self._arrays]
-            return torch.from_numpy(reduce(iadd, blocks))
-        places = zip(self._places, self.axis_costs, strict=True)
-        parts = [cost.index_select(1, at[columns]).index_select(0, at[rows]) for at, cost in places]
+    def _part_of_cost(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+        pairs = zip(self._axis_indices, self.axis_costs, strict=True)
+        parts = [cost.index_select(1, at[columns]).index_select(0, at[rows]) for at, cost in pairs]
         return sum(parts[1:], parts[0])
 
     @cached_property
-    def _arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each axis, its costs and the place of every atom along it; of numpy, which is quicker to ask."""
-        pairs = zip(self.axis_costs, self._places, strict=True)
-        return [(cost.detach().numpy(), at.numpy()) for cost, at in pairs]
-
-    @cached_property
-    def _places(self) -> tuple[Int[Tensor, "n"], ...]:
-        """For each axis, the place of every atom along it."""
+    def _axis_indices(self) -> tuple[Int[Tensor, "n"], ...]:
+        """For each axis, the index of every atom along it."""
         return torch.unravel_index(torch.arange(self.shape[0], device=self.axes[0].device), self.sizes)
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"axis{k}": axis for k, axis in enumerate(self.axes)}
 
-    def to(self, like: Tensor) -> "Grid":
-        if self.axes[0].device == like.device:
-            return self
-        return Grid(*(axis.to(like.device) for axis in self.axes), cost=self.cost)
+    def with_tensors(self, tensors: dict[str, Tensor]) -> "Grid":
+        return Grid(*tensors.values(), cost=self.cost)
 
-    def __getitem__(self, index: object) -> "Grid":
-        return self
+    def settings(self) -> dict[str, Any]:
+        return {"cost": self.cost}
 
-    def flat(self) -> "Grid":
-        return self
+    @classmethod
+    def rebuilt(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> "Grid":
+        return cls(*tensors.values(), **settings)
+
+    def to(self, like: Tensor) -> Geometry:
+        return self._mapped(lambda axis: axis.to(like.device))
 
     def _at(self, eps: Eps, h: Tensor) -> Separable:
-        """Return the kernel at this eps; one for each instance of h, if they differ."""
+        """Return the kernel at eps, a number or one for each instance of h."""
         if isinstance(eps, Tensor):
             if eps.numel() > 1:
                 return self._kernels.at(eps.double().expand(h.shape[:-1]).reshape(-1))
@@ -237,6 +206,17 @@ class Grid(Geometry):
 
     def __repr__(self) -> str:
         return f"Grid{self.sizes} with cost {self.cost!r}"
+
+
+@final
+@dataclass(frozen=True)
+class _Exchanged:
+    """The cost of an axis with source and target exchanged."""
+
+    cost: AxisCost
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        return self.cost(t, s)
 
 
 def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:

@@ -1,7 +1,7 @@
-"""Gibbs kernels of potentials on a grid: one product with a small matrix for each axis, and no powers.
+"""Gibbs kernels of potentials on a grid: a product takes one small matrix for each axis, and no powers.
 
 Where exp(-C/eps) fits into float64, K = exp(f/eps) exp(-C/eps) exp(g/eps). Where it does not, K v is the sum of
-each row times the mean of v under its weights, which is a mean of means along each axis, as in `separable_axis`.
+each row times the mean of v under its weights, and that is a mean of means along each axis, see `separable_axis`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ from metaot.geometry.separable_axis import AxisKernel, AxisWeights
 
 @final
 class GridKernel(Kernel):
-    """A kernel on a grid, in float64 inside; its transposed kernel is made when it is first asked for.
+    """A kernel on a grid, in float64 inside; the transposed kernel is made at its first use.
 
     Entries of K that are less than 1e-20 of the sum of their row may be lost; |v| must be less than 1e20.
     """
@@ -45,7 +45,7 @@ class GridKernel(Kernel):
 
         part = GridKernel(self._product[index], transposed)
         if isinstance(self._transposed, GridKernel):
-            part.T  # noqa: B018, now, so that nothing of the others is kept
+            part.T  # noqa: B018, made now, so that the whole batch is not kept
         return part
 
 
@@ -58,7 +58,7 @@ class Product(ABC):
 
     @abstractmethod
     def __getitem__(self, index: Tensor) -> "Product":
-        """Return those of a part of the batch."""
+        """Return the products of a part of the batch."""
 
 
 def product(axes: Separable, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch n"]) -> Product:
@@ -72,7 +72,7 @@ def product(axes: Separable, f: Float[Tensor, "batch n"], g: Float[Tensor, "batc
 @final
 @dataclass(frozen=True)
 class ScaledProduct(Product):
-    """Plain kernels of the axes, with scalings before and after."""
+    """Plain kernels of the axes between two scalings."""
 
     left: Float[Tensor, "batch n"]
     right: Float[Tensor, "batch n"]
@@ -89,7 +89,7 @@ class ScaledProduct(Product):
 @final
 @dataclass(frozen=True)
 class AxisMean:
-    """Means along one axis: what is left of `AxisWeights` when only products are asked for."""
+    """Means along one axis: the part of `AxisWeights` that products need."""
 
     axis: AxisKernel
     scalings: Float[Tensor, "pieces lines m"]
@@ -101,7 +101,7 @@ class AxisMean:
         return self.axis.join(torch.bmm(self.axis.kernel, scaled.mT).mul_(self.inverse))
 
     def part(self, index: Tensor, done: int, batch: int) -> "AxisMean":
-        """Return those of a part of the batch, after axes with `done` points are done."""
+        """Return the means of a part of the batch, after axes with `done` points."""
         blocks, groups, _ = self.axis.shape
         size, m = self.axis.kernel.shape[1:]
         each = batch // groups
@@ -119,7 +119,7 @@ class AxisMean:
 @final
 @dataclass(frozen=True)
 class MeanProduct(Product):
-    """Sums of the rows, times means of means, the last axis first."""
+    """The sums of the rows times means of means, the last axis first."""
 
     sums: Float[Tensor, "batch n"]
     means: tuple[AxisMean, ...]
@@ -127,7 +127,7 @@ class MeanProduct(Product):
 
     @classmethod
     def of(cls, axes: Separable, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch n"]) -> "MeanProduct":
-        """Take the weights of g, and from f how much each row has."""
+        """Prepare the means under the weights of g, and the sums of the rows from f."""
         rows, means = axes.lines(g / axes.unit), []
         for axis in reversed(axes.axes):
             weights = AxisWeights(rows.reshape(len(rows), -1, axis.near.shape[-1]), axis)

@@ -1,4 +1,4 @@
-"""Target atoms that cost about the same from everywhere, put together: a small problem in place of a large one."""
+"""Groups of target atoms with nearly the same costs: a small problem in place of a large one."""
 
 from dataclasses import dataclass
 from typing import final
@@ -8,30 +8,32 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry.base import Geometry
+from metaot.geometry.checks import require_finite
 
-_ROUNDS = 15
+_ITERATIONS = 15
 _ROWS = 64
-"""Of so many source atoms at most the costs are compared."""
+"""The most source atoms whose costs are compared."""
 
 
 @final
 @dataclass(frozen=True)
 class Groups:
-    """To which group each target atom belongs, and the mean costs of the groups."""
+    """The group of each target atom, and the mean costs of each group."""
 
     index: Int[Tensor, "m"]
     costs: Float[Tensor, "n groups"]
 
     @classmethod
     def of(cls, geometry: Geometry, count: int, seed: int = 0) -> "Groups":
-        """Put the atoms into at most `count` groups by k-means on their costs.
+        """Divide the atoms into at most `count` groups by k-means on their costs.
 
-        Compared is what differs from source atom to source atom: a constant changes no plan. Where there are no
-        more atoms than groups, each has its own. Raises ValueError for a batch of geometries.
+        The mean cost of an atom is subtracted, because a constant changes no plan. With at least as many groups
+        as atoms, each atom has its own. Raises ValueError for a batch of geometries and for infinite costs.
         """
         if geometry.batch_shape:
             raise ValueError(f"groups are of one geometry, got a batch {geometry.batch_shape} of them")
         C = geometry.cost_rows(slice(None)).detach().double().cpu()
+        require_finite("C", C)
         if count >= C.shape[1]:
             return cls(torch.arange(C.shape[1]), C)
         generator = torch.Generator().manual_seed(seed)
@@ -43,10 +45,10 @@ class Groups:
 
 
 def _means(features: Float[Tensor, "m d"], count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
-    """Return the cluster of each row, by Lloyd's algorithm; a centre that nobody is near to stays where it is."""
+    """Return the cluster of each row by Lloyd's algorithm; an empty cluster keeps its centre."""
     centres = features[torch.randperm(len(features), generator=generator)[:count]]
     index = torch.zeros(len(features), dtype=torch.int64)
-    for _ in range(_ROUNDS):
+    for _ in range(_ITERATIONS):
         distances = centres.square().sum(-1) - 2 * features @ centres.T
         index = distances.argmin(-1)
         sizes = torch.bincount(index, minlength=count)[:, None]

@@ -1,4 +1,4 @@
-"""Gibbs kernels of some potentials, prepared for many products: what Sinkhorn with scalings iterates on."""
+"""Gibbs kernels of potentials, prepared for many products: Sinkhorn with scalings iterates on them."""
 
 from abc import ABC, abstractmethod
 from typing import final
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Kernel(ABC):
-    """The matrix K_ij = exp((f_i + g_j - C_ij)/eps) of some potentials, prepared for many products.
+    """The matrix K_ij = exp((f_i + g_j - C_ij)/eps) of potentials f and g, with one batch dimension.
 
-    One batch dimension. f and g are thought to be near a solution, so that K is about a plan and fits into
-    floating point; entries that are too small for it are zero.
+    f and g are near a solution, so that K is nearly a plan and fits into floating point; entries that are too
+    small for it are zero.
     """
 
     @abstractmethod
@@ -39,7 +39,7 @@ class MatrixKernel(Kernel):
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         if v.is_cuda or len(v) == 0:
             return (self.K @ v[:, :, None]).squeeze(-1)
-        # One by one: on a CPU, batched products of a matrix and a vector take up to ten times longer.
+        # On a CPU, batched products of a matrix and a vector are slower than one product after the other.
         return torch.stack([matrix @ vector for matrix, vector in zip(self.K.unbind(), v.unbind(), strict=True)])
 
     @property

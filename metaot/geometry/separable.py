@@ -1,36 +1,36 @@
 """Sums over the atoms of a grid, axis by axis, as matrix products that are exact to rounding in float64.
 
-Where the whole cost is less than about 1300 eps, exp(-C/eps) and sums with it fit into float64: one power and
-one logarithm for each atom, and a matrix product for each axis. Otherwise as in `separable_axis`.
+Where the whole cost is less than about 1300 eps, exp(-C/eps) and sums with it fit into float64: a sum takes one
+power and one logarithm for each atom, and a matrix product for each axis. Otherwise see `separable_axis`.
 """
 
 import math
 from functools import cached_property
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.geometry.separable_axis import AxisKernel, AxisWeights
-from metaot.single.softmin import EMPTY, HIGHEST_AXIS_COST, HIGHEST_COST, LOWEST, GridSoftmin
+from metaot.geometry.separable_axis import EMPTY, LOWEST, AxisKernel, AxisWeights
 
-_SMALL = 4096
-"""Atoms of a single grid up to which calls take longer than the arithmetic."""
+_HIGHEST_COST = 1860.0
+"""Bound of the exponents of plain sums: with 2^(z - top) scaled up to 2^910, the sums are above 2^-950."""
+_HIGHEST_AXIS_COST = 995.0
+"""Bound of the exponents along one axis: the entries of its kernel are normal numbers."""
 _KEEP = 2**20
-"""Entries of the costs of all axes up to which the kernels of more than the last eps are kept: 8 MiB."""
+"""Entries of the costs of all axes, 8 MiB, up to which kernels at several eps are kept."""
 
 
-def contract(x: Float[Tensor, "batch n"], kernels: tuple[Tensor, ...]) -> Float[Tensor, "batch n"]:
-    """Multiply with the kernels of all axes: each n m, or batch n m with one for each instance.
+def contract(x: Float[Tensor, "batch m"], kernels: tuple[Tensor, ...]) -> Float[Tensor, "batch n"]:
+    """Multiply x with the kernels of all axes: each n m, or batch n m with one for each instance.
 
-    The last axis becomes the first one by each product, so that nothing is copied between them.
+    Each product moves the last axis to the front, so that nothing is copied between products.
     """
-    batch, n = x.shape
+    batch, n = len(x), math.prod(K.shape[-2] for K in kernels)
     if batch == 1 and len(kernels) == 2 and kernels[0].ndim == 2:
-        K, L = kernels  # one image: the same with fewer calls, each of which takes as long as a product of 28 x 28
-        return (K @ x.reshape(len(K), -1) @ L.mT).reshape(1, n)
+        K, L = kernels  # fewer calls for one image
+        return (K @ x.reshape(K.shape[1], -1) @ L.mT).reshape(1, n)
     for K in reversed(kernels):
         lines = (-1, K.shape[-1]) if K.ndim == 2 else (batch, -1, K.shape[-1])
         x = K @ x.reshape(lines).mT
@@ -39,32 +39,32 @@ def contract(x: Float[Tensor, "batch n"], kernels: tuple[Tensor, ...]) -> Float[
 
 @final
 class Separable:
-    """The Gibbs kernel of a grid at one eps, or at one for each of a batch: a factor for each axis."""
+    """The Gibbs kernel of a grid at one eps, or at one eps for each instance, as a factor for each axis."""
 
     def __init__(self, costs: tuple[Tensor, ...], eps: float | Float[Tensor, "batch"]) -> None:
         units = (eps if isinstance(eps, Tensor) else costs[0].new_tensor([eps])) * math.log(2)
         self._costs, self._units = costs, units
         self._lowest = [float(cost.amin()) for cost in costs]
         self.unit = units[:, None] if isinstance(eps, Tensor) else eps * math.log(2)
-        """What one power of two costs: exp(-C/eps) = exp2(-C/unit)."""
+        """The cost of one power of two: exp(-C/eps) = exp2(-C/unit)."""
         lowest = float(units.amin())
         ranges = [(float(cost.amax()) - low) / lowest for cost, low in zip(costs, self._lowest, strict=True)]
-        self.is_plain = sum(ranges) <= HIGHEST_COST and max(ranges) <= HIGHEST_AXIS_COST
+        self.is_plain = sum(ranges) <= _HIGHEST_COST and max(ranges) <= _HIGHEST_AXIS_COST
         """Whether plain products are exact: C/unit fits into the exponents of float64."""
         self.lift = max(0.0, sum(ranges) + LOWEST)
-        """Exponent by which plain sums are scaled up, so that none is too small."""
+        """Exponent by which plain sums are scaled up, so that none underflows."""
         self.offset = sum(self._lowest)
-        """The lowest cost, of which the plain kernels know nothing."""
+        """The lowest cost, which the plain kernels leave out."""
 
     @cached_property
     def kernels(self) -> tuple[Tensor, ...]:
-        """The plain kernel of each axis, of the cost above its lowest."""
+        """The plain kernel of each axis, of its cost minus the lowest one."""
         unit = self.unit[:, None] if isinstance(self.unit, Tensor) else self.unit
         return tuple((-(c - low) / unit).exp2() for c, low in zip(self._costs, self._lowest, strict=True))
 
     @cached_property
     def axes(self) -> tuple[AxisKernel, ...]:
-        """The kernel of each axis in blocks, whatever eps."""
+        """The kernel of each axis in blocks, for every eps."""
         return tuple(AxisKernel.of(cost, self._units) for cost in self._costs)
 
     @property
@@ -72,10 +72,8 @@ class Separable:
         """The highest number of blocks of an axis."""
         return 1 if self.is_plain else max(axis.shape[0] for axis in self.axes)
 
-    def softmin(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def softmin(self, h: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
-        if len(h) == 1 and h.shape[-1] <= _SMALL and h.device.type == "cpu" and not h.requires_grad:
-            return torch.from_numpy(self._alone(h.numpy()[0]))[None]
         if not self.is_plain:
             return self._log_sum(h / self.unit).mul_(-self.unit)
         powers, top = self.powers(h)
@@ -83,22 +81,14 @@ class Separable:
             top -= self.offset
         return contract(powers, self.kernels).log2_().mul_(-self.unit).sub_(top)
 
-    def softmin_alone(self, h: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-        """Return the softmin of one h, in numpy."""
-        return self._alone(h) if len(h) <= _SMALL else self.softmin(torch.from_numpy(h)[None])[0].numpy()
-
-    @cached_property
-    def _alone(self) -> GridSoftmin:
-        return GridSoftmin([cost.detach().numpy() for cost in self._costs], float(self._units[0]) / math.log(2))
-
     def powers(self, h: Float[Tensor, "batch n"]) -> tuple[Tensor, Float[Tensor, "batch 1"]]:
-        """Return exp((h - top)/eps) and top: such that no plain sum overflows or loses digits."""
+        """Return exp((h - top)/eps) and top, chosen so that no plain sum overflows or loses digits."""
         top = h.amax(-1, keepdim=True).clamp_min_(EMPTY)
         if self.lift:
             top -= self.lift * self.unit
         return (h - top).div_(self.unit).exp2_(), top
 
-    def _log_sum(self, z: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def _log_sum(self, z: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         rows = self.lines(z)
         for axis in reversed(self.axes):
             rows = rows.reshape(len(rows), -1, axis.near.shape[-1])
@@ -140,22 +130,23 @@ class Separable:
         return total
 
     def lines(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "groups lines n"]:
-        """Bring the instances of one eps together."""
+        """Group the instances by their eps."""
         return x.reshape(len(self._units), -1, x.shape[-1])
 
-    def unlined(self, rows: Tensor, like: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def unlined(self, rows: Tensor, like: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         """Undo `lines`, with all axes before the instances."""
-        return rows.reshape(len(rows), like.shape[-1], -1).mT.reshape(like.shape)
+        n = math.prod(len(cost) for cost in self._costs)
+        return rows.reshape(len(rows), n, -1).mT.reshape(len(like), n)
 
 
 def _without_zeros(sums: Tensor) -> Tensor:
-    """Return what to divide by, for means that are zero where there is no mass."""
+    """Return sums to divide by, so that means are zero where there is no mass."""
     return torch.where(sums == 0, torch.inf, sums)
 
 
 @final
 class Separables:
-    """The kernels of a grid at the last few eps; a tensor is known by its values."""
+    """The kernels of a grid at the last few eps; tensors of eps are compared by value."""
 
     def __init__(self, costs: tuple[Tensor, ...]) -> None:
         self._costs = costs
@@ -163,7 +154,7 @@ class Separables:
         self._recent: list[tuple[float | Tensor, Separable]] = []
 
     def at(self, eps: float | Float[Tensor, "batch"]) -> Separable:
-        """Return the kernel at this eps, or at these of a batch."""
+        """Return the kernel at one eps, or at one eps for each instance."""
         for key, kernel in self._recent:
             if _same(key, eps):
                 return kernel

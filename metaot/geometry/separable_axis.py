@@ -1,16 +1,16 @@
 """The Gibbs kernel of one axis of a grid in blocks of rows, so that float64 is enough for every eps.
 
-A sum of positive products loses digits only where the terms that matter underflow. So the cost of an axis is
-made small first. In a block B of rows i,
+A sum of positive products loses digits only where its large terms underflow. So the cost of an axis is made small
+first. In a block B of rows i,
 
     c_ij = far_i + near_j + R_ij,
 
-where R is the small part that makes the rows differ: |R| <= |B| |axis| / 2 for the squared distance. `near` is
+where R is the small part in which the rows differ: |R| <= |B| |axis| / 2 for the squared distance. `near` is
 subtracted from z before its maximum is taken, `far` after the logarithm, and only exp(-R/eps) is a matrix. The
 number of blocks grows as 1/eps, until each is one row and R is zero: an ordinary logsumexp. Sums are exact to
-rounding whatever z is, and nothing is tested while summing.
+rounding for every z, without tests while summing.
 
-All exponents are of two: torch's exp takes twice as long as its exp2, and ten times where results underflow.
+Exponents are powers of two, because torch's exp is slower than its exp2, most of all where results underflow.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.single.softmin import EMPTY, HIGHEST_REST, LOWEST
-
-_CHUNK = 2**22
-"""Powers that are made at once: 32 MiB."""
+# Exponents of float64 reach from -1022 to 1023. A part of a sum that is lost is below 2^-1022.
+LOWEST = -950.0
+"""A sum above this power of two has all its digits: for 1e5 terms, and values between 1e-6 and 1."""
+EMPTY = -1e300
+"""The maximum of a row without mass: far below all others, and finite."""
+_HIGHEST_REST = 724.0
+"""Bound of the exponents of R in a block; the unit interval as one block at eps = 1e-3 has 722."""
+_CHUNK = 2**20
+"""Powers that are made at once: 8 MiB."""
 
 
 @final
 @dataclass(frozen=True)
 class AxisKernel:
-    """The kernel exp2(-c/unit) of one axis, in blocks of rows; a group is what has one unit.
+    """The kernel exp2(-c/unit) of one axis, in blocks of rows; the instances of a group share one unit.
 
-    The first dimension, `pieces`, is blocks x groups: batched products of three dimensions cost the least.
+    The first dimension, `pieces`, is blocks x groups: batched products of three dimensions are the fastest.
     """
 
     shape: tuple[int, int, int]
@@ -44,17 +49,17 @@ class AxisKernel:
 
     @classmethod
     def of(cls, cost: Float[Tensor, "n m"], unit: Float[Tensor, "groups"]) -> "AxisKernel":
-        """Choose as few blocks as the units allow."""
+        """Divide the rows into as few blocks as the units allow."""
         lowest, rows, blocks = float(unit.amin()), len(cost), 1
         while True:
             size = -(-rows // blocks)
             costs, near, far, rest = _split(cost, size)
             worst = float(rest.abs().amax()) / lowest
-            if worst <= HIGHEST_REST or size == 1:
+            if worst <= _HIGHEST_REST or size == 1:
                 break
-            blocks = min(rows, max(-(-rows // (size - 1)), int(blocks * worst / HIGHEST_REST)))
-        # Exponents of sums are between lift - drop - worst and lift - drop + worst, those of lost terms below
-        # worst - drop - 1022, and those of the kernel above -drop - worst.
+            blocks = min(rows, max(-(-rows // (size - 1)), int(blocks * worst / _HIGHEST_REST)))
+        # Exponents of sums are between lift - drop - worst and lift - drop + worst, exponents of lost terms below
+        # worst - drop - 1022, and exponents of the kernel above -drop - worst.
         lift = max(0.0, 2 * worst + LOWEST)
         drop = min(lift, 1010 - worst)
         scale, costs = unit[:, None, None], costs.expand(-1, len(unit), -1, -1)
@@ -62,7 +67,7 @@ class AxisKernel:
         return cls((len(costs), len(unit), rows), lift, *(piece.flatten(0, 1) for piece in pieces))
 
     def parts(self, size: int) -> "list[AxisKernel]":
-        """Return it in parts of a few blocks, so that so many numbers a block are not too many at once."""
+        """Return parts of a few blocks each, so that `size` numbers for each block fit into memory."""
         blocks = self.shape[0]
         step = max(1, _CHUNK // max(1, size))
         if step >= blocks:
@@ -77,7 +82,7 @@ class AxisKernel:
         return AxisKernel((last - first, groups, min(rows, last * size) - first * size), self.lift, *pieces)
 
     def __getitem__(self, index: Tensor) -> "AxisKernel":
-        """Return those of a part of the groups; itself when there is one for all."""
+        """Return the kernel of a part of the groups; itself when all share one."""
         blocks, groups, rows = self.shape
         if groups == 1:
             return self
@@ -87,11 +92,11 @@ class AxisKernel:
         return AxisKernel(shape, self.lift, *(piece.flatten(0, 1) for piece in pieces))
 
     def spread(self, x: Float[Tensor, "groups lines m"]) -> Float[Tensor, "_ lines m"]:
-        """Repeat it for each block, where broadcasting does not."""
+        """Repeat x for each block, where broadcasting does not."""
         return x if 1 in self.shape[:2] else x.repeat(self.shape[0], 1, 1)
 
     def join(self, x: Float[Tensor, "pieces block_rows lines"]) -> Float[Tensor, "groups rows lines"]:
-        """Join the blocks."""
+        """Join the blocks of x."""
         blocks, groups, rows = self.shape
         if blocks > 1:
             x = x.unflatten(0, (blocks, groups)).transpose(0, 1).flatten(1, 2)
@@ -99,7 +104,7 @@ class AxisKernel:
 
 
 def _split(cost: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the cost in blocks of so many rows, and its parts: near, far and the rest."""
+    """Return the cost in blocks of `size` rows, and its parts: near, far and the rest."""
     rows = torch.arange(-(-len(cost) // size) * size, device=cost.device).clamp_max(len(cost) - 1)
     costs = cost[rows].reshape(-1, 1, size, cost.shape[-1])
     far = _midrange(costs - costs[:, :, size // 2, None], -1)
@@ -122,7 +127,7 @@ class AxisWeights:
     def __init__(self, z: Float[Tensor, "groups lines m"], axis: AxisKernel) -> None:
         self._axis = axis
         exponents = axis.spread(z) - axis.near
-        # One number for each line; the maximum of a line without mass is any, its sums are zero.
+        # One number for each line; for a line without mass any number will do, because its sums are zero.
         self._top = exponents.amax(-1, keepdim=True).clamp_min_(EMPTY)
         if axis.lift:
             self._top -= axis.lift
@@ -147,5 +152,5 @@ class AxisWeights:
 
     @cached_property
     def inverse(self) -> Float[Tensor, "pieces block_rows lines"]:
-        """What a sum is multiplied with to be a mean."""
+        """The factor that makes a mean of a sum."""
         return torch.where(self._sums == 0, torch.inf, self._sums).reciprocal_()

@@ -1,7 +1,6 @@
 """Networks from tensors to tensors."""
 
-from metaot.models.alone import Alone
-from metaot.models.base import Evaluator, PotentialModel, by_columns, single
+from metaot.models.base import Exportable, Network, PotentialModel, single
 from metaot.models.grouped import GroupedPotential
 from metaot.models.mlp import PotentialMLP
 from metaot.models.refined import RefinedPotential
@@ -16,13 +15,12 @@ MODELS: dict[str, type[PotentialModel]] = {
 
 __all__ = [
     "MODELS",
-    "Alone",
-    "Evaluator",
+    "Exportable",
     "GroupedPotential",
+    "Network",
     "PotentialMLP",
     "PotentialModel",
     "RefinedPotential",
     "SpectralPotential",
-    "by_columns",
     "single",
 ]

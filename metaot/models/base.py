@@ -1,46 +1,60 @@
-"""What every network of the package is: tensors (a, b, eps) -> f, made again from JSON values."""
+"""The interface of a discrete network: tensors (a, b, eps) -> f, rebuilt from JSON values."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
-from metaot.models.alone import Alone
+from metaot.problem import Problem
+
+FEATURES = 3
+"""Of the outputs of a network that corrects: the first prediction and the two features that `correct` reads."""
 
 
-class Evaluator(ABC):
-    """What a model is at a given temperature."""
+class Network(ABC):
+    """The two functions of a discrete network, computed by torch or by onnxruntime.
 
-    @abstractmethod
-    def __call__(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
-    ) -> Iterator[Float[Tensor, "batch n"]]:
-        """Give the stages of the prediction, each computed when it is asked for."""
-
-    @abstractmethod
-    def alone(self) -> Alone:
-        """Return the same in numpy, for one problem; only at one temperature, and with float32 on a CPU.
-
-        It holds views of the weights: ask again when they have changed.
-        """
-
-
-class PotentialModel(nn.Module, ABC):
-    """A network that maps weights a and b and a temperature to the potential f, float32.
-
-    The constructor takes JSON values only, and keeps them in `config`. `forward` has no branches on values,
-    so that it exports.
+    A call returns the first prediction, and of a network that corrects the features that `correct` reads. That
+    maps a missing marginal and these features to a correction.
     """
 
+    @abstractmethod
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Return the first prediction, and features."""
+
+    @abstractmethod
+    def correct(self, missing: Any, *features: Any) -> Any:
+        """Return the correction for a missing marginal."""
+
+
+class Exportable(nn.Module, Network):
+    """A network whose two functions can be written as ONNX graphs, for batches of any size."""
+
     config: dict[str, Any]
+    """The arguments of the constructor, JSON values."""
     passes: int = 0
-    """How many Sinkhorn steps a prediction contains."""
+    """The number of refinement steps in a prediction."""
     refines: bool = False
     """Whether `passes` may be set to another number."""
+    corrects: bool = False
+    """Whether refinement steps use `correct`."""
+
+    @abstractmethod
+    def example(self, batch: int) -> tuple[Tensor, ...]:
+        """Return inputs of `forward` for a batch of problems, to trace it with."""
+
+    @abstractmethod
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the first prediction and the features of the problems; no branches on values."""
+
+
+class PotentialModel(Exportable):
+    """A network that maps weights a and b and a temperature to the potential f, float32, on one geometry."""
 
     @classmethod
     @abstractmethod
@@ -48,45 +62,47 @@ class PotentialModel(nn.Module, ABC):
         """Return a new model for problems on `geometry` with eps in a range."""
 
     @abstractmethod
-    def at(self, eps: Float[Tensor, "temperatures"]) -> Evaluator:
-        """Return (a, b) -> stages at one temperature for the whole batch, or at one for each instance.
-
-        What depends on eps alone is computed here, so that many predictions at one temperature can share it.
-        The answer is of the weights, the device and the `passes` of now: ask again when one of them changes.
-        """
-
-    def stages(
+    def read(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
-    ) -> list[Float[Tensor, "batch n"]]:
-        """Return the prediction as it is refined, the final one last; no gradient flows from one to another.
+    ) -> tuple[Tensor, ...]:
+        """Return the inputs of `forward`, for float32 weights and temperatures."""
 
-        Training scores every stage. Most models have one.
+    @abstractmethod
+    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
+        """Yield the first prediction of f and f after each refinement step, computed on demand.
+
+        The problem has one batch dimension; `network` is this module or its ONNX form. Training scores every
+        stage; no gradient flows from one to another.
         """
-        return list(self.at(eps)(a, b))
-
-    def forward(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch n"]:
-        return self.stages(a, b, eps)[-1]
 
     @abstractmethod
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         """Set the scale of the inputs from a sample of problems; called once, before training."""
 
 
-def single(model: PotentialModel) -> PotentialModel:
+def single(model: nn.Module) -> Any:
     """Give a new model float32 weights, whatever torch's default dtype is; buffers keep their own."""
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
     return model
 
 
-def by_columns(model: PotentialModel) -> PotentialModel:
-    """Store the matrices of a model column by column: a product with one vector then reads them a fifth faster."""
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            parameter.data = parameter.data.mT.contiguous().mT
-    return model
+def inputs_of(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights and the temperature of each problem of a flat batch, float32."""
+    eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device)
+    return problem.a.float(), problem.b.float(), eps.expand(len(problem.a))
+
+
+def uniform_inputs(batch: int, n: int, m: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return uniform weights and one temperature for a batch, float32."""
+    shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
+    a, b, t = (torch.full(shape, value, dtype=torch.float32) for shape, value in zip(shapes, values, strict=True))
+    return a, b, t
+
+
+def no_correction(model: nn.Module) -> ValueError:
+    """Return the error of a model that has no refinement steps."""
+    return ValueError(f"a {type(model).__name__} has no corrected refinement steps")
 
 
 def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tensor, "k"]:

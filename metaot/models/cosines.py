@@ -7,14 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot.models.axes import Separable
-
 
 @final
 class Cosines(nn.Module):
-    """The lowest `modes` cosines of each axis of a grid: what lies between pixels and frequencies.
+    """The lowest `modes` cosines of each axis of a grid, as one matrix for each axis.
 
-    Real matrix products, axis by axis; the atoms are taken to be evenly spaced.
+    The atoms are taken to be evenly spaced.
     """
 
     def __init__(self, sizes: list[int], modes: int) -> None:
@@ -28,19 +26,13 @@ class Cosines(nn.Module):
         """The number of coefficients."""
         return self.modes ** len(self.sizes)
 
-    @property
-    def analysis(self) -> Separable:
-        """The map from a weight vector w to sum_i w_i cos(pi k x_i), for all frequencies k, the zeroth first."""
-        return Separable.of(self._bases())
-
-    @property
-    def synthesis(self) -> Separable:
-        """The map from coefficients c to sum_k c_k cos(pi k x_i), the function on the grid."""
-        return Separable.of([basis.mT for basis in self._bases()])
-
     def moments(self, weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch count"]:
-        """Return the moments of weights."""
-        return self.analysis(weights.reshape(-1, *self.sizes)).flatten(1)
+        """Return sum_i w_i cos(pi k x_i) for all frequencies k, the zeroth first."""
+        return _contracted(self._bases(), weights)
+
+    def function(self, coefficients: Float[Tensor, "batch count"]) -> Float[Tensor, "batch n"]:
+        """Return sum_k c_k cos(pi k x_i), the function on the grid."""
+        return _contracted([basis.mT for basis in self._bases()], coefficients)
 
     def damping(self) -> Float[Tensor, "count"]:
         """Return 1/(1 + |k|^2) for each coefficient: a potential is smooth."""
@@ -49,7 +41,20 @@ class Cosines(nn.Module):
         return (1 / (1 + torch.stack(grid).sum(0))).flatten()
 
     def _bases(self) -> list[Tensor]:
-        return [getattr(self, f"basis{axis}")[None] for axis in range(len(self.sizes))]
+        return [getattr(self, f"basis{axis}") for axis in range(len(self.sizes))]
+
+
+def _contracted(matrices: list[Tensor], values: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:
+    """Multiply along each axis, the last one first."""
+    batch, after = values.shape[0], 1
+    for matrix in reversed(matrices):
+        rows, columns = matrix.shape
+        if after == 1:
+            values = values.reshape(-1, columns) @ matrix.mT
+        else:
+            values = matrix @ values.reshape(-1, columns, after)
+        after *= rows
+    return values.reshape(batch, -1)
 
 
 def _cosines(count: int, size: int) -> Float[Tensor, "count size"]:

@@ -1,38 +1,40 @@
-"""A network for few sources and many targets at fixed places: it reads the target put into groups.
+"""A network for few sources and many targets at fixed points: it reads the weights of groups of targets.
 
-Targets that cost about the same from every source differ in nothing that matters: 10000 customers of 100
-suppliers in 512 groups have the same potential of the suppliers to a fraction of eps. The network predicts that
-potential, and a few Newton steps between the sources and the groups, which are small, mend what it got wrong.
+Targets that cost about the same from every source form a group, and the potential of the sources hardly depends on
+where in a group mass lies. The network predicts that potential, and a few Newton steps between the sources and the
+groups, a small problem, refine it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from metaot import single
+from metaot import core
 from metaot.geometry import Geometry
 from metaot.geometry.groups import Groups, totals
-from metaot.models.alone import Array, BlockAlone, affine, array, layer, normal
-from metaot.models.base import Evaluator, PotentialModel, log_unit
-from metaot.models.layers import BlockAt, ModulatedBlock, chebyshev
-from metaot.single import DenseProblem
+from metaot.models.base import Network, PotentialModel, inputs_of, log_unit, no_correction, uniform_inputs
+from metaot.models.layers import ModulatedBlock, chebyshev
+from metaot.problem import Problem
+
+Array = np.ndarray
+
+NO_MASS = 1e-6
+"""The weight, as a share of the largest one, up to which a source counts as empty."""
 
 _ENOUGH = 1e-3
-"""L1 error between sources and groups at which the Newton steps end: that of the groups themselves is larger."""
+"""L1 error between sources and groups at which the Newton steps end: grouping itself makes a larger one."""
 
 
 @final
 class GroupedPotential(PotentialModel):
-    """A residual network that reads a, where a is not zero, and the weights of `groups` of targets; then Newton.
+    """A residual network that reads a, which sources are not empty, and the weights of `groups` of targets.
 
-    `passes` is the largest number of Newton steps between sources and groups that a prediction contains; 0 for the
-    network alone, which is all that training looks at. These steps have `fine` groups of their own.
+    `passes` is the largest number of Newton steps between the sources and `fine` groups in a prediction; training
+    makes none.
     """
 
     refines = True
@@ -90,135 +92,57 @@ class GroupedPotential(PotentialModel):
         model.unit.copy_(0.2 * groups.costs.std())
         return model
 
-    def at(self, eps: Float[Tensor, "temperatures"]) -> "GroupedAt":
-        temperature = chebyshev(log_unit(eps, self.bounds))
-        return GroupedAt(
-            index=self.index,
-            fine_index=self.fine_index,
-            fine_costs=self.fine_costs,
-            eps=eps,
-            passes=0 if self.training else self.passes,
-            scale_a=self.scale_a,
-            demand=self._demand(),
-            inputs=(self.inputs.weight, self.inputs.bias),
-            blocks=[block.at(temperature) for block in self.blocks],  # type: ignore[operator], a ModulatedBlock
-            norm=(self.norm.weight, self.norm.bias),
-            outputs=(self.outputs.weight * self.unit, self.outputs.bias * self.unit),
-        )
+    def example(self, batch: int) -> tuple[Tensor, ...]:
+        return uniform_inputs(batch, self.config["n"], self.config["groups"], self.bounds[1])
 
-    def _demand(self) -> tuple[Tensor, Tensor]:
-        """Return the layer that reads the weights of groups as they are."""
-        weight = self.demand.weight / self.spread
-        return weight, self.demand.bias - weight @ self.centre
+    def forward(  # type: ignore[override], the inputs by name
+        self, a: Float[Tensor, "batch n"], demand: Float[Tensor, "batch groups"], eps: Float[Tensor, "batch"]
+    ) -> tuple[Tensor, ...]:
+        """Return f for the weights of the sources and of the groups of targets."""
+        temperature = chebyshev(log_unit(eps, self.bounds))
+        demand = self.demand((demand - self.centre) / self.spread)
+        supplied = (a > NO_MASS * a.amax(-1, keepdim=True)).to(a)
+        x = self.inputs(torch.cat([self.scale_a * a, supplied, demand], -1))
+        for block in self.blocks:
+            x = block(x, temperature)
+        return (self.outputs(self.norm(x)) * self.unit,)
+
+    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
+        raise no_correction(self)
+
+    def demands(self, b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
+        """Return the weights of the groups of targets."""
+        return totals(b, self.index, len(self.centre))
+
+    def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+        return a, self.demands(b), eps
+
+    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
+        (f,) = network(*self.read(*inputs_of(problem)))
+        yield f
+        if self.passes > 0 and not self.training:
+            yield self._refined(f, problem)
+
+    def _refined(self, f: Tensor, problem: Problem) -> Tensor:
+        """Refine one problem after the other, on the CPU."""
+        demand = totals(problem.b, self.fine_index, self.fine_costs.shape[1])
+        if not core.COMPILED:  # without compiled code the solver makes all the steps
+            return f
+        a, b = (_of_mass_one(weights.numpy(force=True)) for weights in (problem.a, demand))
+        eps = torch.as_tensor(problem.eps).double().expand(len(f)).numpy(force=True)
+        costs, start = core.Costs.of_matrix(self.fine_costs.numpy(force=True)), f.numpy(force=True)
+        found = core.newton(costs, a, b, eps, start, tol=_ENOUGH, max_steps=self.passes)
+        return torch.from_numpy(found.f).to(f)
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
-        weights = totals(b, self.index, len(self.centre))
+        weights = self.demands(b)
         self.scale_a.copy_(1 / a.std())
         self.centre.copy_(weights.mean(0))
         self.spread.copy_(weights.std(0) + 1e-3 * weights.mean())
 
 
-@final
-@dataclass(frozen=True)
-class GroupedAt(Evaluator):
-    """A `GroupedPotential` at a temperature."""
-
-    index: Int[Tensor, "m"]
-    fine_index: Int[Tensor, "m"]
-    fine_costs: Float[Tensor, "n fine"]
-    eps: Float[Tensor, "k"]
-    passes: int
-    scale_a: Tensor
-    demand: tuple[Tensor, Tensor]
-    inputs: tuple[Tensor, Tensor]
-    blocks: list[BlockAt]
-    norm: tuple[Tensor, Tensor]
-    outputs: tuple[Tensor, Tensor]
-
-    def __call__(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
-    ) -> Iterator[Float[Tensor, "batch n"]]:
-        weights = totals(b, self.index, self.demand[0].shape[1])
-        demand = linear(weights, *self.demand)
-        x = linear(torch.cat([self.scale_a * a, (a > 0).to(a), demand], -1), *self.inputs)
-        for block in self.blocks:
-            x = block(x)
-        f = linear(torch.layer_norm(x, x.shape[1:], *self.norm), *self.outputs)
-        yield f
-        if self.passes > 0:
-            yield self._refined(f, a, totals(b, self.fine_index, self.fine_costs.shape[1]))
-
-    def _refined(self, f: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """Refine one problem after the other, on the CPU."""
-        C = array(self.fine_costs.cpu())
-        temperatures = self.eps.double().expand(len(a)).tolist()
-        rows = zip(*(array(value.cpu()) for value in (f, a, weights)), temperatures, strict=True)
-        refined = [refined_by_groups(C, *row, passes=self.passes) for row in rows]
-        return torch.from_numpy(np.stack(refined)).to(f) if refined else f
-
-    def alone(self) -> "GroupedAlone":
-        return GroupedAlone(
-            index=array(self.index),
-            fine_index=array(self.fine_index),
-            fine_costs=array(self.fine_costs),
-            eps=float(self.eps),
-            passes=self.passes,
-            scale_a=float(self.scale_a),
-            demand=layer(self.demand),
-            inputs=layer(self.inputs),
-            blocks=[block.alone() for block in self.blocks],
-            norm=layer(self.norm),
-            outputs=layer(self.outputs),
-        )
-
-
-@final
-@dataclass(frozen=True)
-class GroupedAlone:
-    """A `GroupedPotential` at a temperature for one problem."""
-
-    index: Array
-    fine_index: Array
-    fine_costs: Array
-    eps: float
-    passes: int
-    scale_a: float
-    demand: tuple[Array, Array]
-    inputs: tuple[Array, Array]
-    blocks: list[BlockAlone]
-    norm: tuple[Array, Array]
-    outputs: tuple[Array, Array]
-
-    def __call__(self, a: Array, b: Array) -> Iterator[Array]:
-        weights = np.bincount(self.index, b, self.demand[0].shape[1]).astype(np.float32)
-        with np.errstate(all="ignore"):
-            demand = affine(weights, *self.demand)
-            x = affine(np.concatenate((self.scale_a * a, a > 0, demand), dtype=np.float32), *self.inputs)
-            for block in self.blocks:
-                x = block(x)
-            f = affine(normal(x, *self.norm), *self.outputs)
-        yield f
-        if self.passes > 0:
-            fine = np.bincount(self.fine_index, b, self.fine_costs.shape[1])
-            yield refined_by_groups(self.fine_costs, f, a, fine, self.eps, passes=self.passes)
-
-
-def refined_by_groups(C: Array, f: Array, a: Array, b: Array, eps: float, *, passes: int) -> Array:
-    """Return f after Newton steps between sources and groups; the best one where a source has no mass."""
-    i, j = a.nonzero()[0], b.nonzero()[0]
-    if len(i) == 0 or len(j) == 0:
-        return f
-    if len(j) < len(b):
-        C, b = C[:, j], b[j]
-    a, b = a[i].astype(np.float64), b.astype(np.float64)
-    a, b = a / a.sum(), b / b.sum()
-    start = f[i].astype(np.float64) / eps
-    problem = DenseProblem(C[i] / eps, a, b)
-    result = single.sharp_newton(problem, start, tol=_ENOUGH, max_steps=passes)
-    refined = np.empty_like(f)
-    others = np.setdiff1d(np.arange(len(f)), i)
-    assert result.g is not None
-    refined[i] = result.f * eps
-    refined[others] = single.best_of_rows(C[others], result.g, b, eps)
-    return refined
+def _of_mass_one(weights: Array) -> Array:
+    """Return weights in float64, without those that count as none."""
+    weights = np.where(weights > NO_MASS * weights.max(-1, keepdims=True), weights, 0).astype(np.float64)
+    return weights / weights.sum(-1, keepdims=True)

@@ -1,10 +1,8 @@
 """Hypernetworks: from two measures to the weights of two input-convex networks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,8 +11,6 @@ from metaot.brenier import Icnn
 
 Halves = tuple[Float[Tensor, "batch count"], Float[Tensor, "batch count"]]
 """The weights of phi, and those of psi."""
-HyperAlone = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""A network for one pair of clouds in numpy: u, n d, and v, m d -> the weights of phi and of psi, 2 count."""
 
 
 class HyperNetwork(nn.Module, ABC):
@@ -26,7 +22,7 @@ class HyperNetwork(nn.Module, ABC):
     """
 
     def __init__(self, dim: int, hidden: list[int], activation: str, **settings: Any) -> None:
-        """Keep the settings and the ICNN; what is predicted is a change of `base`, which is learnt too."""
+        """Keep the settings and the ICNN. The network predicts a change of `base`, which is learnt as well."""
         super().__init__()
         self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, **settings}
         self.icnn = Icnn(dim, tuple(hidden), activation)
@@ -51,10 +47,6 @@ class HyperNetwork(nn.Module, ABC):
 
     def forward(self, u: Tensor, v: Tensor, context: Tensor | None = None) -> Halves:
         return self.stages(u, v, context)[-1]
-
-    @abstractmethod
-    def alone(self) -> HyperAlone | None:
-        """Return it in numpy, for float32 weights on a CPU, of which it holds views; None where it has none."""
 
     @abstractmethod
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:

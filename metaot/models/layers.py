@@ -1,14 +1,11 @@
 """Layers that know the temperature."""
 
-from dataclasses import dataclass
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
-
-from metaot.models.alone import BlockAlone, first, layer
+from torch.nn.functional import gelu
 
 TEMPERATURES = 5
 """The number of Chebyshev polynomials of log eps that networks read."""
@@ -16,10 +13,17 @@ TEMPERATURES = 5
 
 def chebyshev(t: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
     """Return the first Chebyshev polynomials at t in [-1, 1]."""
-    terms = [torch.ones_like(t), t]
-    while len(terms) < TEMPERATURES:
-        terms.append(2 * t * terms[-1] - terms[-2])
-    return torch.stack(terms, -1)
+    powers = t[:, None] ** torch.arange(TEMPERATURES, dtype=t.dtype, device=t.device)
+    return powers @ torch.tensor(_coefficients(), dtype=t.dtype, device=t.device)
+
+
+def _coefficients() -> list[list[float]]:
+    """Return the coefficients of the powers (rows) in the polynomials (columns), by their recurrence."""
+    columns = [[1.0, 0.0], [0.0, 1.0]]
+    while len(columns) < TEMPERATURES:
+        shifted, before = [0.0, *columns[-1]], [*columns[-2], 0.0, 0.0]
+        columns.append([2 * x - y for x, y in zip(shifted, before, strict=False)])
+    return [[column[k] if k < len(column) else 0.0 for column in columns] for k in range(TEMPERATURES)]
 
 
 @final
@@ -37,33 +41,9 @@ class ModulatedBlock(nn.Module):
         with torch.no_grad():
             self.outer.weight.mul_(0.5)
 
-    def at(self, temperature: Float[Tensor, "k temperatures"]) -> "BlockAt":
-        """Return the block at a temperature, shared or one for each instance."""
+    def forward(
+        self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
+    ) -> Float[Tensor, "batch width"]:
         scale, shift = self.modulation(temperature).chunk(2, -1)
-        inner, outer = self.inner, self.outer
-        return BlockAt(
-            scale=self.norm.weight * (1 + scale),
-            shift=self.norm.bias * (1 + scale) + shift,
-            inner=(inner.weight, inner.bias),
-            outer=(outer.weight, outer.bias),
-        )
-
-
-@final
-@dataclass(frozen=True)
-class BlockAt:
-    """A `ModulatedBlock` at a temperature; the modulation and the affine part of the norm are one."""
-
-    scale: Float[Tensor, "k width"]
-    shift: Float[Tensor, "k width"]
-    inner: tuple[Tensor, Tensor]
-    outer: tuple[Tensor, Tensor]
-
-    def __call__(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-        normal = torch.layer_norm(x, x.shape[1:])
-        gate, value = linear(torch.addcmul(self.shift, normal, self.scale), *self.inner).chunk(2, -1)
-        return x + linear(gelu(gate) * value, *self.outer)
-
-    def alone(self) -> BlockAlone:
-        """Return the same in numpy, for one instance."""
-        return BlockAlone(first(self.scale), first(self.shift), layer(self.inner), layer(self.outer))
+        gate, value = self.inner(self.norm(x) * (1 + scale) + shift).chunk(2, -1)
+        return x + self.outer(gelu(gate) * value)

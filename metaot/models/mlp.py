@@ -1,7 +1,6 @@
 """The paper's network: both weight vectors in, the potential out (Meta OT, arXiv 2206.05262, section 3.1)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
 
@@ -10,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
-from metaot.models.alone import PerceptronAlone, array, first, layer
-from metaot.models.base import Evaluator, PotentialModel, log_unit
+from metaot.models.base import Network, PotentialModel, inputs_of, log_unit, no_correction, uniform_inputs
+from metaot.problem import Problem
 
 
 @final
@@ -38,33 +37,25 @@ class PotentialMLP(PotentialModel):
         n, m = geometry.shape
         return cls(n=n, m=m, eps=list(eps), **settings)
 
-    def at(self, eps: Float[Tensor, "temperatures"]) -> "PerceptronAt":
-        return PerceptronAt(log_unit(eps, self.bounds)[:, None], self.scale_a, self.scale_b, self.layers)
+    def example(self, batch: int) -> tuple[Tensor, ...]:
+        return uniform_inputs(batch, self.config["n"], self.config["m"], self.bounds[1])
+
+    def forward(  # type: ignore[override], the inputs by name
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
+    ) -> tuple[Tensor, ...]:
+        t = log_unit(eps, self.bounds)[:, None]
+        return (self.layers(torch.cat([a * self.scale_a, b * self.scale_b, t], -1)),)
+
+    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
+        raise no_correction(self)
+
+    def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+        return a, b, eps
+
+    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
+        yield network(*inputs_of(problem))[0]
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         self.scale_a.copy_(1 / a.std())
         self.scale_b.copy_(1 / b.std())
-
-
-@final
-@dataclass(frozen=True)
-class PerceptronAt(Evaluator):
-    """A `PotentialMLP` at a temperature."""
-
-    t: Float[Tensor, "k 1"]
-    scale_a: Tensor
-    scale_b: Tensor
-    layers: nn.Sequential
-
-    def __call__(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
-    ) -> Iterator[Float[Tensor, "batch n"]]:
-        inputs = [a * self.scale_a, b * self.scale_b, self.t.expand(a.shape[0], 1)]
-        yield self.layers(torch.cat(inputs, -1))
-
-    def alone(self) -> PerceptronAlone:
-        *hidden, last = [
-            layer((part.weight, part.bias)) for part in self.layers.modules() if isinstance(part, nn.Linear)
-        ]
-        return PerceptronAlone(first(self.t), (array(self.scale_a), array(self.scale_b)), hidden, last)

@@ -1,4 +1,4 @@
-"""A hypernetwork that reads the two clouds of samples, in whatever order, and looks at its own map."""
+"""A hypernetwork that reads two clouds of samples, in any order, and corrects its own map."""
 
 from typing import final
 
@@ -7,18 +7,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from metaot.alone import PaletteAlone
-from metaot.alone.palette import USUAL
 from metaot.brenier import Icnn
 from metaot.models.hyper import Halves, HyperNetwork
+
+_LARGEST = 3.0
+"""The size, in standard deviations, above which features are scaled down."""
 
 
 @final
 class PaletteIcnn(HyperNetwork):
-    """Means of ridge functions of both clouds -> a residual network -> weights; then a correction, or several.
+    """Means of ridge functions of both clouds -> a residual network -> weights -> corrections of the weights.
 
-    A correction (one for each of `passes`) reads the same means again, of the clouds as the maps predicted so far
-    move them: what is still in the wrong place. Untrained, the prediction is nearly the frame's linear map.
+    Each of `passes` corrections reads the means again, of the clouds as the predicted maps move them: they show
+    where the moved clouds still differ. Untrained, the prediction is nearly the frame's linear map.
     """
 
     def __init__(
@@ -34,9 +35,8 @@ class PaletteIcnn(HyperNetwork):
     ) -> None:
         super().__init__(dim, hidden, activation, features=features, width=width, depth=depth, passes=passes)
         self.encoder = RidgeMeans(dim, features)
-        told = 2 * features
-        self.first = WeightHead(self.icnn, told, width, depth)
-        corrections = [WeightHead(self.icnn, told + 2 * features, width, depth) for _ in range(passes)]
+        self.first = WeightHead(self.icnn, 2 * features, width, depth)
+        corrections = [WeightHead(self.icnn, 4 * features, width, depth) for _ in range(passes)]
         self.corrections = nn.ModuleList(corrections)
 
     def stages(
@@ -46,15 +46,15 @@ class PaletteIcnn(HyperNetwork):
         context: Tensor | None = None,
     ) -> list[Halves]:
         source, target = self.encoder(u), self.encoder(v)
-        forth, back = torch.cat([source, target], -1), torch.cat([target, source], -1)
-        phi, psi = (self.base + self.first(told) for told in (forth, back))
+        features = _both_ways(source, target)
+        phi, psi = _halves(self.base + self.first(features))
         stages = [(phi, psi)]
         for head in self.corrections:
             phi, psi = phi.detach(), psi.detach()
             at_target = self.encoder(self._moved(phi, u)) - target
             at_source = self.encoder(self._moved(psi, v)) - source
-            phi = phi + head(torch.cat([forth, at_target, at_source], -1))
-            psi = psi + head(torch.cat([back, at_source, at_target], -1))
+            change = head(torch.cat([features, _both_ways(at_target, at_source)], -1))
+            phi, psi = _halves(torch.cat([phi, psi]) + change)
             stages.append((phi, psi))
         return stages
 
@@ -63,26 +63,33 @@ class PaletteIcnn(HyperNetwork):
         """Return where the map sends u, in the other side's coordinates."""
         return self.icnn.gradient(weights, u)
 
-    def alone(self) -> PaletteAlone:
-        return PaletteAlone(self.config, {name: tensor.numpy() for name, tensor in self.state_dict().items()})
-
     @torch.no_grad()
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
         self.encoder.standardise(u)
 
 
+def _both_ways(source: Float[Tensor, "batch k"], target: Float[Tensor, "batch k"]) -> Float[Tensor, "rows both"]:
+    """Return the features that phi is predicted from, a row an instance, and below them those of psi."""
+    return torch.cat([torch.cat([source, target], -1), torch.cat([target, source], -1)])
+
+
+def _halves(weights: Float[Tensor, "rows count"]) -> Halves:
+    phi, psi = weights.unflatten(0, (2, -1)).unbind()
+    return phi, psi
+
+
 @final
 class RidgeMeans(nn.Module):
-    """The means of fixed functions |<w, u> - b|-like over a cloud: one for each of many random w and b."""
+    """The means over a cloud of fixed functions |<w, u> - b|, smoothed, for many random w and b."""
 
     def __init__(self, dim: int, features: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
         directions = torch.randn(features, dim, generator=generator, dtype=torch.float32)
         directions = directions / directions.norm(dim=-1, keepdim=True)
-        places = 2 * torch.randn(features, generator=generator, dtype=torch.float32)
+        offsets = 2 * torch.randn(features, generator=generator, dtype=torch.float32)
         self.register_buffer("directions", 4 * directions)
-        self.register_buffer("places", 4 * places.clamp(-2.5, 2.5))
+        self.register_buffer("places", 4 * offsets.clamp(-2.5, 2.5))  # b; its name is a key of checkpoints
         self.register_buffer("mean", torch.zeros(features, dtype=torch.float32))
         self.register_buffer("scale", torch.ones(features, dtype=torch.float32))
         self.directions: Tensor
@@ -95,7 +102,7 @@ class RidgeMeans(nn.Module):
 
     def _means(self, u: Tensor) -> Tensor:
         t = self.directions @ u.mT - self.places[:, None]
-        return (t * t + 1).sqrt().mean(-1)  # of what lies together in memory: onnxruntime is slow otherwise
+        return (t * t + 1).sqrt().mean(-1)  # over adjacent numbers: onnxruntime is slow otherwise
 
     def standardise(self, u: Tensor) -> None:
         means = self._means(u)
@@ -107,24 +114,24 @@ class RidgeMeans(nn.Module):
 class WeightHead(nn.Module):
     """A residual network whose last layer gives a change of an ICNN's weights; zero at first."""
 
-    def __init__(self, icnn: Icnn, told: int, width: int, depth: int) -> None:
+    def __init__(self, icnn: Icnn, inputs: int, width: int, depth: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(told, width)
+        self.enter = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
         self.leave = nn.Linear(width, icnn.count)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, told: Float[Tensor, "batch told"]) -> Float[Tensor, "batch count"]:
-        z = self.enter(_limited(told))
+    def forward(self, features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch count"]:
+        z = self.enter(_limited(features))
         for block in self.blocks:
             z = block(z)
         return self.leave(gelu(z))
 
 
-def _limited(told: Float[Tensor, "batch told"]) -> Float[Tensor, "batch told"]:
-    """Scale down what is far from everything usual, to a size of about three standard deviations at most."""
-    return told * (1 + told.square().mean(-1, keepdim=True) / USUAL**2).rsqrt()
+def _limited(features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
+    """Scale features down so that their root mean square stays below `_LARGEST`."""
+    return features * (1 + features.square().mean(-1, keepdim=True) / _LARGEST**2).rsqrt()
 
 
 @final

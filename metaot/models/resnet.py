@@ -1,7 +1,7 @@
 """The paper's hypernetwork: a ResNet-18 for both images, a perceptron for the weights (Meta OT, figure 3).
 
 ResNet: He et al., arXiv 1512.03385; with group instead of batch normalisation (Wu and He, arXiv 1803.08494), so
-that a prediction depends on its own pictures alone, in training too.
+that a prediction depends on its own pictures only, in training as well.
 """
 
 from itertools import pairwise
@@ -21,7 +21,7 @@ _GROUPS = 32
 class ResNetIcnn(HyperNetwork):
     """Pictures as context -> features -> weights of phi; of psi with the pictures exchanged.
 
-    It never sees the samples. Untrained, the prediction is nearly the frame's linear map.
+    It does not read the samples. Untrained, the prediction is nearly the frame's linear map.
     """
 
     def __init__(self, dim: int, hidden: list[int], *, activation: str = "squareplus", width: int = 512) -> None:
@@ -45,13 +45,10 @@ class ResNetIcnn(HyperNetwork):
                 "this model reads pictures: give them as the problem's context, of shape "
                 f"(batch, 2, 3, height, width), got {None if context is None else tuple(context.shape)}"
             )
-        seen = self.eye(context.flatten(0, 1)).unflatten(0, context.shape[:2])
-        forth, back = seen.flatten(1), seen.flip(1).flatten(1)
+        features = self.eye(context.flatten(0, 1)).unflatten(0, context.shape[:2])
+        forth, back = features.flatten(1), features.flip(1).flatten(1)
         phi, psi = (self.base + self.leave(self.decoder(z)) for z in (forth, back))
         return [(phi, psi)]
-
-    def alone(self) -> None:
-        """Return nothing: convolutions are torch's."""
 
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
         """Do nothing: pictures are between zero and one."""
@@ -78,7 +75,7 @@ class ResNet18(nn.Module):
 
 @final
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around which the input is led."""
+    """Two 3 x 3 convolutions, to whose output the input is added."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ REACH = 2.0
 def brenier_value(problem: SampleProblem, pair: BrenierPair, *, tol: float = 1e-5) -> Float[Tensor, "*batch"]:
     r"""Return $E[|x|^2/2 - \phi(x)] + E[|y|^2/2 - \bar\phi(y)]$ over the samples, the conjugate exact to `tol`.
 
-    At most half of the squared Wasserstein distance between the two sets of samples, whatever phi is; psi is only
-    where the solver starts. In float64, and not differentiable: see `brenier_loss`.
+    For every phi it is at most half of the squared Wasserstein distance between the two sets of samples; psi is
+    only the start of the solver. In float64, and not differentiable: see `brenier_loss`.
     """
     double = problem.to(problem.x.double())
     pair = pair.to(double.x)
@@ -29,9 +29,9 @@ def brenier_value(problem: SampleProblem, pair: BrenierPair, *, tol: float = 1e-
 def brenier_loss(problem: SampleProblem, pair: BrenierPair) -> Float[Tensor, "*batch"]:
     """Return the loss of a prediction: minus both dual values, in units of the frame's variance.
 
-    The maximiser of each conjugate is taken where a Newton step from the best sample arrives, without gradient: by
-    Danskin's theorem nothing is lost. It is never worse than the best sample, so that the loss is bounded below by
-    discrete transport between the samples, whatever the networks do, and needs no second half that keeps up.
+    The maximiser of each conjugate is the end of a Newton step from the best sample, without gradient (Danskin's
+    theorem), or that sample where it is better. So the loss is bounded below by discrete transport between the
+    samples, for all networks.
     """
     forth = _minus_dual_value(problem, pair.phi)
     back = _minus_dual_value(problem.T, pair.psi)
@@ -39,7 +39,7 @@ def brenier_loss(problem: SampleProblem, pair: BrenierPair) -> Float[Tensor, "*b
 
 
 def _minus_dual_value(problem: SampleProblem, phi: BrenierPotential) -> Float[Tensor, "*batch"]:
-    """Return E phi(x) + E phi*(y), phi* over samples and a step, without what the frame's means contribute."""
+    """Return E phi(x) + E phi*(y), phi* over samples and a step, without the terms of the frame's means."""
     u, target = phi.frame.enter(problem.x), phi.frame.T.enter(problem.y)
     at_samples = phi.icnn.value(phi.weights, u)
     with torch.no_grad():

@@ -1,11 +1,12 @@
 """The dual objective of entropic transport, equations (5), (15) and (16) of Meta OT (arXiv 2206.05262)."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.objectives.on_grid import dual_loss_on_grid
-from metaot.potentials import DualPotentials, c_transform, tilted
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, tilted
 from metaot.problem import Problem
 
 
@@ -22,24 +23,43 @@ def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*
 
 
 def linear_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return <f, a> + <g, b>, the dual value of potentials one of which is the best for the other."""
+    """Return <f, a> + <g, b>: the dual value of f and the best g for it, or of g and the best f."""
     return (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
 
 
 def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return the loss of a prediction (equation 16): minus the dual value of f and of the best g for it.
+    """Return the loss of a prediction (equation 16): minus the dual value of f and the best g for it.
 
-    The plan of these has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is
-    the error a - P 1.
+    Their plan has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is the error
+    a - P 1.
     """
-    quick = dual_loss_on_grid(problem, f)
-    return -linear_value(problem, DualPotentials.from_f(problem, f)) if quick is None else quick
+    if problem.a.requires_grad or problem.b.requires_grad:
+        return -linear_value(problem, DualPotentials.from_f(problem, f))
+    return _DualLoss.apply(f, problem)  # type: ignore[no-any-return]
+
+
+class _DualLoss(torch.autograd.Function):
+    """The value and its gradient for the price of one Sinkhorn step."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, f: Tensor, problem: Problem) -> Tensor:
+        _, missing, value = SinkhornStep(problem.flat())(f.reshape(-1, f.shape[-1]))
+        ctx.save_for_backward(missing.reshape(f.shape).to(f))
+        return -value.reshape(f.shape[:-1]).to(problem.a)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override], the decorator makes ctx positional
+        ctx: FunctionCtx, v: Tensor
+    ) -> tuple[Tensor, None]:
+        (missing,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return -v[..., None].to(missing) * missing, None
 
 
 def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return `dual_loss` in units of eps, which weighs all temperatures alike.
+    """Return `dual_loss` in units of eps, which gives all temperatures the same weight.
 
-    The gap to the optimum, in this unit, is the divergence KL(P* | P) of the plans; so the L1 error of the
-    marginals is at most the square root of twice the gap (Pinsker), at every eps.
+    The gap to the optimum is then the divergence KL(P* | P) of the plans, so that the L1 error of the marginals is
+    at most the square root of twice the gap (Pinsker), at every eps.
     """
     return dual_loss(problem, f) / problem.eps

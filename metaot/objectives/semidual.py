@@ -1,7 +1,7 @@
-"""The dual objective for many problems with one small cost matrix, as fast as a CPU can.
+"""The dual objective for many problems with one small cost matrix on a CPU.
 
-One problem after the other stays in the cache, in float32, with atoms that have mass only; the gradient comes
-with the value, so that nothing is remembered. Ten times faster than the same through the geometry.
+Problems are evaluated one after the other, so that each stays in the cache, in float32 and on the atoms with mass.
+The gradient is computed with the value, so that autograd keeps nothing.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 _LOWEST = -80.0
-"""Exponents below it are no different in float32, and slow."""
+"""Exponents below it are zero in float32, and slow."""
 
 
 def semidual_loss(

@@ -1,4 +1,4 @@
-"""Objectives that look at what Sinkhorn makes of a prediction, to compare with the dual value, the default."""
+"""Objectives of a few Sinkhorn steps from a prediction, to compare with the dual value, the default."""
 
 import torch
 from jaxtyping import Float
@@ -9,15 +9,15 @@ from metaot.potentials import c_transform, centred, tilted
 from metaot.problem import Problem
 
 TARGET_STEPS = 5
-"""Sinkhorn steps from a prediction to what it should have been."""
+"""Sinkhorn steps from a prediction to its target."""
 UNROLLED_STEPS = 2
-"""Sinkhorn steps after which the error is looked at."""
+"""Sinkhorn steps after which the error is measured."""
 
 
 def bootstrapped_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return the mean square under a, in units of eps, of what a few Sinkhorn steps change in f.
+    """Return the mean square under a, in units of eps, of the change of f by a few Sinkhorn steps.
 
-    As UNOT (Geuter et al., arXiv 2411.01582): the potential after these steps is a constant to the gradient.
+    As in UNOT (Geuter et al., arXiv 2411.01582), the potential after the steps is constant to the gradient.
     """
     with torch.no_grad():
         target = f

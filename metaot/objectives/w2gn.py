@@ -8,7 +8,7 @@ from metaot.brenier import BrenierPair, SampleProblem
 CYCLE = 3.0
 """The weight gamma of the cycle term, in units of the frame's variance."""
 PENALTY = 1e-6
-"""The weight of the mean square of the ICNNs' weights: a pull towards weights that stay finite."""
+"""The weight of the mean square of the ICNNs' weights, which keeps them finite."""
 
 
 def w2gn_loss(
@@ -17,8 +17,8 @@ def w2gn_loss(
     r"""Return equation 12 of each pair of measures: dual objective, cycle consistency and a small penalty.
 
     $E[\phi(x)] + E[\langle \nabla\psi(y), y \rangle - \phi(\nabla\psi(y))]$, in which the conjugate's map
-    $\nabla\psi$ takes no gradient, and $\gamma E |\nabla\phi(\nabla\psi(y)) - y|^2$, by which psi learns to be it.
-    Divided by the frame's variance, so that gamma means the same at every scale.
+    $\nabla\psi$ takes no gradient, and $\gamma E |\nabla\phi(\nabla\psi(y)) - y|^2$, by which psi learns to be the
+    conjugate. Divided by the frame's variance, so that gamma means the same at every scale.
     """
     pulled = pair.pull(problem.y)
     still = pulled.detach()

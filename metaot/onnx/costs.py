@@ -1,16 +1,14 @@
-"""The costs of a model's space in numpy, as they lie in its file."""
+"""The costs of a model's space in numpy, as they lie in its file, and solves from predictions."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from operator import iadd
-from typing import Any, NamedTuple, final
+from functools import reduce
+from typing import final
 
 import numpy as np
 
-from metaot import single
-from metaot.onnx.wire import OnnxContents
+from metaot import core
+from metaot.core import method
 
 Array = np.ndarray
 
@@ -25,21 +23,10 @@ class Costs:
     """The numbers of points along the axes; empty for a matrix."""
 
     @classmethod
-    def of(cls, geometry: dict[str, Any], contents: OnnxContents) -> "Costs":
-        """Find the costs that the description of a geometry names; ValueError when one is missing."""
-        missing = [name for name in geometry["costs"] if name not in contents.doubles]
-        if missing:
-            raise ValueError(f"the costs {missing[0]!r} are missing")
-        matrices = tuple(contents.doubles[name] for name in geometry["costs"])
-        return cls(matrices, tuple(geometry["sizes"]))
-
-    def block(self, rows: Array, columns: Array) -> Array:
-        """Return C at these rows and columns."""
-        if not self.sizes:
-            return self.matrices[0].take(columns, 1).take(rows, 0)
-        places = zip(np.unravel_index(rows, self.sizes), np.unravel_index(columns, self.sizes), strict=True)
-        blocks = [C.take(j, 1).take(i, 0) for C, (i, j) in zip(self.matrices, places, strict=True)]
-        return reduce(iadd, blocks)
+    def of_images(cls, sizes: tuple[int, ...]) -> "Costs":
+        """Return the squared distances of pixels that lie evenly on the unit square."""
+        axes = [np.linspace(0, 1, size) for size in sizes]
+        return cls(tuple((axis[:, None] - axis) ** 2 for axis in axes), sizes)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,47 +35,43 @@ class Costs:
             return math.prod(self.sizes), math.prod(self.sizes)
         return self.matrices[0].shape
 
-    @property
-    def highest(self) -> float:
-        """The highest cost."""
-        return float(sum(C.max() for C in self.matrices))
+    def refined(
+        self, a: Array, b: Array, eps: Array, f: Array, *, tol: float, max_steps: int, threads: int
+    ) -> core.Result:
+        """Refine the rows of f for those of both weights, whose masses are made equal to the last digit.
 
-    def axis_kernels(self, eps: float) -> single.AxesKernel | None:
-        """Return exp(-C/eps) as matrices along axes; None without axes, or where products are not worth trying."""
-        return self._at(eps).kernel
+        `eps` is one number or one for each. Compiled code makes the steps, or torch where there is none.
+        """
+        a, b = (weights / weights.sum(-1, keepdims=True) for weights in (a, b))
+        eps = np.broadcast_to(eps, len(a)).astype(np.float64)
+        if not core.COMPILED:
+            return self._by_torch(a, b, eps, f, tol=tol, max_steps=max_steps)
+        costs = core.Costs.on_axes(self.matrices) if self.sizes else core.Costs.of_matrix(self.matrices[0])
+        back_end = core.Compiled(costs, a, b, eps, threads=threads)
+        return method.choose(back_end, f, tol=tol, max_steps=max_steps)[0]
 
-    def softmin(self, eps: float, *, transposed: bool) -> Callable[[Array], Array] | None:
-        """Return the softmin of functions on a grid, over the source where `transposed`; None without axes."""
-        found = self._at(eps)
-        return found.transposed if transposed else found.forward
+    def _by_torch(self, a: Array, b: Array, eps: Array, f: Array, *, tol: float, max_steps: int) -> core.Result:
+        try:
+            import torch  # noqa: PLC0415, compiled code needs no torch
+        except ImportError:
+            raise RuntimeError(
+                "solving needs compiled code or torch: install metaot where there is a C compiler, or torch"
+            ) from None
+        from metaot.geometry import Dense  # noqa: PLC0415, imports torch
+        from metaot.potentials import DualPotentials  # noqa: PLC0415, the same
+        from metaot.problem import Problem  # noqa: PLC0415, the same
+        from metaot.solvers import solve  # noqa: PLC0415, the same
 
-    def _at(self, eps: float) -> "_AtEps":
-        found = self._kept.get(eps)
-        if found is None:
-            found = self._new(eps)
-            others = list(self._kept.items())[-_KEPT:]  # replaced as a whole: threads may share the costs
-            self.__dict__["_kept"] = dict([*others, (eps, found)])
-        return found
+        C, tensors = torch.from_numpy(self._matrix()), [torch.from_numpy(values) for values in (a, b, eps, f)]
+        problem = Problem(tensors[0], tensors[1], Dense(C), tensors[2])
+        start = DualPotentials(tensors[3], torch.zeros_like(tensors[1]))
+        found = solve(problem, init=start, tol=tol, max_steps=max_steps)
+        values = found.potentials.f, found.potentials.g, found.error, found.steps
+        return core.Result(*(value.numpy() for value in values))
 
-    def _new(self, eps: float) -> "_AtEps":
-        if not self.sizes:
-            return _AtEps(None, None, None)
-        fits = self.highest <= single.LARGEST * eps
-        kernel = single.AxesKernel([C / eps for C in self.matrices]) if fits else None
-        forward, transposed = single.GridSoftmin(self.matrices, eps), [C.T for C in self.matrices]
-        return _AtEps(kernel, forward, single.GridSoftmin(transposed, eps))
+    def _matrix(self) -> Array:
+        def outer(C: Array, axis: Array) -> Array:
+            total = C[:, None, :, None] + axis[None, :, None, :]
+            return total.reshape(len(C) * len(axis), -1)
 
-    @cached_property
-    def _kept(self) -> "dict[float, _AtEps]":
-        return {}
-
-
-@final
-class _AtEps(NamedTuple):
-    kernel: single.AxesKernel | None
-    forward: single.GridSoftmin | None
-    transposed: single.GridSoftmin | None
-
-
-_KEPT = 7
-"""How many temperatures are remembered, beside the last one."""
+        return reduce(outer, self.matrices)

@@ -1,38 +1,26 @@
 """A checkpoint as one ONNX file: exported by torch, described, compared with torch, and only then written."""
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import Grid
-from metaot.onnx.graph import Prediction, Refinement, network, space
+from metaot.onnx.graph import Prediction, space
 from metaot.onnx.graph.spaces import GridSpace, Space
-from metaot.onnx.graph.tree import graphs
 from metaot.onnx.parity import drawn_problems, parity
 from metaot.onnx.problems import fingerprint
-from metaot.onnx.quantise import LOSS, compare, quantised
 from metaot.onnx.runtime import FORMAT, OnnxModel
-from metaot.problem import Problem
-
-try:
-    import onnx
-    import onnxscript  # noqa: F401, torch's exporter wants it
-except ImportError:
-    raise ImportError("exporting needs the extra `export`: pip install 'metaot[export]'") from None
+from metaot.onnx.trace import either, traced
 
 LARGEST_FILE = 2**31 - 2**20
 """What fits into one ONNX file."""
-
-
-_INT8_PROBLEMS = 128
-"""Problems on which the loss of eight bits is measured, at the middle temperature."""
+INPUTS, OUTPUTS = ["a", "b", "eps"], ["f", "g"]
 
 
 def export(
@@ -41,48 +29,19 @@ def export(
     path: Path,
     *,
     version: str,
-    refine: bool = False,
-    int8: bool = False,
     data_dir: Path | None = None,
 ) -> Iterator[str]:
     """Write the file of a model, or nothing if the two differ; yield words on what was done.
 
-    `card` is what its checkpoint says of it. With `refine` a second file, which also makes Sinkhorn steps, is
-    written beside it, with `-refine` in its name; with `int8` a third one, whose weights have eight bits, if
-    these cost at most `LOSS` steps. Raises ValueError when a file does not agree with torch.
+    `card` is what its checkpoint says of it. Raises ValueError when the file does not agree with torch.
     """
     problems, data = drawn_problems(predictor, card, data_dir)
     content = prediction_model(predictor, card, version)
-    yield from _compared_and_written(path, content, predictor, problems, data)
-    if refine:
-        other, refining = beside(path, "refine"), refining_model(predictor, card, version)
-        yield from _compared_and_written(other, refining, predictor, problems, data)
-    if int8:
-        other, smaller = beside(path, "int8"), quantised(content)
-        many, _ = drawn_problems(predictor, card, data_dir, batches=(_INT8_PROBLEMS,))
-        loss = compare(_opened(path, content), _opened(other, smaller), many[0])
-        if loss.steps > LOSS:
-            raise ValueError(f"{other} was not written: {loss}, more than {LOSS:g} step")
-        write(other, smaller)
-        yield f"{other}: {len(smaller) / 1e6:.1f} MB, {loss}"
-
-
-def _compared_and_written(
-    path: Path, content: bytes, predictor: AmortizedPotential, problems: list[Problem], data: str
-) -> Iterator[str]:
-    result = parity(_opened(path, content), predictor, problems, data)
+    result = parity(OnnxModel.from_bytes(content, f"{path} (not yet written)"), predictor, problems, data)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     write(path, content)
     yield f"{path}: {len(content) / 1e6:.1f} MB, {result}"
-
-
-def beside(path: Path, word: str) -> Path:
-    return path.with_name(f"{path.stem}-{word}{path.suffix}")
-
-
-def _opened(path: Path, content: bytes) -> OnnxModel:
-    return OnnxModel.from_bytes(content, f"{path} (not yet written)")
 
 
 def write(path: Path, content: bytes) -> None:
@@ -95,21 +54,12 @@ def write(path: Path, content: bytes) -> None:
 def prediction_model(predictor: AmortizedPotential, card: dict[str, Any], version: str) -> bytes:
     """Return the content of a file that predicts (a, b, eps) -> (f, g)."""
     place = space(predictor.geometry, predictor.eps[0])
-    module = Prediction(network(predictor.model), place)
-    proto = exported(module, _example(predictor), inputs=["a", "b", "eps"], outputs=["f", "g"])
-    return described(proto, predictor, place, card, version)
-
-
-def refining_model(predictor: AmortizedPotential, card: dict[str, Any], version: str) -> bytes:
-    """Return the content of a file that refines too: (a, b, eps, tol, max_steps) -> (f, g, error, steps)."""
-    place = space(predictor.geometry, predictor.eps[0])
-    example = (*_example(predictor), torch.tensor(1e-3, dtype=torch.float64), torch.tensor(100))
-    proto = exported(
-        Refinement(network(predictor.model), place),
-        example,
-        inputs=["a", "b", "eps", "tol", "max_steps"],
-        outputs=["f", "g", "error", "steps"],
-    )
+    module, example = Prediction(predictor.model, place), _example(predictor)
+    if place.others is None:
+        proto = exported(module, example, inputs=INPUTS, outputs=OUTPUTS)
+    else:
+        exact = exported(Prediction(predictor.model, place, exact=True), example, inputs=INPUTS, outputs=OUTPUTS)
+        proto = either(exported(module, example, inputs=INPUTS, outputs=[*OUTPUTS, "right"]), exact, OUTPUTS)
     return described(proto, predictor, place, card, version)
 
 
@@ -120,38 +70,6 @@ def exported(
     batch = torch.export.Dim("batch", min=2, max=2**31)
     shapes = tuple({0: batch} if value.ndim else {} for value in example)
     return _one_eps_for_all(traced(module, example, shapes, inputs=inputs, outputs=outputs))
-
-
-def traced(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    shapes: tuple[dict[int, Any], ...],
-    *,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-) -> onnx.ModelProto:
-    """Export a module, without notes of the tracing; `shapes` names the dimensions that may be of any size."""
-    module = module.eval().requires_grad_(False)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
-        logger.setLevel(logging.ERROR)
-        try:
-            program = torch.onnx.export(
-                module, example, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, dynamo=True,
-                verbose=False,
-            )  # fmt: skip
-        finally:
-            logger.setLevel(level)
-    assert program is not None
-    proto = program.model_proto  # made anew each time
-    for graph in graphs(proto.graph):
-        del graph.value_info[:]
-        for node in graph.node:  # where in which file of this machine it comes from
-            del node.metadata_props[:]
-            node.doc_string = ""
-    return proto
 
 
 def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -200,14 +118,19 @@ def finished(proto: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
 
 
 def _with_costs(proto: onnx.ModelProto, place: Space) -> list[str]:
-    """Return the names of the costs, one for each axis or one in all; see to it that they are in the file."""
+    """Make the costs outputs of the graph; return their names, one for each axis or one in all."""
     costs = place.state_dict()
-    places = [f"cost{k}" for k in place.places] if isinstance(place, GridSpace) else ["cost"]
-    there = {tensor.name for tensor in proto.graph.initializer}
-    for name in sorted(set(places)):
-        if f"space.{name}" not in there:
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(costs[name].numpy(), f"space.{name}"))
-    return [f"space.{name}" for name in places]
+    names = [f"cost{k}" for k in place.axes] if isinstance(place, GridSpace) else ["cost"]
+    for name in sorted(set(names)):
+        tensor = onnx.numpy_helper.from_array(costs[name].numpy(), name)
+        others = [other for other in proto.graph.initializer if other.name == f"space.{name}"]
+        if others:
+            proto.graph.node.append(onnx.helper.make_node("Identity", [f"space.{name}"], [name]))
+        else:
+            proto.graph.initializer.append(tensor)
+        shape = list(costs[name].shape)
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, shape))
+    return names
 
 
 def _example(predictor: AmortizedPotential) -> tuple[Tensor, Tensor, Tensor]:

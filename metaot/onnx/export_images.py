@@ -12,10 +12,10 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.data.drawings import drawn_images
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
-from metaot.onnx.export import finished, traced, write
-from metaot.onnx.graph.images import PLAINLY, UniversalPrediction
-from metaot.onnx.images import BY_LOGS, PLAIN, OnnxUniversal
-from metaot.onnx.runtime import FORMAT
+from metaot.onnx.export import INPUTS, OUTPUTS, finished, write
+from metaot.onnx.graph.images import UniversalPrediction
+from metaot.onnx.runtime import FORMAT, OnnxModel
+from metaot.onnx.trace import either, traced
 from metaot.problem import Problem
 
 TOLERANCE = 1e-5
@@ -34,7 +34,7 @@ class ImageParity:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the file may be trusted."""
+        """Whether the file agrees with torch."""
         return self.difference <= TOLERANCE
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ def export_universal(
 ) -> Iterator[str]:
     """Write the file of a model, or nothing if the two differ; yield words on what was done."""
     content = universal_model(predictor, card, version)
-    result = image_parity(OnnxUniversal.from_bytes(content, f"{path} (not yet written)"), predictor)
+    result = image_parity(OnnxModel.from_bytes(content, f"{path} (not yet written)"), predictor)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     write(path, content)
@@ -61,11 +61,12 @@ def universal_model(predictor: UniversalPotential, card: dict[str, Any], version
     a, b = torch.full((2, 3, 5, 6), 1 / 30, dtype=torch.float64)
     eps = torch.full((1,), predictor.eps[1], dtype=torch.float64)
     images = {0: batch, 1: height, 2: width}
-    module = UniversalPrediction(predictor.model)
-    eps = eps.expand(3).clone()
-    proto = traced(
-        module, (a, b, eps), (images, images, {0: batch}), inputs=["a", "b", "eps"], outputs=[*BY_LOGS, *PLAIN]
+    examples, shapes = (a, b, eps.expand(3).clone()), (images, images, {0: batch})
+    plain, exact = (
+        traced(UniversalPrediction(predictor.model, exact=exact), examples, shapes, inputs=INPUTS, outputs=outputs)
+        for exact, outputs in ((False, [*OUTPUTS, "right"]), (True, OUTPUTS))
     )
+    proto = either(plain, exact, OUTPUTS)
     for value in proto.graph.input:
         if value.name == "eps":
             value.type.tensor_type.shape.dim[0].dim_param = "temperatures"
@@ -75,7 +76,7 @@ def universal_model(predictor: UniversalPotential, card: dict[str, Any], version
         "passes": predictor.passes,
         "recipe": card.get("recipe"),
         "data": (card.get("recipe") or {}).get("data"),
-        "images": {"cost": "sqeuclidean", "square": [0, 1], "step": card.get("step"), "plain_from": PLAINLY},
+        "images": {"cost": "sqeuclidean", "square": [0, 1], "step": card.get("step")},
         "eps": list(predictor.eps),
         "quality": {key: card[key] for key in ("validation", "test") if key in card},
     }
@@ -83,7 +84,7 @@ def universal_model(predictor: UniversalPotential, card: dict[str, Any], version
 
 
 @torch.no_grad()
-def image_parity(model: OnnxUniversal, predictor: UniversalPotential) -> ImageParity:
+def image_parity(model: OnnxModel, predictor: UniversalPotential) -> ImageParity:
     """Compare the file with the model, in sizes that were not traced, at temperatures of the whole range."""
     generator = torch.Generator().manual_seed(4)
     low, high = predictor.eps

@@ -1,4 +1,4 @@
-"""A model of maps as two ONNX files: the hypernetwork, and where a potential's gradient sends points."""
+"""A model of maps as two ONNX files: the hypernetwork, and the map that is a potential's gradient."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from metaot.amortize.maps import AmortizedMap
-from metaot.brenier import SampleProblem
+from metaot.brenier import Frame, SampleProblem
 from metaot.data import Palettes, Planted, SampleSet, source_from_json
 from metaot.models.palette import PaletteIcnn
-from metaot.onnx.export import finished, traced, write
+from metaot.onnx.export import finished, write
 from metaot.onnx.graph.maps import PredictedMaps, PushedPoints
 from metaot.onnx.maps import PARTS, OnnxMap, push_file
 from metaot.onnx.runtime import FORMAT
+from metaot.onnx.trace import traced
 
 TOLERANCE = 1e-4
 """How far points may be sent from where torch sends them, in standard deviations of the target."""
@@ -26,7 +27,7 @@ _SIZES = ((1, 512, 512), (2, 300, 512), (5, 512, 40))
 @final
 @dataclass(frozen=True)
 class MapParity:
-    """How far points are sent from where torch sends them, in standard deviations of where they should be."""
+    """The largest distance between points as moved by the files and by torch, in standard deviations."""
 
     push: float
     pull: float
@@ -35,7 +36,7 @@ class MapParity:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the files may be trusted."""
+        """Whether the files agree with torch."""
         return max(self.push, self.pull) <= TOLERANCE
 
     def __str__(self) -> str:
@@ -46,33 +47,51 @@ class MapParity:
 
 
 def export_maps(
-    predictor: AmortizedMap, card: dict[str, Any], path: Path, *, version: str, data_dir: Path | None = None
+    predictor: AmortizedMap,
+    card: dict[str, Any],
+    path: Path,
+    *,
+    version: str,
+    data_dir: Path | None = None,
+    weights: str | None = None,
 ) -> Iterator[str]:
-    """Write both files of a model, or none if they differ from torch by too much; yield words on what was done."""
-    contents = map_models(predictor, card, version)
+    """Write both files of a model, or none if they differ from torch by too much; yield words on what was done.
+
+    `weights` is the fingerprint of the weights, for files that lie beside them.
+    """
+    contents = map_models(predictor, card, version, weights)
     result = map_parity(OnnxMap.from_bytes(*contents, f"{path} (not yet written)"), predictor, card, data_dir)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
-    for file, content in zip((path, push_file(path)), contents, strict=True):
+    for file, content in zip((push_file(path), path), reversed(contents), strict=True):
         write(file, content)
     yield f"{path}: {len(contents[0]) / 1e6:.1f} MB, and {push_file(path)}: {result}"
 
 
-def map_models(predictor: AmortizedMap, card: dict[str, Any], version: str) -> tuple[bytes, bytes]:
+def map_models(
+    predictor: AmortizedMap, card: dict[str, Any], version: str, weights: str | None = None
+) -> tuple[bytes, bytes]:
     """Return the contents of the files: (x, y) -> `PARTS`, and (x, weights, m, n, U, scale) -> y."""
     model = predictor.model
     if not isinstance(model, PaletteIcnn):
         raise ValueError(f"a {type(model).__name__} reads pictures; only networks that read samples are exported")
     batch, n, m = (torch.export.Dim(name, min=2, max=2**31) for name in ("batch", "n", "m"))
-    x, y = torch.rand(2, 3, 7, predictor.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 3, 7, predictor.dim, generator=generator, dtype=torch.float32)
     example, clouds = (x, y[:, :6]), ({0: batch, 1: n}, {0: batch, 1: m})
     first = traced(PredictedMaps(model), example, clouds, inputs=["x", "y"], outputs=list(PARTS))
-    phi, _, *frame = PredictedMaps(model)(*example)
-    potential = (x, phi, frame[0], frame[1], frame[2], frame[4])
+    frame = Frame.gaussian(SampleProblem(x, y))
+    potential = (x, model.icnn.weights(generator, 3), frame.m, frame.n, frame.U, frame.scale)
     names = ["x", "weights", "m", "n", "U", "scale"]
     shapes = ({0: batch, 1: n}, *[{0: batch}] * 5)
     second = traced(PushedPoints(model.icnn), potential, shapes, inputs=names, outputs=["y"])
-    maps = {"dim": predictor.dim, "icnn": asdict(model.icnn), "step": card.get("step"), "seed": card.get("seed")}
+    maps = {
+        "dim": predictor.dim,
+        "icnn": asdict(model.icnn),
+        "step": card.get("step"),
+        "seed": card.get("seed"),
+        "weights": weights,
+    }
     metadata = {
         "metaot": {"format": FORMAT, "version": version, "torch": torch.__version__},
         "model": card["model"],
@@ -92,7 +111,7 @@ def map_parity(
     problems, data = _test_problems(predictor.dim, card, data_dir)
     push = pull = 0.0
     for problem in problems:
-        expected, found = predictor.predict(problem), model.predict(problem.x.numpy(), problem.y.numpy())
+        expected, found = predictor.stages(problem)[-1], model.predict(problem.x.numpy(), problem.y.numpy())
         push = max(push, _difference(expected.push(problem.x), found.push(problem.x.numpy())))
         pull = max(pull, _difference(expected.pull(problem.y), found.pull(problem.y.numpy())))
     return MapParity(push, pull, sum(len(problem.x) for problem in problems), data)
@@ -105,7 +124,7 @@ def _difference(expected: torch.Tensor, found: np.ndarray) -> float:
 
 
 def _test_problems(dim: int, card: dict[str, Any], data_dir: Path | None) -> tuple[list[SampleProblem], str]:
-    """Return problems of the model's test data; of embedded ones where these are not here."""
+    """Return problems of the model's test data; of embedded data where these are missing."""
     try:
         source = source_from_json(card["recipe"]["data"])
         split = source.split("test", data_dir)

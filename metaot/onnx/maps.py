@@ -1,6 +1,5 @@
-"""`OnnxMap`: transport maps between clouds, and recoloured pictures, with numpy and onnxruntime alone."""
+"""`OnnxMap`: transport maps between clouds, and recoloured pictures, with numpy and onnxruntime only."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any, final
 
 import numpy as np
 
-from metaot.onnx import wire
 from metaot.onnx.checks import first_place
-from metaot.onnx.runtime import require_ours, session
+from metaot.onnx.runtime import described
 from metaot.pictures import moved, palette
+from metaot.sessions import session
 
 Array = np.ndarray
 Run = Callable[[None, dict[str, Array]], list[Array]]
@@ -83,18 +82,15 @@ class OnnxMap:
 
     def _open(self, name: str, contents: tuple[bytes, ...], threads: int, providers: tuple[str, ...]) -> None:
         self._state = (name, contents, threads, providers)
-        read = []
-        for content in contents:
-            try:
-                read.append(wire.read(content))
-            except ValueError as error:
-                raise ValueError(f"{name} is {error}") from None
-            require_ours(name, read[-1], "maps", "OnnxModel")
-        self.metadata: dict[str, Any] = {key: json.loads(read[0].metadata[key]) for key in METADATA}
-        if read[1].metadata["maps"] != read[0].metadata["maps"]:
+        sessions = [
+            session(name, content, threads=threads, providers=providers, optimise=False) for content in contents
+        ]
+        found = [described(name, opened, METADATA, ("maps",), "OnnxModel") for opened in sessions]
+        if found[0]["maps"] != found[1]["maps"]:
             raise ValueError(f"{name} and its -push file are of different models: export them anew")
+        self.metadata: dict[str, Any] = found[0]
         self.dim: int = self.metadata["maps"]["dim"]
-        self._predict, self._push = (session(name, content, threads, providers) for content in contents)
+        self._predict, self._push = sessions
 
     def predict(self, x: Any, y: Any) -> OnnxPair:
         """Return the pair of potentials of samples x, *batch n d, and y, *batch m d, float32 or float64.
@@ -110,10 +106,15 @@ class OnnxMap:
         phi, psi, *frame = (part.reshape((*batch, *part.shape[1:])) for part in found)
         return OnnxPair(phi, psi, dict(zip(PARTS[2:], frame, strict=True)), self._push.run)  # type: ignore[arg-type]
 
+    def weights(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Return the weights of phi and psi for float32 samples, batch n d and batch m d, without checks."""
+        phi, psi = self._predict.run(PARTS[:2], {"x": x, "y": y})
+        return phi, psi  # type: ignore[return-value]
+
     def recolor(self, source: Array, target: Array) -> Array:
         """Return a picture in the palette of another one: arrays uint8, height width 3, or 4 with transparency.
 
-        Transparency is kept, and pixels that nobody sees are no part of a palette.
+        Transparency is kept; transparent pixels are no part of a palette.
         """
         if self.dim != 3:
             raise ValueError(f"colours have three channels, this model is for dimension {self.dim}")

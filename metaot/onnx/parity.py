@@ -37,7 +37,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the file may be trusted."""
+        """Whether the file agrees with torch."""
         return self.difference <= TOLERANCE and self.steps == 0
 
     def __str__(self) -> str:

@@ -1,47 +1,49 @@
 """`OnnxModel`: predictions with numpy and onnxruntime alone."""
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
 
 import numpy as np
-import onnxruntime
 
-from metaot.onnx import checks, wire
+from metaot.onnx import checks
 from metaot.onnx.answers import Array, OnnxSolution, Potentials
 from metaot.onnx.costs import Costs
-from metaot.onnx.refine import Limits, refine_rows
+from metaot.sessions import CPU, session
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from metaot.potentials import DualPotentials
     from metaot.problem import Problem
 
 FORMAT = "1"
-METADATA = ("metaot", "model", "passes", "recipe", "data", "geometry", "eps", "quality")
-"""What the file says of the model, each as JSON."""
-_CHUNK = 64
-"""Instances that a graph is given at once: their intermediate values fit into the cache."""
+METADATA = ("metaot", "model", "passes", "recipe", "data", "eps", "quality")
+"""What the file says of the model, each as JSON; and its `geometry`, or `images` for images of any size."""
+_CHUNK, _TERMS = 64, 2**24
+"""Instances that a graph is given at once; and terms of sums over images in the log domain, 128 MiB."""
+_OUTPUTS = ["f", "g"]
 
 
 @final
 class OnnxModel:
-    """A model from a file that `export.py` wrote.
+    """A model of potentials from a file that `export.py` wrote: for one geometry, or for images of any size.
 
-    `sizes` are the numbers (n, m) of atoms, `eps` is the range (lowest, highest) of temperatures, `metadata` is
-    all that the file says of the model: its recipe, space, training data and measured quality. `refines` tells
-    whether the graph can make Sinkhorn steps itself.
+    `eps` is the range (lowest, highest) of temperatures, `metadata` is all that the file says of the model: its
+    recipe, space, training data and measured quality. `sizes` are the numbers (n, m) of atoms of a model for one
+    geometry; None for images of any size, whose pixels lie evenly on the unit square from edge to edge, with the
+    cost |x - y|^2: as on `Grid(height, width)`.
 
     One thread that does not spin, unless `threads` says otherwise; any number of Python's threads may share the
     object, and processes may be sent it (it pickles with the file's content). `providers` are onnxruntime's, best
     first, such as ("CUDAExecutionProvider", "CPUExecutionProvider"); one that is not there is an error.
-    Raises FileNotFoundError, and ValueError for a file that is not ours, that has data in other files, or
-    operators that are not of the ONNX standard.
+    Raises FileNotFoundError, and ValueError for a file that is not ours or that onnxruntime cannot open.
     """
 
-    def __init__(
-        self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
-    ) -> None:
+    def __init__(self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> None:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there: `python export.py CHECKPOINT --out {path}` writes one")
@@ -49,31 +51,23 @@ class OnnxModel:
 
     @classmethod
     def from_bytes(
-        cls, content: bytes, name: str = "a file in memory", *, threads: int = 1,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-    ) -> "OnnxModel":  # fmt: skip
+        cls, content: bytes, name: str = "a file in memory", *, threads: int = 1, providers: Sequence[str] = CPU
+    ) -> "OnnxModel":
         """Open the content of a file."""
         model = object.__new__(cls)
         model._open(name, content, threads, tuple(providers))
         return model
 
-    def _open(self, name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> None:
-        self._name, self._content, self._threads, self._providers = name, content, threads, providers
-        try:
-            contents = wire.read(content)
-        except ValueError as error:
-            raise ValueError(f"{name} is {error}") from None
-        require_ours(name, contents, "geometry", "OnnxMap")
-        self.metadata: dict[str, Any] = {key: json.loads(contents.metadata[key]) for key in METADATA}
-        n, m = self.metadata["geometry"]["shape"]
+    def _open(self, *state: Any) -> None:
+        self._state = name, content, threads, providers = state
+        self._session = session(name, content, threads=threads, providers=providers)
+        self.metadata: dict[str, Any] = described(name, self._session, METADATA, ("geometry", "images"), "OnnxMap")
         low, high = self.metadata["eps"]
-        self.sizes: tuple[int, int] = (n, m)
-        self.costs = Costs.of(self.metadata["geometry"], contents)
         self.eps: tuple[float, float] = (low, high)
-        self._session = session(name, content, threads, providers)
-        self._run: Callable[[Sequence[str], dict[str, Array]], list[Array]] = self._session.run  # type: ignore[assignment]
-        self.refines = "tol" in {value.name for value in self._session.get_inputs()}
-        self._no_steps = {"tol": np.array(1.0), "max_steps": np.array(0)} if self.refines else {}
+        self.sizes: tuple[int, int] | None = None
+        if "geometry" in self.metadata:
+            n, m = self.metadata["geometry"]["shape"]
+            self.sizes = (n, m)
         self.matching: object = None
 
     @overload
@@ -83,117 +77,143 @@ class OnnxModel:
     def predict(self, a: Any, b: Any = None, *, eps: Any = None) -> "Potentials | DualPotentials":
         """Return the potentials of weights a, *batch n, and b, *batch m; or those of a `Problem`.
 
-        `eps` is a number or one for each instance; it may be left out when the model knows only one. g is the best
-        for f. Arrays have the dtype of a. Raises ValueError for weights that are NaN, negative or of another mass
-        than one, and for sizes, eps or a geometry that are not the model's.
+        On a grid weights may be images, *batch height width, and are if these may have any size; potentials have
+        their shape. `eps` is a number or one for each instance; it may be left out when the model knows only one.
+        g is the best for f. Arrays have the dtype of a. Raises ValueError for weights that are NaN, negative or of
+        another mass than one, and for sizes, eps or a geometry that are not the model's.
         """
         if b is None:
             from metaot.onnx.problems import predict  # noqa: PLC0415, whoever has a Problem has torch
 
             return predict(self, a)
-        a, b, eps = self._checked(a, b, eps)
-        f, g = self.evaluate(a, b, eps)
-        return Potentials(f, g)
+        rows = self._rows(a, b, eps)
+        f, g = self.evaluate(rows)
+        return Potentials(rows.shaped(f, 0), rows.shaped(g, 1))
 
     def solve(
         self, a: Any, b: Any, *, eps: Any = None, tol: float = 1e-6, max_steps: int = 10_000
     ) -> OnnxSolution:
-        """Return refined potentials of weights a, *batch n, and b, *batch m, each to an L1 marginal error `tol`.
+        """Return refined potentials of weights as for `predict`, each to an L1 marginal error `tol`.
 
         The file predicts; accelerated Sinkhorn, and Newton on the atoms with mass, for up to a few thousand of
-        them, do the rest beside it: sooner than the plain steps in the graph of a file that was exported with
-        `--refine`, which are for other languages. float64 inside. Raises ValueError as `predict`; not converging
-        within `max_steps` is a result.
+        them, do the rest beside it. float64 inside. Raises ValueError as `predict`; not converging within
+        `max_steps` is a result.
         """
         tol, max_steps = checks.limits(tol, max_steps)
-        a, b, eps = self._checked(a, b, eps)
-        rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
-        start, _ = self.evaluate(rows_a, rows_b, eps)
-        f, g, error, steps = refine_rows(self.costs, (rows_a, rows_b), eps, start, Limits(tol, max_steps))
-        batch = a.shape[:-1]
-        shaped = (values.reshape(batch) for values in (error, steps, error <= tol))
-        return OnnxSolution(f.reshape(a.shape).astype(a.dtype), g.reshape(b.shape).astype(a.dtype), *shaped)
+        rows = self._rows(a, b, eps)
+        start, _ = self.evaluate(rows)
+        costs = self.costs if rows.image is None else Costs.of_images(rows.image)
+        limits = {"tol": tol, "max_steps": max_steps, "threads": self._state[2]}
+        f, g, error, steps = costs.refined(rows.a, rows.b, rows.eps, start, **limits)
+        batch = (values.reshape(rows.batch) for values in (error, steps, error <= tol))
+        return OnnxSolution(rows.shaped(f, 0), rows.shaped(g, 1), *batch)
 
-    def graph(
-        self, a: Array, b: Array, eps: Array, *, tol: float | None = None, max_steps: int = 0
-    ) -> list[Array]:
-        """Return what the graph says of float64 weights, batch n and batch m, and eps, 1 or batch; unchecked.
+    @cached_property
+    def costs(self) -> Costs:
+        """The costs of the model's geometry, which are outputs of the graph."""
+        geometry = self.metadata["geometry"]
+        weights = [np.full((1, n), 1 / n) for n in geometry["shape"]]
+        names = sorted(set(geometry["costs"]))
+        feeds = {"a": weights[0], "b": weights[1], "eps": np.array([self.eps[1]])}
+        found = dict(zip(names, self._session.run(names, feeds), strict=True))
+        return Costs(tuple(np.asarray(found[name]) for name in geometry["costs"]), tuple(geometry["sizes"]))
 
-        That is (f, g); with `tol`, of a file that `refines`, (f, g, error, steps) after Sinkhorn steps to this L1
-        error.
-        """
-        if tol is None:
-            return self._run(PREDICTED, {"a": a, "b": b, "eps": eps, **self._no_steps})
-        limits = {"tol": np.array(tol), "max_steps": np.array(max_steps)}
-        return self._run(REFINED, {"a": a, "b": b, "eps": eps, **limits})
-
-    def _checked(self, a: Any, b: Any, eps: Any) -> tuple[Array, Array, Array]:
-        a, b = checks.weights("a", a, self.sizes[0]), checks.weights("b", b, self.sizes[1])
+    def _rows(self, a: Any, b: Any, eps: Any) -> "Rows":
+        """Check weights and temperatures."""
+        a, b = np.asarray(a), np.asarray(b)
+        shapes = a.shape, b.shape
+        grid = tuple(self.metadata["geometry"]["sizes"]) if self.sizes else a.shape[-2:]
+        if self.sizes is None and (a.ndim < 2 or a.shape != b.shape):
+            raise ValueError(
+                f"a and b must be images of one shape (*batch, height, width), got {a.shape}, {b.shape}"
+            )
+        if self.sizes is None or (len(grid) > 1 and a.shape[-1:] != self.sizes[:1]):
+            a, b = (_flat(weights, grid) for weights in (a, b))
+        n, m = self.sizes or (math.prod(grid),) * 2
+        a, b = checks.weights("a", a, n), checks.weights("b", b, m)
         if a.shape[:-1] != b.shape[:-1]:
             raise ValueError(f"a of shape {a.shape} and b of {b.shape} differ in their batch")
-        return a, b, checks.temperatures(eps, self.eps, a.shape[:-1])
+        batch = a.shape[:-1]
+        flat = [w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b)]
+        image = grid if self.sizes is None else None
+        eps = checks.temperatures(eps, self.eps, batch)
+        return Rows(flat[0], flat[1], eps, batch, shapes, a.dtype, image)
 
-    def evaluate(self, a: Array, b: Array, eps: Array) -> tuple[Array, Array]:
-        """Return f and g of weights that were checked; eps one number or one for each instance."""
-        if a.ndim == 2 and 0 < len(a) <= _CHUNK and a.dtype == b.dtype == np.float64:
-            f, g = self.graph(a, b, eps)
-            return f, g
-        rows_a, rows_b = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
-        f, g = np.empty(rows_a.shape), np.empty(rows_b.shape)
-        for k in (slice(begin, begin + _CHUNK) for begin in range(0, len(f), _CHUNK)):
-            f[k], g[k] = self.graph(rows_a[k], rows_b[k], eps if len(eps) == 1 else eps[k])
-        return f.reshape(a.shape).astype(a.dtype, copy=False), g.reshape(b.shape).astype(a.dtype, copy=False)
+    def evaluate(self, rows: "Rows") -> tuple[Array, Array]:
+        """Return f and g of weights that were checked."""
+        a, b, eps, size = rows.a, rows.b, rows.eps, _CHUNK
+        if rows.image is not None:
+            size = max(1, min(size, _TERMS // (math.prod(rows.image) * max(rows.image))))
+            a, b = (w.reshape(len(w), *rows.image) for w in (a, b))
+        if 0 < len(a) <= size:
+            found: Any = self._session.run(_OUTPUTS, {"a": a, "b": b, "eps": eps})
+        else:
+            found = np.empty(a.shape), np.empty(b.shape)
+            for k in (slice(begin, begin + size) for begin in range(0, len(a), size)):
+                feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k]}
+                found[0][k], found[1][k] = self._session.run(_OUTPUTS, feeds)
+        f, g = found
+        return f.reshape(rows.a.shape), g.reshape(rows.b.shape)
 
-    def __getstate__(self) -> tuple[str, bytes, int, tuple[str, ...]]:
-        return self._name, self._content, self._threads, self._providers
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._state
 
-    def __setstate__(self, state: tuple[str, bytes, int, tuple[str, ...]]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._open(*state)
 
     def __repr__(self) -> str:
         low, high = self.eps
-        where = self.metadata["geometry"]["description"]
-        return f"OnnxModel({self._name!r}: {where}, eps in [{low:g}, {high:g}])"
+        where = self.metadata["geometry"]["description"] if self.sizes else "images of any size"
+        return f"OnnxModel({self._state[0]!r}: {where}, eps in [{low:g}, {high:g}])"
 
 
-PREDICTED = ["f", "g"]
-REFINED = ["f", "g", "error", "steps"]
+@final
+class Rows(NamedTuple):
+    """Weights that were checked, a row for each instance, float64, and how answers are shaped."""
+
+    a: Array
+    b: Array
+    eps: Array
+    """One number, or one for each instance."""
+    batch: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    dtype: np.dtype
+    image: tuple[int, ...] | None
+    """The size of the images, for a model that takes any."""
+
+    def shaped(self, potentials: Array, side: int) -> Array:
+        """Return potentials of the source (0) or of the target (1) in the shape and dtype of the weights."""
+        return potentials.reshape(self.shapes[side]).astype(self.dtype, copy=False)
 
 
-def require_ours(name: str, contents: wire.OnnxContents, kind: str, other: str) -> None:
-    """Raise ValueError unless a file is ours, whole, of standard operators and with metadata of this kind."""
-    if contents.external:
-        raise ValueError(f"{name} has the data of {contents.external[0]!r} in another file: use one whole file")
-    if contents.foreign:
-        raise ValueError(f"{name} wants {contents.foreign[0]!r}, which is not an operator of the ONNX standard")
-    found = contents.metadata.get("metaot")
-    if found is None:
+def _flat(weights: Array, grid: tuple[int, ...]) -> Array:
+    """Return images as vectors; others as they are."""
+    dims = len(grid)
+    if weights.shape[-dims:] != grid:
+        return weights
+    return weights.reshape(*weights.shape[:-dims], math.prod(grid))
+
+
+def described(
+    name: str, opened: "InferenceSession", keys: Sequence[str], kinds: Sequence[str], other: str
+) -> dict[str, Any]:
+    """Return what a file says of its model; ValueError unless it is one of ours, with metadata of these kinds.
+
+    `other` is the class for files without.
+    """
+    found = opened.get_modelmeta().custom_metadata_map
+    if "metaot" not in found:
         raise ValueError(f"{name} was not written by metaot: `python export.py CHECKPOINT` writes one")
     try:
-        version = json.loads(found)["format"]
+        values = {key: json.loads(value) for key, value in found.items()}
+        version = values["metaot"]["format"]
     except (ValueError, KeyError, TypeError):
-        version = None
+        values, version = {}, None
     if version != FORMAT:
         raise ValueError(f"{name} has format {version!r}, this version reads {FORMAT!r}")
-    if kind not in contents.metadata:
+    if not any(kind in values for kind in kinds):
         raise ValueError(f"{name} holds another kind of model: metaot.{other} opens it")
-
-
-def session(name: str, content: bytes, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:
-    """Open a file with threads that do not spin."""
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
-    there = onnxruntime.get_available_providers()
-    missing = [provider for provider in providers if provider not in there]
-    if missing or not providers:
-        raise ValueError(f"providers must be of {there}, got {list(providers)}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1")  # one problem: a tenth faster without
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=list(providers))
-    except Exception as error:  # onnxruntime has no class of its own for it
-        raise ValueError(f"onnxruntime cannot open {name}: {error}") from error
+    missing = [key for key in keys if key not in values]
+    if missing:
+        raise ValueError(f"{name} is damaged: it does not say its {missing[0]!r}")
+    return values

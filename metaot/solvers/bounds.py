@@ -16,11 +16,19 @@ from metaot.potentials import (
     DualPotentials,
     c_transform,
     centred,
+    marginal_error,
     source_marginal,
     target_marginal,
     transport_cost,
 )
 from metaot.problem import Problem
+from metaot.solvers.iterate import iterate
+from metaot.solvers.newton import Newton
+
+_ROUNDING = 1e-11
+"""Error of marginals that count as exact."""
+
+_NEWTON_STEPS = 50
 
 
 @final
@@ -39,19 +47,21 @@ class Bounds:
 
 @torch.no_grad()
 def transport_bounds(problem: Problem, potentials: DualPotentials) -> Bounds:
-    """Bound min <C, P> over the plans with marginals a and b; eps has no part in what is bounded.
+    """Bound min <C, P> over the plans with marginals a and b; the bounds hold without regard to eps.
 
-    The bounds hold whatever the potentials are, a prediction's or a solution's, up to rounding (a relative error
-    of about 1e-16 max |potentials|/eps). They are close when the potentials are good and eps is small: of an
-    exact solution, the gap is at most eps times the entropy of the plan given a marginal, the smaller of the
-    two, and so at most eps log(atoms with mass on either side).
+    The bounds hold for all potentials, of a prediction or of a solution, up to rounding (a relative error of about
+    1e-16 max |potentials|/eps). They are close when the potentials are good and eps is small: of an exact
+    solution, the gap is at most eps times the entropy of the plan given a marginal, the smaller of the two, and so
+    at most eps log(atoms with mass on either side).
 
-    All is done in float64. A mass that is one only within `Problem`'s tolerance is made one: bounded is the cost
-    between a/sum(a) and b/sum(b), with the coordinates or the matrix as the problem's dtype holds them. NaN in the
-    potentials of an instance gives NaN for it. Never n x m: axis by axis on a grid, in blocks on other spaces.
+    The work is done in float64. Masses are made one: what is bounded is the cost between a/sum(a) and b/sum(b),
+    with the coordinates or the matrix as the problem's dtype holds them. NaN in the potentials of an atom with
+    mass gives NaN for its instance. No n x m matrix is made on a grid or for large clouds. Where forbidden pairs
+    leave no plan, `upper` is +inf; `lower` is +inf where an atom with mass reaches no mass.
     """
     problem = problem.normalised()
-    f, g = potentials.f.to(problem.a), potentials.g.to(problem.b)
+    f = torch.where(problem.a > 0, potentials.f.to(problem.a), 0.0)
+    g = torch.where(problem.b > 0, potentials.g.to(problem.b), 0.0)
     level = (g * problem.b).sum(-1, keepdim=True)
     f, g = f + level, g - level
     lower = torch.maximum(_feasible_value(problem, centred(problem.a, f)), _feasible_value(problem.T, g))
@@ -61,19 +71,25 @@ def transport_bounds(problem: Problem, potentials: DualPotentials) -> Bounds:
 def _feasible_value(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return <f, a> + <g, b> for potentials near f with f_i + g_j <= C_ij wherever a_i and b_j are not zero.
 
-    The start is f + eps log a, as in the soft transform: the hard one is then the larger of the two, and what is
-    lost is only the entropy of the plan given b. Atoms without mass start at -inf, and have no say.
+    The start is f + eps log a, as in the soft transform: the hard one is then the larger of the two, and only the
+    entropy of the plan given b is lost. Atoms without mass start at -inf, and take no part.
     """
     g = problem.geometry.T.hardmin(f + expand_eps(problem.eps, f) * problem.a.log())
     f = problem.geometry.hardmin(torch.where(problem.b > 0, g, -torch.inf))
-    return (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
+    value = _weighted_sum(problem.a, f) + _weighted_sum(problem.b, g)
+    unreached = ((g == torch.inf) & (problem.b > 0)).any(-1)
+    return torch.where(unreached, torch.inf, value)
+
+
+def _weighted_sum(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    return torch.where(weights > 0, weights * f, 0.0).sum(-1)
 
 
 def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
     """Return <C, P> for a plan near that of the potentials whose marginals are a and b.
 
     Rows with too much mass are scaled down, then columns: min(1, a/P1) is, in the log domain, the minimum with the
-    best potential. The mass that is then missing is added as a product of what is missing on either side.
+    best potential. The missing mass is added as a product of what is missing on either side.
     """
     f = torch.minimum(potentials.f, c_transform(problem.T, potentials.g))
     g = torch.minimum(potentials.g, c_transform(problem, f))
@@ -82,4 +98,25 @@ def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
     missing_b = (problem.b - target_marginal(problem, scaled)).clamp_min(0)
     total = missing_b.sum(-1, keepdim=True)
     cost = problem.geometry.times_cost(missing_b / torch.where(total > 0, total, 1.0))
-    return transport_cost(problem, scaled) + (missing_a * cost).sum(-1)
+    upper = transport_cost(problem, scaled) + _weighted_sum(missing_a, cost)
+    forbidden = (upper == torch.inf).reshape(-1)
+    if not bool(forbidden.any()):
+        return upper
+    flat, (n, m) = problem.flat(), problem.geometry.shape
+    start = DualPotentials(f.reshape(-1, n), g.reshape(-1, m))
+    upper = upper.flatten()
+    upper[forbidden] = _allowed_cost(flat[forbidden], start[forbidden])
+    return upper.reshape(problem.batch_shape)
+
+
+def _allowed_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "batch"]:
+    """Return <C, P> for potentials that Newton's method has made exact; +inf where it finds no plan.
+
+    Missing mass could not be added as a product: that uses forbidden pairs.
+    """
+    newton = Newton()
+    start = newton.init(problem, potentials)
+    exact = iterate(newton, problem, start, tol=_ROUNDING / 10, max_steps=_NEWTON_STEPS).value
+    exact = DualPotentials.from_f(problem, exact.f)
+    is_plan = marginal_error(problem, exact) <= _ROUNDING
+    return torch.where(is_plan, transport_cost(problem, exact), torch.inf)

@@ -28,12 +28,15 @@ _TESTED = 5
 def ascent(kernel: Kernel, a: Float[Tensor, "batch k"], b: Float[Tensor, "batch l"]) -> Float[Tensor, "batch k"]:
     """Return a change of f, in units of eps, that raises J: a truncated Newton direction, cut where it overshoots.
 
-    The relative residual is at most the L1 error, and a tenth: so the outer convergence is quadratic in the end
-    (Dembo, Eisenstat and Steihaug 1982).
+    The relative residual is at most the L1 error, and a tenth, so that the outer convergence is quadratic in the
+    end (Dembo, Eisenstat and Steihaug 1982); but not below the rounding of the gradient, which directions of no
+    curvature would amplify. A gradient that is rounding changes nothing.
     """
     source = kernel.times(torch.ones_like(b))
     gradient = a - source * (a.sum(-1) / source.sum(-1))[:, None]
-    accuracy = gradient.abs().sum(-1).clamp_max(0.1)
+    error, rounding = gradient.abs().sum(-1), 100 * torch.finfo(a.dtype).eps
+    gradient = torch.where((error > rounding)[:, None], gradient, 0.0)
+    accuracy = torch.maximum(error, rounding / error).clamp_max(0.1)
     direction = _solution(kernel, source, b, gradient, accuracy)
     return _shortened(kernel, a, b, direction, (direction * gradient).sum(-1))
 

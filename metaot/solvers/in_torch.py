@@ -1,20 +1,23 @@
 """Torch as a back end: any device, dtype and size; on the atoms with mass where that pays."""
 
+import math
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Result
+from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, centred, tilted
+from metaot.potentials import DualPotentials, c_transform, centred, exact_marginal_error, tilted
 from metaot.problem import Problem
-from metaot.solvers.back_end import BackEnd, Refined, no_result
 from metaot.solvers.iterate import Solver, StateT, iterate
-from metaot.solvers.newton import FACTORISED, Newton
+from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
-from metaot.solvers.support import SMALLEST_WEIGHT, Support
+from metaot.solvers.support import Support
 
 GOOD = 0.01
 """L1 error of a start up to which it is taken without comparison."""
@@ -31,42 +34,73 @@ _BLOCK = 2**22
 
 @final
 class InTorch(BackEnd):
-    """The solvers of this package, iterated by the one loop."""
+    """A flat batch of problems, and the solvers of this package, iterated by the one loop."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        sizes = [(weights >= SMALLEST_WEIGHT).sum(-1).numpy(force=True) for weights in (problem.a, problem.b)]
+        self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
+        self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
+        self.axis_work = math.inf
+        if isinstance(geometry, Grid) and len(geometry.sizes) > 1:
+            self.axis_work = float(geometry.shape[0] * sum(geometry.sizes))
+        self.lowest_eps = float(eps.min()) if isinstance(eps, Tensor) else eps
+
+    @property
+    def cost_range(self) -> float:
+        geometry = self.problem.geometry
+        if isinstance(geometry, Grid):
+            return sum(float(cost.max() - cost.min()) for cost in geometry.axis_costs)
+        n = geometry.shape[0]
+        rows = [geometry.cost_rows(slice(k, k + 1)) for k in range(0, n, max(1, n // 8))]
+        finite = torch.cat([row[row.isfinite()] for row in rows])
+        return float(finite.max() - finite.min()) if len(finite) else 0.0
 
     def sinkhorn(
         self,
-        problem: Problem,
-        f: Float[Tensor, "batch n"] | None,
+        index: Index,
+        f: Tensor | None,
         *,
         tol: float,
         max_steps: int,
         accelerated: bool = True,
         on_support: bool = False,
-    ) -> Refined:
-        return refine(Sinkhorn(accelerated), problem, f, tol=tol, max_steps=max_steps, on_support=on_support)
+    ) -> Result:
+        part, solver = self._part(index), Sinkhorn(accelerated)
+        return refine(solver, part, f, tol=tol, max_steps=max_steps, on_support=on_support)
 
-    def newton(
-        self, problem: Problem, f: Float[Tensor, "batch n"] | None, *, tol: float, max_steps: int
-    ) -> Refined:
-        sizes = _sizes(problem)
-        if int(sizes.amin(0).max()) > FACTORISED:
-            return refine(Newton(), problem, f, tol=tol, max_steps=max_steps, on_support=False)
-        result, exchanged = no_result(problem), sizes[0] > sizes[1]
-        together = max(1, _BLOCK // max(1, int(sizes.amax(1).prod())))
-        for side in (exchanged, ~exchanged):
-            for index in side.nonzero()[:, 0].split(together):
-                part, start = problem[index], None if f is None else f[index]
-                if side is exchanged:
-                    start = None if start is None else c_transform(part, start)
-                    part = part.T
-                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, on_support=True)
-                result.update(index, found.T if side is exchanged else found)
+    def newton(self, index: Index, f: Tensor | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
+        problem, limits = self._part(index), {"tol": tol, "max_steps": max_steps}
+        problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
+        if int(self.few[index].max()) > FACTORISED:
+            return refine(Newton(), problem, f, **limits, on_support=False)
+        result, exchanged = no_result(problem), self._exchanged[index]
+        together = max(1, _BLOCK // max(1, int((self.few * self.many)[index].max())))
+        for side, turned in ((exchanged, True), (~exchanged, False)):
+            some = side.nonzero()[0]
+            for chosen in (some[k : k + together] for k in range(0, len(some), together)):
+                part, start = problem[torch.from_numpy(chosen)], None if f is None else f[chosen]
+                if turned:
+                    start, part = None if start is None else c_transform(part, start), part.T
+                found = refine(Newton(), part, start, **limits, on_support=True)
+                result.update(chosen, Result(found.g, found.f, found.error, found.steps) if turned else found)
         return result
 
+    def no_result(self) -> Result:
+        return no_result(self.problem)
 
-def _sizes(problem: Problem) -> Int[Tensor, "2 batch"]:
-    """Count the atoms with mass that counts."""
-    return torch.stack([(weights >= SMALLEST_WEIGHT).sum(-1) for weights in (problem.a, problem.b)])
+    def numbers(self, values: Tensor) -> np.ndarray:
+        return values.numpy(force=True)
+
+    def _part(self, index: Index) -> Problem:
+        return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
+
+
+def no_result(problem: Problem) -> Result:
+    """Return room for results: zeros, of no steps, with an infinite error."""
+    error = problem.a.new_full((len(problem.a),), torch.inf)
+    steps = torch.zeros_like(error, dtype=torch.int64)
+    return Result(torch.zeros_like(problem.a), torch.zeros_like(problem.b), error, steps)
 
 
 def refine(
@@ -77,7 +111,7 @@ def refine(
     tol: float,
     max_steps: int,
     on_support: bool,
-) -> Refined:
+) -> Result:
     """Refine f by one method: on the atoms with mass, or on all."""
     counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton) else problem
     guess = None if f is None else DualPotentials(f, problem.b.new_zeros(1).expand_as(problem.b))
@@ -109,24 +143,27 @@ def _valid(problem: Problem) -> Bool[Tensor, "batch"]:
 
 def _completed(
     problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]
-) -> Refined:
-    """Continue f, known on the atoms that count, by the best g and to all atoms; measure the error on the whole.
+) -> Result:
+    """Continue f, known on the atoms that count, by the best g and to all atoms; measure the error in float64.
 
-    The error is that of the source's marginal; the target's is exact. Where potentials are not finite, they are
-    replaced by zeros, and the error is infinite.
+    The error is that of the source's marginal; the target's is exact, up to the dtype. Where potentials are not
+    finite, they are replaced by zeros, and the error is infinite.
     """
     g = c_transform(counted, f)
     best = c_transform(counted.T, g)
     f = torch.where(counted.a != 0, f, best)
     if counted is not problem:  # between two atoms with tiny masses nothing else bounds what is sent
         g = torch.where(counted.b != 0, g, c_transform(problem, f))
-    marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
-    error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+    if problem.a.dtype == torch.float64:
+        marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
+        error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+    else:
+        error = exact_marginal_error(problem, DualPotentials(f, g)).to(f)
     finite = (f.sum(-1) + g.sum(-1) + error).isfinite() & _valid(problem)
     if not bool(finite.all()):
         f, g = (torch.where(finite[:, None], potential, 0.0) for potential in (f, g))
         error = torch.where(finite, error, torch.inf)
-    return Refined(DualPotentials(f, g), error, steps)
+    return Result(f, g, error, steps)
 
 
 def _start(

@@ -31,7 +31,7 @@ class MapSolution:
     """The fine-tuned potentials of a batch of continuous problems.
 
     `error` is the sliced distance between the pushed samples and the target's, in standard deviations. `history`
-    holds the exact dual values at the steps named in the solver's `record`, NaN where an instance was done before.
+    holds the exact dual values at the steps named in the solver's `record`, NaN if an instance stopped before.
     """
 
     problem: SampleProblem
@@ -45,7 +45,7 @@ class MapSolution:
     @cached_property
     def status(self) -> Status:
         """The worst status of the batch."""
-        return Status.worst(self.converged, self.error)
+        return Status.worst(self.converged, self.error, ~self.converged)
 
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:
@@ -53,7 +53,7 @@ class MapSolution:
         return brenier_value(self.problem, self.pair)
 
     def transport(self) -> Float[Tensor, "*batch n d"]:
-        """Return where the source's samples are sent to."""
+        """Return the source's samples as the map moves them."""
         return self.pair.push(self.problem.x)
 
 
@@ -68,12 +68,15 @@ def solve_map(
 ) -> MapSolution:
     """Fine-tune a pair of potentials, or train one from scratch, for each instance of the problem.
 
-    An instance stops when its error is at most `tol`, or after `max_steps` steps or those of the solver. A start
-    with a smaller dual value than the solver's own cold start is replaced by that, instance by instance.
+    An instance stops when its error is at most `tol`, or after `max_steps` steps or those of the solver. The
+    solver's own cold start replaces a start with a smaller dual value, instance by instance. Raises TypeError for
+    a solver of discrete problems, and for an `init` that is no pair of potentials.
     """
     solver = W2GN() if solver is None else solver
     if not isinstance(solver, MapSolver):
-        raise ValueError(f"a continuous problem is solved by W2GN or GaussNewton, got {solver}")
+        raise TypeError(
+            f"solver must be W2GN(...) or GaussNewton(...) for a SampleProblem, or None, got {solver!r}"
+        )
     if not problem.x.is_floating_point():
         raise ValueError(f"samples must be floating-point numbers, got {problem.x.dtype}")
     flat, batch = problem.flat(), problem.batch_shape
@@ -87,14 +90,16 @@ def solve_map(
         error=result.error.reshape(batch),
         converged=result.converged.reshape(batch),
         steps=result.steps.reshape(batch),
-        history=result.value.history.reshape((*batch, -1)) if solver.record else torch.zeros((*batch, 0)),
+        history=result.value.history.reshape((*batch, len(solver.record))),
         solver=solver,
     )
 
 
 def _guess(problem: SampleProblem, init: BrenierPair | PairPredictor) -> BrenierPair:
     """Return a pair with one batch dimension."""
-    pair = init if isinstance(init, BrenierPair) else init.predict(problem)
+    pair = init.predict(problem) if isinstance(init, PairPredictor) else init
+    if not isinstance(pair, BrenierPair):
+        raise TypeError(f"init must be a BrenierPair, or predict one, for a SampleProblem, got {init!r}")
     for name, half in (("phi", pair.phi), ("psi", pair.psi)):
         if half.frame.scale.shape != problem.batch_shape or half.icnn.dim != problem.dim:
             raise ValueError(

@@ -20,13 +20,20 @@ class Status(IntEnum):
     CONVERGED = 0
     MAX_STEPS = 1
     NONFINITE = 2
+    """No plan is finite: weights are not, or forbidden pairs leave none."""
+    STALLED = 3
+    """The error stays above the tolerance, which the dtype cannot reach."""
 
     @classmethod
-    def worst(cls, converged: Bool[Tensor, "*batch"], error: Float[Tensor, "*batch"]) -> "Status":
-        """Return that of a batch."""
+    def worst(
+        cls, converged: Bool[Tensor, "*batch"], error: Float[Tensor, "*batch"], exhausted: Bool[Tensor, "*batch"]
+    ) -> "Status":
+        """Return the status of a batch; `exhausted` are instances that have made all steps."""
         if bool(converged.all()):
             return cls.CONVERGED
-        return cls.MAX_STEPS if bool(error.isfinite().all()) else cls.NONFINITE
+        if not bool(error.isfinite().all()):
+            return cls.NONFINITE
+        return cls.MAX_STEPS if bool((exhausted & ~converged).any()) else cls.STALLED
 
 
 @final
@@ -34,8 +41,9 @@ class Status(IntEnum):
 class Solution:
     """Refined potentials of a batch of problems.
 
-    `error` is the L1 error of both marginals when the instance stopped, `steps` how many steps it took,
-    `solvers` the methods that took part. Not converging is told here, and never raised.
+    `error` is the L1 error of both marginals of the potentials, measured in float64; `steps` are those of the
+    instance, of at most `max_steps` (0: unknown, of another library); `solvers` are the methods that took part.
+    Not converging is a result.
     """
 
     problem: Problem
@@ -44,11 +52,12 @@ class Solution:
     converged: Bool[Tensor, "*batch"]
     steps: Int[Tensor, "*batch"]
     solvers: tuple[object, ...]
+    max_steps: int = 0
 
     @cached_property
     def status(self) -> Status:
         """The worst status of the batch."""
-        return Status.worst(self.converged, self.error)
+        return Status.worst(self.converged, self.error, self.steps >= self.max_steps)
 
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:

@@ -5,13 +5,18 @@ from typing import Any, Protocol, overload, runtime_checkable
 import torch
 from torch import Tensor
 
+from metaot import core
 from metaot.brenier import BrenierPair, SampleProblem
+from metaot.core import method
+from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
+from metaot.solvers.in_torch import InTorch, no_result, refine
 from metaot.solvers.iterate import Solver
 from metaot.solvers.maps import MapSolution, PairPredictor, solve_map
-from metaot.solvers.method import refine_by
+from metaot.solvers.newton import Newton
 from metaot.solvers.pairs import MapSolver
+from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution
 
 
@@ -21,6 +26,15 @@ class PotentialPredictor(Protocol):
 
     def predict(self, problem: Problem) -> DualPotentials:
         """Return a guess of the solution."""
+        ...
+
+
+@runtime_checkable
+class WarmStarter(Protocol):
+    """A predictor that says itself what a solver starts from; see `metaot.amortize.Predictor`."""
+
+    def warm_start(self, problem: Problem) -> Tensor:
+        """Return the potential f to start from, which may be overwritten."""
         ...
 
 
@@ -61,10 +75,10 @@ def solve(
     distance on a `Grid` with two axes or on planar `Points`, `metaot.load("universal")` is near every solution. A
     start is replaced by zeros, instance by instance, where it is not finite, has a lower dual value than zeros, or
     is far from the solution and worse than the first steps from zeros. `solver` is run as it is; None chooses:
-    accelerated Sinkhorn steps, and Newton for instances with up to about a thousand atoms with mass on one side for
-    which Sinkhorn takes long (see `metaot.solvers.method`). An instance that needs more than `max_steps` steps is
-    returned as it is then, with `converged` false; nothing is raised. Raises ValueError for contradictory arguments,
-    TypeError for a solver of another kind.
+    accelerated Sinkhorn steps, and Newton for instances with up to about a thousand atoms with mass on one side
+    for which Sinkhorn takes long (see `metaot.core.method`). An instance that needs more than `max_steps` steps is
+    returned as it is then, with `converged` false; nothing is raised. Raises ValueError for contradictory
+    arguments, TypeError for a solver of another kind.
 
     In float64 on a CPU compiled code makes the steps, elsewhere torch. A `SampleProblem` is solved by `W2GN` or
     `GaussNewton`: see `metaot.solvers.maps.solve_map`.
@@ -82,26 +96,59 @@ def solve(
         )
     flat, f = problem.flat(), None if init is None else _start(problem, init)
     start = None if f is None else f.reshape(flat.a.shape)
-    result, solvers = refine_by(solver, flat, start, tol=tol, max_steps=max_steps)
-    potentials, batch = result.potentials, problem.batch_shape
+    found, solvers = _refined(flat, start, solver, tol=tol, max_steps=max_steps)
+    result, batch = method.Result(*map(torch.as_tensor, found)), problem.batch_shape
     return Solution(
         problem=problem,
-        potentials=DualPotentials(potentials.f.reshape(problem.a.shape), potentials.g.reshape(problem.b.shape)),
+        potentials=DualPotentials(result.f.reshape(problem.a.shape), result.g.reshape(problem.b.shape)),
         error=result.error.reshape(batch),
         converged=(result.error <= tol).reshape(batch),
         steps=result.steps.reshape(batch),
         solvers=solvers,
+        max_steps=max_steps,
     )
 
 
-def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
-    """Return f, which may be overwritten.
+def _refined(
+    problem: Problem, f: Tensor | None, solver: Solver | None, *, tol: float, max_steps: int
+) -> tuple[method.Result, tuple[Solver, ...]]:
+    """Refine f, in a flat batch of problems, by the solver that was asked for or by the core's choice."""
+    if solver is not None and not isinstance(solver, Sinkhorn | Newton):
+        return refine(solver, problem, f, tol=tol, max_steps=max_steps, on_support=False), (solver,)
+    if len(problem.a) == 0:
+        return no_result(problem), () if solver is None else (solver,)
+    back_end = _compiled(problem, solver)
+    if back_end is None:
+        back_end = InTorch(problem)
+    elif f is not None:
+        f = f.detach().numpy()  # type: ignore[assignment]
+    if isinstance(solver, Sinkhorn):
+        limits = {"tol": tol, "max_steps": max_steps, "accelerated": solver.accelerated}
+        return method.only_sinkhorn(back_end, f, **limits), (solver,)
+    if isinstance(solver, Newton):
+        return method.only_newton(back_end, f, tol=tol, max_steps=max_steps), (solver,)
+    result, names = method.choose(back_end, f, tol=tol, max_steps=max_steps)
+    return result, tuple(_SOLVERS[name] for name in names)
 
-    Solvers make g themselves: a predictor may have a `start_f`, which gives f alone and sooner.
-    """
-    start_f = getattr(init, "start_f", None)
-    if start_f is not None:
-        return _fitted("f", start_f(problem), problem.a)
+
+_SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
+
+
+def _compiled(problem: Problem, solver: Solver | None) -> core.Compiled | None:
+    """Return compiled code as the back end; None where it is not for these problems."""
+    if not is_for_the_core(problem.geometry, problem.a):
+        return None
+    a, b = problem.a.detach().numpy(), problem.b.detach().numpy()
+    costs, eps = core_costs(problem.geometry), temperatures(problem.eps, len(a))
+    back_end = core.Compiled(costs, a, b, eps, threads=torch.get_num_threads())
+    suits = not isinstance(solver, Newton) or bool(method.suits_newton(back_end).all())
+    return back_end if suits else None
+
+
+def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
+    """Return f, which may be overwritten: a predictor's `warm_start`, if it has one, else that of its guess."""
+    if isinstance(init, WarmStarter):
+        return _fitted("f", torch.as_tensor(init.warm_start(problem)), problem.a)
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
     f = _fitted("f", torch.as_tensor(guess.f), problem.a)
     _fitted("g", torch.as_tensor(guess.g), problem.b)

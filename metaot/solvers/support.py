@@ -12,9 +12,6 @@ from metaot.geometry.base import expand_eps
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 
-SMALLEST_WEIGHT = 1e-20
-"""What all atoms with less weigh together is far below every tolerance: the methods leave them out."""
-
 
 @final
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Wasserstein-2 generative networks (Korotin et al., arXiv 1909.13082; algorithms 2 and 5 of Meta OT).
 
-Adam (Kingma and Ba, arXiv 1412.6980) on the weights of both networks, for a whole batch of pairs of measures at
-once: they share nothing but the places in their lists of samples that a step looks at.
+Adam (Kingma and Ba, arXiv 1412.6980) on the weights of both networks, for a batch of pairs of measures at once.
+Instances share the indices of the samples that a step draws, and nothing else.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metaot.brenier import BrenierPair, Icnn, SampleProblem
 from metaot.objectives import Objective, w2gn_loss
-from metaot.solvers.pairs import MapSolver, MapState, some, weights_of, with_weights
+from metaot.solvers.pairs import MapSolver, MapState, random_indices, weights_of, with_weights
 
 _DECAY = (0.9, 0.99)
 
@@ -22,7 +22,7 @@ _DECAY = (0.9, 0.99)
 @final
 @dataclass(frozen=True)
 class W2gnState(MapState):
-    """Both networks, and Adam's moments of their weights, one behind the other."""
+    """Both networks, and Adam's moments of their weights, concatenated."""
 
     mean: Float[Tensor, "batch both"]
     square: Float[Tensor, "batch both"]
@@ -31,11 +31,10 @@ class W2gnState(MapState):
 @final
 @dataclass(frozen=True)
 class W2GN(MapSolver[W2gnState]):
-    """Descend a loss of both networks' weights; the learning rate falls as a cosine over `steps`.
+    """Minimise a loss of both networks' weights; the learning rate falls as a cosine over `steps`.
 
-    `objective` is `w2gn_loss`, the paper's, or `brenier_loss`, which needs far fewer steps. Each step sees
-    `samples` of the samples, others each time. A few steps may leave a good start worse than it was: see
-    `GaussNewton`.
+    `objective` is `w2gn_loss`, as in the paper, or `brenier_loss`, which needs far fewer steps. Each step draws
+    `samples` of the samples anew. A few steps may make a good start worse: see `GaussNewton`.
     """
 
     learning_rate: float = 1e-2
@@ -65,11 +64,10 @@ class W2GN(MapSolver[W2gnState]):
 
     def _gradient(self, problem: SampleProblem, state: W2gnState) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 2**32 + state.count)
-        parts = [z[:, some(z.shape[1], self.samples, generator).to(z.device)] for z in (problem.x, problem.y)]
+        clouds = (problem.x, problem.y)
+        x, y = (z[:, random_indices(z.shape[1], self.samples, generator).to(z.device)] for z in clouds)
         with torch.enable_grad():
             weights = weights_of(state.pair).detach().requires_grad_()
-            loss = self.objective(
-                SampleProblem.trusted(parts[0], parts[1], None), with_weights(state.pair, weights)
-            )
+            loss = self.objective(SampleProblem.trusted(x, y, None), with_weights(state.pair, weights))
             (gradient,) = torch.autograd.grad(loss.sum(), weights)
         return gradient

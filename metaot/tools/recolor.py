@@ -1,36 +1,46 @@
-"""Colour transfer between pictures: a map between palettes, applied pixel by pixel."""
+"""Colour transfer between pictures by torch: maps between palettes, fine-tuned if asked."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
 
 from metaot.amortize.maps import MapPredictor
 from metaot.brenier import BrenierPair, BrenierPotential, Icnn, SampleProblem
-from metaot.pictures import moved, palette, pillow
 from metaot.solvers import GaussNewton, solve
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+
+@final
+@dataclass(frozen=True)
+class PaletteMaps:
+    """A pair of potentials that moves arrays, float32."""
+
+    pair: BrenierPair
+
+    @torch.no_grad()
+    def push(self, x: np.ndarray) -> np.ndarray:
+        """Send colours of the source, k 3, to the target's palette."""
+        return self.pair.push(torch.from_numpy(x)).numpy()
+
+    @torch.no_grad()
+    def pull(self, y: np.ndarray) -> np.ndarray:
+        """Send colours of the target, k 3, to the source's palette."""
+        return self.pair.pull(torch.from_numpy(y)).numpy()
 
 
-def recolored(
-    source: "Image", target: "Image", predictor: MapPredictor, *, steps: int = 0, reverse: bool = False
-) -> tuple["Image", "Image | None"]:
-    """Return the source in the target's palette; with `reverse`, also the target in the source's.
-
-    Transparency is kept, and pixels that nobody sees are no part of a palette. `steps` of fine-tuning follow the
-    prediction. Pixels are moved in blocks, so that the memory does not grow with the picture.
-    """
-    problem = SampleProblem(*(torch.from_numpy(palette(np.asarray(image))) for image in (source, target)))
+@torch.no_grad()
+def palette_maps(x: np.ndarray, y: np.ndarray, predictor: MapPredictor, *, steps: int = 0) -> PaletteMaps:
+    """Return the maps between palettes x, n 3, and y, m 3; `steps` of fine-tuning follow the prediction."""
+    problem = SampleProblem(torch.from_numpy(x), torch.from_numpy(y))
     pair = predictor.predict(problem)
     if steps:
         pair = solve(problem, init=_trainable(pair), solver=GaussNewton(steps, linear=True)).pair
-    return _moved(source, pair), _moved(target, pair.T) if reverse else None
+    return PaletteMaps(pair)
 
 
 def _trainable(pair: BrenierPair) -> BrenierPair:
-    """Return networks with ridges for a pair that has as good as none: the linear map is no start for training."""
+    """Return new networks in the frame of a linear map, which has no weights to tune; other pairs as they are."""
     if pair.phi.icnn.hidden != (1,):
         return pair
     icnn = Icnn(pair.phi.icnn.dim, (64,))
@@ -38,10 +48,3 @@ def _trainable(pair: BrenierPair) -> BrenierPair:
     return BrenierPair(
         BrenierPotential(icnn, weights[0], pair.phi.frame), BrenierPotential(icnn, weights[1], pair.psi.frame)
     )
-
-
-@torch.no_grad()
-def _moved(image: "Image", pair: BrenierPair) -> "Image":
-    Image, _ = pillow()
-
-    return Image.fromarray(moved(np.asarray(image), lambda colours: pair.push(torch.from_numpy(colours)).numpy()))

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from metaot.geometry.base import expand_eps
+from metaot.geometry.base import allowed, expand_eps
 from metaot.potentials import DualPotentials, c_transform, tilted, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Solver, solve
 from metaot.solvers.solve import PotentialPredictor
 
-_BLOCK = 2**22
-"""Entries of the plan that are made at once: 32 MiB."""
+_BLOCK = 2**20
+"""Entries of the plan that are made at once: 8 MiB."""
 
 
 def ot_value(
@@ -124,4 +124,4 @@ def _cost_of_rows(problem: Problem, potentials: DualPotentials, rows: slice) -> 
         exponent = potentials.f[..., rows, None] + potentials.g[..., None, :] - C
         weights = problem.a[..., rows, None] * problem.b[..., None, :]
         P = tilted(weights, exponent / expand_eps(problem.eps, C, 2))
-    return (C * P).sum((-2, -1))
+    return (allowed(C) * P).sum((-2, -1))

@@ -18,7 +18,7 @@ from metaot.training.recipe import Recipe
 from metaot.training.task import Task
 
 _SAMPLES = 500
-"""Samples of each validation measure: their exact distance is computed once."""
+"""Samples of each validation measure, whose exact distance is computed once."""
 _SEED = 2**31 - 1
 _PAIRS = 4
 
@@ -87,7 +87,7 @@ def _recoloured(predictor: AmortizedMap, images: Tensor) -> dict[str, Tensor]:
     """Show validation images with each other's palettes: source, target, pushed, and target pulled back."""
     count = min(_PAIRS, len(images) // 2)
     x, y = (part.float() / 255 for part in (images[:count], images[count : 2 * count]))
-    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # what some networks read
+    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # the context of networks that read pictures
     pixels = SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures).to(next(predictor.model.parameters()))
     pair: BrenierPair = predictor.predict(pixels)
     moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]

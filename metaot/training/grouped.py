@@ -32,14 +32,15 @@ class GroupedTask(Task[Problem, AmortizedPotential]):
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         self.problems = problem_set(recipe, "train", data_dir)
-        self.geometry = self.problems.geometry
-        self.groups = Groups.of(self.geometry, _GROUPS)
+        self.groups = Groups.of(self.problems.geometry, _GROUPS)
         self.costs = self.groups.costs.float()
         held_out = problem_set(recipe, "validation", data_dir)
         eps = recipe.validation_eps or middle(self.problems.eps)
         generator = torch.Generator().manual_seed(_SEED)
         drawn = held_out.sample(generator)[: recipe.validation_batch]
-        self.validation = Problem(drawn.a, drawn.b, self.geometry, eps)
+        like = torch.zeros((), dtype=torch.float64, device=device)
+        self.validation = Problem(drawn.a, drawn.b, self.problems.geometry, eps).to(like)
+        self.geometry = self.validation.geometry
         self.exact = solve(self.validation, tol=1e-6)
 
     def new_model(self) -> PotentialModel:
@@ -58,9 +59,8 @@ class GroupedTask(Task[Problem, AmortizedPotential]):
 
     def loss(self, predictor: AmortizedPotential, problem: Problem) -> Tensor:
         like = torch.zeros((), dtype=torch.float32, device=self.device)
-        a, b = problem.a.to(like), problem.b.to(like)
-        eps = torch.as_tensor(problem.eps).to(like).expand(len(a))
-        f = predictor.model.stages(a, b, eps)[0]
+        a, eps = problem.a.to(like), torch.as_tensor(problem.eps).to(like).expand(len(problem.a))
+        f = next(predictor.model.stages(problem.to(like, self.geometry), predictor.model))
         grouped = totals(problem.b, self.groups.index, self.costs.shape[1])
         return semidual_loss(f, a, grouped, self.costs, eps).mean()
 

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from metaot import __version__
-from metaot.checkpoint import load, read_card, save
+from metaot.checkpoint import load, read_card, save, write_network
 from metaot.training.board import Board
 from metaot.training.recipe import Recipe
 from metaot.training.signals import stop_on_signal
@@ -40,7 +40,8 @@ def train(
     Ctrl-C and SIGTERM save and return early. `begin_from` is a checkpoint (a folder, or the name of one that comes
     with the package) whose weights it sets out from, in place of random ones: to fine-tune a model on problems of
     your own. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call at
-    a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/.
+    a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/, and after the
+    last step the discrete network as ONNX, where the extra `export` is installed.
     Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe, and when the
     weights to begin from are those of another network.
     """
@@ -74,6 +75,8 @@ def train(
                 _save(state, predictor, recipe, figures, folder)
         figures = _validate(task, predictor, board, state.step)
         _save(state, predictor, recipe, figures, folder)
+    if state.step == recipe.steps:
+        write_network(folder)
     board.close()
     return state.step
 

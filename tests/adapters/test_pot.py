@@ -145,3 +145,42 @@ def test_wrong_settings_are_named(images):
         pot.sinkhorn(images, tol=0.0)
     with pytest.raises(ValueError, match="max_steps must be at least one, got 0"):
         pot.sinkhorn(images, max_steps=0)
+
+
+def dense(C: torch.Tensor, eps: float) -> Problem:
+    return Problem(torch.ones(len(C)) / len(C), torch.rand(C.shape[1]).softmax(-1), Dense(C), eps)
+
+
+@pytest.mark.parametrize("least", [-300.0, -3.0, -0.5, 7.0])
+@pytest.mark.parametrize("init", [False, True])
+def test_a_constant_in_the_costs_changes_values_by_it_and_plans_not(least, init):
+    """Negative costs were infeasible for the network simplex, and overflowed in the kernel."""
+    problem = dense(torch.rand(20, 15), eps=5e-4)
+    shifted = Problem(problem.a, problem.b, Dense(problem.geometry.C + least), problem.eps)
+    start = solve(shifted, tol=1e-3) if init else None
+    exact, expected = pot.emd(shifted, init=start and start.potentials), pot.emd(problem)
+    assert_close(exact.plan, expected.plan, 1e-9)
+    assert_close(exact.cost, expected.cost + least, 1e-9)
+    assert_close(pot.emd2(shifted), expected.cost + least, 1e-9)
+    f, g = exact.potentials.f, exact.potentials.g
+    assert_close(f @ problem.a + g @ problem.b, exact.cost, 1e-9)
+    assert (f[:, None] + g <= shifted.geometry.C + 1e-9).all()
+
+
+@every_method
+def test_sinkhorn_takes_negative_costs(method, options):
+    problem = dense(torch.rand(6, 8) - 4, eps=0.05)
+    positive = Problem(problem.a, problem.b, Dense(problem.geometry.C + 4), problem.eps)
+    found, expected = (pot.sinkhorn(p, method=method, tol=1e-9, **options) for p in (problem, positive))
+    assert found.converged.all()
+    assert_close(found.plan(), expected.plan(), 1e-8)
+    assert_close(found.value, expected.value - 4, 1e-8)
+    again = pot.sinkhorn(problem, init=found.potentials, method=method, tol=1e-7, **options)
+    assert again.steps == 1
+
+
+def test_sinkhorn_takes_negative_costs_at_a_small_eps():
+    problem = dense(torch.rand(20, 15) - 1, eps=5e-4)
+    solution = pot.sinkhorn(problem, tol=1e-2, max_steps=20_000)
+    assert solution.error.isfinite().all()
+    assert solution.cost().isfinite().all()

@@ -1,8 +1,5 @@
 """Starts of the universal model on grids finer than potentials have detail."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +8,10 @@ from universal_networks import small_predictor
 import metaot
 from metaot import Grid, Points, Problem
 from metaot.amortize import universal
+from metaot.amortize.plane import encode, support
 from metaot.amortize.universal import UniversalPotential
 from metaot.models.universal import UniversalNetwork
-from metaot.models.universal.compiled import Coarser, Images, Way
-from metaot.models.universal.places import places
-from metaot.models.universal.step import sinkhorn_step
-from metaot.potentials import DualPotentials, c_transform, marginal_error
-from metaot.single import AxesKernel
-
-compiled = pytest.mark.skipif(not universal.COMPILED, reason="not compiled")
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, marginal_error
 
 
 @pytest.fixture
@@ -49,56 +41,53 @@ def lifted(problem: Problem, there: Problem, f: Tensor) -> Tensor:
 
 
 def finished(network: UniversalNetwork, problem: Problem, there: Problem, f: Tensor) -> Tensor:
-    """Return what one more pass makes of f, seen on the grid of the problem by what was read on the other."""
-    eps = torch.as_tensor(problem.eps, dtype=torch.float32).expand(len(f))
-    seen, place = (
-        network.look(places(there.geometry), (there.a.float(), there.b.float()), eps),
-        places(problem.geometry),
-    )
-    bases = place[0].bases(seen.moments[0].mean, seen.width, network.modes)
-    stepped, missing = sinkhorn_step(problem, f)
-    return stepped + network._correction(replace(seen, place=place[0], bases=bases), missing)
+    """Return what one more refinement step makes of f, in the frame that was read on the other grid."""
+    eps = torch.as_tensor(problem.eps, dtype=torch.float64).expand(len(f))
+    encoding = encode(support(there.geometry, arrays=False), there.a, there.b, eps, network.modes)
+    _, x, temperature = network(*encoding.inputs)
+    here = encoding.on(support(problem.geometry, arrays=False), torch.arange(len(f)))
+    stepped, missing, _ = SinkhornStep(problem)(f)
+    return stepped + here.correction(network.correct(here.frame.analysed(missing), x, temperature))
 
 
-@compiled
 @pytest.mark.parametrize("passes", [0, 2])
 @pytest.mark.parametrize("eps", [1e-2, None])
 @pytest.mark.parametrize("sizes", [(64, 65), (67, 9)])
 def test_starts_are_predicted_for_every_second_point(sizes, eps, passes, predictor, generator):
-    """Along axes with enough points; and if plans of the last pass there miss much, there is one more here."""
+    """Along axes with enough points; and if plans miss much in the end, there is a refinement step here."""
     (a, b), grid, by = images(18, sizes, generator), Grid(*sizes), (2, 2 if sizes[1] >= 64 else 1)
     temperature = torch.linspace(1e-2, 3e-2, 18, dtype=torch.float64) if eps is None else eps
     problem = Problem(a, b, grid, temperature)
     predictor.passes = passes
-    start = predictor.start_f(problem)
-    torch.testing.assert_close(predictor.start_f(problem[:1]), start[:1], atol=1e-5, rtol=0)
+    start = predictor.warm_start(problem)
+    torch.testing.assert_close(predictor.warm_start(problem[:1]), start[:1], atol=1e-5, rtol=0)
     source, coarse = every_second(a, grid, by)
     there = Problem(source, every_second(b, grid, by)[0], coarse, temperature)
-    predictor.passes = predictor.coarse_passes if passes else 0
+    predictor.passes = predictor.coarse_steps if passes else 0
     expected = lifted(problem, there, predictor.stages(there)[-1])
     if passes:
         expected = finished(predictor.model, problem, there, expected).double()
     torch.testing.assert_close(start[a > 0], expected[a > 0], atol=1e-5, rtol=0)
 
 
-@compiled
-def test_passes_end_when_plans_miss_little(predictor, generator, monkeypatch):
-    """In the mean of the problems that are done together: then none is made on the finer grid."""
+def test_refinement_ends_when_plans_miss_little(predictor, generator, monkeypatch):
+    """In the mean of the batch; on the finer grid, only instances whose plans miss more are refined."""
     (a, b), grid = images(5, (64, 64), generator), Grid(64, 64)
     problem = Problem(a, b, grid, 1e-2)
     source, coarse = every_second(a, grid, (2, 2))
     there = Problem(source, every_second(b, grid, (2, 2))[0], coarse, 1e-2)
     zeroth, first = predictor.stages(there)[:2]
-    missed = float(marginal_error(there, DualPotentials.from_f(there, zeroth)).mean())
-    monkeypatch.setattr(universal, "_ENOUGH", 1.001 * missed)
-    soon = predictor.start_f(problem)
-    expected = lifted(problem, there, first)
-    torch.testing.assert_close(soon[a > 0], expected[a > 0], atol=1e-5, rtol=0)
-    monkeypatch.setattr(universal, "_ENOUGH", 0.999 * missed)
-    assert not torch.allclose(predictor.start_f(problem)[a > 0], expected[a > 0], atol=1e-3)
+    missed = marginal_error(there, DualPotentials.from_f(there, zeroth))
+    monkeypatch.setattr(universal, "_ENOUGH", 1.001 * float(missed.mean()))
+    start, expected = predictor.warm_start(problem), lifted(problem, there, first)
+    index = (missed > universal._ENOUGH).nonzero()[:, 0]
+    assert 0 < len(index) < 5
+    expected[index] = finished(predictor.model, problem[index], there[index], expected[index])
+    torch.testing.assert_close(start[a > 0], expected[a > 0], atol=1e-5, rtol=0)
+    monkeypatch.setattr(universal, "_ENOUGH", 0.999 * float(missed.mean()))
+    assert not torch.allclose(predictor.warm_start(problem)[a > 0], expected[a > 0], atol=1e-3)
 
 
-@compiled
 @pytest.mark.parametrize(
     ("axes", "eps"),
     [
@@ -113,11 +102,10 @@ def test_where_there_is_more_detail_every_point_is_seen(axes, eps: float, predic
     grid = Grid(*axes)
     a, b = images(2, grid.sizes, generator)
     problem = Problem(a, b, grid, eps)
-    expected = predictor.stages(problem)[predictor.start_passes]
-    torch.testing.assert_close(predictor.start_f(problem)[a > 0], expected[a > 0], atol=1e-7, rtol=0)
+    expected = predictor.stages(problem)[predictor.start_steps]
+    torch.testing.assert_close(predictor.warm_start(problem)[a > 0], expected[a > 0], atol=1e-7, rtol=0)
 
 
-@compiled
 @pytest.mark.parametrize("size", [20, 64])
 def test_what_is_lost_on_the_way_is_predicted_otherwise(size: int, predictor: UniversalPotential) -> None:
     """Between corners far from each other numbers leave floating point, unless eps is large enough."""
@@ -129,36 +117,8 @@ def test_what_is_lost_on_the_way_is_predicted_otherwise(size: int, predictor: Un
     predictor.model.outputs.weight.mul_(0)  # the potential between Gaussians
     for eps in torch.linspace(1.1e-3, 2.5e-3, 15).tolist():
         problem = Problem(a, b, Grid(size, size), eps)
-        start, expected = predictor.start_f(problem), predictor.stages(problem)[2]
+        start, expected = predictor.warm_start(problem), predictor.stages(problem)[predictor.start_steps]
         torch.testing.assert_close(start[a > 0], expected[a > 0], atol=0.1, rtol=0)
-
-
-@compiled
-def test_arrays_that_do_not_fit_are_refused(predictor: UniversalPotential, generator: torch.Generator) -> None:
-    a, b = (w.numpy() for w in images(2, (9, 8), generator))
-    K, small, fine, lifts = (
-        AxesKernel([np.ones(rows), np.ones(columns)])
-        for rows, columns in [((5, 5), (4, 4)), ((4, 4), (4, 4)), ((9, 9), (8, 8)), ((9, 5), (8, 4))]
-    )
-    twin, axes = predictor.model.alone(), (np.arange(5.0), np.arange(4.0))
-    given = Images((np.arange(9.0), np.arange(8.0)), a, b, np.ones(2))
-    good = Coarser(axes, K, lifts, (2, 2))
-    twin.start(given, Way(fine, 1, 0.0, good))
-    for way in (
-        Way(K, 1),
-        Way(lifts, 1, 0.0, good),
-        Way(K, 1, 0.0, good),
-        Way(fine, 1, 0.0, good._replace(kernels=small)),
-        Way(fine, 1, 0.0, good._replace(lifts=fine)),
-        Way(fine, 1, 0.0, good._replace(lifts=AxesKernel([np.ones((8, 5)), np.ones((8, 4))]))),
-        Way(fine, 1, 0.0, good._replace(axes=given.axes)),
-        Way(fine, 1, 0.0, good._replace(by=(2, 3))),
-        Way(fine, 1, 0.0, good._replace(by=(2, 0))),
-    ):
-        with pytest.raises(ValueError, match="sizes of the arrays"):
-            twin.start(given, way)
-    with pytest.raises(ValueError, match="sizes of the arrays"):
-        twin.start(given._replace(eps=np.ones(3)), Way(fine, 1, 0.0, good))
 
 
 def test_a_start_of_the_users_is_left_as_it_is(generator: torch.Generator) -> None:
@@ -174,5 +134,5 @@ def test_a_start_of_the_users_is_left_as_it_is(generator: torch.Generator) -> No
 def test_an_empty_batch_has_empty_potentials(size: int, eps, predictor: UniversalPotential) -> None:
     none = torch.zeros(0, size * size, dtype=torch.float64)
     problem = Problem(none, none, Grid(size, size), eps)
-    assert predictor.predict(problem).f.shape == predictor.start_f(problem).shape == none.shape
+    assert predictor.predict(problem).f.shape == predictor.warm_start(problem).shape == none.shape
     assert metaot.solve(problem, init=predictor).steps.shape == (0,)

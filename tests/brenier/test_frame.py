@@ -5,7 +5,9 @@ import torch
 from clouds import clouds
 from strategies import assert_close, unchecked
 
+from metaot.amortize.maps import BuresStart
 from metaot.brenier import Frame, SampleProblem
+from metaot.gaussian import LinearPair
 
 
 def covariance(z: torch.Tensor) -> torch.Tensor:
@@ -45,6 +47,15 @@ def test_the_inner_product_is_kept_and_sides_exchange(kind) -> None:
     assert_close(back.enter(problem.y), v, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["grey", "one colour", "any"])
+def test_the_linear_map_of_arrays_is_that_of_tensors(kind: str) -> None:
+    x, y = torch.rand(2, 50, 3).float()
+    x = x[:, :1].expand(-1, 3) if kind == "grey" else x[:1].expand(50, -1) if kind == "one colour" else x
+    found, expected = LinearPair.of(x.numpy(), y.numpy()), BuresStart().predict(SampleProblem(x, y))
+    assert_close(torch.from_numpy(found.push(x.numpy())), expected.push(x), atol=1e-5)
+    assert_close(torch.from_numpy(found.pull(y.numpy())), expected.pull(y), atol=1e-5)
+
+
 def test_the_identity_frame_moves_nothing() -> None:
     problem = clouds(2)
     frame = Frame.identity(problem)
@@ -66,11 +77,11 @@ def test_clouds_without_volume_have_a_frame(kind: str) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        (torch.rand(5, 3), torch.rand(5, 2), "must agree but for the number of samples"),
-        (torch.rand(2, 5, 3), torch.rand(3, 5, 3), "must agree but for the number of samples"),
+        (torch.rand(5, 3), torch.rand(5, 2), "may differ only in the number of samples"),
+        (torch.rand(2, 5, 3), torch.rand(3, 5, 3), "may differ only in the number of samples"),
         (torch.full((5, 3), torch.nan), torch.rand(5, 3), "x must be finite"),
         (torch.rand(5), torch.rand(5), r"x must have the shape \(\*batch, samples, d\)"),
-        (torch.rand(5, 3), torch.rand(5, 3, dtype=torch.float64), "bring them together"),
+        (torch.rand(5, 3), torch.rand(5, 3, dtype=torch.float64), "convert one of them"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(x: torch.Tensor, y: torch.Tensor, words: str) -> None:

@@ -1,5 +1,8 @@
 """What every geometry promises, against the definitions on the whole cost matrix."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,11 +15,13 @@ from strategies import (
     every_dtype,
     every_space,
     matrix,
+    random_problem,
     temperatures,
 )
 from torch import Tensor
 
 from metaot.geometry import Dense, Geometry, Grid, Points, rebuild
+from metaot.solvers import solve
 
 every_eps = pytest.mark.parametrize("eps", [1.0, 1e-1, 1e-2, 1e-3, 1e-4, "one each"])
 
@@ -196,9 +201,25 @@ def test_spaces_that_differ_do_not_match(one: Geometry, other: Geometry):
     assert not other.matches(one)
 
 
+@every_space
+@every_batch
+def test_pickles_and_copies_have_no_caches(space, batch):
+    problem = random_problem(space, batch, 0.1)
+    geometry = problem.geometry
+    C, size = matrix(geometry), len(pickle.dumps(geometry))
+    with torch.no_grad():
+        for side in (problem, problem.T):
+            solve(side).bounds()
+    assert len(pickle.dumps(geometry)) == size
+    for again in (copy.copy(geometry), copy.deepcopy(geometry), pickle.loads(pickle.dumps(problem)).geometry):
+        assert sum(tensor.numel() for tensor in again.tensors().values()) * 8 + 3000 > len(pickle.dumps(again))
+        assert again.__dict__.keys() < geometry.__dict__.keys()
+        assert_close(matrix(again.T), C.mT, 1e-15)
+
+
 @pytest.mark.parametrize("name", ["dense", "points", "points, sphere", "grid", "grid, 3-D l1"])
 def test_a_space_is_rebuilt_from_its_tensors(name):
     geometry = SPACES[name](())
-    again = rebuild(type(geometry).__name__, geometry.cost_name, geometry.tensors())
+    again = rebuild(type(geometry).__name__, geometry.tensors(), geometry.settings())
     assert again.matches(geometry)
     assert_close(matrix(again), matrix(geometry), 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from strategies import BATCHES, assert_close, matrix, on_sphere
 
-from metaot.geometry import Points, points, rowwise
+from metaot.geometry import Points, base, points
 
 
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
@@ -20,7 +20,7 @@ def test_blocks_change_nothing(monkeypatch, batch, block):
         return *smooth, cloud.hardmin(h), cloud.times_cost(h), matrix(cloud)
 
     whole = answers()
-    monkeypatch.setattr(rowwise, "BLOCK", block)
+    monkeypatch.setattr(base, "BLOCK", block)
     monkeypatch.setattr(points, "_KEEP", 0)
     for actual, expected in zip(answers(), whole, strict=True):
         assert_close(actual, expected, 1e-14)
@@ -33,7 +33,7 @@ def test_no_block_is_larger_than_asked(monkeypatch):
         sizes.append(x.shape[-2])
         return (x[..., :, None, 0] - y[..., None, :, 0]).square()
 
-    monkeypatch.setattr(rowwise, "BLOCK", 3 * 5)
+    monkeypatch.setattr(base, "BLOCK", 3 * 5)
     monkeypatch.setattr(points, "_KEEP", 0)
     Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
     assert sizes == [3, 3, 1]
@@ -71,6 +71,12 @@ def test_a_matrix_that_is_kept_takes_no_derivative_away():
             "sqeuclidean",
             r"x must have the shape \(\*batch, atoms, d\), got \(3,\)",
         ),
+        (
+            torch.rand(3, 2).half(),
+            torch.rand(3, 2),
+            "euclidean",
+            "x must be float32 or float64, got torch.float16",
+        ),
         (torch.rand(3, 2), torch.rand(0, 2), "sqeuclidean", r"y must have the shape .* got \(0, 2\)"),
         (torch.rand(3, 2), torch.rand(3, 2), "manhattan", "got 'manhattan'"),
         (
@@ -86,3 +92,15 @@ def test_a_matrix_that_is_kept_takes_no_derivative_away():
 def test_wrong_clouds(x, y, cost, message):
     with pytest.raises(ValueError, match=message):
         Points(x, y, cost)
+
+
+def test_a_cost_function_may_count():
+    x, y = torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    cloud = Points(x, y, lambda x, y: (x[..., :, None, :] != y[..., None, :, :]).sum(-1))
+    assert_close(matrix(cloud), torch.tensor([[2.0], [1.0]]), 0)
+
+
+def test_a_cost_function_of_another_shape_is_refused():
+    cloud = Points(torch.rand(3, 2), torch.rand(4, 2), lambda x, y: torch.cdist(y, x))
+    with pytest.raises(ValueError, match=r"one column for each y, got \(4, 3\)"):
+        matrix(cloud)

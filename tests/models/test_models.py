@@ -28,9 +28,14 @@ def build(kind: str) -> tuple[PotentialModel, Geometry]:
     return single(MODELS[kind].for_geometry(geometry, (1e-3, 1e-1), **settings)), geometry
 
 
-def inputs(geometry: Geometry, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def weights(geometry: Geometry, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     n, m = geometry.shape
-    a, b = torch.rand(batch, n).softmax(-1), torch.rand(batch, m).softmax(-1)
+    return torch.rand(batch, n).softmax(-1).float(), torch.rand(batch, m).softmax(-1).float()
+
+
+def inputs(model: PotentialModel, batch: int) -> tuple[torch.Tensor, ...]:
+    a, b, _ = model.example(batch)
+    a, b = torch.rand(a.shape).softmax(-1), torch.rand(b.shape).softmax(-1)
     return a.float(), b.float(), torch.logspace(-3, -1, batch).float()
 
 
@@ -40,33 +45,33 @@ def test_every_model_is_tested() -> None:
 
 @BOTH
 def test_an_instance_does_not_see_its_batch(kind: str) -> None:
-    model, geometry = build(kind)
-    a, b, eps = inputs(geometry, 5)
-    f = model(a, b, eps)
+    model, _ = build(kind)
+    a, b, eps = inputs(model, 5)
+    f = model(a, b, eps)[0]
     assert f.shape == a.shape
-    assert torch.allclose(model(a[2:3], b[2:3], eps[2:3]), f[2:3], atol=1e-6)
+    assert torch.allclose(model(a[2:3], b[2:3], eps[2:3])[0], f[2:3], atol=1e-6)
 
 
 @BOTH
 def test_the_config_is_json_and_rebuilds_the_model(kind: str) -> None:
     model, geometry = build(kind)
-    model.standardise(*inputs(geometry, 30)[:2])
-    twin = single(MODELS[kind](**json.loads(json.dumps(model.config))))
-    twin.load_state_dict(model.state_dict())
-    case = inputs(geometry, 3)
-    assert torch.equal(twin(*case), model(*case))
+    model.standardise(*weights(geometry, 30))
+    rebuilt = single(MODELS[kind](**json.loads(json.dumps(model.config))))
+    rebuilt.load_state_dict(model.state_dict())
+    case = inputs(model, 3)
+    assert torch.equal(rebuilt(*case)[0], model(*case)[0])
 
 
 @BOTH
 def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> None:
-    model, geometry = build(kind)
-    case = [value.requires_grad_() for value in inputs(geometry, 4)]
+    model, _ = build(kind)
+    case = [value.requires_grad_() for value in inputs(model, 4)]
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(3):
         optimizer.zero_grad()
-        model(*case).square().sum().backward()
+        model(*case)[0].square().sum().backward()
         optimizer.step()
-    for gradient in torch.autograd.grad(model(*case).square().sum(), case):
+    for gradient in torch.autograd.grad(model(*case)[0].square().sum(), case):
         assert gradient.abs().max() > 0
 
 
@@ -74,18 +79,3 @@ def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> N
 def test_image_models_refuse_what_is_no_image(kind: str) -> None:
     with pytest.raises(ValueError, match="PotentialMLP"):
         MODELS[kind].for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))
-
-
-@BOTH
-def test_a_model_at_a_temperature_is_the_model(kind: str) -> None:
-    """At one temperature for the whole batch, or at one for each instance."""
-    model, geometry = build(kind)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    model.standardise(*inputs(geometry, 30)[:2])
-    a, b, eps = inputs(geometry, 3)
-    for mine, stage in zip(model.at(eps)(a, b), model.stages(a, b, eps), strict=True):
-        assert torch.equal(mine, stage)
-    *_, shared = model.at(eps[1:2])(a, b)
-    torch.testing.assert_close(shared, model(a, b, eps[1:2].expand(3)), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(shared, model(a, b, eps), atol=1e-4)

@@ -7,8 +7,9 @@ import torch
 
 from metaot.geometry import Grid
 from metaot.models import RefinedPotential, single
-from metaot.models.refined import Correction, GridStep
-from metaot.potentials import DualPotentials, c_transform, source_marginal
+from metaot.models.refined import Correction
+from metaot.objectives import dual_value
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, source_marginal
 from metaot.problem import Problem
 
 
@@ -22,26 +23,27 @@ def problem(grid: Grid, eps: float) -> Problem:
 @pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
 def test_the_step_is_sinkhorns(sizes: tuple[int, ...], eps: float) -> None:
     grid = Grid(*sizes)
-    step = GridStep(list(sizes))
-    step.set_costs(grid)
     case = problem(grid, eps)
     f = 0.1 * torch.rand_like(case.a)
-    after, missing = step.at(torch.as_tensor(case.eps))(f, case.a, case.b)
+    after, missing, value = SinkhornStep(case)(f)
     exact = c_transform(case.T, c_transform(case, f))
     assert torch.allclose(after.double(), exact, atol=1e-6)
     marginal = source_marginal(case, DualPotentials.from_f(case, f))
     assert torch.allclose(missing.double(), case.a - marginal, atol=1e-6)
+    assert torch.allclose(value, dual_value(case, DualPotentials.from_f(case, f)))
+    for mine, theirs in zip((after, missing, value), SinkhornStep(case)(f.numpy()), strict=True):
+        assert torch.equal(mine, torch.from_numpy(theirs))
 
 
-def test_untrained_passes_are_sinkhorn_steps() -> None:
-    """The correction starts at zero, so each pass can only raise the dual value."""
+def test_untrained_refinement_steps_are_sinkhorn_steps() -> None:
+    """The correction starts at zero, so each refinement step can only raise the dual value."""
     grid = Grid(6, 6)
     settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
     model = single(RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=3, **settings))
     case = problem(grid, 0.02)
-    stages = model.stages(case.a.float(), case.b.float(), torch.as_tensor(case.eps).float())
+    stages = list(model.stages(case, model))
     assert len(stages) == 4
-    values = [(f * case.a).sum(-1) + (c_transform(case, f.double()) * case.b).sum(-1) for f in stages]
+    values = [(f.double() * case.a).sum(-1) + (c_transform(case, f.double()) * case.b).sum(-1) for f in stages]
     assert all(bool((later > earlier - 1e-7).all()) for earlier, later in itertools.pairwise(values))
 
 
@@ -49,18 +51,16 @@ def test_nothing_missing_nothing_corrected() -> None:
     correction = Correction([4, 4], modes=3, width=8, hidden=8).float()
     torch.nn.init.normal_(correction.outputs.weight)
     x, temperature = torch.rand(2, 8).float(), torch.rand(2, 5).float()
-    small = correction.at(temperature)(x, torch.zeros(2, 16).float()).abs().max()
-    large = correction.at(temperature)(x, torch.rand(2, 16).float()).abs().max()
+    small = correction(torch.zeros(2, 16).float(), x, temperature).abs().max()
+    large = correction(torch.rand(2, 16).float(), x, temperature).abs().max()
     assert small < 1e-3 * large
 
 
-def test_training_looks_at_the_passes_that_are_unrolled() -> None:
+def test_training_makes_the_refinement_steps_that_are_unrolled() -> None:
     grid = Grid(6, 6)
     settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
     model = single(RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=1, unrolled=2, **settings))
     case = problem(grid, 0.02)
-    inputs = case.a.float(), case.b.float(), torch.as_tensor(case.eps).float()
-    seen = model.train().stages(*inputs)
-    used = model.eval().stages(*inputs)
-    assert (len(seen), len(used)) == (3, 2)
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(seen, used, strict=False))
+    trained, used = list(model.train().stages(case, model)), list(model.eval().stages(case, model))
+    assert (len(trained), len(used)) == (3, 2)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(trained, used, strict=False))

@@ -1,7 +1,5 @@
 """The universal network: its exact symmetries, on grids and on clouds, and what it says of Gaussians."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,15 +7,13 @@ from torch import Tensor
 from universal_networks import small_predictor
 
 from metaot import DualPotentials, Grid, Points, Problem, solve
-from metaot.amortize import universal
+from metaot.amortize.plane import encode, gaussian_matrix, support
+from metaot.amortize.predictor import FastNetwork
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
-from metaot.models.universal import UniversalNetwork, network
-from metaot.models.universal.compiled import COMPILED, Images
-from metaot.models.universal.frame import between_gaussians
-from metaot.models.universal.network import by_parity, from_parity
-from metaot.models.universal.parity import mirrored
-from metaot.models.universal.step import GridStep
+from metaot.models import Exportable, Network
+from metaot.models.parity import mirrored
+from metaot.models.universal import UniversalNetwork, by_parity, from_parity
 from metaot.potentials import centred
 
 HEIGHT, WIDTH = 9, 7
@@ -37,7 +33,7 @@ def images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def potential(predictor: UniversalPotential, a: Tensor, b: Tensor, grid: Grid, eps: float = EPS) -> Tensor:
     """Return f as images, up to the constant that is free."""
-    f = predictor.start_f(Problem(a.flatten(1), b.flatten(1), grid, eps))
+    f = predictor.warm_start(Problem(a.flatten(1), b.flatten(1), grid, eps))
     return centred(a.flatten(1), f).reshape(a.shape)
 
 
@@ -66,8 +62,8 @@ def test_moving_one_measure_adds_a_linear_function(
     a, b = (image.flatten(1) for image in images)
     x, y = Grid(HEIGHT, WIDTH).points
     move = torch.tensor([0.3, -0.2], dtype=torch.float64)
-    here = predictor.start_f(Problem(a, b, Points(x, y), EPS))
-    there = predictor.start_f(Problem(a, b, Points(x, y + move), EPS))
+    here = predictor.warm_start(Problem(a, b, Points(x, y), EPS))
+    there = predictor.warm_start(Problem(a, b, Points(x, y + move), EPS))
     expected = centred(a, here - 2 * x @ move)
     torch.testing.assert_close(centred(a, there), expected, atol=1e-5, rtol=0)
 
@@ -103,7 +99,7 @@ def test_without_what_is_learnt_it_is_the_potential_between_gaussians(
     a, b = (image.flatten(1) for image in images)
     x, y = Grid(HEIGHT, WIDTH).points
     exact = gaussian_potential(a, x, b, y, EPS)
-    f = predictor.start_f(Problem(a, b, Grid(HEIGHT, WIDTH), EPS))
+    f = predictor.warm_start(Problem(a, b, Grid(HEIGHT, WIDTH), EPS))
     torch.testing.assert_close(centred(a, f), centred(a, exact), atol=1e-5, rtol=0)
 
 
@@ -163,72 +159,92 @@ def test_the_matrix_between_gaussians_solves_its_equation(generator: torch.Gener
     """F A F + 2 c F = B for the covariances A and B and c = eps/4."""
     roots = torch.rand(2, 5, 2, 2, generator=generator, dtype=torch.float64)
     A, B = roots @ roots.mT
-    a, b = ((M[:, 0, 0], M[:, 1, 1], M[:, 0, 1]) for M in (A, B))
-    xx, yy, xy = between_gaussians(a, b, torch.full((5,), 0.1, dtype=torch.float64))
-    F = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
+    a, b = (M.flatten(1)[:, [0, 1, 3]].unbind(1) for M in (A, B))
+    found = gaussian_matrix(a, b, torch.full((5,), 0.1, dtype=torch.float64))
+    F = torch.stack(found, 1)[:, [0, 1, 1, 2]].reshape(5, 2, 2)
     torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-12, rtol=0)
-    alone = between_gaussians(*(tuple(float(part[0]) for part in M) for M in (a, b)), 0.1)
-    assert alone == pytest.approx((float(xx[0]), float(yy[0]), float(xy[0])), abs=1e-14)
+    numbers = gaussian_matrix(*(tuple(float(part[0]) for part in M) for M in (a, b)), 0.1)
+    assert numbers == pytest.approx([float(part[0]) for part in found], abs=1e-14)
+
+
+@pytest.mark.parametrize("cloud", [False, True])
+def test_moments_are_those_of_the_measures(cloud: bool, images: tuple[Tensor, Tensor]) -> None:
+    a, b = (image.flatten(1) for image in images)
+    rows, columns = torch.linspace(5, 6, HEIGHT), torch.linspace(-2, 0, WIDTH)
+    grid = Grid(rows, columns)
+    x = grid.points[0]
+    atoms = support(Points(x, x) if cloud else grid, arrays=False)
+    mean, covariance = atoms.statistics(a, b)
+    for k, weights in enumerate((a, b)):
+        z = x - (weights @ x)[:, None]
+        exact = torch.einsum("bn,bni,bnj->bij", weights, z, z).flatten(1)[:, [0, 1, 3]]
+        torch.testing.assert_close(mean[k], weights @ x)
+        torch.testing.assert_close(covariance[k], exact)
+    encoding = encode(atoms, a, b, torch.full((3,), 0.1, dtype=torch.float64), 4)
+    torch.testing.assert_close(
+        encoding.inputs[1][..., ::2].sum((0, 2)), torch.full((3,), 4.0, dtype=torch.float32)
+    )
 
 
 def test_gradients_reach_every_weight(images: tuple[Tensor, Tensor]) -> None:
     network = UniversalNetwork(modes=8, width=12, hidden=10, depth=1, correction=10, passes=1, unrolled=2)
     a, b = (image.flatten(1) for image in images)
     problem = Problem(a, b, Grid(HEIGHT, WIDTH), EPS)
-    stages = list(network.stages(problem))
+    stages = UniversalPotential(network, (1e-3, 1e-1)).stages(problem)
     assert len(stages) == 3
     guesses = [DualPotentials.from_f(problem, f.double()) for f in stages]
     sum((guess.f * problem.a).sum() + (guess.g * problem.b).sum() for guess in guesses).backward()
     assert all(weight.grad is not None for weight in network.parameters())
 
 
-@pytest.fixture(params=["compiled", "numpy"])
-def _without_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have both ways without torch, of which the first one is not there where there was no compiler."""
-    if request.param == "numpy":
-        monkeypatch.setattr(network, "COMPILED", False)
-        monkeypatch.setattr(universal, "COMPILED", False)
-    elif not COMPILED:
-        pytest.skip("not compiled")
-
-
-@pytest.mark.usefixtures("_without_torch")
-@pytest.mark.parametrize("modes", [8, 18])
-@pytest.mark.parametrize("batch", [1, 3, 4, 21])
+@pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize(
-    ("sizes", "eps"), [((9, 7), 1e-2), ((17, 33), 1e-3), ((2, 40), 1e-1), ((7, 9), 1e3), ((16, 16), None)]
+    ("sizes", "eps"),
+    [((9, 7), 1e-2), ((17, 33), 1e-3), ((2, 40), 1e-1), ((7, 9), 1e3), ((1, 1), 1e-2), ((16, 16), None)],
 )
-def test_images_are_predicted_as_in_torch(
-    modes: int, batch: int, sizes: tuple[int, int], eps: float | None, generator: torch.Generator
+def test_arrays_are_predicted_as_tensors(
+    batch: int,
+    sizes: tuple[int, int],
+    eps: float | None,
+    predictor: UniversalPotential,
+    generator: torch.Generator,
 ) -> None:
-    """One by one and in lanes, some of which are empty; with weights that are zero, also along whole borders."""
-    torch.manual_seed(0)
-    network = UniversalNetwork(modes=modes, width=12, hidden=10, depth=2, correction=6, passes=2)
-    predictor = UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))
+    """With weights that are zero, also along whole borders."""
     a, b = torch.rand(2, batch, *sizes, dtype=torch.float64, generator=generator).pow(4)
     a[:, :1], a[:, :, -4:], b[a > 0.9] = 0, 0, 0
     a[:, -1, 0] = b[:, 0, 0] = 0.5
     a, b = (w.flatten(1) / w.sum((1, 2))[:, None] for w in (a, b))
     each = 1e-3 + 0.05 * torch.rand(batch, dtype=torch.float64, generator=generator)
     problem = Problem(a, b, Grid(*sizes), each if eps is None else eps)
-    for without, with_torch in zip(predictor.stages(problem), network.stages(problem), strict=True):
-        torch.testing.assert_close(without, with_torch.double(), atol=1e-5, rtol=0)
-    for predictor.start_passes in (0, 1, 2):
-        start, stages = predictor.start_f(problem), predictor.stages(problem)
-        there = stages[predictor.start_passes]
-        torch.testing.assert_close(start * (a > 0), there * (a > 0), atol=1e-7, rtol=0)
+    by_torch, start = predictor.stages(problem), predictor.warm_start(problem)
+    predictor.fast = OnArrays()
+    for mine, theirs in zip(predictor.stages(problem), by_torch, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(predictor.warm_start(problem), start, atol=1e-5, rtol=0)
+
+
+class OnArrays(FastNetwork, Network):
+    """The network itself, called with arrays."""
+
+    def of(self, model: Exportable, *inputs: Tensor) -> Network:
+        self.model = model
+        return self
+
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(value.numpy() for value in self.model(*map(torch.from_numpy, inputs)))
+
+    def correct(self, missing: np.ndarray, *features: np.ndarray) -> np.ndarray:
+        return self.model.correct(*map(torch.from_numpy, (missing, *features))).numpy()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_what_numpy_cannot_read_is_left_to_torch(predictor: UniversalPotential, batch: int, images) -> None:
-    """Weights of a dtype of torch's own, and an eps of which derivatives are taken."""
+    """An eps of which derivatives are taken."""
     a, b = (image.flatten(1)[:batch] for image in images)
     eps = torch.full((batch,), EPS, dtype=torch.float64, requires_grad=True)
     f = predictor.predict(Problem(a, b, Grid(HEIGHT, WIDTH), eps)).f
     (slope,) = torch.autograd.grad(f.square().sum(), eps)
     assert (slope != 0).all()
-    coarse = Problem(a.bfloat16(), b.bfloat16(), Grid(HEIGHT, WIDTH), EPS)
-    assert predictor.predict(coarse).f.dtype == predictor.start_f(coarse).dtype == torch.bfloat16
 
 
 def test_batches_are_predicted_where_no_product_of_kernels_is_right(predictor: UniversalPotential, images) -> None:
@@ -239,35 +255,6 @@ def test_batches_are_predicted_where_no_product_of_kernels_is_right(predictor: U
     for k in range(len(a)):
         alone = predictor.predict(Problem(a[k], b[k], grid, eps)).f
         torch.testing.assert_close(together[k], alone, atol=1e-5, rtol=0)
-
-
-@pytest.mark.skipif(not COMPILED, reason="not compiled")
-def test_predictions_are_the_same_on_several_threads(images: tuple[Tensor, Tensor], predictor) -> None:
-    a, b = (image.flatten(1).repeat(17, 1) for image in images)
-    problem, twin = Problem(a, b, Grid(HEIGHT, WIDTH), EPS), predictor.model.alone()
-    rows, columns = (axis.double().numpy() for axis in problem.geometry.axes)
-    step = GridStep(problem, problem.geometry.axis_kernels(EPS, 1e4))
-    seen = Images((rows, columns), step.a, step.b, step.eps)
-    one, three = (list(twin(seen, step, passes=1, threads=threads)) for threads in (1, 3))
-    for mine, theirs in zip(one, three, strict=True):
-        assert (mine == theirs).all()
-
-
-@pytest.mark.skipif(not COMPILED, reason="not compiled")
-def test_arrays_that_do_not_fit_are_refused(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
-    twin = predictor.model.alone()
-    a, b = (image.flatten(1).numpy() for image in images)
-    axes = np.linspace(0, 1, HEIGHT), np.linspace(0, 1, WIDTH)
-    for wrong in (
-        Images(axes, a, b[:, 1:], np.full(3, EPS)),
-        Images(axes, a, b, np.full(2, EPS)),
-        Images((axes[1], axes[1]), a, b, np.full(3, EPS)),
-    ):
-        with pytest.raises(ValueError, match="sizes of the arrays"):
-            next(twin(wrong, lambda f, _: (f, f), passes=0))
-    fewer = replace(twin, network=twin.network[:-1])
-    with pytest.raises(ValueError, match="sizes of the arrays"):
-        next(fewer(Images(axes, a, b, np.full(3, EPS)), lambda f, _: (f, f), passes=0))
 
 
 @pytest.mark.parametrize("passes", [0, 1, 2])

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from strategies import SPACES, assert_close, every_space, given_problems, matrix, random_problem
 from torch import Tensor
 
-from metaot import single
 from metaot.geometry import Dense, Grid
 from metaot.objectives import dual_loss, dual_value, scaled_dual_loss
 from metaot.potentials import (
@@ -106,10 +105,6 @@ def test_the_loss_on_a_grid_is_that_of_the_geometry_at_every_temperature(dtype, 
     eps = torch.tensor([4e-4, 1e-1, 1e-3, 3e-3, 1e-2, 1e-1], dtype=torch.float64)
     problem = Problem(a, b, Grid(8, 6), eps)
     f = (0.1 * torch.randn(6, 48, dtype=dtype, generator=generator)).requires_grad_()
-    kernels = problem.geometry.axis_kernels(eps, single.LARGEST)
-    assert kernels is not None
-    start = (f.detach().double() / eps[:, None]).numpy()
-    assert single.dual_value_on_grid_each(kernels, a.numpy(), b.numpy(), start).lost.tolist() == [0]
     potentials = DualPotentials.from_f(problem, f.detach().double())
     assert_close(dual_loss(problem, f), -dual_value(problem, potentials), 1e-12)
     (slope,) = torch.autograd.grad(dual_loss(problem, f).sum(), f)

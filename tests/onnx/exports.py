@@ -1,16 +1,11 @@
 """Small models with random weights, and their files."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import Geometry, Grid, Points
 from metaot.models import PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential, single
-from metaot.onnx import OnnxModel
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -44,23 +39,3 @@ def predictor(name: str, noise_size: float = 0.1) -> AmortizedPotential:
     kind, geometry, eps, settings = spaces[name]
     torch.manual_seed(0)
     return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings), noise_size), geometry, eps)
-
-
-APART = """
-import sys
-from pathlib import Path
-import torch
-from metaot.onnx import export
-torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
-from exports import CARD, predictor
-function, name, path, noise_size = sys.argv[1:]
-content = getattr(export, function)(predictor(name, float(noise_size)), CARD, "test")
-Path(path).write_bytes(content)
-"""
-
-
-def exported_apart(function: str, name: str, path: Path, noise_size: float = 0.1) -> OnnxModel:
-    """Export in a process without the checks of types: torch cannot trace them inside of conditions and loops."""
-    arguments = [function, name, str(path), str(noise_size)]
-    subprocess.run([sys.executable, "-c", APART, *arguments], check=True, cwd=Path(__file__).parent)
-    return OnnxModel(path)

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from exports import CARD, exported_apart, predictor
+from exports import CARD, predictor
 
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import save
@@ -16,10 +15,7 @@ from metaot.onnx import OnnxModel
 from metaot.onnx import export as module
 from metaot.onnx.export import prediction_model
 from metaot.onnx.parity import parity
-from metaot.onnx.wire import read
-from metaot.potentials import marginal_error
 from metaot.problem import Problem
-from metaot.solvers import Sinkhorn, solve
 
 
 def problems(guess: AmortizedPotential, *temperatures: float | None) -> list[Problem]:
@@ -48,9 +44,9 @@ def test_a_file_agrees_with_its_model(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["spectral", "low", "line"])
-def test_other_models_and_low_temperatures_agree(name: str, tmp_path: Path) -> None:
+def test_other_models_and_low_temperatures_agree(name: str) -> None:
     guess = predictor(name)
-    model = exported_apart("prediction_model", name, tmp_path / "model.onnx")
+    model = OnnxModel.from_bytes(prediction_model(guess, CARD, "test"))
     low, high = guess.eps
     result = parity(model, guess, problems(guess, low, high, None, (low * high) ** 0.5), "random problems")
     assert result.holds, result
@@ -73,7 +69,7 @@ def test_the_file_describes_its_model(written: Path) -> None:
     content = written.read_bytes()
     proto = onnx.load_from_string(content)
     assert [value.name for value in proto.graph.input] == ["a", "b", "eps"]
-    assert [value.name for value in proto.graph.output] == ["f", "g"]
+    assert [value.name for value in proto.graph.output][:2] == ["f", "g"]
     assert {opset.domain for opset in proto.opset_import} == {""}
     model = OnnxModel(written)
     assert model.sizes == (30, 30)
@@ -82,15 +78,6 @@ def test_the_file_describes_its_model(written: Path) -> None:
     assert len(model.metadata["geometry"]["sha256"]) == 64
     assert model.metadata["metaot"]["version"] == "test"
     assert b"/" + Path(__file__).parts[1].encode() + b"/" not in content
-
-
-def test_the_reader_sees_what_onnx_sees(written: Path) -> None:
-    proto = onnx.load(written)
-    contents = read(written.read_bytes())
-    assert contents.metadata == {entry.key: entry.value for entry in proto.metadata_props}
-    for tensor in proto.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.DOUBLE and tensor.HasField("raw_data"):
-            np.testing.assert_array_equal(contents.doubles[tensor.name], onnx.numpy_helper.to_array(tensor))
 
 
 def test_the_command_writes_nothing_when_the_file_differs(
@@ -111,26 +98,3 @@ def test_the_command_writes_nothing_when_the_file_differs(
     assert main(["export", str(tmp_path / "run"), "--out", str(out)]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.glob("model.onnx*"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "temperatures"), [("refined", (3e-2, 1e-1)), ("low", (2.5e-3, 3e-2)), ("perceptron", (5e-2,))]
-)
-def test_a_graph_that_refines_needs_at_most_a_step_more_than_solve(
-    name: str, temperatures: tuple[float, ...], tmp_path: Path
-) -> None:
-    guess = predictor(name, 1e-3)
-    model = exported_apart("refining_model", name, tmp_path / "model.onnx", 1e-3)
-    assert model.refines
-    for problem in problems(guess, *temperatures):
-        expected = solve(problem, init=guess, solver=Sinkhorn(accelerated=False), tol=1e-4, max_steps=200)
-        feeds = {"a": problem.a.numpy(), "b": problem.b.numpy(), "eps": np.full(1, problem.eps)}
-        f, g, error, steps = model.graph(**feeds, tol=1e-4, max_steps=200)
-        # `solve` replaces more starts by zeros: it looks at first steps too, the graph at dual values alone
-        assert (steps <= expected.steps.numpy() + 1).all()
-        assert ((error <= 1e-4) | (steps == 200)).all()
-        measured = marginal_error(problem, type(expected.potentials)(torch.tensor(f), torch.tensor(g)))
-        np.testing.assert_allclose(error, measured, atol=1e-9)
-        found = model.predict(problem.a.numpy(), problem.b.numpy(), eps=problem.eps)
-        np.testing.assert_allclose(found.f, guess.predict(problem).f, atol=1e-5)

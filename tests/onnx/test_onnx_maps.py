@@ -1,6 +1,7 @@
 """Files of a model of maps say what the model says, without torch; what does not fit is refused."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,18 @@ import torch
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import Frame, SampleProblem
-from metaot.checkpoint import save
+from metaot.checkpoint import load, save
 from metaot.cli import main
 from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
 from metaot.onnx import OnnxMap, OnnxModel
-from metaot.onnx.graph import maps
+from metaot.onnx.beside import map_beside
 from metaot.onnx.graph.maps import schulz_roots
-from metaot.tools.recolor import recolored
+from metaot.pictures import moved, palette
+from metaot.tools.recolor import palette_maps
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
 
 
 def predictor() -> AmortizedMap:
@@ -32,15 +37,24 @@ def predictor() -> AmortizedMap:
     return AmortizedMap(model.eval().requires_grad_(False))
 
 
+def exported(run: Path, file: Path) -> None:
+    """Export by the command, in a process without the checks of types: torch cannot trace them inside of loops."""
+    command = [sys.executable, "-m", "metaot", "export", str(run), "--out", str(file)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of that model, with the command."""
-    folder = tmp_path_factory.mktemp("maps")
-    save(predictor(), folder / "run", recipe={"data": {"kind": "Planted", "batch": 2}}, step=7)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "_CONDITION", 1e4)  # fewer nodes, enough for clouds that are not flat
-        assert main(["export", str(folder / "run"), "--out", str(folder / "maps.onnx")]) == 0
-    return folder / "maps.onnx"
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of that model, with its network as ONNX beside the weights."""
+    folder = tmp_path_factory.mktemp("maps") / "run"
+    save(predictor(), folder, recipe={"data": {"kind": "Planted", "batch": 2}}, step=7)
+    exported(folder, folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture
+def written(run: Path) -> Path:
+    return run / "model.onnx"
 
 
 def clouds(*batch: int, n: int = 60, m: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -59,11 +73,10 @@ def test_it_sends_points_where_torch_does(written: Path, batch: tuple[int, ...])
 
 
 def test_pictures_are_recoloured_as_with_torch(written: Path) -> None:
-    Image = pytest.importorskip("PIL.Image")
     draw = np.random.default_rng(1)
     source = draw.integers(30, 220, (40, 30, 4), np.uint8)
     target = (draw.random((20, 50, 3)) ** 2 * 255).astype(np.uint8)
-    expected = np.asarray(recolored(Image.fromarray(source), Image.fromarray(target), predictor())[0])
+    expected = moved(source, palette_maps(palette(source), palette(target), predictor()).push)
     result = OnnxMap(written).recolor(source, target)
     assert np.abs(result.astype(int) - expected.astype(int)).max() <= 1
     np.testing.assert_array_equal(result[..., 3], source[..., 3])
@@ -71,6 +84,19 @@ def test_pictures_are_recoloured_as_with_torch(written: Path) -> None:
         OnnxMap(written).recolor(source / 255, target)
 
 
+@pytest.fixture
+def python_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the loops of graphs as Python does: torch would compile them."""
+
+    def while_loop(unfinished, step, state):
+        while unfinished(*state):
+            state = step(*state)
+        return state
+
+    monkeypatch.setattr(torch, "while_loop", while_loop)
+
+
+@pytest.mark.usefixtures("python_loop")
 def test_the_roots_by_products_are_those_by_eigenvalues() -> None:
     Q = torch.linalg.qr(torch.randn(5, 4, 4)).Q
     values = torch.tensor([1.0, 1e-3, 1e-6, 1e-9])
@@ -80,6 +106,49 @@ def test_the_roots_by_products_are_those_by_eigenvalues() -> None:
     torch.testing.assert_close(inverse @ expected, torch.eye(4).expand(5, 4, 4), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("batch", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_checkpoint_predicts_one_pair_by_its_file(run: Path, batch: tuple[int, ...], dtype: torch.dtype) -> None:
+    model, (x, y) = load(run), (torch.tensor(z).to(dtype) for z in clouds(*batch))
+    problem = SampleProblem(x, y)
+    used = []
+    model._exported = (lambda *z: used.append(1) or OnnxMap(run / "model.onnx").weights(*z), model._exported[1])
+    found, expected = model.predict(problem), model.stages(problem)[-1]
+    assert used
+    assert found.phi.weights.shape == (*batch, model.model.icnn.count)
+    assert found.phi.weights.dtype == found.psi.frame.scale.dtype == dtype
+    torch.testing.assert_close(found.push(x), expected.push(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.pull(y), expected.pull(y), atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoint_follows_its_weights_and_gives_gradients(run: Path) -> None:
+    model, (x, y) = load(run), map(torch.tensor, clouds())
+    problem = SampleProblem(x, y)
+    before = model.predict(problem).phi.weights
+    with torch.no_grad():
+        model.model.base.add_(1.0)
+    after = model.predict(problem).phi.weights
+    assert (after - before).abs().max() > 0.5
+    torch.testing.assert_close(after, model.stages(problem)[-1].phi.weights)
+    model.model.requires_grad_(True)
+    assert model.predict(problem).phi.weights.requires_grad
+
+
+def test_a_file_of_other_weights_is_not_used(run: Path, tmp_path: Path) -> None:
+    assert map_beside(run) is not None
+    assert map_beside(tmp_path) is None
+    shutil.copytree(run, tmp_path / "run")
+    other = predictor()
+    other.model.base.data.mul_(1.5)
+    save(other, tmp_path / "run")
+    x, y = map(torch.tensor, clouds())
+    with pytest.warns(UserWarning, match=r"model\.onnx is not used: it was made of other weights"):
+        model = load(tmp_path / "run")
+    expected = other.predict(SampleProblem(x, y)).phi.weights
+    torch.testing.assert_close(model.predict(SampleProblem(x, y)).phi.weights, expected)
+
+
+@pytest.mark.usefixtures("python_loop")
 @pytest.mark.parametrize("kind", ["grey", "one colour", "any"])
 def test_the_frame_of_the_graph_is_that_of_the_model(kind: str) -> None:
     x, y = torch.rand(2, 50, 3)
@@ -134,20 +203,18 @@ def test_wrong_input_is_named(written: Path) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(written: Path, tmp_path: Path) -> None:
-    push = written.with_name("maps-push.onnx")
+    push = written.with_name("model-push.onnx")
     (tmp_path / "maps.onnx").write_bytes(written.read_bytes())
     with pytest.raises(FileNotFoundError, match=r"maps-push\.onnx is not there"):
         OnnxMap(tmp_path / "maps.onnx")
     with pytest.raises(ValueError, match=r"metaot\.OnnxMap opens it"):
         OnnxModel(written)
-    with pytest.raises(ValueError, match="not an ONNX file"):
+    with pytest.raises(ValueError, match="onnxruntime cannot open"):
         OnnxMap.from_bytes(written.read_bytes(), push.read_bytes()[:50])
 
 
 def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(predictor(), tmp_path / "run")
-    assert main(["export", str(tmp_path / "run"), "--int8"]) == 2
-    assert "this is another kind of model" in capsys.readouterr().err
     save(AmortizedMap(ResNetIcnn(3, [4]).float()), tmp_path / "pictures")
     assert main(["export", str(tmp_path / "pictures"), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "reads pictures" in capsys.readouterr().err
@@ -156,7 +223,7 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureF
 def test_nothing_is_written_when_the_files_differ(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contents = (written.read_bytes(), written.with_name("maps-push.onnx").read_bytes())
+    contents = (written.read_bytes(), written.with_name("model-push.onnx").read_bytes())
     monkeypatch.setattr("metaot.onnx.export_maps.map_models", lambda *_: contents)
     other = predictor()
     other.model.base.data.mul_(1.001)

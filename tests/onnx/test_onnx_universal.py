@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import metaot
-from metaot import Grid, OnnxUniversal, Problem, solve
+from metaot import Grid, OnnxModel, Points, Problem, solve
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import save
 from metaot.cli import main
 from metaot.models.universal import UniversalNetwork
+from metaot.potentials import c_transform
 
 pytest.importorskip("onnxscript")
 
@@ -28,8 +29,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> OnnxUniversal:
-    return OnnxUniversal(checkpoint / "tiny.onnx")
+def model(checkpoint: Path) -> OnnxModel:
+    return OnnxModel(checkpoint / "tiny.onnx")
 
 
 def images(*shape: int) -> np.ndarray:
@@ -39,9 +40,7 @@ def images(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(5, 5), (1, 9, 4), (3, 8, 12), (2, 2, 7, 7)])
 @pytest.mark.parametrize("eps", [1e-1, 1e-3])
-def test_files_say_what_torch_says(
-    checkpoint: Path, model: OnnxUniversal, shape: tuple[int, ...], eps: float
-) -> None:
+def test_files_say_what_torch_says(checkpoint: Path, model: OnnxModel, shape: tuple[int, ...], eps: float) -> None:
     a, b = images(2, *shape)
     found = model.predict(a, b, eps=eps)
     problem = Problem(torch.from_numpy(a).flatten(-2), torch.from_numpy(b).flatten(-2), Grid(*shape[-2:]), eps)
@@ -51,7 +50,7 @@ def test_files_say_what_torch_says(
         np.testing.assert_allclose(mine.reshape(theirs.shape), theirs.numpy(), atol=2e-6)
 
 
-def test_each_image_may_have_its_own_eps(model: OnnxUniversal) -> None:
+def test_each_image_may_have_its_own_eps(model: OnnxModel) -> None:
     a, b = images(2, 3, 6, 6)
     eps = np.array([0.1, 0.01, 0.002])
     together = model.predict(a, b, eps=eps)
@@ -59,7 +58,7 @@ def test_each_image_may_have_its_own_eps(model: OnnxUniversal) -> None:
         np.testing.assert_allclose(together.f[k], model.predict(a[k], b[k], eps=eps[k]).f, atol=2e-6)
 
 
-def test_solve_goes_on_from_the_prediction(model: OnnxUniversal) -> None:
+def test_solve_goes_on_from_the_prediction(model: OnnxModel) -> None:
     a, b = images(2, 2, 6, 5)
     found = model.solve(a, b, eps=0.02, tol=1e-9)
     problem = Problem(torch.from_numpy(a).flatten(1), torch.from_numpy(b).flatten(1), Grid(6, 5), 0.02)
@@ -69,15 +68,15 @@ def test_solve_goes_on_from_the_prediction(model: OnnxUniversal) -> None:
     np.testing.assert_allclose(value, exact.value.numpy(), atol=1e-9)
 
 
-def test_large_batches_are_taken_in_parts(model: OnnxUniversal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_batches_are_taken_in_parts(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = images(2, 5, 4, 4)
     whole = model.predict(a, b, eps=0.05).f
-    monkeypatch.setattr("metaot.onnx.images._TERMS", 2 * 4**2)
+    monkeypatch.setattr("metaot.onnx.runtime._TERMS", 2 * 4**2)
     np.testing.assert_allclose(model.predict(a, b, eps=0.05).f, whole, atol=1e-7)
     assert model.predict(a[:0], b[:0], eps=0.05).f.shape == (0, 4, 4)
 
 
-def test_it_pickles(model: OnnxUniversal) -> None:
+def test_it_pickles(model: OnnxModel) -> None:
     a, b = images(2, 4, 4)
     other = pickle.loads(pickle.dumps(model))
     assert np.array_equal(other.predict(a, b, eps=0.05).f, model.predict(a, b, eps=0.05).f)
@@ -93,25 +92,52 @@ def test_it_pickles(model: OnnxUniversal) -> None:
     ],
 )
 def test_bad_input_is_refused(
-    model: OnnxUniversal, shapes: tuple[tuple[int, ...], ...], eps: float, words: str
+    model: OnnxModel, shapes: tuple[tuple[int, ...], ...], eps: float, words: str
 ) -> None:
     a, b = (np.full(shape, 1 / np.prod(shape)) for shape in shapes)
     with pytest.raises(ValueError, match=words):
         model.predict(a, b, eps=eps)
 
 
-def test_masses_other_than_one_are_refused(model: OnnxUniversal) -> None:
+def test_masses_other_than_one_are_refused(model: OnnxModel) -> None:
     with pytest.raises(ValueError, match="weights b must sum to one"):
         model.predict(images(4, 4), 2 * images(4, 4), eps=0.05)
 
 
+def test_problems_on_grids_of_any_size_are_predicted(model: OnnxModel) -> None:
+    a, b = images(2, 3, 6, 5)
+    problem = Problem(torch.from_numpy(a).flatten(1), torch.from_numpy(b).flatten(1), Grid(6, 5), 0.02)
+    np.testing.assert_array_equal(model.predict(problem).f, model.predict(a, b, eps=0.02).f.reshape(3, 30))
+    assert solve(problem, init=model).converged.all()
+    x, y = Grid(6, 5).points
+    for other in (Grid(torch.linspace(0, 2, 6), 5), Points(x, y)):
+        with pytest.raises(ValueError, match="lie evenly on the unit square"):
+            model.predict(Problem(problem.a, problem.b, other, 0.02))
+
+
+def test_two_pixels_are_as_far_apart_as_they_are(model: OnnxModel) -> None:
+    """The only plan moves all mass from one to the other: the value is the squared distance, 37/49."""
+    a, b = np.zeros((2, 8, 8))
+    a[0, 3] = b[6, 2] = 1
+    found = model.predict(a, b, eps=0.01)
+    assert np.isfinite(found.f).all()
+    assert (found.f * a).sum() + (found.g * b).sum() == pytest.approx(0.755102, abs=1e-6)
+    one = np.ones((1, 1))
+    found = model.predict(one, one, eps=0.01)
+    assert found.f + found.g == pytest.approx(0, abs=1e-9)
+
+
+def test_sums_that_leave_floating_point_are_taken_in_logarithms(model: OnnxModel) -> None:
+    a, b = np.zeros((2, 30, 30))
+    a[0, :3] = b[-1, -2:] = 1
+    a, b = a / a.sum(), b / b.sum()
+    found = model.predict(a, b, eps=1e-3)
+    problem = Problem(torch.from_numpy(a).flatten(), torch.from_numpy(b).flatten(), Grid(30, 30), 1e-3)
+    g = c_transform(problem, torch.from_numpy(found.f).flatten())
+    np.testing.assert_allclose(found.g.flatten(), g, atol=1e-9)
+
+
 def test_a_file_of_another_kind_and_none_are_refused(checkpoint: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"export.py checkpoints/universal"):
-        OnnxUniversal(checkpoint / "none.onnx")
-    with pytest.raises(ValueError, match="holds another kind of model"):
-        metaot.OnnxModel(checkpoint / "tiny.onnx")
-
-
-def test_options_for_other_models_are_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(checkpoint), "--int8"]) == 2
-    assert "for potentials on one geometry" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match=r"export\.py CHECKPOINT"):
+        metaot.load(checkpoint / "none.onnx")
+    assert isinstance(metaot.load(checkpoint / "tiny.onnx"), OnnxModel)

@@ -5,12 +5,12 @@ import torch
 from clouds import clouds
 from strategies import assert_close
 
-from metaot.amortize.maps import BuresStart
+from metaot.amortize.maps import BuresStart, IdentityStart
 from metaot.brenier import Frame, Icnn, SampleProblem
 from metaot.data import Planted
 from metaot.objectives import brenier_loss, brenier_value
 from metaot.solvers import W2GN, GaussNewton, gauss_newton, solve
-from metaot.solvers.gauss_newton import _begun, _curvature, _gradient
+from metaot.solvers.gauss_newton import _curvature, _first_half, _gradient
 from metaot.solvers.pairs import new_pair
 
 SMALL = Icnn(2, (16,))
@@ -51,13 +51,13 @@ def test_the_gradient_is_that_of_the_exact_dual_value(monkeypatch: pytest.Monkey
     problem, icnn = planted(1), Icnn(2, (4, 3))
     pair = new_pair(icnn, Frame.identity(problem), 0)
     u, v, weights = pair.phi.frame.enter(problem.x), pair.phi.frame.T.enter(problem.y), pair.phi.weights
-    half = _begun(icnn, weights, u, v, v)
-    gradient = _gradient(icnn, weights, u, half.places)
+    half = _first_half(icnn, weights, u, v, v)
+    gradient = _gradient(icnn, weights, u, half.maximisers)
     for k in (0, 9, 20, icnn.count - 1):
         moved = [weights.clone() for _ in range(2)]
         for sign, w in zip((-1, 1), moved, strict=True):
             w[0, k] += sign * 1e-4
-        low, high = (_begun(icnn, w, u, v, half.places).objective for w in moved)
+        low, high = (_first_half(icnn, w, u, v, half.maximisers).objective for w in moved)
         assert_close((high - low) / 2e-4, gradient[:, k], atol=1e-6)
 
 
@@ -72,18 +72,18 @@ def test_the_curvature_is_the_second_derivative_where_the_map_is_right(monkeypat
         moved = [weights.clone() for _ in range(2)]
         for sign, w in zip((-1, 1), moved, strict=True):
             w[0, k] += sign * 1e-3
-        low, high = (_begun(icnn, w, u, v, u).objective for w in moved)
-        middle = _begun(icnn, weights, u, v, u).objective
+        low, high = (_first_half(icnn, w, u, v, u).objective for w in moved)
+        middle = _first_half(icnn, weights, u, v, u).objective
         assert_close((high + low - 2 * middle) / 1e-6, G[:, k, k], rtol=1e-2, atol=1e-6)
 
 
-def test_instances_do_not_see_each_other() -> None:
+def test_instances_do_not_depend_on_each_other() -> None:
     problem = planted()
     start = solve(problem, solver=GaussNewton(2, SMALL, linear=True), tol=1e-9).pair
     together = solve(problem, init=start, solver=GaussNewton(2), tol=1e-9)
     for k in range(3):
-        alone = solve(problem[k], init=start[k], solver=GaussNewton(2), tol=1e-9)
-        assert_close(alone.transport(), together.transport()[k], atol=1e-4)
+        single = solve(problem[k], init=start[k], solver=GaussNewton(2), tol=1e-9)
+        assert_close(single.transport(), together.transport()[k], atol=1e-4)
 
 
 def test_clouds_of_different_sizes_and_single_precision() -> None:
@@ -102,10 +102,28 @@ def test_wrong_settings_are_refused() -> None:
     assert solve(clouds(2), solver=GaussNewton(1), tol=1e-9).steps.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("start", [BuresStart(), IdentityStart()])
+def test_a_linear_map_has_no_weights_to_tune(start) -> None:
+    problem = planted()
+    with pytest.raises(ValueError, match=r"leave init out, and use GaussNewton\(linear=True\)"):
+        solve(problem, init=start, solver=GaussNewton(2))
+    linear = brenier_value(problem, BuresStart().predict(problem))
+    assert (solve(problem, solver=GaussNewton(4, SMALL, linear=True), tol=1e-9).value > linear).all()
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(4, SMALL, record=(0, 2, 4)), W2GN(4, SMALL, record=(0, 2, 4))])
+def test_no_more_steps_are_made_than_allowed(solver) -> None:
+    for max_steps in (0, 2, 9):
+        solution = solve(planted(), solver=solver, tol=1e-9, max_steps=max_steps)
+        assert solution.steps.tolist() == [min(max_steps, 4)] * 3
+        made = torch.tensor(solver.record) <= max_steps
+        assert torch.equal(solution.history.isfinite(), made.expand(3, -1))
+
+
 @pytest.mark.parametrize(("dim", "samples"), [(2, 512), (3, 512), (6, 256)])
 def test_the_curvature_needs_fewer_samples_in_more_dimensions(dim: int, samples: int) -> None:
     problem, icnn = planted(1, 600, dim), Icnn(dim, (4,))
-    usual, said = (
+    default, given = (
         solve(problem, solver=GaussNewton(2, icnn, True, samples=count), tol=1e-9) for count in (None, samples)
     )
-    assert torch.equal(usual.pair.phi.weights, said.pair.phi.weights)
+    assert torch.equal(default.pair.phi.weights, given.pair.phi.weights)

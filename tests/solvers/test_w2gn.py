@@ -9,7 +9,8 @@ from metaot.amortize.maps import BuresStart, IdentityStart
 from metaot.brenier import BrenierPair, Icnn, SampleProblem, conjugate
 from metaot.data import Planted
 from metaot.objectives import brenier_loss, brenier_value, w2gn_loss
-from metaot.solvers import W2GN, Sinkhorn, solve
+from metaot.potentials import DualPotentials
+from metaot.solvers import W2GN, Newton, Sinkhorn, solve
 
 SMALL = Icnn(2, (16,))
 QUICK = W2GN(steps=60, learning_rate=0.05, icnn=SMALL, samples=100)
@@ -105,8 +106,11 @@ def test_any_predictor_is_a_start(start) -> None:
 
 def test_contradictory_arguments_are_refused() -> None:
     problem = clouds(2)
-    with pytest.raises(ValueError, match="solved by W2GN or GaussNewton, got Sinkhorn"):
-        solve(problem, solver=Sinkhorn())
+    for solver in (Sinkhorn(), Newton(), W2GN, "W2GN"):
+        with unchecked(), pytest.raises(TypeError, match=r"solver must be W2GN\(\.\.\.\) or GaussNewton"):
+            solve(problem, solver=solver)
+    with unchecked(), pytest.raises(TypeError, match="init must be a BrenierPair, or predict one"):
+        solve(problem, init=DualPotentials(torch.zeros(30), torch.zeros(30)))
     with pytest.raises(ValueError, match="steps >= 1"):
         W2GN(steps=0)
     with unchecked(), pytest.raises(ValueError, match=r"init\.phi is for dimension 3 and the batch \(\)"):

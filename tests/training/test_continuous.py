@@ -11,8 +11,10 @@ import torch
 import metaot
 from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import read_card
+from metaot.cli import main
 from metaot.data import Paintings, Palettes, Planted, Shapes
 from metaot.models.resnet import ResNetIcnn
+from metaot.onnx.beside import fingerprint
 from metaot.recipes import RECIPES
 from metaot.training import Recipe, train
 from metaot.training.continuous import _recoloured
@@ -36,6 +38,23 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     train(tiny(12), tmp_path / "parts", resume=True, progress=False)
     whole, parts = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_command_ends_with_the_network_as_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    written = []
+
+    def export_maps(predictor, card, path, *, weights, **facts):
+        written.append((path, weights, card["step"]))
+        return ["written"]
+
+    monkeypatch.setattr("metaot.onnx.export_maps.export_maps", export_maps)
+    settings = ("steps=2", "data.batch=2", "validation_batch=2", "model_settings.features=16")
+    command = ["train", "palettes", "--out", str(tmp_path), "--quiet", *(f"--set={each}" for each in settings)]
+    assert main([*command, "--stop-at", "1"]) == 0
+    assert written == []
+    assert main([*command, "--resume"]) == 0
+    assert written == [(tmp_path / "model.onnx", fingerprint(tmp_path), 2)]
 
 
 def test_seconds_of_training_beat_the_linear_map(tmp_path: Path) -> None:

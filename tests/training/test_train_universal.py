@@ -28,9 +28,11 @@ def tiny(steps: int) -> Recipe:
     )
 
 
-def test_it_learns_and_goes_on_exactly_where_it_stopped(tmp_path: Path) -> None:
+def test_it_learns_and_goes_on_exactly_where_it_stopped(tmp_path: Path, networks: list[Path]) -> None:
     train(tiny(60), tmp_path / "whole", progress=False)
+    assert networks == [tmp_path / "whole"]
     train(tiny(60), tmp_path / "parts", stop_at=25, progress=False)
+    assert len(networks) == 1
     early = read_card(tmp_path / "parts")["validation"]["dual_gap"]
     train(tiny(60), tmp_path / "parts", resume=True, progress=False)
     whole, parts = (torch.load(tmp_path / name / "model.pt") for name in ("whole", "parts"))

@@ -104,8 +104,8 @@ class ModelStart:
     def predict(self, problem: Problem) -> DualPotentials:
         return self.model.predict(self._near(problem))
 
-    def start_f(self, problem: Problem) -> torch.Tensor:
-        return self.model.start_f(self._near(problem))
+    def warm_start(self, problem: Problem) -> torch.Tensor:
+        return self.model.warm_start(self._near(problem))
 
     def _near(self, problem: Problem) -> Problem:
         low, high = self.model.eps
@@ -113,7 +113,7 @@ class ModelStart:
         return problem if eps == problem.eps else replace(problem, eps=eps)
 
     def fits(self, family: Family) -> bool:
-        """Tell whether the model is for this grid."""
+        """Return whether the model is for this grid."""
         return "mnist" in family.name
 
 
@@ -162,12 +162,12 @@ def methods(start: ModelStart) -> list[Method]:
 
 
 def _exported(start: ModelStart) -> list[Method]:
-    """Return the model as `export.py --refine` writes it; none where the extra `export` is not installed."""
+    """Return the model as `export.py` writes it; none where the extra `export` is not installed."""
     try:
-        from metaot.onnx.export import refining_model  # noqa: PLC0415, an extra
+        from metaot.onnx.export import prediction_model  # noqa: PLC0415, an extra
     except ImportError as reason:
         print(f"without the exported model: {reason}")
         return []
-    content = refining_model(start.model, read_card(CHECKPOINT), metaot.__version__)
+    content = prediction_model(start.model, read_card(CHECKPOINT), metaot.__version__)
     model = OnnxModel.from_bytes(content, threads=torch.get_num_threads())
     return [Exported("metaot from the exported model", "metaot", OURS, model=model, start=start)]

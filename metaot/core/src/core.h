@@ -65,6 +65,7 @@ typedef struct {
     const double *a, *b, *start; /* the weights, and f or NULL, in the units of the cost */
     double eps;
     double *f, *g; /* the answer */
+    int threads;
 } Instance;
 
 /* arena.c */
@@ -108,11 +109,13 @@ void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *co
 
 /* support.c */
 int leaves_mass(Index count, const double *weights, const Support *support);
-int settle_small_masses(const Costs *costs, double inverse_eps, const double *a, const double *b,
-                        const Support *target, const double *f, double *g);
 int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b);
 void find_support(Index count, const double *weights, Support *support);
 Index *absent_atoms(Index count, const Support *support, Index *absent, Index *absent_count);
+
+/* extend.c */
+int extend_potentials(const Costs *costs, double inverse_eps, const double *a, const double *b, const Support *source,
+                      const Support *target, const double *known_f, const double *known_g, double *f, double *g);
 
 /* anderson.c */
 typedef struct {
@@ -138,23 +141,30 @@ struct Operator {
     double inverse_eps;
     const Support *source, *target;
     const double *a, *b; /* all weights */
+    double tol;          /* the L1 error that is wanted */
+    int threads;
     /* Put the residual log a - log(P 1) of x and the best g for it there; return the L1 error, NaN if all is lost. */
     double (*evaluate)(Operator *op, const double *x, double *residual);
     /* Put that g there, on the target's atoms with mass. */
     void (*potential)(const Operator *op, double *g);
-    /* After x was evaluated: put the best g for it, and f unless that is NULL, on all atoms; 0 without enough memory. */
+    /* After x was evaluated: put f and the best g for it on all atoms; 0 without enough memory. */
     int (*extend)(Operator *op, const double *x, double *f, double *g);
     void (*close)(Operator *op);
     void *own;
 };
 
 /* matrix.c */
-size_t matrix_room(const Costs *costs, Index n, Index m);
+size_t matrix_room(Index n, Index m);
 int open_matrix(Operator *op, Arena *arena);
+
+/* clouds.c */
+size_t clouds_room(const Costs *costs, Index n, Index m);
+int open_clouds(Operator *op, Arena *arena);
 
 /* grid.c */
 size_t grid_room(const Costs *costs);
 int open_grid(Operator *op, Arena *arena, int everywhere);
+void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
 /* sinkhorn.c, newton.c */

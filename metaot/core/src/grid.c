@@ -199,14 +199,22 @@ static int are_exact(const Grid *self, Index count, const double *sums, Index fa
     return range.least > EXACT * self->lost * (most > 1 ? most : 1) && range.most < INFINITY;
 }
 
-/* Put u = e^(x - shift), the products with it and the best v for it into place; return whether they are exact. */
-static int scale_columns(const Operator *op, Grid *self, const double *x)
+/* Put u = e^(x - shift) into place; return whether x is finite. */
+static int scale_source(const Operator *op, Grid *self, const double *x)
 {
-    Index n = op->source->count, m = op->target->count;
+    Index n = op->source->count;
     self->shift = inner_product(n, op->source->weights, x);
     if (!(fabs(self->shift) < INFINITY)) return 0;
     for (Index i = 0; i < n; i++) self->u[i] = x[i] - self->shift;
     exponentials(n, self->u, self->u);
+    return 1;
+}
+
+/* Put u = e^(x - shift), the products with it and the best v for it into place; return whether they are exact. */
+static int scale_columns(const Operator *op, Grid *self, const double *x)
+{
+    Index n = op->source->count, m = op->target->count;
+    if (!scale_source(op, self, x)) return 0;
     give(&self->source, self->u);
     const double *sums = product(self, &self->source, &self->target, self->target_sizes, self->to_target);
     for (Index j = 0; j < m; j++) self->columns[j] = sums[self->target.places[j]];
@@ -326,12 +334,11 @@ static void settle_on_grid(const Operator *op, Grid *self, const double *f, doub
     }
 }
 
-/* Put the best g for x, and the best f for that where it is asked for, on all atoms. */
-static int grid_extend(Operator *op, const double *x, double *f, double *g)
+/* Put the best g for x on all atoms, by products with u if that is in place. */
+static void transform(const Operator *op, Grid *self, const double *x, int in_place, double *g)
 {
-    Grid *self = op->own;
-    Index n = op->costs->n, m = op->costs->m;
-    int exact = !self->in_logs;
+    Index m = op->costs->m;
+    int exact = in_place;
     if (exact) {
         give(&self->source, self->u);
         aim(self, self->forward, &self->source, NULL, self->target_sizes, self->to_target);
@@ -341,11 +348,24 @@ static int grid_extend(Operator *op, const double *x, double *f, double *g)
         for (Index j = 0; j < m; j++) g[j] = self->offset - self->shift - g[j];
     }
     if (!exact) {
-        spread_logs(op->source, n, x, self->h);
+        spread_logs(op->source, op->costs->n, x, self->h);
         soft_minimum(self, op, 0, self->h, g);
     }
-    if (!f) return 1;
-    exact = !self->in_logs;
+}
+
+void transform_on_grid(Operator *op, const double *x, double *g)
+{
+    Grid *self = op->own;
+    transform(op, self, x, self->by_products && scale_source(op, self, x), g);
+}
+
+/* Put the best g for x, and the best f for that, on all atoms. */
+static int grid_extend(Operator *op, const double *x, double *f, double *g)
+{
+    Grid *self = op->own;
+    Index n = op->costs->n, m = op->costs->m;
+    transform(op, self, x, !self->in_logs, g);
+    int exact = !self->in_logs;
     if (exact) {
         give(&self->target, self->v);
         if (!self->everywhere) aim(self, self->backward, &self->target, NULL, self->source_sizes, self->to_source);

@@ -163,46 +163,11 @@ static double matrix_evaluate(Operator *op, const double *x, double *residual)
     return l1_distance(n, self->rows, op->source->weights);
 }
 
-/* Continue to the atoms without mass: there each potential is the best one for the other. */
 static int matrix_extend(Operator *op, const double *x, double *f, double *g)
 {
     Matrix *self = op->own;
-    const Support *source = op->source, *target = op->target;
-    Index all_n = op->costs->n, all_m = op->costs->m, count;
-    double *best = self->scratch;
-    matrix_potential(op, best);
-    for (Index j = 0; j < target->count; j++) g[target->atoms[j]] = best[j];
-    for (Index i = 0; i < source->count; i++) f[source->atoms[i]] = x[i];
-    if (target->count < all_m) {
-        Index *absent = absent_atoms(all_m, target, (Index *)self->v, &count);
-        Columns columns;
-        if (!open_columns(&columns, op->costs, count, absent)) return 0;
-        double *tops = self->tops, *sums = self->sums, *row = self->costs, *powers = self->scratch;
-        for (Index j = 0; j < count; j++) tops[j] = -INFINITY;
-        for (Index i = 0; i < source->count; i++) {
-            cost_row(op->costs, op->inverse_eps, source->atoms[i], &columns, row);
-            raise_tops(count, x[i] + source->logs[i], row, tops);
-        }
-        memset(sums, 0, (size_t)count * sizeof *sums);
-        for (Index i = 0; i < source->count; i++) {
-            cost_row(op->costs, op->inverse_eps, source->atoms[i], &columns, row);
-            exponents(count, x[i] + source->logs[i], row, tops, powers);
-            exponentials(count, powers, powers);
-            subtract_multiple(count, -1, powers, sums);
-        }
-        for (Index j = 0; j < count; j++) g[absent[j]] = tops[j] > -INFINITY ? -(tops[j] + log(sums[j])) : 0;
-        close_columns(&columns);
-    }
-    if (source->count < all_n) {
-        double *h = self->costs + all_m + 2 * LANES;
-        Index *absent = absent_atoms(all_n, source, (Index *)self->u, &count);
-        for (Index j = 0; j < target->count; j++) h[j] = g[target->atoms[j]] + target->logs[j];
-        for (Index i = 0; i < count; i++)
-            f[absent[i]] = -row_sum(op, &self->columns, absent[i], h, self->costs, self->scratch);
-    }
-    if (leaves_mass(all_n, op->a, source) && leaves_mass(all_m, op->b, target))
-        return settle_small_masses(op->costs, op->inverse_eps, op->a, op->b, target, f, g);
-    return 1;
+    matrix_potential(op, self->scratch);
+    return extend_potentials(op->costs, op->inverse_eps, op->a, op->b, op->source, op->target, x, self->scratch, f, g);
 }
 
 static void matrix_close(Operator *op)
@@ -211,9 +176,9 @@ static void matrix_close(Operator *op)
     close_columns(&self->columns);
 }
 
-size_t matrix_room(const Costs *costs, Index n, Index m)
+size_t matrix_room(Index n, Index m)
 {
-    return room_for(n * m) + 3 * room_for(costs->n) + 5 * room_for(costs->m) + 2 * room_for(costs->m + 2 * LANES) +
+    return room_for(n * m) + 3 * room_for(n) + 4 * room_for(m) + room_for(2 * (m + 2 * LANES)) +
            2 * room_for(sizeof(Matrix));
 }
 
@@ -225,14 +190,14 @@ int open_matrix(Operator *op, Arena *arena)
     self->m = op->target->count;
     self->absorbed = 0;
     self->K = take_numbers(arena, self->n * self->m);
-    self->origin = take_numbers(arena, costs->n);
-    self->u = take_numbers(arena, costs->n);
-    self->rows = take_numbers(arena, costs->n);
-    self->tops = take_numbers(arena, costs->m);
-    self->v = take_numbers(arena, costs->m);
-    self->sums = take_numbers(arena, costs->m);
-    self->scratch = take_numbers(arena, costs->m);
-    self->costs = take_numbers(arena, 2 * (costs->m + 2 * LANES));
+    self->origin = take_numbers(arena, self->n);
+    self->u = take_numbers(arena, self->n);
+    self->rows = take_numbers(arena, self->n);
+    self->tops = take_numbers(arena, self->m);
+    self->v = take_numbers(arena, self->m);
+    self->sums = take_numbers(arena, self->m);
+    self->scratch = take_numbers(arena, self->m);
+    self->costs = take_numbers(arena, 2 * (self->m + 2 * LANES));
     op->own = self;
     op->evaluate = matrix_evaluate;
     op->potential = matrix_potential;

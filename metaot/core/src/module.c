@@ -21,7 +21,7 @@ typedef struct {
     int cost_count;
     Limits limits;
     Index next;
-    int short_of_memory;
+    int threads, short_of_memory;
 } Task;
 
 static double *row(const Task *task, int which, Index k, Index size)
@@ -37,7 +37,8 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     costs.y += k * task->y_stride;
     Index n = costs.n, m = costs.m, second = task->method == STEP ? n : m;
     Instance instance = {&costs, row(task, A, k, n), row(task, B, k, m), row(task, START, k, n),
-                         *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second)};
+                         *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second),
+                         task->count == 1 ? task->threads : 1};
     Outcome outcome = {INFINITY, 0};
     int done = 0;
     if (!find_supports(workspace, &costs, instance.a, instance.b)) return 0;
@@ -183,13 +184,13 @@ static PyObject *solve_each(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Task task;
     PyObject *costs, *arrays[BUFFERS];
-    int method, kind, point_cost, threads;
+    int method, kind, point_cost;
     Py_ssize_t max_steps;
     memset(&task, 0, sizeof task);
     if (!PyArg_ParseTuple(arguments, "i(iiO!)(OOOO)(OOOO)(dnp)i:solve_each", &method, &kind, &point_cost,
                           &PyTuple_Type, &costs, &arrays[A], &arrays[B], &arrays[EPS], &arrays[START], &arrays[F],
                           &arrays[G], &arrays[ERROR], &arrays[STEPS], &task.limits.tol, &max_steps,
-                          &task.limits.accelerated, &threads))
+                          &task.limits.accelerated, &task.threads))
         return NULL;
     if (method < 0 || method >= METHODS) return PyErr_Format(PyExc_ValueError, "unknown method %d", method);
     task.method = (Method)method;
@@ -197,7 +198,7 @@ static PyObject *solve_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     int fits = read_task(&task, kind, point_cost, costs, arrays);
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        run_on_threads(take_part, &task, threads);
+        run_on_threads(take_part, &task, task.count > 1 ? task.threads : 1);
         Py_END_ALLOW_THREADS
     }
     for (int k = 0; k < BUFFERS; k++)

@@ -185,6 +185,16 @@ static void sinkhorn_step(Plan *plan, State *state)
     evaluate_anywhere(plan, state);
 }
 
+/* Return whether some row has next to none of its mass, or many times as much: there a parabola says nothing. */
+static int has_far_rows(const Plan *plan, const State *state)
+{
+    for (Index i = 0; i < plan->k; i++) {
+        double ratio = state->marginal[i] / plan->rows->weights[i];
+        if (!(ratio > 0.1 && ratio < 10)) return 1;
+    }
+    return 0;
+}
+
 /* Put minus the Hessian, divided by sqrt(P 1) on both sides, into H, with one more eigenvalue one for constants. */
 static void fill_hessian(const Plan *plan, const State *state, double *scaled, double *left, double *right, double *H)
 {
@@ -325,7 +335,8 @@ static int search(Newton *newton, double size)
    long direction shows a plan that nearly falls apart, and damping lets the rest move. */
 static void step(Newton *newton)
 {
-    if (!(newton->now.error < NEAR)) sinkhorn_step(&newton->plan, &newton->now);
+    if (!(newton->now.error < NEAR) || has_far_rows(&newton->plan, &newton->now))
+        sinkhorn_step(&newton->plan, &newton->now);
     fill_hessian(&newton->plan, &newton->now, newton->scaled, newton->left, newton->right, newton->H);
     for (int k = 0; k < RIDGE_COUNT; k++) {
         double size = damped_direction(&newton->plan, &newton->now, RIDGES[k], newton->H, newton->factor,
@@ -405,46 +416,6 @@ static void begin(Newton *newton, const Instance *instance)
     evaluate(plan, now);
 }
 
-/* Put the potentials, in units of eps, on all atoms: f of the rows' side and g of the columns'. */
-static int extend(Newton *newton, const double *a, const double *b, double *f, double *g)
-{
-    Plan *plan = &newton->plan;
-    State *now = &newton->now;
-    const Costs *costs = plan->costs;
-    Index absent_count, *absent = plan->entries, most = costs->n > costs->m ? costs->n : costs->m;
-    Arena arena = {0};
-    if (!open_arena(&arena, 4 * room_for(most))) return 0;
-    double *h = take_numbers(&arena, most), *row = take_numbers(&arena, most), *best = take_numbers(&arena, most);
-    absent = take_indices(&arena, most);
-    best_g(plan, now, best);
-    for (Index i = 0; i < plan->k; i++) f[plan->rows->atoms[i]] = now->f[i];
-    for (Index j = 0; j < plan->l; j++) g[plan->columns->atoms[j]] = best[j];
-    for (Index j = 0; j < plan->l; j++) h[j] = best[j] + plan->columns->logs[j];
-    absent_atoms(costs->n, plan->rows, absent, &absent_count);
-    for (Index i = 0; i < absent_count; i++) {
-        cost_row(costs, plan->inverse_eps, absent[i], &plan->prepared, row);
-        for (Index j = 0; j < plan->l; j++) row[j] = h[j] - row[j];
-        f[absent[i]] = -log_sum_exp(plan->l, row, row);
-    }
-    Costs other = transposed(costs);
-    Columns columns;
-    absent_atoms(costs->m, plan->columns, absent, &absent_count);
-    if (absent_count > 0) {
-        if (!open_columns(&columns, &other, plan->k, plan->rows->atoms)) return close_arena(&arena), 0;
-        for (Index i = 0; i < plan->k; i++) h[i] = now->f[i] + plan->rows->logs[i];
-        for (Index j = 0; j < absent_count; j++) {
-            cost_row(&other, plan->inverse_eps, absent[j], &columns, row);
-            for (Index i = 0; i < plan->k; i++) row[i] = h[i] - row[i];
-            g[absent[j]] = -log_sum_exp(plan->k, row, row);
-        }
-        close_columns(&columns);
-    }
-    close_arena(&arena);
-    if (leaves_mass(costs->n, a, plan->rows) && leaves_mass(costs->m, b, plan->columns))
-        return settle_small_masses(costs, plan->inverse_eps, a, b, plan->columns, f, g);
-    return 1;
-}
-
 /* Refine f of the source, the smaller side; stop where steps no longer help. */
 static int refine(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome)
 {
@@ -464,7 +435,10 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
     outcome->error = newton.now.error;
     int done = 1;
     if (isfinite(outcome->error)) {
-        done = extend(&newton, instance->a, instance->b, instance->f, instance->g);
+        best_g(&newton.plan, &newton.now, newton.plan.row);
+        done = extend_potentials(instance->costs, newton.plan.inverse_eps, instance->a, instance->b,
+                                 newton.plan.rows, newton.plan.columns, newton.now.f, newton.plan.row, instance->f,
+                                 instance->g);
         to_units_of_cost(instance->costs->n, instance->eps, instance->f);
         to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     } else {
@@ -483,7 +457,7 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
     Support other = workspace->source;
     workspace->source = workspace->target;
     workspace->target = other;
-    Instance mirrored = {&exchanged, instance->b, instance->a, NULL, instance->eps, instance->g, instance->f};
+    Instance mirrored = {&exchanged, instance->b, instance->a, NULL, instance->eps, instance->g, instance->f, 1};
     double *start = NULL;
     Arena arena = {0};
     if (instance->start) { /* the best g for f is the start on the other side */

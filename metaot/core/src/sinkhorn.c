@@ -8,10 +8,12 @@
 static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
+static const Index LARGEST_MATRIX = 1 << 22; /* entries of a matrix that fits into a cache */
 
 typedef struct {
     Operator op;
     double *x, *residual, *g, *other_x, *other_residual;
+    double mean; /* what was subtracted from the start */
 } Run;
 
 /* The dual value of the point that was evaluated last, and the best g for it. */
@@ -46,8 +48,8 @@ static int take_start(Run *run, const Instance *instance)
     const Support *source = run->op.source;
     if (!instance->start) return 0;
     for (Index i = 0; i < source->count; i++) run->x[i] = instance->start[source->atoms[i]] / instance->eps;
-    double mean = inner_product(source->count, source->weights, run->x);
-    for (Index i = 0; i < source->count; i++) run->x[i] -= mean;
+    run->mean = inner_product(source->count, source->weights, run->x);
+    for (Index i = 0; i < source->count; i++) run->x[i] -= run->mean;
     return largest_size(source->count, run->x) <= LARGEST;
 }
 
@@ -92,26 +94,45 @@ static void open_path(Path *path, Arena *arena, Index n)
     path->changes = take_numbers(arena, MEMORY * n);
 }
 
+typedef enum { BOXES, AXES_EVERYWHERE, WHOLE_MATRIX, CLOUD_BLOCKS } Layout;
+
+/* Choose how products are made: clouds of which no matrix fits into a cache make theirs anew each time. */
+static Layout layout_of(const Workspace *workspace, const Instance *instance, int by_axes)
+{
+    if (by_axes) return BOXES;
+    Index entries = workspace->source.count * workspace->target.count;
+    return instance->costs->kind == CLOUDS && entries > LARGEST_MATRIX ? CLOUD_BLOCKS : WHOLE_MATRIX;
+}
+
 /* Open the operator between the atoms with mass. */
-static int open_run(Run *run, Workspace *workspace, const Instance *instance, int by_axes, int everywhere, Index paths)
+static int open_run(Run *run, Workspace *workspace, const Instance *instance, Layout layout, double tol, Index paths)
 {
     const Costs *costs = instance->costs;
     Index n = workspace->source.count, m = workspace->target.count;
     size_t bytes = 4 * room_for(n) + room_for(m) + (size_t)paths * room_for(n) +
-                   (by_axes ? grid_room(costs) : matrix_room(costs, n, m));
+                   (layout == CLOUD_BLOCKS ? clouds_room(costs, n, m)
+                    : layout == WHOLE_MATRIX ? matrix_room(n, m) : grid_room(costs));
     if (!open_arena(&workspace->work, bytes)) return 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
-                         .target = &workspace->target, .a = instance->a, .b = instance->b};
+                         .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
+                         .threads = instance->threads};
     double **parts[] = {&run->x, &run->residual, &run->other_x, &run->other_residual};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(&workspace->work, n);
     run->g = take_numbers(&workspace->work, m);
-    return by_axes ? open_grid(&run->op, &workspace->work, everywhere) : open_matrix(&run->op, &workspace->work);
+    if (layout == CLOUD_BLOCKS) return open_clouds(&run->op, &workspace->work);
+    if (layout == WHOLE_MATRIX) return open_matrix(&run->op, &workspace->work);
+    return open_grid(&run->op, &workspace->work, layout == AXES_EVERYWHERE);
 }
 
 /* Multiply a potential by eps; on atoms that reach no mass at a finite cost it becomes zero. */
 void to_units_of_cost(Index count, double eps, double *x)
 {
     for (Index k = 0; k < count; k++) x[k] = isfinite(x[k]) ? x[k] * eps : 0;
+}
+
+static void shift_and_scale(Index count, double shift, double factor, double *x)
+{
+    for (Index k = 0; k < count; k++) x[k] = factor * (x[k] + shift);
 }
 
 /* Put zeros there: potentials of a problem for which there are none. */
@@ -126,7 +147,8 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
 {
     Run run;
     Path path;
-    if (!open_run(&run, workspace, instance, by_axes, 0, 6 + 2 * MEMORY)) return 0;
+    Layout layout = layout_of(workspace, instance, by_axes);
+    if (!open_run(&run, workspace, instance, layout, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
     *outcome = iterate(&run, instance, limits, &path);
     int done = 1;
@@ -146,13 +168,13 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
 {
     Run run;
-    if (!open_run(&run, workspace, instance, 1, 1, 0)) return 0;
+    if (!open_run(&run, workspace, instance, AXES_EVERYWHERE, 0, 0)) return 0;
     outcome->steps = 1;
     outcome->error = take_start(&run, instance) ? run.op.evaluate(&run.op, run.x, run.residual) : NAN;
     if (isfinite(outcome->error)) {
         outcome->error = instance->eps * dual_value(&run, run.x);
         step_on_grid(&run.op, run.residual, run.x, instance->f, instance->g);
-        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
+        shift_and_scale(instance->costs->n, run.mean, instance->eps, instance->f);
     } else {
         memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
         memcpy(instance->g, instance->a, (size_t)instance->costs->n * sizeof(double));
@@ -165,12 +187,14 @@ int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcom
 int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
 {
     Run run;
-    if (!open_run(&run, workspace, instance, 1, 0, 0)) return 0;
+    if (!open_run(&run, workspace, instance, BOXES, 0, 0)) return 0;
     outcome->steps = 0;
-    if (!take_start(&run, instance)) memset(run.x, 0, (size_t)run.op.source->count * sizeof(double));
-    outcome->error = run.op.evaluate(&run.op, run.x, run.residual);
-    run.op.extend(&run.op, run.x, NULL, instance->g);
-    to_units_of_cost(instance->costs->m, instance->eps, instance->g);
+    outcome->error = 0;
+    if (take_start(&run, instance))
+        transform_on_grid(&run.op, run.x, instance->g);
+    else
+        for (Index j = 0; j < instance->costs->m; j++) instance->g[j] = NAN;
+    shift_and_scale(instance->costs->m, -run.mean, instance->eps, instance->g);
     run.op.close(&run.op);
     return 1;
 }

@@ -2,7 +2,6 @@
 
 #include "core.h"
 
-#include <math.h>
 #include <string.h>
 
 static const double SMALLEST_WEIGHT = 1e-20;
@@ -47,46 +46,6 @@ Index *absent_atoms(Index count, const Support *support, Index *absent, Index *a
     }
     *absent_count = found;
     return absent;
-}
-
-/* Return whether there are atoms with less than the smallest weight that counts, but more than none. */
-int leaves_mass(Index count, const double *weights, const Support *support)
-{
-    Index positive = 0;
-    for (Index k = 0; k < count; k++) positive += weights[k] > 0;
-    return positive > support->count;
-}
-
-/* Put the best g for f, of all atoms with any mass, on the target atoms whose mass is too small to count: between two
-   such atoms nothing else bounds what is sent. All in units of eps. Return whether there is enough memory. */
-int settle_small_masses(const Costs *costs, double inverse_eps, const double *a, const double *b,
-                        const Support *target, const double *f, double *g)
-{
-    Costs other = transposed(costs);
-    Columns columns;
-    Arena arena = {0};
-    Index count = 0, next = 0;
-    if (!open_arena(&arena, 3 * room_for(costs->n))) return 0;
-    Index *atoms = take_indices(&arena, costs->n);
-    double *h = take_numbers(&arena, costs->n), *row = take_numbers(&arena, costs->n);
-    for (Index i = 0; i < costs->n; i++)
-        if (a[i] > 0) {
-            h[count] = f[i] + log(a[i]);
-            atoms[count++] = i;
-        }
-    int done = open_columns(&columns, &other, count, atoms);
-    for (Index j = 0; j < costs->m && done; j++) {
-        if (next < target->count && target->atoms[next] == j) {
-            next++;
-        } else if (b[j] > 0) {
-            cost_row(&other, inverse_eps, j, &columns, row);
-            for (Index i = 0; i < count; i++) row[i] = h[i] - row[i];
-            g[j] = -log_sum_exp(count, row, row);
-        }
-    }
-    if (done) close_columns(&columns);
-    close_arena(&arena);
-    return done;
 }
 
 static Support take_support(Arena *arena, Index count)

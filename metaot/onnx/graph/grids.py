@@ -11,16 +11,17 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from metaot.geometry.separable_axis import AxisKernel
+from metaot.geometry.separable_axis import EMPTY, AxisKernel
 from metaot.onnx.graph.axes import along, product
-from metaot.onnx.graph.loops import Limits, Refined, by_logs, by_scalings
-from metaot.single.softmin import EMPTY
 
 TINY = 1e-300
 """Sums of a Sinkhorn step line by line are kept above it; a buffer, for the exporter makes numbers float32."""
 
 PLAIN = 600.0
 """Cost in units of eps up to which sums over the whole grid are plain products."""
+
+_LEAST = -650.0
+"""The logarithm of the least sum that is right: what it may lack is below the smallest number."""
 
 _LIFT = 300.0
 """Scalings are raised by e to this power, so that potentials with a range of 1000 eps lose nothing."""
@@ -37,18 +38,17 @@ class Sums(ABC):
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         """Return the c-transform of f."""
 
-    @abstractmethod
-    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
-        """Return potentials after Sinkhorn steps from f, or from zeros where these are better."""
-
 
 @final
 class PlainSums(Sums):
-    """One scaling for each instance and plain products; for costs up to `PLAIN` eps."""
+    """One scaling for each instance and plain products: right for costs up to `PLAIN` eps.
 
-    def __init__(self, eps: Tensor, costs: Sequence[Tensor], places: Sequence[int]) -> None:
-        self.eps = eps.reshape(-1, *[1] * len(places))
-        self.kernels = kernels(eps, costs, places)
+    Potentials are not finite where sums are too small, for higher costs.
+    """
+
+    def __init__(self, eps: Tensor, costs: Sequence[Tensor], axes: Sequence[int]) -> None:
+        self.eps = eps.reshape(-1, *[1] * len(axes))
+        self.kernels = kernels(eps, costs, axes)
 
     def times(self, v: Tensor) -> Tensor:
         """Return exp(-C/eps) v."""
@@ -62,18 +62,19 @@ class PlainSums(Sums):
 
     def step(self, f: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         w, top = self.scaling(f, a)
-        rows = self.times(b / self.times(w))
-        return (top - rows.log()) * self.eps, a - w * rows
+        columns = self.times(w)
+        rows = self.times(torch.where(b > 0, b / columns, 0))
+        return (top - _logarithm(rows)) * self.eps, a - w * rows
 
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         w, top = self.scaling(f, a)
-        return (self.times(w).log() + top) * -self.eps
+        return (_logarithm(self.times(w)) + top) * -self.eps
 
-    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
-        z = f / self.eps
-        top = z.amax(list(range(1, z.ndim)), keepdim=True) - _LIFT
-        u, columns, error, steps = by_scalings(self.times, (z - top).exp(), a, b, limits)
-        return (u.log() + top) * self.eps, (columns.log() + top) * -self.eps, error, steps
+
+def _logarithm(sums: Tensor) -> Tensor:
+    """Return the logarithm; -inf where sums are too small to be right."""
+    z = sums.log()
+    return torch.where(z > _LEAST, z, -torch.inf)
 
 
 @final
@@ -84,18 +85,17 @@ class LineSums(Sums):
         self,
         eps: Tensor,
         costs: Sequence[Tensor],
-        places: Sequence[int],
+        axes: Sequence[int],
         splits: "Sequence[AxisSplit]",
         tiny: Tensor,
     ) -> None:
         self.tiny = tiny
-        self.eps = eps.reshape(-1, *[1] * len(places))
-        self.kernels = kernels(eps, costs, places)
+        self.eps = eps.reshape(-1, *[1] * len(axes))
+        self.kernels = kernels(eps, costs, axes)
         exact = [split.at(eps) for split in splits]
-        self.exact = [exact[k] for k in places]
+        self.exact = [exact[k] for k in axes]
 
     def step(self, f: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Step as `metaot.models.refined.StepAt`: the network was trained with its rounding."""
         start = f / self.eps
         top = start.amax(-1, keepdim=True)
         sums, top = self._transform(a * (start - top).exp(), top)
@@ -106,9 +106,6 @@ class LineSums(Sums):
 
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         return self.softmin(f / self.eps + a.log()) * -self.eps
-
-    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
-        return by_logs(lambda f: self.best_g(f, a), lambda g: self.best_g(g, b), f, (a, b, self.eps), limits)
 
     def softmin(self, z: Tensor) -> Tensor:
         """Return log sum_i exp(z_i - C_ij/eps), exact to rounding."""
@@ -178,7 +175,7 @@ class AxisSums:
         return rows if rows.shape[1] == self.size else rows[:, : self.size]
 
 
-def kernels(eps: Tensor, costs: Sequence[Tensor], places: Sequence[int]) -> list[Tensor]:
+def kernels(eps: Tensor, costs: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
     """Return exp(-cost/eps) of each axis, k size size; axes with one place share it."""
     different = [(cost / -eps[:, None, None]).exp() for cost in costs]
-    return [different[k] for k in places]
+    return [different[k] for k in axes]

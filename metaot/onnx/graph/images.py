@@ -5,46 +5,43 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from metaot.amortize.plane import GridSupport, encode
 from metaot.models.universal import UniversalNetwork
-from metaot.models.universal.network import Seen
-from metaot.models.universal.places import GridPlace
-from metaot.onnx.graph.grids import PLAIN, PlainSums
+from metaot.onnx.graph.grids import PlainSums
+from metaot.onnx.graph.prediction import finite
 
-PLAINLY = 2.0 / PLAIN
-"""The lowest eps at which the cost from corner to corner of the square fits into plain sums."""
 _NO_MASS = -1e4
 """The logarithm of a weight of zero, in sums that must stay finite."""
 
 
 @final
 class UniversalPrediction(nn.Module):
-    """(a, b, eps) -> (f, g, plain f, plain g), all float64: images, batch height width, of any size; eps k.
+    """(a, b, eps) -> (f, g, right), float64: images, batch height width, of any size; eps is one or one for each.
 
-    The plain ones are the same where eps is at least `PLAINLY`, by sums that take a fraction of the time. A
-    runtime asks for one pair.
+    Sums over pixels are plain products, and `right` is whether all numbers stay in floating point. `exact`, sums
+    are taken in the log domain, and there is no `right`.
     """
 
-    def __init__(self, network: UniversalNetwork) -> None:
+    def __init__(self, network: UniversalNetwork, *, exact: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.exact = network, exact
 
-    def forward(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        side = GridPlace((_axis(a, 1).float(), _axis(a, 2).float()))
-        weights = a.flatten(1).float(), b.flatten(1).float()
-        temperatures = eps.float() + torch.zeros_like(a[:, 0, 0]).float()
-        seen = self.network.look((side, side), weights, temperatures)
-        by_logs = self._by(LogSums(eps, _costs(a)), seen, a, b)
-        plainly = self._by(PlainSums(eps, _costs(a), (0, 1)), seen, a, b)
-        return *by_logs, *plainly
-
-    def _by(self, sums: "PlainSums | LogSums", seen: Seen, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        def step(f: Tensor) -> tuple[Tensor, Tensor]:
-            after, missing = sums.step(f.double().reshape(a.shape), a, b)
-            return after.float().flatten(1), missing.float().flatten(1)
-
-        *_, f = self.network.refined(seen, step)
-        f = f.double().reshape(a.shape)
-        return f, sums.best_g(f, a)
+    def forward(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+        rows, columns = _axis(a, 1), _axis(a, 2)
+        atoms = GridSupport(rows, columns)
+        each = eps + a[:, 0, 0] * 0
+        encoding = encode(atoms, a.flatten(1), b.flatten(1), each, self.network.modes)
+        coefficients, x, temperature = self.network(*encoding.inputs)
+        f = encoding.potential(coefficients).reshape(a.shape)
+        costs = (rows[:, None] - rows).square(), (columns[:, None] - columns).square()
+        sums = LogSums(eps, costs) if self.exact else PlainSums(eps, costs, (0, 1))
+        for _ in range(self.network.passes):
+            stepped, missing = sums.step(f, a, b)
+            moments = encoding.frame.analysed(missing.flatten(1))
+            correction = encoding.correction(self.network.correct(moments, x, temperature))
+            f = stepped + correction.reshape(a.shape)
+        g = sums.best_g(f, a)
+        return (f, g) if self.exact else (f, g, finite(f, g))
 
 
 @final
@@ -71,12 +68,6 @@ def _along(z: Tensor, cost: Tensor) -> Tensor:
     terms = z[:, None, :, :] - cost[:, :, None, :]
     top = terms.amax(-1, keepdim=True)
     return (terms - top).exp().sum(-1).log() + top[..., 0]
-
-
-def _costs(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cost along each axis."""
-    rows, columns = _axis(images, 1), _axis(images, 2)
-    return (rows[:, None] - rows).square(), (columns[:, None] - columns).square()
 
 
 def _axis(images: Tensor, dim: int) -> Tensor:

@@ -1,6 +1,5 @@
 """What is exported of a model of maps: the hypernetwork with its frame, and the gradient of a potential."""
 
-import math
 from typing import final
 
 import torch
@@ -13,7 +12,7 @@ from metaot.models.hyper import HyperNetwork
 _CONDITION = 1e10
 """The largest condition number for which the roots converge."""
 _STRETCH = 1.65
-"""By how much a round stretches a spectrum at most: near 3^1/2 digits of the largest eigenvalue are lost."""
+"""The largest stretch of a spectrum in one step; nearer to 3^1/2, the largest eigenvalue loses digits."""
 
 
 @final
@@ -32,9 +31,9 @@ class PredictedMaps(nn.Module):
 
 @final
 class PushedPoints(nn.Module):
-    """Points x, batch k d, weights of phi and what is known of the frame, m, n, U, scale -> where phi sends them.
+    """Points x, batch k d, the weights of phi and m, n, U, scale of the frame -> where phi sends the points.
 
-    Those of y go back with the weights of psi and n, m, V, scale.
+    With points y, the weights of psi and n, m, V, scale: where psi sends them back.
     """
 
     def __init__(self, icnn: Icnn) -> None:
@@ -44,7 +43,7 @@ class PushedPoints(nn.Module):
     def forward(  # noqa: PLR0917, the inputs of the graph
         self, x: Tensor, weights: Tensor, m: Tensor, n: Tensor, U: Tensor, scale: Tensor
     ) -> Tensor:
-        frame = Frame(m, n, U, U, scale)  # V is not asked for
+        frame = Frame(m, n, U, U, scale)  # V is not used
         slope = self.icnn.gradient(weights, frame.enter(x))
         return frame.T.outside(slope)
 
@@ -52,31 +51,25 @@ class PushedPoints(nn.Module):
 def schulz_roots(
     S: Float[Tensor, "*batch d d"],
 ) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d d"]]:
-    """Return the square root of a positive definite matrix and its inverse, by matrix products alone.
+    """Return the square root of a positive definite matrix, float64, and its inverse, by matrix products.
 
     The coupled iteration of Newton and Schulz (Higham, Functions of Matrices, 2008, section 6.3), with the scaling
-    of Chen and Chow (ANL/MCS-P5059-0114, 2014).
+    of Chen and Chow (ANL/MCS-P5059-0114, 2014). A step maps each eigenvalue x of the normalised root, in [low, 1],
+    to sx (3 - (sx)^2) / 2, largest at sx = 1: both ends of the spectrum become equal unless s is held back.
     """
     size = S.square().sum((-2, -1), keepdim=True).sqrt()
     eye = torch.eye(S.shape[-1]).to(S)
-    factor, root, inverse = 1.0, S / size, eye.expand_as(S)  # `inverse` is kept multiplied by `factor`
-    for stretch in _stretches():
-        wanted = -0.5 * stretch**3
-        inverse, factor = inverse if wanted == factor else (wanted / factor) * inverse, wanted
-        change = inverse @ root + 1.5 * stretch * eye
-        root, inverse = root @ change, change @ inverse
-    return root * size.sqrt(), inverse / (factor * size.sqrt())
 
+    def unfinished(low: Tensor, root: Tensor, inverse: Tensor) -> Tensor:
+        return low < 1 - 1e-15
 
-def _stretches() -> list[float]:
-    """Return by how much the spectrum is stretched in each round, until its square root, in [low, 1], is one.
+    def step(low: Tensor, root: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        s = (3 / (1 + low + low * low)).sqrt().clamp_max(_STRETCH)
+        change = 1.5 * s * eye - 0.5 * s**3 * (inverse @ root)
+        end = s * low
+        low = 0.5 * torch.minimum(end * (3 - end * end), s * (3 - s * s))
+        return low, root @ change, change @ inverse
 
-    What follows a stretch s is x -> x (3 - x^2) / 2, which is largest at x = 1: both ends come out equal unless s
-    is held back.
-    """
-    low, stretches = _CONDITION**-0.5, []
-    while 1 - low > 1e-15:
-        s = min(math.sqrt(3 / (1 + low + low * low)), _STRETCH)
-        stretches.append(s)
-        low = 0.5 * s * min(low * (3 - (s * low) ** 2), 3 - s * s)
-    return stretches
+    low = torch.full((), _CONDITION**-0.5, dtype=S.dtype)
+    _, root, inverse = torch.while_loop(unfinished, step, (low, S / size, eye.expand_as(S).clone()))
+    return root * size.sqrt(), inverse / size.sqrt()

@@ -9,13 +9,9 @@ from torch import Tensor, nn
 
 from metaot.geometry import Geometry, Grid
 from metaot.onnx.graph.grids import PLAIN, TINY, AxisSplit, LineSums, PlainSums, Sums
-from metaot.onnx.graph.loops import Limits, Refined, by_logs
 
 _LOWEST = -1e30
 """Instead of minus infinity, with which the logsumexp of onnxruntime is sometimes NaN."""
-
-Work = Callable[..., tuple[Tensor, ...]]
-"""(sums, *tensors) -> tensors."""
 
 
 class Space(nn.Module, ABC):
@@ -26,8 +22,13 @@ class Space(nn.Module, ABC):
         """Return vectors in the shape that sums want."""
 
     @abstractmethod
-    def by(self, eps: Tensor, work: Work, operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return work(sums, *operands) with sums that are right at these temperatures, k of them."""
+    def sums(self, eps: Tensor) -> "Sums":
+        """Return the sums at temperatures eps; not finite where they are not right and `others` are needed."""
+
+    @property
+    @abstractmethod
+    def others(self) -> "Callable[[Tensor], Sums] | None":
+        """The sums that are right at all temperatures; None if `sums` are."""
 
 
 @final
@@ -37,11 +38,11 @@ class GridSpace(Space):
     def __init__(self, grid: Grid, lowest: float) -> None:
         super().__init__()
         self.sizes = list(grid.sizes)
-        self.places: list[int] = []
+        self.axes: list[int] = []
         costs: list[Tensor] = []
         for cost in grid.axis_costs:
             same = [k for k, other in enumerate(costs) if torch.equal(cost, other)]
-            self.places.append(same[0] if same else len(costs))
+            self.axes.append(same[0] if same else len(costs))
             if not same:
                 costs.append(cost.double())
         self.count = len(costs)
@@ -56,31 +57,24 @@ class GridSpace(Space):
 
     @property
     def costs(self) -> list[Tensor]:
-        """The different costs of axes; `places` tells which is whose."""
+        """The different costs of axes; `axes` holds the index of that of each axis."""
         return [getattr(self, f"cost{k}") for k in range(self.count)]
 
     def shaped(self, weights: Tensor) -> Tensor:
         """Return vectors as functions on the grid."""
         return weights.reshape(-1, *self.sizes)
 
-    def by(self, eps: Tensor, work: Work, operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self.always_plain:
-            return work(self.plain(eps), *operands)
-        return torch.cond(
-            eps.amin(0) * PLAIN >= self.total,
-            lambda eps, *parts: work(self.plain(eps), *parts),
-            lambda eps, *parts: work(self.by_lines(eps), *parts),
-            (eps, *operands),
-        )
+    def sums(self, eps: Tensor) -> PlainSums:
+        return PlainSums(eps, self.costs, self.axes)
 
-    def plain(self, eps: Tensor) -> PlainSums:
-        """Return sums that are right where all costs are at most `PLAIN` eps."""
-        return PlainSums(eps, self.costs, self.places)
+    @property
+    def others(self) -> "Callable[[Tensor], Sums] | None":
+        return None if self.always_plain else self.by_lines
 
     def by_lines(self, eps: Tensor) -> LineSums:
         """Return sums that are right for all eps of the range."""
         splits = [split for split in self.splits if isinstance(split, AxisSplit)]
-        return LineSums(eps, self.costs, self.places, splits, self.tiny)
+        return LineSums(eps, self.costs, self.axes, splits, self.tiny)
 
 
 @final
@@ -95,8 +89,12 @@ class DenseSpace(Space):
     def shaped(self, weights: Tensor) -> Tensor:
         return weights
 
-    def by(self, eps: Tensor, work: Work, operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return work(DenseSums(eps, self.cost), *operands)
+    def sums(self, eps: Tensor) -> "DenseSums":
+        return DenseSums(eps, self.cost)
+
+    @property
+    def others(self) -> None:
+        return None
 
 
 @final
@@ -118,9 +116,6 @@ class DenseSums(Sums):
         """Return the best f for g."""
         z = (g / self.eps + b.log()).clamp_min(_LOWEST)
         return torch.logsumexp(z[:, None, :] - self.cost / self.eps[:, :, None], 2) * -self.eps
-
-    def refined(self, f: Tensor, a: Tensor, b: Tensor, limits: Limits) -> Refined:
-        return by_logs(lambda f: self.best_g(f, a), lambda g: self.best_f(g, b), f, (a, b, self.eps), limits)
 
 
 def space(geometry: Geometry, lowest: float) -> Space:

@@ -1,0 +1,88 @@
+"""Problems on a grid of every second point, for potentials without detail in between."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot import core
+from metaot.geometry import Grid
+from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
+from metaot.geometry.base import expand_eps
+from metaot.geometry.separable import Separables
+from metaot.problem import Problem
+
+_SPACING, _FEWEST = 1.1, 64
+"""An axis is made coarser if its points are at most _SPACING roots of eps apart afterwards, below which potentials
+have no detail, and if it has at least _FEWEST points."""
+
+
+@final
+@dataclass(frozen=True)
+class Coarse:
+    """A flat batch of problems on a grid of images, and on a coarser one."""
+
+    problem: Problem
+    fine: Problem
+    between: tuple[Float[Tensor, "_ _"], ...]
+    """Costs along each axis between the points of the coarse grid and those of the fine one."""
+
+    def lifted(self, f: Any) -> Any:
+        """Return the f on the fine grid after half a Sinkhorn step from the best g for f, a tensor or an array."""
+        here, there = self.problem, self.fine
+        if not is_for_the_core(there.geometry, there.a.double()):
+            lifted = self._by_softmin(torch.as_tensor(f).to(here.a))
+            return lifted if isinstance(f, Tensor) else lifted.numpy()
+        start = f.detach().double().numpy() if isinstance(f, Tensor) else f
+        a, b, fine = (weights.detach().double().numpy() for weights in (here.a, here.b, there.a))
+        eps, threads = temperatures(here.eps, len(a)), torch.get_num_threads()
+        g = core.best_potential(core_costs(here.geometry), a, b, eps, start, threads=threads)
+        between = core.Costs.on_axes(tuple(cost.numpy() for cost in self.between))
+        lifted = core.best_potential(between, b, fine, eps, g, threads=threads)
+        return torch.from_numpy(lifted) if isinstance(f, Tensor) else lifted
+
+    def _by_softmin(self, f: Tensor) -> Tensor:
+        problem, eps = self.problem, expand_eps(self.problem.eps, f)
+        g = problem.geometry.T.softmin(f + eps * problem.a.log(), problem.eps)
+        kernels = Separables(tuple(cost.mT.contiguous() for cost in self.between))
+        unit = problem.eps.double() if isinstance(problem.eps, Tensor) else problem.eps
+        return kernels.at(unit).softmin((g + eps * problem.b.log()).double())
+
+
+def coarsened(problem: Problem) -> Coarse | None:
+    """Return a flat batch of images on a coarser grid.
+
+    None for other geometries, and where potentials have detail that the coarse grid has not.
+    """
+    grid = problem.geometry
+    if not isinstance(grid, Grid) or len(problem.a) == 0:
+        return None
+    eps = float(problem.eps.min()) if isinstance(problem.eps, Tensor) else problem.eps
+    widest = _SPACING * math.sqrt(eps)
+    by = tuple(
+        2 if 2 * spacing <= widest and size >= _FEWEST else 1
+        for spacing, size in zip(grid.spacings, grid.sizes, strict=True)
+    )
+    if max(by) == 1:
+        return None
+    coarse, between = grid.coarsened(by)
+    a, b = (_pooled(weights, grid.sizes, by) for weights in (problem.a, problem.b))
+    return Coarse(Problem.trusted(a, b, coarse, problem.eps), problem, between)
+
+
+def _pooled(weights: Float[Tensor, "batch n"], sizes: tuple[int, ...], by: tuple[int, ...]) -> Tensor:
+    """Return the sums of `by` neighbouring points of each axis, one or two; the last sum may be of fewer."""
+    sums: Any = weights.detach()
+    sums = (sums.numpy() if sums.is_cpu else sums).reshape(-1, *sizes)
+    for axis, count in enumerate(by, 1):
+        if count == 2:
+            before = (slice(None),) * axis
+            first, second = sums[*before, ::2], sums[*before, 1::2]
+            sums = first + 0 if first.shape != second.shape else first + second
+            if first.shape != second.shape:
+                sums[*before, :-1] += second
+    sums = sums.reshape(len(weights), -1)
+    return sums if isinstance(sums, Tensor) else torch.from_numpy(sums)

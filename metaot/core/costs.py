@@ -1,0 +1,94 @@
+"""Costs as arrays for the compiled core."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+
+Array = np.ndarray
+
+POINT_COSTS = ("sqeuclidean", "euclidean", "sphere")
+"""The costs between points that the core knows by name."""
+
+_AXES, _MATRIX, _CLOUDS = range(3)
+
+
+@final
+@dataclass(frozen=True)
+class Costs:
+    """Costs between n source and m target atoms; with a batch, a matrix or a pair of clouds for each problem.
+
+    Make it by `on_axes`, `of_matrix` or `between_points`.
+    """
+
+    kind: int
+    point_cost: int
+    arrays: tuple[Array, ...]
+
+    @classmethod
+    def on_axes(cls, costs: tuple[Array, ...]) -> "Costs":
+        """Return costs that are the sum of one matrix for each axis of a grid; one axis alone is a matrix."""
+        arrays = tuple(map(_contiguous, costs))
+        return cls(_AXES if len(arrays) > 1 else _MATRIX, 0, arrays)
+
+    @classmethod
+    def of_matrix(cls, C: Array) -> "Costs":
+        """Return the costs of a matrix, n m or batch n m."""
+        return cls(_MATRIX, 0, (_contiguous(C),))
+
+    @classmethod
+    def between_points(cls, x: Array, y: Array, cost: str) -> "Costs":
+        """Return the costs between points, (batch) n d and (batch) m d, by their name in `POINT_COSTS`."""
+        return cls(_CLOUDS, POINT_COSTS.index(cost), (_contiguous(x), _contiguous(y)))
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether the atoms are those of a grid with several axes."""
+        return self.kind == _AXES
+
+    @property
+    def needs_matrix(self) -> bool:
+        """Whether Sinkhorn has to hold a matrix, however large."""
+        return self.kind == _MATRIX
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers (n, m) of atoms."""
+        if self.kind == _AXES:
+            return math.prod(len(C) for C in self.arrays), math.prod(C.shape[1] for C in self.arrays)
+        if self.kind == _MATRIX:
+            return self.arrays[0].shape[-2:]
+        return self.arrays[0].shape[-2], self.arrays[1].shape[-2]
+
+    @property
+    def axis_work(self) -> float:
+        """The multiplications of a product along all axes; infinity without axes."""
+        if self.kind != _AXES:
+            return math.inf
+        return float(self.shape[0] * sum(len(C) for C in self.arrays))
+
+    @cached_property
+    def range(self) -> float:
+        """About how far the highest cost is above the lowest; of points, a bound."""
+        if self.kind == _CLOUDS:
+            return self._range_of_points()
+        return sum(float(C[np.isfinite(C)].max() - C.min()) for C in self.arrays)
+
+    def _range_of_points(self) -> float:
+        points = [z.reshape(-1, z.shape[-1]) for z in self.arrays]
+        low = np.minimum(*(z.min(0) for z in points))
+        high = np.maximum(*(z.max(0) for z in points))
+        square = float(np.square(high - low).sum())
+        return square if POINT_COSTS[self.point_cost] == "sqeuclidean" else min(math.sqrt(square), 2 * math.pi)
+
+    def __getitem__(self, index: Array) -> "Costs":
+        """Return those of some problems."""
+        if self.kind == _AXES or all(array.ndim == 2 for array in self.arrays):
+            return self
+        return Costs(self.kind, self.point_cost, tuple(_contiguous(array[index]) for array in self.arrays))
+
+
+def _contiguous(array: Array) -> Array:
+    return np.ascontiguousarray(array, dtype=np.float64)

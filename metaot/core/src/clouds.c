@@ -1,0 +1,412 @@
+/* The kernel between two clouds, made anew by each product: in blocks of atoms that are near each other.
+
+   Blocks too far apart to add anything to a sum are left out: what is lost in all of them together is far below the
+   error that is wanted. How large a sum is at least is known from the last point, since no sum changes by more than
+   the potentials do. */
+
+#include "core.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+enum { BLOCK = 32, FEW = 16 };
+
+static const double TRUSTED = 200; /* how far potentials may move before the sums are bounded anew */
+
+typedef struct {
+    const Support *support;
+    Index n, blocks, dim;
+    Index *order;          /* the atoms of the support, block by block */
+    double *coordinates;   /* dim n, in this order */
+    double *low, *high;    /* the bounding boxes: blocks dim */
+    double *h;             /* potential + log weights, in this order */
+    double *potential;     /* the potential, and the logarithms of sums: the other one is minus these */
+    double *sums, *bounds; /* bounds: what sums are relative to, from below */
+    double *block_bounds, *block_tops;
+} Side;
+
+typedef struct {
+    Side source, target;
+    int known; /* whether sums of a point before are known */
+    double margin;
+    double *moved;
+} Clouds;
+
+typedef struct {
+    const Operator *op;
+    const Clouds *clouds;
+    const Side *from;
+    Side *to;
+    int tops_only;
+    Index next;
+} Pass;
+
+static void swap_atoms(Index *order, Index i, Index j)
+{
+    Index other = order[i];
+    order[i] = order[j];
+    order[j] = other;
+}
+
+/* Bring the `count / 2` smallest along an axis to the front (quickselect). */
+static void split(Index *order, Index count, const double *points, Index dim, Index axis, Index half)
+{
+    Index low = 0, high = count - 1;
+    while (low < high) {
+        double pivot = points[order[(low + high) / 2] * dim + axis];
+        Index i = low, j = high;
+        while (i <= j) {
+            while (points[order[i] * dim + axis] < pivot) i++;
+            while (points[order[j] * dim + axis] > pivot) j--;
+            if (i <= j) swap_atoms(order, i++, j--);
+        }
+        if (half <= j)
+            high = j;
+        else if (half >= i)
+            low = i;
+        else
+            return;
+    }
+}
+
+/* Order atoms such that each block of them is near each other: halves along the widest axis. */
+static void order_atoms(Index *order, Index count, const double *points, Index dim)
+{
+    if (count <= BLOCK) return;
+    Index axis = 0, half = (count / 2 + BLOCK - 1) / BLOCK * BLOCK;
+    double widest = -1;
+    for (Index k = 0; k < dim; k++) {
+        double least = INFINITY, most = -INFINITY;
+        for (Index i = 0; i < count; i++) {
+            double at = points[order[i] * dim + k];
+            least = at < least ? at : least;
+            most = at > most ? at : most;
+        }
+        if (most - least > widest) widest = most - least, axis = k;
+    }
+    split(order, count, points, dim, axis, half);
+    order_atoms(order, half, points, dim);
+    order_atoms(order + half, count - half, points, dim);
+}
+
+static void open_side(Side *side, Arena *arena, const Support *support, const double *points, Index dim)
+{
+    Index n = support->count, blocks = (n + BLOCK - 1) / BLOCK;
+    *side = (Side){.support = support, .n = n, .blocks = blocks, .dim = dim};
+    side->order = take_indices(arena, n);
+    side->coordinates = take_numbers(arena, n * dim);
+    side->low = take_numbers(arena, blocks * dim);
+    side->high = take_numbers(arena, blocks * dim);
+    double **parts[] = {&side->h, &side->potential, &side->sums, &side->bounds, &side->block_bounds, &side->block_tops};
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(arena, n);
+    memcpy(side->order, support->atoms, (size_t)n * sizeof *side->order);
+    order_atoms(side->order, n, points, dim);
+    for (Index b = 0; b < blocks; b++)
+        for (Index k = 0; k < dim; k++) {
+            double least = INFINITY, most = -INFINITY;
+            for (Index i = b * BLOCK; i < n && i < (b + 1) * BLOCK; i++) {
+                double at = points[side->order[i] * dim + k];
+                side->coordinates[k * n + i] = at;
+                least = at < least ? at : least;
+                most = at > most ? at : most;
+            }
+            side->low[b * dim + k] = least;
+            side->high[b * dim + k] = most;
+        }
+    for (Index i = 0; i < n; i++) { /* from atoms to places in the support */
+        Index low = 0, high = n - 1, atom = side->order[i];
+        while (low < high) {
+            Index middle = (low + high) / 2;
+            if (support->atoms[middle] < atom)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        side->order[i] = low;
+    }
+}
+
+/* The least cost, in units of eps, between two bounding boxes. */
+static double least_cost(const Operator *op, const Side *from, Index I, const Side *to, Index J)
+{
+    double square = 0;
+    for (Index k = 0; k < from->dim; k++) {
+        double gap = from->low[I * from->dim + k] - to->high[J * to->dim + k];
+        double other = to->low[J * to->dim + k] - from->high[I * from->dim + k];
+        gap = gap > other ? gap : other;
+        if (gap > 0) square += gap * gap;
+    }
+    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
+    return sqrt(square) * (1 - 1e-12) * op->inverse_eps; /* an angle is no less than its chord */
+}
+
+FOR_EACH_PROCESSOR
+static void squares(Index dim, Index n, Index stride, const double *restrict x, Index x_stride, double sign,
+                    const double *restrict y, double *restrict out)
+{
+    for (Index j = 0; j < n; j++) out[j] = 0;
+    for (Index k = 0; k < dim; k++) {
+        double at = sign * x[k * x_stride];
+        for (Index j = 0; j < n; j++) {
+            double difference = at - y[k * stride + j];
+            out[j] += difference * difference;
+        }
+    }
+}
+
+/* Put the costs in units of eps between one atom and a block into out. */
+static void block_costs(const Operator *op, const Side *from, Index i, const Side *to, Index first, Index n,
+                        double *out)
+{
+    const double *x = from->coordinates + i, *y = to->coordinates + first;
+    squares(to->dim, n, to->n, x, from->n, 1, y, out);
+    if (op->costs->cost == SQEUCLIDEAN) {
+        for (Index j = 0; j < n; j++) out[j] *= op->inverse_eps;
+    } else if (op->costs->cost == EUCLIDEAN) {
+        for (Index j = 0; j < n; j++) out[j] = op->inverse_eps * sqrt(out[j]);
+    } else {
+        double far[BLOCK], slopes[BLOCK];
+        squares(to->dim, n, to->n, x, from->n, -1, y, far);
+        for (Index j = 0; j < n; j++) slopes[j] = out[j] <= far[j] ? sqrt(out[j] / far[j]) : sqrt(far[j] / out[j]);
+        arctangents(n, slopes, slopes);
+        for (Index j = 0; j < n; j++)
+            out[j] = 2 * op->inverse_eps * (out[j] <= far[j] ? slopes[j] : 1.57079632679489661923 - slopes[j]);
+    }
+}
+
+/* Put h - costs - bounds into costs; return the largest of them. */
+FOR_EACH_PROCESSOR
+static double relative_exponents(Index n, double h, const double *restrict bounds, double *restrict costs)
+{
+    double most[LANES] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    Index j = 0;
+    for (; j + LANES <= n; j += LANES)
+        for (int k = 0; k < LANES; k++) {
+            double exponent = h - costs[j + k] - bounds[j + k];
+            costs[j + k] = exponent;
+            most[k] = exponent > most[k] ? exponent : most[k];
+        }
+    for (; j < n; j++) {
+        costs[j] = h - costs[j] - bounds[j];
+        most[0] = costs[j] > most[0] ? costs[j] : most[0];
+    }
+    for (int k = 1; k < LANES; k++) most[0] = most[k] > most[0] ? most[k] : most[0];
+    return most[0];
+}
+
+/* The same for squared distances between an atom and a whole block. */
+FOR_EACH_PROCESSOR
+static double squared_exponents(Index dim, const double *restrict x, Index x_stride, const double *restrict y,
+                                Index y_stride, double inverse_eps, double h, const double *restrict bounds,
+                                double *restrict out)
+{
+    double sums[BLOCK] = {0}, tops[LANES];
+    for (Index k = 0; k < dim; k++)
+        for (int j = 0; j < BLOCK; j++) {
+            double difference = x[k * x_stride] - y[k * y_stride + j];
+            sums[j] += difference * difference;
+        }
+    for (int j = 0; j < BLOCK; j++) out[j] = sums[j] = (h - bounds[j]) - sums[j] * inverse_eps;
+    for (int s = 0; s < LANES; s++) tops[s] = sums[s];
+    for (int j = LANES; j < BLOCK; j += LANES)
+        for (int s = 0; s < LANES; s++) tops[s] = sums[j + s] > tops[s] ? sums[j + s] : tops[s];
+    for (int s = 1; s < LANES; s++) tops[0] = tops[s] > tops[0] ? tops[s] : tops[0];
+    return tops[0];
+}
+
+/* The least cost, in units of eps, between an atom and a bounding box. */
+static double least_cost_of(const Operator *op, const Side *from, Index i, const Side *to, Index J)
+{
+    double square = 0;
+    for (Index k = 0; k < from->dim; k++) {
+        double at = from->coordinates[k * from->n + i];
+        double below = to->low[J * to->dim + k] - at, above = at - to->high[J * to->dim + k];
+        double gap = below > above ? below : above;
+        square += gap > 0 ? gap * gap : 0;
+    }
+    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
+    return sqrt(square) * (1 - 1e-12) * op->inverse_eps;
+}
+
+/* Raise the bounds of a block to the largest terms of its sums. */
+static void raise_bounds(const Operator *op, const Side *from, Index I, const Side *to, Index first, Index n,
+                         double *bounds)
+{
+    double costs[BLOCK + LANES];
+    for (Index i = I * BLOCK; i < from->n && i < (I + 1) * BLOCK; i++) {
+        block_costs(op, from, i, to, first, n, costs);
+        for (Index j = 0; j < n; j++) {
+            double exponent = from->h[i] - costs[j];
+            bounds[j] = exponent > bounds[j] ? exponent : bounds[j];
+        }
+    }
+}
+
+/* Add up to FEW rows of terms to sums, from their exponents. */
+static void add_rows(Index rows, Index n, double *terms, double *sums)
+{
+    exponentials(rows * n, terms, terms);
+    for (Index k = 0; k < rows; k++) subtract_multiple(n, -1, terms + k * n, sums);
+}
+
+/* Add the terms of one block to the sums of another, relative to their bounds, `least` of which is the lowest. Atoms
+   none of whose terms counts are left out. */
+static void add_block(const Pass *pass, Index I, Index J, double least, const double *bounds, double *sums)
+{
+    const Operator *op = pass->op;
+    const Side *from = pass->from, *to = pass->to;
+    double terms[FEW * BLOCK + 2 * LANES], margin = pass->clouds->margin;
+    Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, rows = 0;
+    Index last = from->n < (I + 1) * BLOCK ? from->n : (I + 1) * BLOCK;
+    for (Index i = I * BLOCK; i < last; i++) {
+        if (from->h[i] - least_cost_of(op, from, i, to, J) < least - margin) continue;
+        double *row = terms + rows * n, most;
+        if (op->costs->cost == SQEUCLIDEAN && n == BLOCK) {
+            most = squared_exponents(to->dim, from->coordinates + i, from->n, to->coordinates + first, to->n,
+                                     op->inverse_eps, from->h[i], bounds, row);
+        } else {
+            block_costs(op, from, i, to, first, n, row);
+            most = relative_exponents(n, from->h[i], bounds, row);
+        }
+        if (most < -margin) continue;
+        if (++rows == FEW) {
+            add_rows(rows, n, terms, sums);
+            rows = 0;
+        }
+    }
+    if (rows > 0) add_rows(rows, n, terms, sums);
+}
+
+/* Sum over all atoms of one side for a block of the other, one block after another. */
+static void sum_blocks(void *shared)
+{
+    Pass *pass = shared;
+    const Side *from = pass->from;
+    Side *to = pass->to;
+    for (Index J; (J = take_next(&pass->next)) < to->blocks;) {
+        Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK;
+        double *bounds = to->bounds + first, *sums = to->sums + first, least = range_of(n, bounds).least;
+        if (!pass->tops_only) memset(sums, 0, (size_t)n * sizeof *sums);
+        for (Index I = 0; I < from->blocks; I++) {
+            if (from->block_tops[I] - least_cost(pass->op, from, I, to, J) < least - pass->clouds->margin) continue;
+            if (pass->tops_only) {
+                raise_bounds(pass->op, from, I, to, first, n, bounds);
+                least = range_of(n, bounds).least;
+            } else {
+                add_block(pass, I, J, least, bounds, sums);
+            }
+        }
+    }
+}
+
+static void run_pass(Operator *op, const Side *from, Side *to, int tops_only)
+{
+    Pass pass = {op, op->own, from, to, tops_only, 0};
+    run_on_threads(sum_blocks, &pass, op->threads);
+}
+
+/* Put log sum_i exp(h_i - C_ij) of one side for all atoms of the other into its sums. `change` is the range of what h
+   has changed by since the last time, and how far it has changed at least. */
+static void sum_side(Operator *op, const Side *from, Side *to, int known, Range change)
+{
+    for (Index I = 0; I < from->blocks; I++) {
+        Index first = I * BLOCK, n = from->n - first < BLOCK ? from->n - first : BLOCK;
+        from->block_tops[I] = range_of(n, from->h + first).most;
+    }
+    if (known && change.most - change.least <= TRUSTED) {
+        for (Index j = 0; j < to->n; j++) to->bounds[j] = to->sums[j] + change.least;
+    } else {
+        for (Index j = 0; j < to->n; j++) to->bounds[j] = -INFINITY;
+        run_pass(op, from, to, 1);
+    }
+    run_pass(op, from, to, 0);
+    logarithms(to->n, to->sums, to->sums);
+    for (Index j = 0; j < to->n; j++) to->sums[j] += to->bounds[j];
+}
+
+/* Set a potential, and return by how much it has changed at least and at most. */
+static Range set_potential(Side *side, double *moved, const double *given, int by_order)
+{
+    for (Index i = 0; i < side->n; i++) {
+        double value = by_order ? given[i] : given[side->order[i]];
+        moved[i] = value - side->potential[i];
+        side->potential[i] = value;
+        side->h[i] = value + side->support->logs[side->order[i]];
+    }
+    return range_of(side->n, moved);
+}
+
+static double clouds_evaluate(Operator *op, const double *x, double *residual)
+{
+    Clouds *self = op->own;
+    Side *source = &self->source, *target = &self->target;
+    if (!(largest_size(source->n, x) < INFINITY)) {
+        self->known = 0;
+        return NAN;
+    }
+    Range change = set_potential(source, self->moved, x, 0);
+    sum_side(op, source, target, self->known, change);
+    for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = -target->sums[j];
+    change = set_potential(target, self->moved, self->moved + source->n, 1);
+    sum_side(op, target, source, self->known, change);
+    self->known = 1;
+    double *ratio = self->moved, *weights = self->moved + source->n;
+    for (Index i = 0; i < source->n; i++) {
+        residual[source->order[i]] = -(source->potential[i] + source->sums[i]);
+        ratio[i] = source->potential[i] + source->sums[i];
+        weights[i] = source->support->weights[source->order[i]];
+    }
+    exponentials(source->n, ratio, ratio);
+    return relative_l1_error(source->n, weights, ratio);
+}
+
+static void clouds_potential(const Operator *op, double *g)
+{
+    const Side *target = &((const Clouds *)op->own)->target;
+    for (Index j = 0; j < target->n; j++) g[target->order[j]] = target->potential[j];
+}
+
+static int clouds_extend(Operator *op, const double *x, double *f, double *g)
+{
+    Clouds *self = op->own;
+    clouds_potential(op, self->moved);
+    return extend_potentials(op->costs, op->inverse_eps, op->a, op->b, op->source, op->target, x, self->moved, f, g);
+}
+
+static void clouds_close(Operator *op)
+{
+    (void)op;
+}
+
+size_t clouds_room(const Costs *costs, Index n, Index m)
+{
+    size_t bytes = 2 * room_for(sizeof(Clouds)) + room_for(2 * (n + m));
+    Index sizes[2] = {n, m};
+    for (int k = 0; k < 2; k++) {
+        Index blocks = (sizes[k] + BLOCK - 1) / BLOCK;
+        bytes += 7 * room_for(sizes[k]) + room_for(sizes[k] * costs->dim) + 2 * room_for(blocks * costs->dim);
+    }
+    return bytes;
+}
+
+int open_clouds(Operator *op, Arena *arena)
+{
+    const Costs *costs = op->costs;
+    Clouds *self = (Clouds *)take_numbers(arena, (Index)sizeof(Clouds) / (Index)sizeof(double) + 1);
+    Index n = op->source->count, m = op->target->count;
+    self->known = 0;
+    double margin = log((double)(n > m ? n : m)) - log(op->tol > DBL_MIN ? op->tol : DBL_MIN) + 5;
+    self->margin = margin < 40 ? margin : 40;
+    self->moved = take_numbers(arena, 2 * (n + m));
+    open_side(&self->source, arena, op->source, costs->x, costs->dim);
+    open_side(&self->target, arena, op->target, costs->y, costs->dim);
+    memset(self->source.potential, 0, (size_t)n * sizeof(double));
+    memset(self->target.potential, 0, (size_t)m * sizeof(double));
+    op->own = self;
+    op->evaluate = clouds_evaluate;
+    op->potential = clouds_potential;
+    op->extend = clouds_extend;
+    op->close = clouds_close;
+    return 1;
+}

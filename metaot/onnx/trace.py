@@ -1,0 +1,91 @@
+"""Torch modules as ONNX graphs."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+try:
+    import onnx
+    import onnxscript  # noqa: F401, torch's exporter wants it
+except ImportError:
+    raise ImportError("exporting needs the extra `export`: pip install 'metaot[export]'") from None
+
+
+_FEW = 64
+"""The size in bytes up to which equal tensors are stored twice."""
+
+
+def traced(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: tuple[Any, ...],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> onnx.ModelProto:
+    """Export a module, without notes of the tracing; `shapes` names the dimensions that may be of any size."""
+    module = module.eval().requires_grad_(False)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        logger.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                module, example, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, dynamo=True,
+                verbose=False,
+            )  # fmt: skip
+        finally:
+            logger.setLevel(level)
+    assert program is not None
+    proto = program.model_proto  # made anew each time
+    del proto.graph.value_info[:]
+    for node in proto.graph.node:  # where in which file of this machine it comes from
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return proto
+
+
+def either(first: onnx.ModelProto, second: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return the graph with the outputs of the first one where that says `right`, else with those of the second.
+
+    Both have the same inputs; the second is evaluated only if it is needed. Equal tensors are stored once.
+    """
+    main, other = onnx.ModelProto(), onnx.ModelProto()
+    main.CopyFrom(first)
+    other.CopyFrom(second)
+    kept = {tensor.raw_data: tensor.name for tensor in main.graph.initializer if len(tensor.raw_data) > _FEW}
+    names = {value.name: value.name for value in other.graph.input}
+    for tensor in list(other.graph.initializer):
+        same = kept.get(tensor.raw_data)
+        if same is not None:
+            names[tensor.name] = same
+            other.graph.initializer.remove(tensor)
+    _rename(other.graph, lambda name: names.get(name, f"else_{name}"))
+    _rename(main.graph, lambda name: f"then_{name}" if name in outputs else name)
+    then = onnx.GraphProto(name="then")
+    for value in main.graph.output:
+        if value.name != "right":
+            name = f"given_{value.name}"
+            then.node.append(onnx.helper.make_node("Identity", [value.name], [name]))
+            then.output.append(onnx.helper.make_value_info(name, value.type))
+    branches: dict[str, Any] = {"then_branch": then, "else_branch": other.graph}
+    del other.graph.input[:]
+    del main.graph.output[:]
+    main.graph.node.append(onnx.helper.make_node("If", ["right"], list(outputs), **branches))
+    main.graph.output.extend(first.graph.output[: len(outputs)])
+    return main
+
+
+def _rename(graph: onnx.GraphProto, new: Callable[[str], str]) -> None:
+    """Rename all values of a graph without inner ones."""
+    for node in graph.node:
+        node.input[:] = [new(name) if name else "" for name in node.input]
+        node.output[:] = [new(name) if name else "" for name in node.output]
+        node.name = new(node.name)
+    for value in (*graph.initializer, *graph.output):
+        value.name = new(value.name)

@@ -1,0 +1,163 @@
+"""Networks as onnxruntime evaluates them: those of torch, for the weights that they were made from."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from exports import predictor
+
+import metaot
+from metaot import Grid, Points, Problem
+from metaot.amortize import AmortizedPotential, StagedPredictor
+from metaot.amortize.universal import UniversalPotential
+from metaot.checkpoint import save, write_network
+from metaot.models import GroupedPotential, single
+from metaot.models.universal import UniversalNetwork
+from metaot.onnx import write
+from metaot.onnx.compiled import OnnxNetwork
+
+pytest.importorskip("onnxscript")
+SIZES = {"modes": 4, "width": 8, "hidden": 6, "depth": 1, "correction": 6}
+
+
+def noisy(model: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        weight.data += 0.03 * torch.randn(weight.shape, dtype=weight.dtype)
+    return model.eval().requires_grad_(False)
+
+
+def made(name: str) -> StagedPredictor:
+    """Return a small predictor with random weights."""
+    if name == "universal":
+        return UniversalPotential(noisy(UniversalNetwork(**SIZES)), (1e-3, 1e-1))
+    if name == "grouped":
+        x, y = (torch.rand(n, 2, generator=torch.Generator().manual_seed(1)).double() for n in (6, 30))
+        settings = {"groups": 9, "fine": 20, "width": 8, "hidden": 8, "depth": 1, "demand": 4}
+        model = single(GroupedPotential.for_geometry(Points(x, y), (1e-2, 1e-1), **settings))
+        return AmortizedPotential(noisy(model), Points(x, y), (1e-2, 1e-1))
+    return predictor(name)
+
+
+def problem(known: StagedPredictor, batch: int = 3) -> Problem:
+    geometry = known.geometry if isinstance(known, AmortizedPotential) else Grid(6, 5)
+    a, b = (torch.rand(batch, n, dtype=torch.float64).softmax(-1) for n in geometry.shape)
+    return Problem(a, b, geometry, torch.linspace(2e-2, 5e-2, batch, dtype=torch.float64))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small universal model with its network."""
+    torch.set_default_dtype(torch.float64)
+    folder = tmp_path_factory.mktemp("run")
+    save(made("universal"), folder, compact=True)
+    assert write_network(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["refined", "perceptron", *(pytest.param(k, marks=pytest.mark.slow) for k in ("cube", "grouped"))]
+)
+def test_a_written_network_is_the_network(name: str, tmp_path: Path) -> None:
+    known = made(name)
+    if name == "perceptron":
+        known.eps = (2e-2, 5e-2)
+    save(known, tmp_path)
+    assert metaot.load(tmp_path).fast is None
+    assert write_network(tmp_path)
+    loaded = metaot.load(tmp_path)
+    for batch in (1, 2, 7):
+        case = problem(known, batch)
+        assert loaded._network(case) is not loaded.model
+        for mine, theirs in zip(loaded.stages(case), known.stages(case), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("geometry", [Grid(6, 5), Grid(70, 64), Points(torch.rand(8, 2), torch.rand(9, 2) + 1)])
+def test_one_file_serves_all_grids_and_clouds(geometry: Grid | Points, run: Path) -> None:
+    loaded = metaot.load(run)
+    plain = UniversalPotential(loaded.model, loaded.eps)
+    for batch in (1, 4):
+        a, b = (torch.rand(batch, n, dtype=torch.float64).softmax(-1) for n in geometry.shape)
+        case = Problem(a, b, geometry, 1e-2)
+        assert loaded._network(case) is not loaded.model
+        for mine, theirs in zip(loaded.stages(case), plain.stages(case), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(loaded.warm_start(case), plain.warm_start(case), atol=1e-5, rtol=1e-5)
+
+
+def test_other_weights_are_evaluated_by_torch(run: Path) -> None:
+    loaded, case = metaot.load(run), problem(made("universal"))
+    before = loaded.predict(case).f
+    kept = copy.deepcopy(loaded.model.state_dict())
+    with torch.no_grad():
+        loaded.model.outputs.weight.mul_(2)
+    assert loaded._network(case) is loaded.model
+    assert (loaded.predict(case).f - before).abs().max() > 1e-5
+    loaded.model.load_state_dict(kept)
+    assert loaded._network(case) is not loaded.model
+    torch.testing.assert_close(loaded.predict(case).f, before)
+    loaded.model.bfloat16().float()
+    assert loaded._network(case) is loaded.model
+
+
+def test_who_takes_derivatives_gets_torch(run: Path) -> None:
+    loaded, case = metaot.load(run), problem(made("universal"))
+    eps = case.eps.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(
+        loaded.predict(Problem(case.a, case.b, case.geometry, eps)).f.square().sum(), eps
+    )
+    assert (slope != 0).all()
+    loaded.model.requires_grad_(True)
+    loaded.stages(case)[0].sum().backward()
+    assert loaded.model.inputs.weight.grad is not None
+    with torch.no_grad():
+        assert loaded._network(case) is not loaded.model
+
+
+def test_saving_other_weights_removes_the_network(run: Path, tmp_path: Path) -> None:
+    for file in run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = made("universal")
+    other.model.outputs.weight.mul_(2)
+    save(other, tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
+    for file in run.glob("*.onnx"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    loaded = metaot.load(tmp_path)
+    assert loaded._network(problem(other)) is loaded.model
+
+
+def test_files_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:
+    for file in run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = made("universal")
+    other.model.outputs.weight.mul_(2)
+    (tmp_path / "network.onnx").write_bytes(write.network_files(other.model)[0])
+    with pytest.raises(ValueError, match="not made from the same weights"):
+        metaot.load(tmp_path)
+    (tmp_path / "network.onnx").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="onnxruntime cannot open"):
+        metaot.load(tmp_path)
+
+
+def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(made("universal"), tmp_path)
+    monkeypatch.setattr(write, "_DIFFERENCE", -1.0)
+    with pytest.raises(ValueError, match="differs from torch"):
+        write_network(tmp_path)
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
+def test_it_pickles_and_serves_threads(run: Path) -> None:
+    loaded = metaot.load(run)
+    cases = [problem(loaded, batch) for batch in (1, 2, 3)] * 5
+    expected = [loaded.predict(case).f for case in cases]
+    for again in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        assert isinstance(again.fast, OnnxNetwork)
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda case, again=again: again.predict(case).f, cases))
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
