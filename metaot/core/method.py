@@ -19,14 +19,14 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
+SMALLEST_WEIGHT = 1e-20
+"""Of mass one: atoms with less are as good as without mass, and get the best potentials for the others."""
+
 PATIENCE = 300
 """Sinkhorn steps after which Newton would have solved the problem in the same time."""
 
 FEW = 16
 """Atoms with mass on one side up to which a step of Newton takes no longer than one of Sinkhorn."""
-
-SMALLEST_WEIGHT = 1e-20
-"""What all atoms with less weigh together is far below every tolerance: the methods leave them out."""
 
 FACTORISED = 1024
 """Most unknowns of a Newton step that factorises its Hessian."""

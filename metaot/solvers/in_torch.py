@@ -38,7 +38,7 @@ class InTorch(BackEnd):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        sizes = [(weights >= SMALLEST_WEIGHT).sum(-1).numpy(force=True) for weights in (problem.a, problem.b)]
+        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).numpy(force=True) for w in (problem.a, problem.b)]
         self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
         self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
         self.axis_work = math.inf
