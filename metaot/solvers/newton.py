@@ -4,6 +4,7 @@ With f on the smaller side as the only unknown, and g = g(f) the best for it, J(
 concave, with the gradient a - P 1 and the Hessian -(diag(P 1) - P diag(1/b) P^T)/eps.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -22,6 +23,9 @@ from metaot.solvers.iterate import Solver
 
 NEAR = 0.05
 """L1 error below which Newton needs no help from Sinkhorn."""
+
+FAR_ROW = 10.0
+"""A row with this many times its mass, or this part of it, is far: there a parabola says nothing."""
 
 PATIENCE, PROGRESS = 16, 0.9
 """Steps in a row after which an instance stops whose error has not fallen below this part of its least one."""
@@ -70,7 +74,9 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         small = problem.T if state.exchanged else problem
         a, b = small.a, small.b
-        f = torch.where((_error(a, state) < NEAR)[:, None], state.f, state.next_f)
+        ratio = torch.where(a > 0, state.f - state.next_f, 0.0)
+        near = (_error(a, state) < NEAR) & (ratio.abs().amax(-1) < math.log(FAR_ROW))
+        f = torch.where(near[:, None], state.f, state.next_f)
         _, kernel = small.geometry.best_plan((f + a.log()) * expand_eps(small.eps, a), b, small.eps)
         if not (isinstance(kernel, MatrixKernel) and a.shape[-1] <= FACTORISED):
             return replace(state, **_moved(small, kernel, f, conjugate.ascent(kernel, a, b)))

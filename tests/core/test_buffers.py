@@ -9,7 +9,7 @@ from core_problems import METHODS, problems
 from numpy.testing import assert_array_equal
 
 from metaot import core
-from metaot.core import solve as packing
+from metaot.core import steps as packing
 
 pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
 

@@ -11,7 +11,7 @@ from core_problems import METHODS, problems
 from numpy.testing import assert_array_equal
 
 from metaot import core
-from metaot.core import solve as packing
+from metaot.core import steps as packing
 
 pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
 SOURCES = Path(packing.__file__).parent / "src"
@@ -36,8 +36,8 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from metaot import core
-from metaot.core import solve
-solve._WORTH_A_THREAD = 1
+from metaot.core import steps
+steps._WORTH_A_THREAD = 1
 generator = np.random.default_rng(0)
 costs = core.Costs.on_axes((generator.random((5, 6)), generator.random((7, 4))))
 a, b = generator.random((9, 35)), generator.random((9, 24))

@@ -72,9 +72,9 @@ def test_a_batch_is_solved_as_its_instances_are(solver, space, max_steps):
     for index in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
         alone = solve(problem[tuple(index)], solver=solver, max_steps=max_steps)
         assert alone.steps == batch.steps[*index]
-        assert_close(alone.error, batch.error[*index], 1e-9)
-        assert_close(alone.potentials.f, batch.potentials.f[*index], 1e-8)
-        assert_close(alone.potentials.g, batch.potentials.g[*index], 1e-8)
+        assert_close(alone.error, batch.error[*index], 1e-8)
+        assert_close(alone.potentials.f, batch.potentials.f[*index], 1e-6)
+        assert_close(alone.potentials.g, batch.potentials.g[*index], 1e-6)
 
 
 @given_problems(lowest_eps=0.1, solver=solvers)
