@@ -158,8 +158,11 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
     """Refine by the methods that the module lists; return their names too."""
     run = _Run(back_end, tol, max_steps)
     suited = suits_newton(back_end)
-    at_once = suited & _at_once(back_end)
-    run.carry_on(run.newton, at_once, f)
+    few, long = suited & (back_end.few <= FEW), suited & _are_long(back_end)
+    at_once = few | long
+    if f is None:
+        run.descend(long & ~few)
+    run.carry_on(run.newton, few if f is None else at_once, f)
     run.carry_on(run.sinkhorn, ~at_once, f, PATIENCE if suited.any() else max_steps)
     if run.unfinished().any():
         run.carry_on(run.newton, run.unfinished() & suited & ~at_once)
@@ -168,13 +171,10 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
     return run.result, tuple(dict.fromkeys(run.taken))
 
 
-def _at_once(back_end: BackEnd) -> np.ndarray:
-    """Return which instances Newton should solve from the first step, if it can."""
-    few = back_end.few <= FEW
+def _are_long(back_end: BackEnd) -> np.ndarray:
+    """Return which instances have few atoms on one side and many on the other, where Sinkhorn is slow."""
     long = (back_end.few <= _FEW_ROWS) & (back_end.many >= _LONG * back_end.few)
-    if (long & ~few).any() and back_end.cost_range > _SLOW * back_end.lowest_eps:
-        return few | long
-    return few
+    return long & (back_end.cost_range > _SLOW * back_end.lowest_eps) if long.any() else long
 
 
 class _Run:
@@ -221,6 +221,7 @@ class _Run:
         """Follow the solution of some instances down from temperatures at which Newton is quick."""
         if not which.any():
             return
+        self.taken.append("newton")
         index, steps, f = which.nonzero()[0], self.result.steps[which.nonzero()[0]], None
         scale = self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
         while scale > _LADDER / 2:

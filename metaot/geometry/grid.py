@@ -155,7 +155,7 @@ class Grid(Geometry):
         return int(self.shape[0] * sum(size / 10 + around for size in self.sizes))
 
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not h.requires_grad:
+        if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
             costs = core.Costs.on_axes(tuple(cost.numpy() for cost in self.axis_costs))
             found = core.hard_minimum(costs, _flat(h).numpy(), threads=torch.get_num_threads())
             return torch.from_numpy(found).reshape(h.shape).to(h)

@@ -1,6 +1,5 @@
 """Newton's method on the semi-dual: ascent from anywhere, quadratic convergence in the end."""
 
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -8,14 +7,14 @@ import torch
 from hypothesis import strategies as st
 from strategies import SPACES, assert_close, given_problems, random_problem, weights
 
+from metaot import core
 from metaot.geometry import Dense, Grid, Points
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error
 from metaot.problem import Problem
-from metaot.solvers import Newton, Sinkhorn, Status, choose, factorised, newton, solve
+from metaot.solvers import Newton, Sinkhorn, Status, factorised, in_torch, newton, solve
 
 NEWTON = Newton()
-newton_alone = import_module("metaot.single.newton")
 
 
 def wide(eps: float, batch: int = 4, n: int = 9, m: int = 23) -> Problem:
@@ -85,19 +84,17 @@ def test_it_agrees_with_sinkhorn(eps, exchanged):
 
 
 @pytest.mark.parametrize("name", ["few to many", "many to few"])
-@pytest.mark.parametrize("alone", [False, True])
-def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch, name, alone):
+def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch, name):
     unknowns = []
 
     def ascent(P: Any, a: Any, b: Any) -> Any:
         unknowns.append(P.shape[-2:])
         return original(P, a, b)
 
-    module, function = (newton_alone, "_ascent") if alone else (factorised, "ascent")
-    original = getattr(module, function)
-    monkeypatch.setattr(module, function, ascent)
+    original = factorised.ascent
+    monkeypatch.setattr(factorised, "ascent", ascent)
+    monkeypatch.setattr(core, "COMPILED", False)
     problem = wide(0.1) if name == "few to many" else wide(0.1).T
-    monkeypatch.setattr(choose, "in_numpy", lambda problem: alone)
     solve(problem, solver=NEWTON)
     assert unknowns
     assert all(k <= l for k, l in unknowns)
@@ -118,9 +115,9 @@ def test_sides_of_a_batch_differ_by_support():
 def test_conjugate_gradients_find_what_the_factor_finds(monkeypatch, name, eps):
     problem = random_problem(SPACES[name], (3,), eps)
     exact = solve(problem, solver=NEWTON, tol=1e-11)
-    monkeypatch.setattr(newton, "FACTORISED", 0)
-    monkeypatch.setattr(choose, "FACTORISED", 0)
-    monkeypatch.setattr(choose, "in_numpy", lambda problem: False)
+    for module in (newton, in_torch):
+        monkeypatch.setattr(module, "FACTORISED", 0)
+    monkeypatch.setattr(core, "COMPILED", False)
     products = solve(problem, solver=NEWTON, tol=1e-11, max_steps=100)
     assert products.status is Status.CONVERGED
     assert_close(products.plan(), exact.plan(), 1e-9)
