@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
+    from metaot.solvers import Solver as Solver
     from metaot.solvers import Status as Status
     from metaot.solvers import solve as solve
     from metaot.tools import ot_value as ot_value
@@ -42,6 +43,7 @@ _HOME = {
     "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
+    "Solver": "solvers",
     "Status": "solvers",
     "solve": "solvers",
     "ot_value": "tools",
@@ -66,6 +68,7 @@ __all__ = [
     "SampleProblem",
     "Sinkhorn",
     "Solution",
+    "Solver",
     "Status",
     "c_transform",
     "dual_value",

@@ -54,6 +54,9 @@ temperatures on the way down."""
 _FOLLOWED, _EACH = 0.05, 30
 """L1 error to which Newton goes at a higher temperature, and its most steps there."""
 
+_DESERVED = (0.35, 10.0), (0.6, 30.0)
+"""Temperatures, in units of the problem's, from which starts with at most these L1 errors are mended."""
+
 Array = Any
 """An array of numpy, or a tensor: what the back end works on."""
 
@@ -159,10 +162,8 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
     run = _Run(back_end, tol, max_steps)
     suited = suits_newton(back_end)
     few, long = suited & (back_end.few <= FEW), suited & _are_long(back_end)
-    at_once = few | long
-    if f is None:
-        run.descend(long & ~few)
-    run.carry_on(run.newton, few if f is None else at_once, f)
+    at_once, near = few | long, run.descend_from(f, long & ~few)
+    run.carry_on(run.newton, few | near, f)
     run.carry_on(run.sinkhorn, ~at_once, f, PATIENCE if suited.any() else max_steps)
     if run.unfinished().any():
         run.carry_on(run.newton, run.unfinished() & suited & ~at_once)
@@ -217,15 +218,33 @@ class _Run:
             start = self.result.f[index]
         self.result.update(index, method(index, start, min(budget, patience or budget)))
 
-    def descend(self, which: np.ndarray) -> None:
-        """Follow the solution of some instances down from temperatures at which Newton is quick."""
+    def descend_from(self, f: Array | None, which: np.ndarray) -> np.ndarray:
+        """Solve some instances from a temperature that their starts need; return those whose starts are near."""
+        if f is None or not which.any():
+            self.descend(which)
+            return np.zeros_like(which)
+        index, error = which.nonzero()[0], np.full(which.shape, np.inf)
+        found = self.back_end.newton(index, f[index], tol=self.tol, max_steps=0)
+        error[index] = self.back_end.numbers(found.error)
+        lowest = _FOLLOWED
+        for highest, scale in _DESERVED:
+            self.descend(which & (error > lowest) & (error <= highest), f, scale, each=1)
+            lowest = highest
+        self.descend(which & ~(error <= lowest))
+        return which & (error <= _FOLLOWED)
+
+    def descend(
+        self, which: np.ndarray, f: Array | None = None, scale: float | None = None, each: int = _EACH
+    ) -> None:
+        """Follow the solution of some instances down from a temperature: by default, at which Newton is quick."""
         if not which.any():
             return
         self.taken.append("newton")
-        index, steps, f = which.nonzero()[0], self.result.steps[which.nonzero()[0]], None
-        scale = self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
+        index = which.nonzero()[0]
+        steps, f = self.result.steps[index], None if f is None else f[index]
+        scale = scale or self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
         while scale > _LADDER / 2:
-            budget = min(_EACH, self.max_steps - int(steps.max()))
+            budget = min(each, self.max_steps - int(steps.max()))
             found = self.back_end.newton(index, f, tol=_FOLLOWED, max_steps=budget, warmer=scale)
             f, steps, scale = found.f, steps + found.steps, scale / _LADDER
         found = self.back_end.newton(index, f, tol=self.tol, max_steps=self.max_steps - int(steps.max()))
