@@ -1,8 +1,9 @@
-"""Checkpoints as folders: where they are, and the half of them that a person can read."""
+"""Checkpoints as folders: where they are, the half of them that a person can read, and files written whole."""
 
 import json
 import site
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ def located(path: str | Path) -> Path:
     folder = Path(path)
     if folder.exists() or len(folder.parts) != 1:
         return folder
-    places = [parent / folder for parent in _shipped()]
-    return next((place for place in places if (place / CARD).exists()), folder)
+    candidates = [parent / folder for parent in _shipped()]
+    return next((candidate for candidate in candidates if (candidate / CARD).exists()), folder)
 
 
 def shipped() -> list[str]:
     """Return the names of the checkpoints that come with the package."""
-    return sorted({card.parent.name for place in _shipped() for card in place.glob(f"*/{CARD}")})
+    return sorted({card.parent.name for parent in _shipped() for card in parent.glob(f"*/{CARD}")})
 
 
 def _shipped() -> list[Path]:
@@ -41,3 +42,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     if card.get("format") != FORMAT:
         raise ValueError(f"{folder / CARD} has format {card.get('format')!r}, this version reads {FORMAT}")
     return card
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file and move it to `path`: a reader sees the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    partial.replace(path)

@@ -41,7 +41,7 @@ def train(
     with the package) whose weights it sets out from, in place of random ones: to fine-tune a model on problems of
     your own. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call at
     a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/, and after the
-    last step the discrete network as ONNX, where the extra `export` is installed.
+    last step the network as ONNX, where the extra `export` is installed.
     Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe, and when the
     weights to begin from are those of another network.
     """
@@ -76,7 +76,7 @@ def train(
         figures = _validate(task, predictor, board, state.step)
         _save(state, predictor, recipe, figures, folder)
     if state.step == recipe.steps:
-        write_network(folder)
+        write_network(folder, data_dir)
     board.close()
     return state.step
 
