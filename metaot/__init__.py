@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metaot.solvers import Newton as Newton
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
+    from metaot.solvers import Solver as Solver
     from metaot.solvers import Status as Status
     from metaot.solvers import solve as solve
     from metaot.tools import ot_value as ot_value
@@ -42,6 +43,7 @@ _HOME = {
     "Newton": "solvers",
     "Sinkhorn": "solvers",
     "Solution": "solvers",
+    "Solver": "solvers",
     "Status": "solvers",
     "solve": "solvers",
     "ot_value": "tools",
@@ -50,29 +52,7 @@ _HOME = {
     "OnnxModel": "onnx",
 }
 
-__all__ = [
-    "W2GN",
-    "BrenierPair",
-    "Dense",
-    "DualPotentials",
-    "GaussNewton",
-    "Geometry",
-    "Grid",
-    "Newton",
-    "OnnxMap",
-    "OnnxModel",
-    "Points",
-    "Problem",
-    "SampleProblem",
-    "Sinkhorn",
-    "Solution",
-    "Status",
-    "c_transform",
-    "dual_value",
-    "load",
-    "ot_value",
-    "solve",
-]
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 
