@@ -60,7 +60,7 @@ def save(
 def _described(
     predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what the card and the weights tell of the problems that a predictor is for."""
+    """Return what the card and the weights say of the problems that a predictor is for."""
     if isinstance(predictor, AmortizedMap):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
     if isinstance(predictor, UniversalPotential):

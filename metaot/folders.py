@@ -9,7 +9,7 @@ from typing import Any
 
 WEIGHTS, CARD = "model.pt", "model.json"
 SHARED = Path("share/metaot/checkpoints")
-"""Where a wheel puts checkpoints, below the data folder of the environment."""
+"""Where a wheel installs checkpoints, below the data folder of the environment."""
 FORMAT = 1
 
 
@@ -28,7 +28,7 @@ def shipped() -> list[str]:
 
 
 def _shipped() -> list[Path]:
-    """Return where checkpoints are: beside the package in its repository, and where a wheel puts them."""
+    """Return where checkpoints are: beside the package in its repository, and where a wheel installs them."""
     roots = [sysconfig.get_path("data"), site.getuserbase()]
     return [Path(__file__).parents[1] / "checkpoints", *(Path(root) / SHARED for root in roots)]
 
@@ -45,7 +45,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file and move it to `path`: a reader sees the old file or the new one."""
+    """Have `write` fill a temporary file and move it to `path`: readers get the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
     write(partial)
     partial.replace(path)

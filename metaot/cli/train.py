@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--from", metavar="CHECKPOINT", dest="begin_from",
-        help="set out from the weights of a checkpoint (a folder, or universal, mnist, ...), to fine-tune them",
+        help="begin with the weights of a checkpoint (a folder, or universal, mnist, ...), to fine-tune them",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --out was saved")
     parser.add_argument("--stop-at", type=int, metavar="STEP", help="save and leave at this step")

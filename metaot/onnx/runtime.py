@@ -1,4 +1,4 @@
-"""`OnnxModel`: predictions with numpy and onnxruntime alone."""
+"""`OnnxModel`: predictions with numpy and onnxruntime only."""
 
 import json
 import math

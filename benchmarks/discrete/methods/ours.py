@@ -19,7 +19,7 @@ from metaot.onnx.answers import OnnxSolution
 
 CHECKPOINT = Path("checkpoints/mnist")
 NEWTON_ATOMS = 1024
-"""Atoms up to which Newton is run alone: it factorises dense matrices."""
+"""Atoms up to which `Newton()` is a method of its own: it factorises dense matrices."""
 
 
 @final

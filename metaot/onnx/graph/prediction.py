@@ -39,7 +39,7 @@ class SpacePrediction(Prediction):
         if isinstance(model, GroupedPotential) and model.passes > 0:
             raise ValueError(
                 f"the {model.passes} Newton steps inside of predictions cannot be exported, ONNX solves no linear "
-                "systems: predictor.passes = 0 (--passes 0) gives the network alone, which solvers refine as well"
+                "systems: predictor.passes = 0 (--passes 0) gives the bare network, which solvers refine as well"
             )
         self.space = space
 
