@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def first_place(bad: Bool[Tensor, "..."], values: Shaped[Tensor, "..."]) -> str:
-    """Describe the first true entry of `bad` as "[index] = value", to stand right behind a name."""
+    """Describe the first true entry of `bad` as "[index] = value", to follow a name."""
     index = tuple(int(i) for i in bad.nonzero()[0])
     where = ", ".join(map(str, index))
     return f"[{where}] = {values[index].item():.6g}" if index else f" = {values.item():.6g}"

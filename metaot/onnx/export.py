@@ -1,8 +1,10 @@
 """A checkpoint as one ONNX file: exported by torch, described, compared with torch, and only then written."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
@@ -10,11 +12,10 @@ from torch import Tensor
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.universal import UniversalPotential
 from metaot.folders import write_atomically
-from metaot.geometry import Grid
+from metaot.geometry import Geometry, Grid
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
 from metaot.onnx.graph.spaces import Space
 from metaot.onnx.parity import drawn_problems, parity
-from metaot.onnx.problems import fingerprint
 from metaot.onnx.runtime import OnnxModel
 from metaot.onnx.trace import Shapes, either, finished, traced
 
@@ -89,7 +90,7 @@ def _described(predictor: AmortizedPotential, costs: list[str]) -> dict[str, Any
         "shape": list(geometry.shape),
         "sizes": list(geometry.sizes) if isinstance(geometry, Grid) else [],
         "description": repr(geometry),
-        "sha256": fingerprint(geometry),
+        "sha256": _fingerprint(geometry),
         "costs": costs,
     }
 
@@ -104,3 +105,12 @@ def _with_costs(proto: onnx.ModelProto, space: Space) -> list[str]:
         shape = list(cost.shape)
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, shape))
     return [f"cost{k}" for k in space.axes]
+
+
+def _fingerprint(geometry: Geometry) -> str:
+    """Return the sha256 of the type, the cost's name and the coordinates or the matrix, as float64."""
+    digest = hashlib.sha256(f"{type(geometry).__name__} {geometry.cost_name}".encode())
+    for name, tensor in sorted(geometry.tensors().items()):
+        values = np.ascontiguousarray(tensor.numpy(force=True), dtype="<f8")
+        digest.update(f" {name} {values.shape} ".encode() + values.tobytes())
+    return digest.hexdigest()
