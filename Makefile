@@ -1,11 +1,12 @@
 # make test: set up, then lint, types, layers and tests.   make demo: set up, then train, evaluate and solve.
+# make sanitize: tests of the compiled core with the sanitizers of gcc.
 PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: setup test demo bench format
+.PHONY: setup test sanitize demo bench format
 
 setup: $(READY)
 
@@ -21,6 +22,9 @@ test: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n $(WORKERS) -m "not slow"
+
+sanitize: setup
+	sh tests/core/sanitize.sh $(BIN)/python
 
 demo: setup
 	$(BIN)/python examples/demo.py

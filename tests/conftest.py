@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from metaot import core
+
 settings.register_profile("metaot", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("metaot")
 torch.set_num_threads(1)
@@ -13,6 +15,15 @@ torch.set_num_threads(1)
 def _double() -> None:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Solve by compiled code, then by torch as where there was no compiler."""
+    if request.param == "compiled" and not core.COMPILED:
+        pytest.skip("not compiled")
+    monkeypatch.setattr(core, "COMPILED", request.param == "compiled")
+    return request.param
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ solvers = st.sampled_from(list(SOLVERS.values()))
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 every_batch = pytest.mark.parametrize("batch", BATCHES, ids=str)
+both_back_ends = pytest.mark.usefixtures("back_end")
 every_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from strategies import assert_close, drift, every_solver
+from strategies import assert_close, drift, every_dtype, every_solver
 from torch import Tensor
 
 from metaot.geometry import Dense, Points
@@ -139,16 +139,14 @@ SIDES = {
 
 
 @pytest.mark.parametrize("parts", SIDES.values(), ids=SIDES.keys())
-@pytest.mark.parametrize(
-    "dtype", [pytest.param(torch.float64, marks=pytest.mark.xfail(strict=False)), torch.float32], ids=str
-)
+@every_dtype
 @every_solver
 def test_without_a_plan_nothing_converges(parts, dtype, solver):
     costs, a, b = (torch.as_tensor(part).to(dtype) for part in parts)
     problem = Problem(a, b, Dense(costs), 0.1)
     solution = solve(problem, solver=solver, max_steps=100)
     assert not solution.converged
-    assert solution.status in (Status.MAX_STEPS, Status.NONFINITE)
+    assert solution.status in (Status.MAX_STEPS, Status.STALLED, Status.NONFINITE)
     assert transport_bounds(problem, DualPotentials(torch.zeros_like(a), torch.zeros_like(b))).upper == INF
 
 

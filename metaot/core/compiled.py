@@ -5,7 +5,7 @@ from typing import final
 import numpy as np
 
 from metaot.core.costs import Costs
-from metaot.core.method import BackEnd, Index, Result
+from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Result
 from metaot.core.steps import newton, sinkhorn
 
 Array = np.ndarray
@@ -59,7 +59,7 @@ class Compiled(BackEnd):
 
 
 def _support_sizes(weights: Array) -> Array:
-    """Count the atoms with mass."""
+    """Count the atoms with mass that counts."""
     if len(weights) == 1:
-        return np.array([np.count_nonzero(weights)])
-    return np.count_nonzero(weights, axis=-1)
+        return np.array([np.count_nonzero(weights >= SMALLEST_WEIGHT)])
+    return np.count_nonzero(weights >= SMALLEST_WEIGHT, axis=-1)

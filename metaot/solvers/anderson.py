@@ -1,4 +1,4 @@
-"""Anderson acceleration of Sinkhorn's algorithm: the last steps tell from where to make the next one.
+"""Anderson acceleration of Sinkhorn's algorithm: the last steps say from where to make the next one.
 
 A Sinkhorn step moves the potential x by its residual r(x), the logarithm of the weights over the marginal. Near
 the solution r is linear, and symmetric in L2(a). Of all points between the last ones, the next step starts from
@@ -31,10 +31,11 @@ RIDGE = 1e-12
 """Relative, on the products of the changes: these become nearly dependent."""
 
 FARTHEST = 35.0
-"""A scaling may change by the exponential of this in a step."""
+"""Larger residuals are not linear in x: plain steps follow them, and nothing is remembered. Mixtures of the last
+points move x by no more."""
 
-STORED = torch.float32
-"""What the memory is kept in: differences need few digits, and reading them takes as long as a product."""
+MUCH = 100.0
+"""The sum of squares of the coefficients of a mixture from which on its length is bounded."""
 
 
 @final
@@ -53,8 +54,8 @@ class Anderson:
     moves: Float[Tensor, "batch memory n"]
     changes: Float[Tensor, "batch memory n"]
     gram: Float[Tensor, "batch memory memory"]
-    remembers: Bool[Tensor, "batch"]
-    """Which instances have a last target."""
+    shown: Int[Tensor, "batch"]
+    """The points since an instance forgot them."""
     least: Float[Tensor, "batch"]
     best: Float[Tensor, "batch n"]
     """The least error, and where a plain step leads from there."""
@@ -66,7 +67,10 @@ class Anderson:
     """Plain steps still to be made; how many there were when an instance last went back, and its error."""
     lost: Bool[Tensor, "batch"] | None
     """Which instances go there in the next step; None for none."""
-    shown: int
+    far: Bool[Tensor, "batch"] | None
+    """Which instances make a plain step without memory; None for none."""
+    count: int
+    """Steps of the batch."""
 
     @classmethod
     def of(cls, weights: Float[Tensor, "batch n"]) -> "Anderson":
@@ -78,10 +82,10 @@ class Anderson:
             roots=weights.sqrt(),
             target=torch.zeros_like(weights),
             missing=torch.zeros_like(weights),
-            moves=weights.new_zeros(batch, MEMORY, n, dtype=STORED),
-            changes=weights.new_zeros(batch, MEMORY, n, dtype=STORED),
+            moves=weights.new_zeros(batch, MEMORY, n),
+            changes=weights.new_zeros(batch, MEMORY, n),
             gram=torch.eye(MEMORY, dtype=weights.dtype, device=weights.device).repeat(batch, 1, 1),
-            remembers=one == 0,
+            shown=0 * one,
             least=far,
             best=torch.zeros_like(weights),
             stale=0 * one,
@@ -89,7 +93,8 @@ class Anderson:
             stretch=one,
             mark=far,
             lost=None,
-            shown=0,
+            far=None,
+            count=0,
         )
 
     def __getitem__(self, index: Tensor) -> "Anderson":
@@ -97,94 +102,95 @@ class Anderson:
         return replace(self, **tensors)
 
     def judged(self, x: Tensor, residual: Tensor, error: Float[Tensor, "batch"]) -> "Anderson":
-        """Take notice of the error of a point: those that have lost their way go back, and forget."""
+        """Take notice of the error of a point: instances that have lost their way go back, and forget."""
         nearer = error <= self.least
-        lost = ~(error <= GROWTH * self.least) | (self.stale >= STALE)
+        lost = ~(error <= GROWTH * self.least) | (~nearer & (self.stale >= STALE))
+        far = ~lost & ~(residual.abs().amax(-1) <= FARTHEST)
         best = x + residual
-        if not bool(nearer.all()):
-            best = torch.where(nearer[:, None], best, self.best)
+        if not bool((nearer | far).all()):
+            best = torch.where((nearer | far)[:, None], best, self.best)
         least, stale = torch.where(nearer, error, self.least), torch.where(nearer, 0, self.stale + 1)
-        if not bool(lost.any()):
-            return replace(self, least=least, best=best, stale=stale)
-        return replace(self, least=least, best=best, stale=stale, lost=lost)._going_back(lost)
+        judged = replace(self, least=least, best=best, stale=stale, lost=None, far=None)
+        leave = lost | far
+        return judged._forgetting(lost, far) if bool(leave.any()) else judged
 
-    def back(self) -> "tuple[Tensor, Anderson]":
-        """Forget the last points but those with the least errors; return where plain steps lead from there."""
-        everyone = torch.ones_like(self.remembers)
-        return self.best, replace(self, lost=None)._going_back(everyone)
-
-    def _going_back(self, which: Bool[Tensor, "batch"]) -> "Anderson":
+    def _forgetting(self, lost: Bool[Tensor, "batch"], far: Bool[Tensor, "batch"]) -> "Anderson":
         """Forget the last points of some instances, and have them make plain steps."""
+        which = lost | far
         for memory in (self.moves, self.changes):
             memory[which] = 0
         self.gram[which] = torch.eye(MEMORY, dtype=self.gram.dtype, device=self.gram.device)
         longer = torch.where(self.least < PROGRESS * self.mark, 1, 2 * self.stretch)
-        stretch = torch.where(which, longer, self.stretch)
+        stretch = torch.where(lost, longer, self.stretch)
         return replace(
             self,
-            remembers=self.remembers & ~which,
+            shown=torch.where(which, 0, self.shown),
             stale=torch.where(which, 0, self.stale),
             stretch=stretch,
             plain=torch.where(which, stretch, self.plain),
-            mark=torch.where(which, self.least, self.mark),
+            least=torch.where(far, torch.inf, self.least),
+            mark=torch.where(far, torch.inf, torch.where(lost, self.least, self.mark)),
+            lost=lost,
+            far=far,
         )
 
     def next(self, x: Tensor, residual: Tensor) -> "tuple[Tensor, Anderson]":
         """Return the point that follows x, and the memory of it."""
         target, missing = x.add(residual, alpha=BEYOND), self.roots * residual
-        following = target if self.shown == 0 else target - self._correction(target, missing)
-        following = _not_too_far(x, following)
+        following = self._mixed(x, target, missing) if self.count > 0 else target
         straight = self.plain > 0
-        remembers, left = torch.ones_like(straight), (self.plain - 1).clamp_min(0)
+        left, shown = (self.plain - 1).clamp_min(0), self.shown + 1
+        stale = torch.where(straight, 0, self.stale)
         if _any(straight):
             following = torch.where(straight[:, None], x + residual, following)
-        if self.lost is not None:
+        if self.lost is not None and self.far is not None:
             following = torch.where(self.lost[:, None], self.best, following)
-            remembers, left = ~self.lost, torch.where(self.lost, self.plain, left)
+            following = torch.where(self.far[:, None], x + residual, following)
+            aside = self.lost | self.far
+            left, shown = torch.where(aside, self.plain, left), torch.where(aside, 0, shown)
         changed = replace(
             self,
             target=target,
             missing=missing,
-            remembers=remembers,
-            stale=torch.where(straight, 0, self.stale),
+            shown=shown,
+            stale=stale,
             plain=left,
             lost=None,
-            shown=self.shown + 1,
+            far=None,
+            count=self.count + 1,
         )
         return following, changed
 
-    def _correction(self, target: Tensor, missing: Tensor) -> Tensor | float:
-        """Remember the last step; return how far the target is from the best point between the last ones."""
-        k, known = (self.shown - 1) % MEMORY, slice(min(self.shown, MEMORY))
-        mask = self.remembers[:, None]
+    def _mixed(self, x: Tensor, target: Tensor, missing: Tensor) -> Tensor:
+        """Remember the last step; return the best point between the last targets."""
+        each, k = torch.arange(len(x), device=x.device), (self.shown - 1) % MEMORY
+        mask = (self.shown > 0)[:, None]
         move, change = (target - self.target).mul_(mask), (missing - self.missing).mul_(mask)
-        self.moves[:, k], self.changes[:, k] = move, change
-        sides = torch.stack([change, missing], 1).to(self.changes.dtype)
-        products = (sides @ self.changes[:, known].mT).to(self.gram.dtype)
-        own = products[:, 0, k]
-        self.gram[:, k, known] = self.gram[:, known, k] = products[:, 0]
-        self.gram[:, k, k] = torch.where(own > 0, own * (1 + RIDGE), 1.0)
-        if self.shown >= MEMORY and self.shown % 2 == 0:
-            return 0.0
-        mix, _ = torch.linalg.solve_ex(self.gram[:, known, known], products[:, 1])
-        return (mix[:, None].to(self.moves.dtype) @ self.moves[:, known])[:, 0]
+        self.moves[each, k], self.changes[each, k] = move, change
+        products = torch.stack([change, missing], 1) @ self.changes.mT
+        own = products[each, 0, k]
+        self.gram[each, k] = self.gram[each, :, k] = products[:, 0]
+        self.gram[each, k, k] = torch.where(own > 0, own * (1 + RIDGE), 1.0)
+        mixes = (self.shown > 0) & ((self.shown < MEMORY) | (self.shown % 2 == 1))
+        if not _any(mixes):
+            return target
+        shares, _ = torch.linalg.solve_ex(self.gram, products[:, 1])
+        shares = torch.where(mixes[:, None], shares, 0.0)
+        following = target - (shares[:, None] @ self.moves)[:, 0]
+        wild = ~(shares.square().sum(-1) < MUCH)
+        if not _any(wild):
+            return following
+        step = following - x
+        length = step.abs().amax(-1)
+        bounded = x + step * (FARTHEST / length).clamp_max(1.0)[:, None]
+        bounded = torch.where(length.isfinite()[:, None], bounded, target)
+        return torch.where(wild[:, None], bounded, following)
 
     def moved(self, origin: Float[Tensor, "batch n"]) -> "Anderson":
         """Return the same where x is measured from another origin, at this point."""
         return replace(self, target=self.target - origin, best=self.best - origin)
 
 
-def _not_too_far(x: Tensor, following: Tensor) -> Tensor:
-    """Return points on the way from x that are within bounds; x itself, where they are not finite."""
-    step = following - x
-    length = step.abs().amax(-1)
-    far = ~(length <= FARTHEST)
-    if not _any(far):
-        return following
-    bounded = torch.where(length.isfinite()[:, None], x + step * (FARTHEST / length)[:, None], x)
-    return torch.where(far[:, None], bounded, following)
-
-
 def _any(mask: Bool[Tensor, "batch"]) -> bool:
-    """Tell whether there may be some; a GPU is not waited for."""
+    """Return whether there may be some; a GPU is not waited for."""
     return mask.is_cuda or bool(mask.any())

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.core.method import FACTORISED, BackEnd, Index, Result
+from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Result
 from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
@@ -38,7 +38,7 @@ class InTorch(BackEnd):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        sizes = [weights.count_nonzero(-1).numpy(force=True) for weights in (problem.a, problem.b)]
+        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in (problem.a, problem.b)]
         self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
         self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
         self.axis_work = math.inf
@@ -75,7 +75,7 @@ class InTorch(BackEnd):
         if int(self.few[index].max()) > FACTORISED:
             return refine(Newton(), problem, f, **limits, on_support=False)
         result, exchanged = no_result(problem), self._exchanged[index]
-        together = max(1, _BLOCK // int((self.few * self.many)[index].max()))
+        together = max(1, _BLOCK // max(1, int((self.few * self.many)[index].max())))
         for side, turned in ((exchanged, True), (~exchanged, False)):
             some = side.nonzero()[0]
             for chosen in (some[k : k + together] for k in range(0, len(some), together)):
@@ -90,7 +90,7 @@ class InTorch(BackEnd):
         return no_result(self.problem)
 
     def numbers(self, values: Tensor) -> np.ndarray:
-        return values.numpy(force=True)
+        return values.detach().cpu().numpy()
 
     def _part(self, index: Index) -> Problem:
         return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
@@ -113,29 +113,57 @@ def refine(
     on_support: bool,
 ) -> Result:
     """Refine f by one method: on the atoms with mass, or on all."""
+    counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton) else problem
     guess = None if f is None else DualPotentials(f, problem.b.new_zeros(1).expand_as(problem.b))
     if not on_support:
-        result = iterate(solver, problem, _start(solver, problem, guess), tol=tol, max_steps=max_steps)
-        return completed(problem, result.value.f, result.steps)
-    support = Support.of(problem)
-    guess = None if guess is None else support.gathered(problem, guess)
+        result = iterate(solver, counted, _start(solver, counted, guess), tol=tol, max_steps=max_steps)
+        return _completed(problem, counted, result.value.f, result.steps)
+    support = Support.of(counted)
+    guess = None if guess is None else support.gathered(counted, guess)
     state = _start(solver, support.problem, guess)
     result = iterate(solver, support.problem, state, tol=tol, max_steps=max_steps)
-    return completed(problem, support.spread(problem, result.value.f), result.steps)
+    return _completed(problem, counted, support.spread(counted, result.value.f), result.steps)
 
 
-def completed(problem: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]) -> Result:
-    """Continue f, known on the atoms with mass, by the best g and to all atoms; measure the error in float64.
+def _counted(problem: Problem) -> Problem:
+    """Leave out tiny weights; replace those of instances that are not `_valid` by equal ones."""
+    sides = [torch.where(w.isfinite() & (w >= SMALLEST_WEIGHT), w, 0.0) for w in (problem.a, problem.b)]
+    valid = _valid(problem)
+    if torch.equal(sides[0], problem.a) and torch.equal(sides[1], problem.b) and bool(valid.all()):
+        return problem
+    a, b = (torch.where(valid[:, None], w, 1.0 / w.shape[-1]) for w in sides)
+    return Problem.trusted(a, b, problem.geometry, problem.eps)
 
-    The error is that of the source's marginal; the target's is exact, up to the dtype.
+
+def _valid(problem: Problem) -> Bool[Tensor, "batch"]:
+    """Return which instances have numbers as weights, and one on either side that counts."""
+    largest = torch.minimum(problem.a.amax(-1), problem.b.amax(-1))
+    return (problem.a.sum(-1) + problem.b.sum(-1)).isfinite() & (largest >= SMALLEST_WEIGHT)
+
+
+def _completed(
+    problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]
+) -> Result:
+    """Continue f, known on the atoms that count, by the best g and to all atoms; measure the error in float64.
+
+    The error is that of the source's marginal; the target's is exact, up to the dtype. Where potentials are not
+    finite, they are replaced by zeros, and the error is infinite.
     """
-    g = c_transform(problem, f)
-    best = c_transform(problem.T, g)
-    whole = torch.where(problem.a != 0, f, best)
-    if problem.a.dtype != torch.float64:
-        return Result(whole, g, exact_marginal_error(problem, DualPotentials(whole, g)).to(f), steps)
-    marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
-    return Result(whole, g, torch.linalg.vector_norm(marginal - problem.a, 1, -1), steps)
+    g = c_transform(counted, f)
+    best = c_transform(counted.T, g)
+    f = torch.where(counted.a != 0, f, best)
+    if counted is not problem:  # between two atoms with tiny masses nothing else bounds what is sent
+        g = torch.where(counted.b != 0, g, c_transform(problem, f))
+    if problem.a.dtype == torch.float64:
+        marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
+        error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+    else:
+        error = exact_marginal_error(problem, DualPotentials(f, g)).to(f)
+    finite = (f.sum(-1) + g.sum(-1) + error).isfinite() & _valid(problem)
+    if not bool(finite.all()):
+        f, g = (torch.where(finite[:, None], potential, 0.0) for potential in (f, g))
+        error = torch.where(finite, error, torch.inf)
+    return Result(f, g, error, steps)
 
 
 def _start(
@@ -144,21 +172,22 @@ def _start(
     """Return the state of a guess, or of zeros where these are the better start."""
     if guess is None:
         return solver.init(problem, None)
-    guess = DualPotentials(_reasonable(problem, centred(problem.a, guess.f)), guess.g)
+    guess = DualPotentials(_reasonable(problem, guess.f), guess.g)
     state = solver.init(problem, guess)
-    worse = worse_than_zeros(problem, solver.value(problem, state, slice(None)), solver.error(problem, state))
+    start, error = solver.value(problem, state, slice(None)), solver.error(problem, state)
+    worse = worse_than_zeros(problem, start, error, rivals=not isinstance(solver, Newton))
     if not bool(worse.any()):
         return state
     return solver.init(problem, DualPotentials(torch.where(worse[:, None], 0.0, guess.f), guess.g))
 
 
 def worse_than_zeros(
-    problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"]
+    problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"], *, rivals: bool = True
 ) -> Bool[Tensor, "batch"]:
     """Return which starts are worse than f = 0.
 
-    A start with a small error is not. Others are where their dual value is below that of zeros, and doubtful ones
-    where they are not clearly better than the first steps from zeros.
+    A start with a small error is not. Others are where their dual value is below that of zeros, and with `rivals`
+    doubtful ones where they are not clearly better than the first steps from zeros.
     """
     if bool((error <= GOOD).all()):
         return torch.zeros_like(error, dtype=torch.bool)
@@ -166,7 +195,7 @@ def worse_than_zeros(
     zeros = DualPotentials.from_f(problem, torch.zeros_like(start.f))
     worse = ~(value >= linear_value(problem, zeros)) & ~(error <= GOOD)
     doubtful = ~(error <= DOUBTFUL)
-    if bool(doubtful.any()):
+    if rivals and bool(doubtful.any()):
         f = c_transform(problem.T, zeros.g)
         first = DualPotentials.from_f(problem, f)
         f = c_transform(problem.T, first.g)
@@ -178,7 +207,7 @@ def worse_than_zeros(
 
 
 def _reasonable(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    """Replace potentials by zeros where they are huge or not finite."""
+    """Remove what means nothing of potentials; replace them by zeros where they are huge or not finite."""
+    f = centred(problem.a, torch.where(problem.a != 0, f, 0.0))
     size = torch.where(problem.a != 0, f, 0.0).abs().amax(-1, keepdim=True)
-    good = (size <= LARGEST * expand_eps(problem.eps, f)) & f.isfinite().all(-1, keepdim=True)
-    return torch.where(good, f, 0.0)
+    return torch.where(size <= LARGEST * expand_eps(problem.eps, f), f, 0.0)

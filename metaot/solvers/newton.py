@@ -4,43 +4,64 @@ With f on the smaller side as the only unknown, and g = g(f) the best for it, J(
 concave, with the gradient a - P 1 and the Hessian -(diag(P 1) - P diag(1/b) P^T)/eps.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.core.method import FACTORISED
 from metaot.geometry.base import expand_eps, in_units_of
-from metaot.geometry.kernel import MatrixKernel
+from metaot.geometry.kernel import Kernel, MatrixKernel
+from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
 from metaot.solvers import conjugate, factorised
 from metaot.solvers.iterate import Solver
 
+NEAR = 0.05
+"""L1 error below which Newton needs no help from Sinkhorn."""
+
+FAR_ROW = 10.0
+"""A row with this many times its mass, or this part of it, is far: there a parabola says nothing."""
+
+PATIENCE, PROGRESS = 16, 0.9
+"""Steps in a row after which an instance stops whose error has not fallen below this part of its least one."""
+
+_LEAST, _LONGEST = 1e-6, 40.0
+"""A plan's products are exact where this part of each weight arrives and no potential moves by this many eps."""
+
+_DOUBLINGS = 12
+"""Most doublings of a step that goes on."""
+
 
 @final
 @dataclass(frozen=True)
 class NewtonState:
-    """The unknown f of the smaller side, and the f that the next step sets out from: the best for g(f).
+    """The unknown f of the smaller side, and the best one for g(f), to which a Sinkhorn step would lead.
 
     In units of eps. `exchanged` where the smaller side is the target.
     """
 
     f: Float[Tensor, "batch k"]
     next_f: Float[Tensor, "batch k"]
+    least: Float[Tensor, "batch"]
+    since: Int[Tensor, "batch"]
+    """The least error, and the steps without progress since then."""
     exchanged: bool
 
 
 @final
 @dataclass(frozen=True)
 class Newton(Solver[Problem, NewtonState, DualPotentials]):
-    """Second order in the potential of the smaller side; one step is one of Sinkhorn's and then one of Newton's.
+    """Second order in the potential of the smaller side.
 
-    Of a guess, f is used. Up to about a thousand unknowns, a step factorises the Hessian; above, it solves with
-    it by conjugate gradients, and no matrix is made. Steps never lower the dual value, and converge
-    quadratically in the end (superlinearly with conjugate gradients), to about 1e-12 in float64.
+    Far from the solution each step begins with one of Sinkhorn's. Of a guess, f is used. Up to about a thousand
+    unknowns, a step factorises the Hessian; above, it solves with it by conjugate gradients, and no matrix is
+    made. Steps never lower the dual value, and converge quadratically in the end (superlinearly with conjugate
+    gradients), to about 1e-12 in float64. An instance whose error no longer falls stops.
     """
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> NewtonState:
@@ -53,24 +74,27 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         small = problem.T if state.exchanged else problem
         a, b = small.a, small.b
-        h = (state.next_f + a.log()) * expand_eps(small.eps, a)
-        _, kernel = small.geometry.best_plan(h, b, small.eps)
-        if isinstance(kernel, MatrixKernel) and a.shape[-1] <= FACTORISED:
-            shift = factorised.ascent(kernel.K, a, b)
-        else:
-            shift = conjugate.ascent(kernel, a, b)
-        growth = _ratio(kernel.T.times(shift.exp()), b)
-        source = shift.exp() * kernel.times(1 / growth)
-        f = state.next_f + shift
-        return replace(state, f=f, next_f=f - _ratio(source, a).log())
+        ratio = torch.where(a > 0, state.f - state.next_f, 0.0)
+        near = (_error(a, state) < NEAR) & (ratio.abs().amax(-1) < math.log(FAR_ROW))
+        f = torch.where(near[:, None], state.f, state.next_f)
+        _, kernel = small.geometry.best_plan((f + a.log()) * expand_eps(small.eps, a), b, small.eps)
+        if not (isinstance(kernel, MatrixKernel) and a.shape[-1] <= FACTORISED):
+            return replace(state, **_moved(small, kernel, f, conjugate.ascent(kernel, a, b)))
+        found = factorised.ascent(kernel.K, a, b)
+        shift = torch.where((found.length > 0)[:, None], found.shift, state.next_f - f)
+        further = found.goes_on.nonzero()[:, 0]
+        if len(further) > 0:
+            shift[further] = _doubled(small[further], f[further], found, further)
+        return replace(state, **_moved(small, kernel, f, shift))
 
     def adjust(self, problem: Problem, state: NewtonState, error: Float[Tensor, "batch"]) -> NewtonState:
-        return state
+        since = torch.where(error < PROGRESS * state.least, 0, state.since + 1)
+        return replace(state, least=torch.minimum(state.least, error), since=since)
 
     def error(self, problem: Problem, state: NewtonState) -> Float[Tensor, "batch"]:
-        """L1 error of the marginal on the smaller side; the other's is exact by construction."""
-        a = problem.b if state.exchanged else problem.a
-        return torch.linalg.vector_norm(tilted(a, state.f - state.next_f) - a, 1, -1)
+        """L1 error of the marginal on the smaller side, NaN of a stalled instance; the other marginal is exact."""
+        error = _error(problem.b if state.exchanged else problem.a, state)
+        return torch.where(state.since < PATIENCE, error, torch.nan)
 
     def value(self, problem: Problem, state: NewtonState, which: Tensor | slice) -> DualPotentials:
         problem, f = problem[which], state.f[which]
@@ -83,7 +107,51 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
 
 def _state(small: Problem, f: Float[Tensor, "batch k"], exchanged: bool) -> NewtonState:
     best = c_transform(small.T, c_transform(small, f))
-    return NewtonState(in_units_of(small.eps, f), in_units_of(small.eps, best), exchanged)
+    least = torch.full_like(f[:, 0], torch.inf)
+    f, best = in_units_of(small.eps, f), in_units_of(small.eps, best)
+    return NewtonState(f, best, least, torch.zeros_like(least, dtype=torch.int64), exchanged)
+
+
+def _error(a: Float[Tensor, "batch k"], state: NewtonState) -> Float[Tensor, "batch"]:
+    return torch.linalg.vector_norm(tilted(a, state.f - state.next_f) - a, 1, -1)
+
+
+def _moved(small: Problem, kernel: Kernel, f: Float[Tensor, "batch k"], shift: Tensor) -> dict[str, Tensor]:
+    """Return f after a shift, and the best one for g(f): from the plan before it, or anew after a long shift."""
+    growth = _ratio(kernel.T.times(shift.exp()), small.b)
+    source = _ratio(shift.exp() * kernel.times(1 / growth), small.a)
+    f = f + shift
+    best = f - source.log()
+    far = (~((source.amin(-1) > _LEAST) & (shift.abs().amax(-1) < _LONGEST))).nonzero()[:, 0]
+    if len(far) > 0:
+        part = small[far]
+        exact = _state(part, f[far] * expand_eps(part.eps, f), False)
+        best = best.index_copy(0, far, exact.next_f)
+    return {"f": f, "next_f": best}
+
+
+def _doubled(small: Problem, f: Tensor, found: factorised.Ascent, index: Tensor) -> Float[Tensor, "batch k"]:
+    """Go on in the same direction, twice as far each time, while the dual value rises.
+
+    Parts of a plan that hardly touch move freely until they do.
+    """
+    direction, length = found.direction[index], found.length[index][:, None]
+    eps = expand_eps(small.eps, f)
+
+    def value(shift: Tensor) -> Tensor:
+        return linear_value(small, DualPotentials.from_f(small, (f + shift) * eps))
+
+    shift = length * direction
+    most, going = value(shift), torch.ones_like(index, dtype=torch.bool)
+    for _ in range(_DOUBLINGS):
+        length = 2 * length
+        further = value(length * direction)
+        going = going & (further > most)
+        if not bool(going.any()):
+            break
+        most = torch.where(going, further, most)
+        shift = torch.where(going[:, None], length * direction, shift)
+    return shift
 
 
 def _ratio(marginal: Float[Tensor, "batch k"], weights: Float[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:

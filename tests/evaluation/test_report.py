@@ -2,11 +2,15 @@ import json
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from metaot.amortize import Predictor
 from metaot.data.base import ProblemSet
-from metaot.evaluation import Report
+from metaot.evaluation import Report, report, table
+from metaot.evaluation.measures import Quality, StartResult, Timing
 from metaot.evaluation.table import markdown
+from metaot.evaluation.zero_shot import ZeroShot
+from metaot.evaluation.zero_shot import table as zero_shot_table
 
 
 def test_json_holds_every_instance(report: Report) -> None:
@@ -59,3 +63,22 @@ def test_markdown_is_aligned() -> None:
         "| long |  1 |",
         "| x    | 22 |",
     ]
+
+
+def test_quantiles_are_those_of_what_was_measured() -> None:
+    """Of 0, 1, ..., 100 the median is 50, the mean 50 and p95 is 95, in tables and in JSON."""
+    values = torch.arange(101.0)
+    quality = Quality(0, values, values, values, values)
+    curve = (values[None] >= torch.arange(102.0)[:, None]).double()
+    start = StartResult("model", curve, values < 0, (quality,), (Timing(1e-2, values, True),))
+    told = report._start_json(start, (0.5,))
+    steps, times = told["to_tolerance"][0], told["time"][0]
+    assert (steps["mean_steps"], steps["p95_steps"]) == pytest.approx((51, 96))
+    assert (times["median_seconds"], times["p95_seconds"]) == pytest.approx((50, 95))
+    assert told["error_by_step"]["p10"][0] == told["error_by_step"]["p90"][0] == 1
+    assert report._quality_means(quality)["relative_cost_error_p95"] == pytest.approx(95)
+    assert table._steps_cell(start, 0.5) == "51.0 (96)"
+    assert table._time_cell(start.timings[0]) == "5e+04 (9.5e+04)"
+    assert table._quality_cells(quality)[-1] == "5e+03 % (9.5e+03 %)"
+    shown = zero_shot_table([ZeroShot("noise", 7, 0.1, {"model": {"L1 error": values}})])
+    assert "50 (95, 100)" in shown

@@ -4,13 +4,24 @@ import math
 
 import pytest
 import torch
-from strategies import SPACES, assert_close, every_batch, every_solver, every_space, matrix, weights
+from strategies import (
+    SPACES,
+    assert_close,
+    both_back_ends,
+    every_batch,
+    every_solver,
+    every_space,
+    matrix,
+    weights,
+)
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from metaot.geometry import Dense, Grid, Points
 from metaot.problem import Problem
 from metaot.solvers import solve
+
+pytestmark = both_back_ends
 
 
 @every_solver

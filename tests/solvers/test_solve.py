@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from strategies import (
     SPACES,
     assert_close,
+    both_back_ends,
     every_batch,
     every_solver,
     every_space,
@@ -39,6 +40,7 @@ def start(f: Tensor, problem: Problem) -> DualPotentials:
     return DualPotentials(f, torch.full_like(problem.b, torch.nan))
 
 
+@both_back_ends
 @every_solver
 @every_space
 @every_batch
@@ -60,6 +62,7 @@ def test_what_a_solution_says_is_true(solver, space, batch):
     assert solution.status is Status.CONVERGED
 
 
+@both_back_ends
 @every_solver
 @every_space
 @pytest.mark.parametrize("max_steps", [3, 10_000])
@@ -69,9 +72,9 @@ def test_a_batch_is_solved_as_its_instances_are(solver, space, max_steps):
     for index in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
         alone = solve(problem[tuple(index)], solver=solver, max_steps=max_steps)
         assert alone.steps == batch.steps[*index]
-        assert_close(alone.error, batch.error[*index])
-        assert_close(alone.potentials.f, batch.potentials.f[*index])
-        assert_close(alone.potentials.g, batch.potentials.g[*index])
+        assert_close(alone.error, batch.error[*index], 1e-8)
+        assert_close(alone.potentials.f, batch.potentials.f[*index], 1e-6)
+        assert_close(alone.potentials.g, batch.potentials.g[*index], 1e-6)
 
 
 @given_problems(lowest_eps=0.1, solver=solvers)
@@ -98,6 +101,7 @@ BAD_STARTS = {
 }
 
 
+@both_back_ends
 @every_solver
 @pytest.mark.parametrize("name", ["dense", "grid", "points, one each"])
 @pytest.mark.parametrize("bad", BAD_STARTS.values(), ids=BAD_STARTS.keys())
@@ -120,6 +124,7 @@ def test_a_start_of_a_smaller_dual_value_costs_at_most_one_step(problem, solver,
     assert_close(warm.value[worse], cold.value[worse], 1e-6)
 
 
+@both_back_ends
 @every_solver
 def test_one_bad_start_does_not_spoil_the_others(solver):
     problem = random_problem(SPACES["grid"], (3,), 0.05)
@@ -131,6 +136,7 @@ def test_one_bad_start_does_not_spoil_the_others(solver):
     assert warm.steps[1] == solve(problem[1], solver=solver).steps
 
 
+@both_back_ends
 @every_solver
 def test_a_better_start_needs_fewer_steps(solver):
     """The nearer the start, the fewer the steps, on average."""
@@ -198,6 +204,7 @@ def test_padding_with_atoms_without_mass_changes_nothing(problem, solver):
     assert_close(other.plan(), padding(solution.plan(), (0, 3, 0, 2)))
 
 
+@both_back_ends
 @every_solver
 def test_not_converging_is_a_result(solver):
     problem = random_problem(SPACES["grid"], (3,), 1e-3)
@@ -208,6 +215,7 @@ def test_not_converging_is_a_result(solver):
     assert solution.plan().isfinite().all()
 
 
+@both_back_ends
 @every_solver
 def test_no_step_at_all(solver):
     problem = random_problem(SPACES["grid"], (3,), 0.1)
@@ -217,17 +225,23 @@ def test_no_step_at_all(solver):
     assert_close(solution.error, plan_error(solution))
 
 
+@both_back_ends
 @every_solver
-def test_an_instance_that_is_not_finite_is_told_and_harms_no_other(solver):
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 0.0])
+def test_an_instance_without_weights_is_told_and_harms_no_other(solver, bad):
     good = random_problem(SPACES["grid"], (3,), 0.1)
     a = good.a.clone()
-    a[1] = torch.nan
+    a[1] = bad
     solution = solve(Problem.trusted(a, good.b, good.geometry, good.eps), solver=solver)
     assert solution.status is Status.NONFINITE
     assert solution.converged.tolist() == [True, False, True]
+    assert solution.potentials.f.isfinite().all()
+    assert solution.potentials.g.isfinite().all()
+    assert solution.error[1] == torch.inf
     assert_close(solution.cost()[[0, 2]], solve(good, solver=solver).cost()[[0, 2]])
 
 
+@both_back_ends
 @every_solver
 @pytest.mark.parametrize("name", ["dense", "grid", "points"])
 def test_an_empty_batch_is_solved(solver, name):

@@ -143,7 +143,7 @@ void plain_step(Index count, double *x, const double *residual)
 /* Move x to the point that follows it, where the residual and the L1 error are these. */
 void next_point(Path *path, double *x, double *residual, double error)
 {
-    if (!(error <= GROWTH * path->least) || path->stale >= STALE) {
+    if (!(error <= GROWTH * path->least) || (path->stale >= STALE && error > path->least)) {
         go_back(path, x);
         return;
     }
@@ -152,6 +152,7 @@ void next_point(Path *path, double *x, double *residual, double error)
         path->plain = path->stretch;
         path->least = path->mark = INFINITY;
         plain_step(path->count, x, residual);
+        memcpy(path->nearest, x, (size_t)path->count * sizeof *x);
         return;
     }
     double share[MEMORY];

@@ -4,6 +4,27 @@
 
 #include <stdlib.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <string.h>
+
+static void close_memory(void *memory, size_t bytes)
+{
+    ASAN_POISON_MEMORY_REGION(memory, bytes);
+}
+
+/* Numbers are NaN before they are written; behind a part no more may be read than one register holds. */
+static void open_part(void *part, Index count)
+{
+    size_t bytes = ((size_t)count + LANES) * sizeof(double);
+    ASAN_UNPOISON_MEMORY_REGION(part, bytes);
+    memset(part, 0xff, bytes);
+}
+#else
+#define close_memory(memory, bytes) ((void)0)
+#define open_part(part, count) ((void)0)
+#endif
+
 size_t room_for(Index count)
 {
     return (((size_t)count + 2 * LANES) * sizeof(double) + 63) / 64 * 64;
@@ -46,6 +67,7 @@ int open_arena(Arena *arena, size_t bytes)
         arena->room = block->room;
     }
     arena->used = 0;
+    close_memory(arena->memory, arena->room);
     return 1;
 }
 
@@ -53,6 +75,7 @@ static void *take(Arena *arena, Index count)
 {
     char *part = arena->memory + arena->used;
     arena->used += room_for(count);
+    open_part(part, count);
     return part;
 }
 

@@ -17,7 +17,9 @@ typedef struct {
     double *K, *origin, *tops, *u, *v, *sums, *rows, *costs, *scratch;
 } Matrix;
 
-static const double EXACT = 1e18; /* how far sums must be above what is lost in them */
+static const double EXACT = 1e18;      /* how far sums must be above what is lost in them */
+static const double WIDEST = 600;      /* exponents of scalings may differ by this much */
+static const double SMALLEST = 1e-250; /* marginals down to which logarithms of sums are exact */
 
 /* Put K^T u into sums, a few rows at a time. */
 FOR_EACH_PROCESSOR
@@ -107,8 +109,9 @@ static int multiply(const Operator *op, Matrix *self, const double *x)
 {
     Index n = self->n, m = self->m;
     for (Index i = 0; i < n; i++) self->u[i] = x[i] - self->origin[i];
-    self->shift = range_of(n, self->u).most;
-    if (!(fabs(self->shift) < INFINITY)) return -1;
+    Range range = range_of(n, self->u);
+    self->shift = range.most;
+    if (!(range.most - range.least <= WIDEST)) return -1;
     for (Index i = 0; i < n; i++) self->u[i] -= self->shift;
     exponentials(n, self->u, self->u);
     times_transposed(n, m, self->K, self->u, self->sums);
@@ -147,13 +150,15 @@ static double matrix_evaluate(Operator *op, const double *x, double *residual)
     for (Index i = 0; i < n; i++) self->rows[i] *= self->u[i];
     quotients(n, op->source->weights, self->rows, residual);
     logarithms(n, residual, residual);
-    if (!exact) { /* some rows have next to nothing: their best f is far */
-        double *h = self->costs + m + 2 * LANES, limit = 1e-250;
-        matrix_potential(op, h);
-        for (Index j = 0; j < m; j++) h[j] += op->target->logs[j];
-        for (Index i = 0; i < n; i++)
-            if (!(self->rows[i] > limit))
-                residual[i] = -x[i] - row_sum(op, &self->columns, op->source->atoms[i], h, self->costs, self->scratch);
+    double *h = NULL;
+    for (Index i = 0; i < n; i++) { /* some rows may have next to nothing: their best f is far */
+        if (self->rows[i] > SMALLEST) continue;
+        if (!h) {
+            h = self->costs + m + 2 * LANES;
+            matrix_potential(op, h);
+            for (Index j = 0; j < m; j++) h[j] += op->target->logs[j];
+        }
+        residual[i] = -x[i] - row_sum(op, &self->columns, op->source->atoms[i], h, self->costs, self->scratch);
     }
     return l1_distance(n, self->rows, op->source->weights);
 }

@@ -439,8 +439,8 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
         done = extend_potentials(instance->costs, newton.plan.inverse_eps, instance->a, instance->b,
                                  newton.plan.rows, newton.plan.columns, newton.now.f, newton.plan.row, instance->f,
                                  instance->g);
-        scale_numbers(instance->costs->n, instance->eps, instance->f);
-        scale_numbers(instance->costs->m, instance->eps, instance->g);
+        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
+        to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     } else {
         memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
         memset(instance->g, 0, (size_t)instance->costs->m * sizeof(double));

@@ -124,14 +124,15 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     return open_grid(&run->op, &workspace->work, layout == AXES_EVERYWHERE);
 }
 
-void scale_numbers(Index count, double factor, double *x)
+/* Multiply a potential by eps; on atoms that reach no mass at a finite cost it becomes zero. */
+void to_units_of_cost(Index count, double eps, double *x)
 {
-    for (Index k = 0; k < count; k++) x[k] *= factor;
+    for (Index k = 0; k < count; k++) x[k] = isfinite(x[k]) ? x[k] * eps : 0;
 }
 
-static void shift_and_scale(Index count, double shift, double factor, double *x)
+static void shift(Index count, double by, double *x)
 {
-    for (Index k = 0; k < count; k++) x[k] = factor * (x[k] + shift);
+    for (Index k = 0; k < count; k++) x[k] += by;
 }
 
 /* Put zeros there: potentials of a problem for which there are none. */
@@ -153,8 +154,8 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     int done = 1;
     if (isfinite(outcome->error)) {
         done = run.op.extend(&run.op, run.x, instance->f, instance->g);
-        scale_numbers(instance->costs->n, instance->eps, instance->f);
-        scale_numbers(instance->costs->m, instance->eps, instance->g);
+        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
+        to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     } else {
         give_up(instance, outcome);
     }
@@ -173,7 +174,8 @@ int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcom
     if (isfinite(outcome->error)) {
         outcome->error = instance->eps * dual_value(&run, run.x);
         step_on_grid(&run.op, run.residual, run.x, instance->f, instance->g);
-        shift_and_scale(instance->costs->n, run.mean, instance->eps, instance->f);
+        shift(instance->costs->n, run.mean, instance->f);
+        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
     } else {
         memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
         memcpy(instance->g, instance->a, (size_t)instance->costs->n * sizeof(double));
@@ -193,7 +195,8 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
         transform_on_grid(&run.op, run.x, instance->g);
     else
         for (Index j = 0; j < instance->costs->m; j++) instance->g[j] = NAN;
-    shift_and_scale(instance->costs->m, -run.mean, instance->eps, instance->g);
+    shift(instance->costs->m, -run.mean, instance->g);
+    to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     run.op.close(&run.op);
     return 1;
 }

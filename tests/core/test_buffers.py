@@ -1,0 +1,189 @@
+"""Arrays that are not what the core expects are errors, never garbage; nothing leaks, no input is written to."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from core_problems import METHODS, problems
+from numpy.testing import assert_array_equal
+
+from metaot import core
+from metaot.core import steps as packing
+
+pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
+
+B, N, M = 2, 6, 4
+
+
+def arguments(**changes: Any) -> tuple:
+    """Return the arguments of the compiled function for two problems, some of them changed."""
+    parts = {
+        "method": 1,
+        "kind": 1,
+        "point_cost": 0,
+        "costs": (np.zeros((N, M)),),
+        "a": np.full((B, N), 1 / N),
+        "b": np.full((B, M), 1 / M),
+        "eps": np.ones(B),
+        "start": None,
+        "f": np.empty((B, N)),
+        "g": np.empty((B, M)),
+        "error": np.empty(B),
+        "steps": np.empty(B, dtype=np.int64),
+        "limits": (1e-6, 10, True),
+        "threads": 1,
+    }
+    parts.update(changes)
+    p = parts.get
+    problem, results = (p("a"), p("b"), p("eps"), p("start")), (p("f"), p("g"), p("error"), p("steps"))
+    return p("method"), (p("kind"), p("point_cost"), p("costs")), problem, results, p("limits"), p("threads")
+
+
+def call(**changes: Any) -> None:
+    packing._core.solve_each(*arguments(**changes))
+
+
+def test_the_arguments_themselves_are_right():
+    call()
+    call(start=np.zeros((B, N)), costs=(np.zeros((B, N, M)),))
+    call(method=0, kind=0, costs=(np.zeros((2, 2)), np.zeros((3, 2))))
+    call(method=2, kind=2, costs=(np.zeros((N, 3)), np.zeros((B, M, 3))))
+
+
+read_only = np.empty((B, N))
+read_only.flags.writeable = False
+WRONG_KIND = {
+    "a list": {"a": [[0.5] * N] * B},
+    "None": {"b": None},
+    "float32": {"a": np.full((B, N), 1 / N, dtype=np.float32)},
+    "float32 of the same length": {"a": np.full((B, 2 * N), 1 / N, dtype=np.float32)},
+    "integers": {"b": np.ones((B, M), dtype=np.int64)},
+    "big-endian": {"a": np.full((B, N), 1 / N).astype(">f8")},
+    "complex": {"a": np.full((B, N // 2), 1 / N, dtype=np.complex128)},
+    "objects": {"a": np.full((B, N), None)},
+    "eps of float32": {"eps": np.ones(2 * B, dtype=np.float32)},
+    "start of float32": {"start": np.zeros((B, N), dtype=np.float32)},
+    "steps of float64": {"steps": np.empty(B)},
+    "steps of int32": {"steps": np.empty(2 * B, dtype=np.int32)},
+    "costs of float32": {"costs": (np.zeros((N, M), dtype=np.float32),)},
+    "costs in a list": {"costs": [np.zeros((N, M))]},
+    "limits without a number": {"limits": ("1e-6", 10, True)},
+    "a fraction of a step": {"limits": (1e-6, 10.5, True)},
+}
+WRONG_SIZE = {
+    "one problem": {"a": np.ones((1, N))},
+    "one column less": {"b": np.ones((B, M - 1))},
+    "one row more": {"start": np.zeros((B, N + 1))},
+    "sides exchanged": {"costs": (np.zeros((M, N)),)},
+    "another batch": {"costs": (np.zeros((B + 1, N, M)),)},
+    "four dimensions": {"costs": (np.zeros((1, B, N, M)),)},
+    "one dimension": {"costs": (np.zeros(N * M),)},
+    "no matrix": {"costs": ()},
+    "two matrices": {"costs": (np.zeros((N, M)),) * 2},
+    "one cloud": {"kind": 2, "costs": (np.zeros((N, 3)),)},
+    "clouds of two dimensions": {"kind": 2, "costs": (np.zeros((N, 3)), np.zeros((M, 2)))},
+    "nine axes": {"kind": 0, "method": 0, "costs": (np.zeros((1, 1)),) * 9},
+    "axes with a batch": {"kind": 0, "method": 0, "costs": (np.zeros((B, N, M)),)},
+    "an axis without points": {"kind": 0, "method": 0, "costs": (np.zeros((N, M)), np.zeros((0, 1)))},
+    "no atoms": {"costs": (np.zeros((0, M)),), "a": np.zeros((B, 0)), "f": np.empty((B, 0))},
+    "a number": {"eps": np.array(1.0)},
+    "small f": {"f": np.empty((B, N - 1))},
+    "small g": {"g": np.empty((1, M))},
+    "small error": {"error": np.empty(B - 1)},
+    "small steps": {"steps": np.empty(1, dtype=np.int64)},
+    "columns first": {"a": np.full((N, B), 1 / N).T},
+    "every second": {"b": np.full((B, 2 * M), 1 / M)[:, ::2]},
+    "backwards": {"eps": np.ones(B)[::-1]},
+    "results that are read-only": {"f": read_only},
+    "results with strides": {"g": np.empty((B, 2 * M))[:, ::2]},
+    "costs with strides": {"costs": (np.zeros((M, N)).T,)},
+    "an unknown method": {"method": 5},
+    "a negative method": {"method": -1},
+    "unknown costs": {"kind": 3},
+    "an unknown cost between points": {"point_cost": 3},
+    "axes asked of a matrix": {"method": 0},
+    "a step on a matrix": {"method": 3},
+    "a potential on a matrix": {"method": 4},
+}
+
+
+@pytest.mark.parametrize("changes", WRONG_KIND.values(), ids=WRONG_KIND)
+def test_arrays_of_the_wrong_kind_are_type_errors(changes):
+    with pytest.raises(TypeError):
+        call(**changes)
+
+
+@pytest.mark.parametrize("changes", WRONG_SIZE.values(), ids=WRONG_SIZE)
+def test_arrays_of_the_wrong_size_are_value_errors(changes):
+    with pytest.raises(ValueError, match=r"\w"):
+        call(**changes)
+
+
+def test_errors_name_the_array():
+    with pytest.raises(TypeError, match="a must be float64, got the format 'f'"):
+        call(**WRONG_KIND["float32"])
+    with pytest.raises(ValueError, match="start has 112 bytes, expected 2 problems of 6 numbers"):
+        call(**WRONG_SIZE["one row more"])
+    with pytest.raises(ValueError, match="b must be C-contiguous"):
+        call(**WRONG_SIZE["every second"])
+
+
+def test_no_array_is_held_after_an_error():
+    for changes in (*WRONG_KIND.values(), *WRONG_SIZE.values()):
+        kept = arguments(**changes)
+        arrays = [part for group in (kept[1][2], *kept[2:4]) for part in group if isinstance(part, np.ndarray)]
+        before = [sys.getrefcount(array) for array in arrays]
+        with pytest.raises((TypeError, ValueError)):
+            packing._core.solve_each(*kept)
+        assert [sys.getrefcount(array) for array in arrays] == before
+
+
+def test_what_is_read_is_not_written():
+    p = problems("two axes")
+    f = np.random.default_rng(0).normal(size=p.a.shape)
+    parts = [*p.space.costs.arrays, p.a, p.b, p.eps, f]
+    for part in parts:
+        part.flags.writeable = False
+    copies = [part.copy() for part in parts]
+    for method in METHODS:
+        p.solve(method, f)
+    for part, copy in zip(parts, copies, strict=True):
+        assert_array_equal(part, copy)
+
+
+def single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, single])
+def test_the_public_functions_take_any_layout(layout):
+    """Arrays that are not contiguous or not float64 are copied."""
+    p, limits = problems("matrix"), {"tol": 1e-6, "max_steps": 50}
+    found = core.newton(p.space.costs, p.a, p.b, p.eps, None, **limits)
+    costs = core.Costs.of_matrix(layout(p.space.C))
+    other = core.newton(costs, layout(p.a), layout(p.b), p.eps, None, **limits)
+    np.testing.assert_allclose(other.f, found.f, atol=1e-4)
+
+
+def resident() -> int:
+    """Return the bytes of memory that the process has."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_leaks(method):
+    p = problems("two axes" if method != "by matrix" else "sqeuclidean, 64-D", batch=4)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            p.solve(method, max_steps=2)
+            with pytest.raises(ValueError, match="has"):
+                core.newton(p.space.costs, p.a[:, :-1], p.b, p.eps, None, tol=1e-6, max_steps=1)
+
+    run(20)
+    before = resident()
+    run(200)
+    assert resident() - before < 2**20

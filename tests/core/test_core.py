@@ -1,0 +1,339 @@
+"""The primitives of the compiled core: costs, steps, potentials and solutions are those of the whole matrix."""
+
+import numpy as np
+import pytest
+from core_problems import (
+    INF,
+    METHODS,
+    SPACES,
+    Problems,
+    Space,
+    axes,
+    of_matrix,
+    on_grid,
+    problems,
+    weights,
+)
+from numpy.testing import assert_allclose, assert_array_equal
+
+from metaot import core
+
+pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
+every_space = pytest.mark.parametrize("name", SPACES)
+every_method = pytest.mark.parametrize("method", METHODS)
+grids = pytest.mark.parametrize("name", [name for name in SPACES if "two" in name or "three" in name])
+
+
+def assert_right(p: Problems, found: core.Result, tol: float, rounding: float = 1e-11) -> None:
+    """Assert that potentials are finite, that the error is at most `tol`, and that it is true."""
+    assert np.isfinite(found.f).all()
+    assert np.isfinite(found.g).all()
+    assert (found.error <= tol).all()
+    assert (p.true_error(found.f, found.g) <= tol + rounding).all()
+
+
+@every_space
+@pytest.mark.parametrize("method", ["by matrix", "newton"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_costs_are_right_to_rounding(name, method, transposed):
+    """Where all mass of one side is on one atom, the other side's potential is its row of costs."""
+    p = problems(name, batch=2)
+    for i in (0, p.a.shape[1] - 1):
+        alone, spread = np.eye(p.a.shape[1])[[i, i]], np.ones_like(p.b) / p.b.shape[1]
+        found = Problems(p.space, alone, spread, p.eps).solve(method, max_steps=0)
+        expected = np.broadcast_to(p.space.C, (2, *p.space.C.shape[-2:]))[:, i]
+        assert_allclose(found.f[:, i, None] + found.g, expected, rtol=1e-14, atol=1e-14)
+    for j in (0, p.b.shape[1] - 1):
+        alone, spread = np.eye(p.b.shape[1])[[j, j]], np.ones_like(p.a) / p.a.shape[1]
+        found = Problems(p.space, spread, alone, p.eps).solve(method, tol=1e-300, max_steps=1)
+        expected = np.broadcast_to(p.space.C, (2, *p.space.C.shape[-2:]))[:, :, j]
+        assert_allclose(found.f + found.g[:, j, None], expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("dim", [2, 12, 64])
+@pytest.mark.parametrize(
+    ("cost", "small", "opposite", "beside"),
+    [("sqeuclidean", 1e-18, 4, 4), ("euclidean", 1e-9, 2, 2), ("sphere", 1e-9, np.pi, np.pi - 1e-9)],
+)
+def test_costs_between_points_do_not_cancel(dim, cost, small, opposite, beside):
+    """Unit vectors that coincide, are very near each other, opposite, and nearly opposite."""
+    x, across = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, 2)))[0].T
+    y = np.stack([x, x + 1e-9 * across, -x, -x + 1e-9 * across])
+    a, b, eps = np.ones((1, 1)), np.full((1, 4), 0.25), np.array([0.1])
+    found = core.sinkhorn(core.Costs.between_points(x[None], y, cost), a, b, eps, None, tol=1e-9, max_steps=0)
+    costs = found.f[0, 0] + found.g[0]
+    assert_allclose(costs[:2], [0, small], rtol=1e-6, atol=1e-16)
+    assert_allclose(costs[2:], [opposite, beside], rtol=1e-15)
+
+
+@every_space
+@every_method
+@pytest.mark.parametrize("eps", [1.0, 0.05])
+def test_solutions_are_right_on_all_atoms(name, method, eps):
+    p = problems(name, eps=eps)
+    found = p.solve(method)
+    assert_right(p, found, 1e-9)
+    assert (found.steps > 0).all()
+    assert_allclose(found.g, p.best_g(found.f), atol=1e-9)
+    assert_allclose(found.f[p.a == 0], p.best_f(found.g)[p.a == 0], atol=1e-9)
+    assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-11)
+
+
+@every_space
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_all_methods_find_the_same(name, method):
+    p = problems(name)
+    found, other = p.solve("accelerated", tol=1e-11), p.solve(method, tol=1e-11, max_steps=50_000)
+    assert_allclose(p.plans(found.f, found.g), p.plans(other.f, other.g), atol=1e-9)
+
+
+@every_method
+def test_no_more_steps_than_allowed(method):
+    p = problems("two axes", eps=1e-3)
+    for steps in (0, 1, 2, 5):
+        found = p.solve(method, tol=1e-300, max_steps=steps)
+        assert (found.steps == steps).all()
+        assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["two axes", "two rectangular axes", "matrix", "sphere, 12-D"])
+def test_a_plain_step_is_the_best_f_for_the_best_g(name):
+    p = problems(name)
+    f = np.zeros_like(p.a)
+    for steps in range(4):
+        found = p.solve("plain", tol=1e-300, max_steps=steps)
+        difference = np.where(p.a > 0, found.f - f, 0)
+        assert_allclose(difference, np.where(p.a > 0, difference.max(1, keepdims=True), 0), atol=1e-12)
+        f = p.best_f(p.best_g(f))
+
+
+def test_acceleration_takes_a_fraction_of_the_steps():
+    p = problems("sqeuclidean, 2-D", batch=8, eps=0.3)
+    plain, accelerated = (p.solve(method, tol=1e-6).steps.sum() for method in ("plain", "accelerated"))
+    assert accelerated < plain / 4
+
+
+STARTS = {
+    "huge": lambda a: 1e3 * np.random.default_rng(1).normal(size=a.shape),
+    "too large for its digits": lambda a: 1e200 * np.random.default_rng(1).normal(size=a.shape),
+    "nan": lambda a: np.full_like(a, np.nan),
+    "one nan": lambda a: np.where(a == a.max(1, keepdims=True), np.nan, 0.0),
+    "inf": lambda a: np.full_like(a, INF),
+    "one -inf": lambda a: np.where(a == a.max(1, keepdims=True), -INF, 0.0),
+}
+
+
+@every_method
+@pytest.mark.parametrize("name", ["two axes", "matrix", "three rectangular axes"])
+@pytest.mark.parametrize("start", STARTS)
+def test_a_useless_start_is_replaced(name, method, start):
+    p = problems(name)
+    cold, warm = p.solve(method), p.solve(method, STARTS[start](p.a))
+    assert_right(p, warm, 1e-9)
+    assert (warm.steps <= cold.steps + 1).all()
+
+
+@every_method
+@pytest.mark.parametrize("name", ["two axes", "matrix", "clouds", "three rectangular axes"])
+def test_a_start_at_the_solution_takes_no_step_and_a_near_one_few(name, method):
+    p, generator = problems(name, eps=0.05), np.random.default_rng(2)
+    cold = p.solve(method)
+    assert (p.solve(method, cold.f + 7.0).steps == 0).all()
+    near = cold.f + 1e-3 * p.eps[:, None] * generator.normal(size=p.a.shape)
+    assert p.solve(method, near).steps.sum() < cold.steps.sum()
+
+
+@every_method
+def test_a_start_says_nothing_on_atoms_without_mass(method):
+    p = problems("two axes")
+    f = np.where(p.a > 0, p.solve(method).f, np.nan)
+    assert (p.solve(method, f).steps == 0).all()
+
+
+@pytest.mark.parametrize("name", ["two axes", "matrix", "one axis"])
+@every_method
+def test_a_start_with_a_marginal_below_floating_point(name, method):
+    """One atom far below the others: its row of the plan is zero in floating point, and its best f is finite."""
+    p = problems(name)
+    a = p.a + 0.1 / p.a.shape[1]
+    a[:, 0] = 0.001
+    p = Problems(p.space, a / a.sum(1, keepdims=True), p.b, p.eps)
+    f = p.solve("newton").f
+    f[:, 0] -= 2000 * p.eps
+    found = p.solve(method, f)
+    assert_right(p, found, 1e-9)
+    assert (found.steps < 100).all() or method == "plain"
+
+
+def test_a_start_is_compared_with_zeros_across_a_wide_kernel():
+    """Absorbed about this start, a kernel underflows at zeros, whose first steps are the rivals of the start."""
+    C = [[0.5798, 0.4967, 0.3295], [0.0898, 0.1175, 0.1968], [0.9249, 0.9997, 0.8767]]
+    p = of_matrix(C, [0.3115, 0.2563, 0.4322], [0.3809, 0.3958, 0.2233], 1e-3)
+    found = p.solve("by matrix", np.array([[0.3615, -0.0196, 0.8629]]), max_steps=0)
+    assert found.error < 0.5
+    assert p.solve("by matrix", max_steps=0).error > 1
+
+
+@grids
+@pytest.mark.parametrize("eps", [0.1, 1e-3])
+def test_a_step_on_a_grid(name, eps):
+    p = problems(name, eps=eps)
+    f = 0.1 * np.random.default_rng(1).normal(size=p.a.shape)
+    found = core.sinkhorn_step(p.space.costs, p.a, p.b, p.eps, f)
+    g = p.best_g(f)
+    assert_allclose(found.f, p.best_f(g), atol=1e-12)
+    assert_allclose(found.missing, p.a - p.plans(f, g).sum(2), atol=1e-12)
+    assert_allclose(found.value, p.value(f, g), atol=1e-12)
+    best = core.best_potential(p.space.costs, p.a, p.b, p.eps, f)
+    assert_allclose(best, g, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(40, 50), (20, 7, 11)])
+@pytest.mark.parametrize("method", ["accelerated", "by matrix", "newton"])
+def test_measures_in_boxes_on_a_large_grid(sizes, method):
+    generator, count = np.random.default_rng(0), int(np.prod(sizes))
+    costs = [np.subtract.outer(np.linspace(0, 1, size), np.linspace(0, 1, size)) ** 2 for size in sizes]
+    masses = []
+    for low, high in ((0.1, 0.5), (0.4, 0.9)):
+        mass = np.zeros(sizes)
+        part = tuple(slice(int(low * size), int(high * size)) for size in sizes)
+        mass[part] = weights(generator, 1, mass[part].size)[0].reshape(mass[part].shape)
+        masses.append(mass.reshape(1, count))
+    p = Problems(Space(core.Costs.on_axes(tuple(costs)), on_grid(costs)), *masses, np.array([0.02]))
+    found = p.solve(method, tol=1e-8)
+    assert_right(p, found, 1e-8)
+    assert_allclose(found.g, p.best_g(found.f), atol=1e-9)
+    assert_allclose(found.f[p.a == 0], p.best_f(found.g)[p.a == 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (8, 16), (9, 17), (33, 2), (2, 3, 2, 3)])
+def test_sizes_around_those_of_blocks(sizes):
+    space = axes(*((size, size) for size in sizes))(np.random.default_rng(0), 2)
+    n = space.C.shape[0]
+    a, b = weights(np.random.default_rng(1), 2, n), weights(np.random.default_rng(2), 2, n)
+    p = Problems(space, a, b, np.full(2, 0.05))
+    for method in ("accelerated", "newton"):
+        assert_right(p, p.solve(method), 1e-9)
+
+
+def bells(n: int, eps: float, *parts: tuple[float, float]) -> Problems:
+    """Return one problem between two bells on a line, (middle, width) in points."""
+    k, t = np.arange(n), np.linspace(0, 1, n)
+    a, b = (np.exp(-((k - middle) ** 2) / (2 * width**2)) for middle, width in parts)
+    return of_matrix(np.subtract.outer(t, t) ** 2, a / a.sum(), b / b.sum(), eps)
+
+
+@every_method
+def test_tails_below_floating_point(method):
+    p = bells(200, 1e-4, (20, 2), (80, 2))
+    assert 0 < p.b[p.b > 0].min() < 1e-300
+    found = p.solve(method, tol=1e-6)
+    assert_right(p, found, 1e-6, rounding=1e-9)
+    cost = (p.plans(found.f, found.g)[0] * p.space.C).sum()
+    assert_allclose(cost, 0.0909507, atol=1e-6)
+    assert found.steps[0] <= {"newton": 30, "plain": 300}.get(method, 60)
+
+
+@every_method
+def test_atoms_that_weigh_next_to_nothing(method):
+    C = np.random.default_rng(0).random((5, 6))
+    a, b = np.array([0.5, 1e-300, 0.5, 0, 1e-25]), np.array([5e-324, 0.25, 0.5, 0.25, 1e-21, 0])
+    p = of_matrix(C, a, b, 0.1)
+    found = p.solve(method)
+    assert_right(p, found, 1e-9)
+    P = p.plans(found.f, found.g)[0]
+    assert (P[[1, 4]].sum(1) <= 1e-20).all()
+    assert_allclose(P[:, 4].sum(), b[4], rtol=1e-6)
+
+
+def forbidden(seed: int, n: int = 7, m: int = 9, eps: float = 0.05) -> Problems:
+    """Return one problem with the weights of a random plan on the pairs that are allowed."""
+    generator = np.random.default_rng(seed)
+    P = generator.random((n, m)) * (generator.random((n, m)) < 0.4)
+    P[0], P[:, 1] = 0, 0
+    P /= P.sum()
+    allowed = (P > 0) | (generator.random((n, m)) < 0.1)
+    allowed[0], allowed[:, 1], allowed[0, 1] = False, False, True
+    return of_matrix(np.where(allowed, generator.random((n, m)), INF), P.sum(1), P.sum(0), eps)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("method", ["accelerated", "newton"])
+@pytest.mark.parametrize("start", [None, "random"])
+def test_forbidden_pairs_are_the_limit_of_high_costs(seed, method, start):
+    p = forbidden(seed)
+    f = None if start is None else np.random.default_rng(seed).normal(size=p.a.shape)
+    high = of_matrix(np.where(np.isinf(p.space.C), 50.0, p.space.C), p.a[0], p.b[0], p.eps[0])
+    found, other = p.solve(method, f, max_steps=20_000), high.solve("newton")
+    assert_right(p, found, 1e-9)
+    assert_allclose(p.plans(found.f, found.g), high.plans(other.f, other.g), atol=1e-8)
+
+
+@every_method
+@pytest.mark.parametrize(
+    "C",
+    [[[INF, INF], [0.1, 0.2]], [[0.1, INF], [0.2, INF]], [[INF, INF], [INF, INF]]],
+    ids=["row", "column", "all"],
+)
+def test_without_a_finite_plan_there_is_no_result_and_no_loop(method, C):
+    for start in (None, np.array([[0.3, -0.2]])):
+        found = of_matrix(C, [0.5, 0.5], [0.5, 0.5], 0.1).solve(method, start, max_steps=10**6)
+        assert found.error >= 0.5
+        assert np.isfinite(found.f).all()
+        assert np.isfinite(found.g).all()
+        assert (found.steps < 100).all()
+
+
+@every_method
+def test_masses_that_cannot_meet_do_not_converge(method):
+    """Each atom reaches some mass, but two of them the same half."""
+    C = [[0.1, INF, INF], [0.2, INF, INF], [0.5, 0.1, 0.4]]
+    found = of_matrix(C, [0.4, 0.4, 0.2], [0.4, 0.4, 0.2], 0.1).solve(method, max_steps=500)
+    assert found.error > 0.1
+    assert np.isfinite(found.f).all()
+
+
+@every_method
+@pytest.mark.parametrize("bad", [np.nan, INF, -1.0, 0.0])
+def test_weights_that_are_no_weights_end_one_problem(method, bad):
+    p = problems("two axes")
+    a = p.a.copy()
+    a[1] = bad
+    found, good = Problems(p.space, a, p.b, p.eps).solve(method, max_steps=100_000), p.solve(method)
+    assert not found.error[1] <= 1e-9
+    assert np.isfinite(found.f).all()
+    assert_array_equal(found.f[[0, 2]], good.f[[0, 2]])
+    assert_array_equal(found.steps[[0, 2]], good.steps[[0, 2]])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
+def test_newton_is_quick_and_never_lowers_the_dual_value(seed, eps):
+    """On the truncated plan, whose entries are chosen anew on the way."""
+    generator = np.random.default_rng(seed)
+    x, y = generator.random((12, 2)), generator.random((400, 2))
+    a, b = weights(generator, 1, 12, empty=0), weights(generator, 1, 400, empty=0)
+    costs = core.Costs.between_points(x, y, "euclidean")
+    C = np.linalg.norm(x[:, None] - y, axis=-1)
+    p = Problems(Space(costs, C), a, b, np.array([eps]))
+    found = p.solve("newton", tol=1e-11, max_steps=100)
+    assert_right(p, found, 1e-11)
+    assert found.steps <= {1e-1: 6, 1e-2: 12, 1e-3: 25}[eps]
+    values = [p.value(*p.solve("newton", tol=1e-11, max_steps=k)[:2])[0] for k in range(int(found.steps[0]) + 1)]
+    assert (np.diff(values) >= -1e-13).all()
+
+
+@pytest.mark.parametrize("gap", [3.0, 30.0])
+@pytest.mark.parametrize("eps", [0.1, 1e-2])
+def test_newton_on_plans_that_fall_apart(gap, eps):
+    """Groups of atoms far from each other, with the same mass on both sides."""
+    generator = np.random.default_rng(0)
+    centre = gap * np.repeat(np.arange(3.0), 4)[:, None]
+    x, y = (centre + generator.random((12, 2)) for _ in range(2))
+    a, b = (weights(generator, 3, 4, empty=0).reshape(-1) / 3 for _ in range(2))
+    C = ((x[:, None] - y) ** 2).sum(-1)
+    p = of_matrix(C, a, b, eps)
+    found = p.solve("newton", max_steps=60)
+    assert_right(p, found, 1e-9, rounding=1e-14 * gap**2 / eps)
+    parts = p.plans(found.f, found.g)[0].reshape(3, 4, 3, 4).sum((1, 3))
+    assert_allclose(parts, np.eye(3) / 3, atol=1e-8)

@@ -1,0 +1,227 @@
+"""Which method solves which instance, when it hands over, and that budgets are kept, on both back ends."""
+
+import pytest
+import torch
+from strategies import SOLVERS, assert_close, both_back_ends, random_problem, weights
+from torch import Tensor
+
+from metaot import core
+from metaot.core import method
+from metaot.geometry import Dense, Grid, Points
+from metaot.potentials import DualPotentials, marginal_error
+from metaot.problem import Problem
+from metaot.solvers import Newton, Sinkhorn, in_torch, solve
+
+pytestmark = both_back_ends
+
+
+def full(*shape: int) -> Tensor:
+    """Return random weights above zero."""
+    w = torch.rand(shape)
+    return w / w.sum(-1, keepdim=True)
+
+
+def mixed(batch: int = 6) -> Problem:
+    """Return instances from easy to hard."""
+    geometry = Points(torch.rand(30, 2), torch.rand(30, 2))
+    return Problem(full(batch, 30), full(batch, 30), geometry, torch.logspace(0, -3, batch))
+
+
+def only(count: int, *shape: int) -> Tensor:
+    """Return weights of which this many are not zero."""
+    w = torch.zeros(shape)
+    w[..., :count] = torch.rand(*shape[:-1], count) + 0.1
+    return w / w.sum(-1, keepdim=True)
+
+
+def test_easy_instances_are_for_sinkhorn():
+    problem = mixed()[:1]
+    solution, sinkhorn = solve(problem), solve(problem, solver=Sinkhorn())
+    assert solution.solvers == (Sinkhorn(),)
+    assert torch.equal(solution.steps, sinkhorn.steps)
+    assert torch.equal(solution.potentials.f, sinkhorn.potentials.f)
+
+
+def test_hard_instances_go_on_with_newton_and_all_converge(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(method, "PATIENCE", 50)
+    problem = mixed()
+    solution = solve(problem, tol=1e-9)
+    assert solution.solvers == (Sinkhorn(), Newton())
+    assert solution.converged.all()
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-9).all()
+    assert 50 < solution.steps.max() < 100
+    single = [solve(problem[k : k + 1], tol=1e-9) for k in range(6)]
+    assert_close(solution.value, torch.cat([one.value for one in single]), 1e-9)
+    steps = torch.cat([one.steps for one in single])
+    assert ((solution.steps - steps).abs() <= 1 + steps / 3).all()
+
+
+@pytest.mark.parametrize(("patience", "eps"), [(20, 1e-3), (300, 1e-4)])
+@pytest.mark.parametrize("geometry", [Grid(60), Grid(6, 10)], ids=str)
+def test_newton_takes_over_after_patience(monkeypatch: pytest.MonkeyPatch, geometry, patience, eps):
+    if patience != 300:
+        monkeypatch.setattr(method, "PATIENCE", patience)
+    problem = Problem(full(3, 60), full(3, 60), geometry, eps)
+    solution = solve(problem, tol=1e-9)
+    assert solution.solvers == (Sinkhorn(), Newton())
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-9).all()
+    assert (solution.steps > patience).all()
+    assert (solution.steps < patience + 70).all()
+
+
+def test_a_method_that_was_asked_for_is_not_handed_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(method, "PATIENCE", 2)
+    problem = Problem(full(3, 36), full(3, 36), Grid(6, 6), 1e-3)
+    for solver in (Sinkhorn(), Sinkhorn(accelerated=False)):
+        solution = solve(problem, solver=solver, tol=1e-12, max_steps=20)
+        assert solution.solvers == (solver,)
+        assert (solution.steps == 20).all()
+    few = Problem(only(3, 36), full(36), Grid(6, 6), 1e-3)
+    assert solve(few, solver=Sinkhorn()).solvers == (Sinkhorn(),)
+
+
+@pytest.mark.parametrize(("count", "solvers"), [(16, (Newton(),)), (17, (Sinkhorn(),))])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_few_atoms_are_for_newton_at_once(count, solvers, side):
+    """Atoms that weigh next to nothing are not counted."""
+    a = only(count, 49) + 1e-25
+    problem = Problem(a / a.sum(), full(49), Grid(7, 7), 0.1)
+    assert solve(problem if side == "source" else problem.T).solvers == solvers
+
+
+@pytest.mark.parametrize(
+    ("k", "l", "eps", "at_once"),
+    [
+        (20, 160, 0.0099, True),
+        (160, 20, 0.0099, True),
+        (20, 160, 0.0101, False),  # Sinkhorn is quick where costs are within a hundred eps
+        (20, 159, 0.0099, False),  # not eight times as many
+        (256, 2048, 0.0099, True),
+        (257, 2056, 0.0099, False),
+    ],
+)
+def test_few_by_many_at_a_low_temperature_are_for_newton_at_once(k, l, eps, at_once):
+    C = torch.rand(k, l)
+    C = (C - C.min()) / (C.max() - C.min())
+    C[:: max(1, k // 8)] = torch.linspace(0, 1, l)  # rows that are looked at
+    solution = solve(Problem(full(k), full(l), Dense(C), eps), max_steps=0)
+    assert solution.solvers == ((Newton(),) if at_once else (Sinkhorn(),))
+
+
+def test_each_instance_of_a_batch_takes_its_own_method(monkeypatch: pytest.MonkeyPatch):
+    """Few atoms: Newton; an easy one: Sinkhorn; a hard one: Newton after Sinkhorn; the same as one by one."""
+    monkeypatch.setattr(method, "PATIENCE", 20)
+    a = torch.stack([only(5, 40), full(40), full(40)])
+    eps = torch.tensor([1e-3, 1.0, 1e-3])
+    problem = Problem(a, full(3, 40), Points(torch.rand(40, 2), torch.rand(40, 2)), eps)
+    solution = solve(problem, tol=1e-8)
+    assert solution.converged.all()
+    assert solution.steps[1] < 20 < solution.steps[2]
+    assert solution.steps[0] < 20
+    names = [(Newton(),), (Sinkhorn(),), (Sinkhorn(), Newton())]
+    for k in range(3):
+        single = solve(problem[k], tol=1e-8)
+        assert single.solvers == names[k]
+        assert (single.steps - solution.steps[k]).abs() <= 1 + single.steps / 5
+        assert_close(solution.value[k], single.value, 1e-8)
+
+
+def test_large_supports_stay_with_sinkhorn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(method, "FACTORISED", 20)
+    monkeypatch.setattr(method, "PATIENCE", 10)
+    solution = solve(mixed(), max_steps=40)
+    assert solution.solvers == (Sinkhorn(),)
+    assert solution.steps.max() == 40
+
+
+def test_plans_that_are_too_large_for_newton_stay_with_sinkhorn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(method, "PATIENCE", 10)
+    monkeypatch.setattr(method, "NEWTON_ENTRIES", 899)
+    assert solve(mixed(), max_steps=400).solvers == (Sinkhorn(),)
+
+
+def test_newton_that_was_asked_for_solves_large_problems_without_a_matrix(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(method, "FACTORISED", 10)
+    monkeypatch.setattr(in_torch, "FACTORISED", 10)
+    problem = mixed(3)
+    solution = solve(problem, solver=Newton(), tol=1e-9)
+    assert solution.solvers == (Newton(),)
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-9).all()
+
+
+@pytest.mark.parametrize("patience", [7, 1000])
+@pytest.mark.parametrize("max_steps", [0, 1, 3, 7, 8, 11])
+def test_never_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch, max_steps: int, patience: int):
+    monkeypatch.setattr(method, "PATIENCE", patience)
+    problem = Problem(full(3, 30), full(3, 30), Grid(30), torch.tensor([1e-3, 1e-3, 10.0]))
+    for init in (None, DualPotentials(torch.rand(3, 30), torch.rand(3, 30))):
+        solution = solve(problem, init=init, tol=1e-12, max_steps=max_steps)
+        assert solution.steps[:2].tolist() == [max_steps, max_steps]
+        assert solution.steps[2] <= max_steps
+
+
+@pytest.mark.parametrize("max_steps", [5, 17, 40])
+def test_never_more_steps_on_the_way_down(monkeypatch: pytest.MonkeyPatch, max_steps: int):
+    """Where Newton stalls, its steps at other temperatures are counted too."""
+    monkeypatch.setattr(method, "PATIENCE", 1)
+    C = torch.tensor([[0.1, torch.inf, torch.inf], [0.2, torch.inf, torch.inf], [0.5, 0.1, 0.4]]).repeat(9, 9)
+    weight = torch.tensor([0.4, 0.4, 0.2]).repeat(9) / 9
+    for solver in (None, Newton()):
+        solution = solve(Problem(weight, weight, Dense(C), 1e-3), solver=solver, max_steps=max_steps)
+        assert not solution.converged
+        assert solution.steps <= max_steps
+
+
+def test_newton_that_stalls_follows_the_solution_down(monkeypatch: pytest.MonkeyPatch):
+    """Its descent starts again from a temperature at which it is quick."""
+    asked = []
+    kind = core.Compiled if core.COMPILED else in_torch.InTorch
+    newton = kind.newton
+
+    def one_step(self, index, f, *, tol, max_steps, warmer=1.0):
+        asked.append(warmer)
+        steps = 1 if len(asked) == 1 else max_steps
+        return newton(self, index, f, tol=tol, max_steps=min(steps, max_steps), warmer=warmer)
+
+    monkeypatch.setattr(kind, "newton", one_step)
+    problem = Problem(full(30), full(30), Grid(30), 1e-3)
+    solution = solve(problem, solver=Newton(), tol=1e-9)
+    assert solution.converged
+    assert asked[0] == asked[-1] == 1
+    hot = asked[1:-1]
+    assert len(hot) >= 2
+    assert hot == sorted(hot, reverse=True)
+    assert_close(torch.tensor(hot[:-1]) / torch.tensor(hot[1:]), 3.0)
+    assert_close(hot[0] * torch.tensor(1e-3), 0.1, 1e-12)
+
+
+@pytest.mark.parametrize("solver", [None, *SOLVERS.values()], ids=["chosen", *SOLVERS])
+@pytest.mark.parametrize("name", ["line", "square"])
+def test_each_problem_of_a_grid_has_its_eps(name, solver):
+    grid = Grid(56) if name == "line" else Grid(7, 8)
+    eps = torch.tensor([1e-1, 2e-2, 1e-2, 3e-2, 1.0])
+    problem = Problem(weights(5, 56), weights(5, 56), grid, eps)
+    solution = solve(problem, solver=solver, tol=1e-7, max_steps=50_000)
+    assert solution.converged.all()
+    assert (marginal_error(problem, solution.potentials) <= 1.1e-7).all()
+    for k in range(5):
+        single = solve(Problem(problem.a[k], problem.b[k], grid, float(eps[k])), solver=solver, tol=1e-7)
+        assert_close(solution.value[k], single.value, 1e-7)
+
+
+def test_newton_takes_a_large_batch_in_parts(monkeypatch: pytest.MonkeyPatch):
+    problem = mixed()
+    whole = solve(problem, solver=Newton())
+    monkeypatch.setattr(in_torch, "_BLOCK", 1)
+    assert_close(solve(problem, solver=Newton()).value, whole.value, 1e-12)
+
+
+def test_what_compiled_code_does_not_hold_is_for_torch(monkeypatch: pytest.MonkeyPatch):
+    matrix, grid = random_problem(batch=(2,)), Problem(weights(2, 12), weights(2, 12), Grid(3, 4), 0.1)
+    results = [solve(problem) for problem in (matrix, grid)]
+    monkeypatch.setattr(method, "MOST_ENTRIES", 34)
+    monkeypatch.setattr(method, "LARGEST_GRID", 11)
+    monkeypatch.setattr(core.Compiled, "sinkhorn", None)
+    monkeypatch.setattr(core.Compiled, "newton", None)
+    for problem, result in zip((matrix, grid), results, strict=True):
+        assert_close(solve(problem).value, result.value, 1e-7)
