@@ -452,6 +452,8 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
 
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome)
 {
+    take_logs(&workspace->source);
+    take_logs(&workspace->target);
     if (workspace->source.count <= workspace->target.count) return refine(workspace, instance, limits, outcome);
     Costs exchanged = transposed(instance->costs);
     Support other = workspace->source;
