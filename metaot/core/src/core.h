@@ -138,7 +138,7 @@ void next_point(Path *path, double *x, double *residual, double error);
 void plain_step(Index count, double *x, const double *residual);
 
 /* blocks.c: products of blocks of 8 x 8 doubles */
-typedef void SumBlock(Index terms, const double *left, const double *right, double (*sums)[LANES]);
+typedef void SumBlock(Index terms, const double *left, const double *right, double *sums, Index stride);
 SumBlock *best_sum_block(void);
 int factorise(double *H, Index panels);
 void solve_factorised(const double *L, Index panels, double *y);

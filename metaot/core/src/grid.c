@@ -31,14 +31,18 @@ typedef struct {
     double *room[2], *h, *strip, *u, *columns, *rows, *scratch;
 } Grid;
 
-static Index largest(const Index *sizes, int axes)
+static Index longest(const Costs *costs)
 {
     Index most = 1;
-    for (int k = 0; k < axes; k++) most = sizes[k] > most ? sizes[k] : most;
+    for (int k = 0; k < costs->axes; k++) {
+        most = costs->rows[k] > most ? costs->rows[k] : most;
+        most = costs->columns[k] > most ? costs->columns[k] : most;
+    }
     return most;
 }
 
-static Index most_numbers(const Costs *costs)
+/* The most numbers of a product along some axes, and a few rows more. */
+static Index product_numbers(const Costs *costs)
 {
     Index most = 1, now = costs->n;
     for (int k = 0; k < costs->axes; k++) {
@@ -50,7 +54,7 @@ static Index most_numbers(const Costs *costs)
         now = now / costs->columns[k] * costs->rows[k];
         most = now > most ? now : most;
     }
-    return most;
+    return most + LANES * longest(costs);
 }
 
 /* Have the kernels of all axes at this eps; numbers below the smallest normal one are zero. Return whether there is
@@ -75,6 +79,10 @@ static int prepare_kernels(Kernels *kernels, const Costs *costs, double inverse_
     kernels->offset = raised + offset;
     kernels->lost = 4 * (double)costs->n * DBL_MIN * exp(raised - each);
     for (int k = 0; k < costs->axes && kernels->by_products; k++) {
+        if (k > 0 && costs->axis[k] == costs->axis[k - 1]) {
+            kernels->of_axis[k] = kernels->of_axis[k - 1];
+            continue;
+        }
         Index entries = costs->rows[k] * costs->columns[k];
         double *K = kernels->of_axis[k] = take_numbers(&kernels->memory, entries);
         for (Index e = 0; e < entries; e++) K[e] = (lowest[k] - costs->axis[k][e]) * inverse_eps;
@@ -100,24 +108,15 @@ static void make_panels(const double *matrix, Index along, Index across, Index t
     }
 }
 
-/* Put values^T times a matrix, given in panels, into out, a block of 8 x 8 at a time. */
+/* Put values^T times a matrix, given in panels, into out, a block of 8 x 8 at a time: from the right, so that what a
+   block has beyond a row is overwritten by the next one. 7 rows more may be written. */
 static void multiply(SumBlock *sum, const double *values, Index terms, Index rows, const double *panels, Index width,
                      double *strip, double *out)
 {
-    double sums[LANES][LANES];
     for (Index r = 0; r < rows; r += LANES) {
-        Index some = rows - r < LANES ? rows - r : LANES;
-        for (Index n = 0; n < terms; n++)
-            for (Index s = 0; s < LANES; s++) strip[n * LANES + s] = values[n * rows + r + s];
-        for (Index i = 0; i < width; i += LANES) {
-            sum(terms, strip, panels + i * terms, sums);
-            Index wide = width - i < LANES ? width - i : LANES;
-            if (wide == LANES)
-                for (Index s = 0; s < some; s++) memcpy(out + (r + s) * width + i, sums[s], sizeof sums[s]);
-            else
-                for (Index s = 0; s < some; s++)
-                    for (Index k = 0; k < wide; k++) out[(r + s) * width + i + k] = sums[s][k];
-        }
+        for (Index n = 0; n < terms; n++) memcpy(strip + n * LANES, values + n * rows + r, LANES * sizeof *strip);
+        for (Index i = (width - 1) / LANES * LANES; i >= 0; i -= LANES)
+            sum(terms, strip, panels + i * terms, out + r * width + i, width);
     }
 }
 
@@ -284,18 +283,35 @@ static int scale_rows(const Operator *op, Grid *self)
     return are_exact(self, range_unless_exact(self, n, self->rows), self->largest_v);
 }
 
-/* Sum exponentials along one axis in the log domain: out_ri = log sum_j exp(z_jr - c_ij), c in units of eps. */
+/* Sum exponentials along one axis in the log domain: out_ri = log sum_j exp(z_jr - c_ij), c in units of eps. By products
+   with exp(-c) where numbers below the smallest one add nothing. */
 static void soft_maximum_along(const double *cost, Index stride_i, Index stride_j, double inverse_eps, Index terms,
                                Index width, const double *z, Index rows, double *scratch, double *out)
 {
-    double *c = scratch, *line = c + terms * width, *sums = line + terms + LANES;
-    for (Index i = 0; i < width; i++)
-        for (Index j = 0; j < terms; j++) c[i * terms + j] = cost[i * stride_i + j * stride_j] * inverse_eps;
-    for (Index r = 0; r < rows; r++) {
+    double *c = scratch, *K = c + terms * width, *line = K + terms * width + LANES, *u = line + terms + LANES;
+    double *sums = u + terms + LANES, smallest = 1e-250;
+    for (Index j = 0; j < terms; j++)
+        for (Index i = 0; i < width; i++) c[j * width + i] = cost[i * stride_i + j * stride_j] * inverse_eps;
+    double least = range_of(terms * width, c).least;
+    for (Index e = 0; e < terms * width; e++) K[e] = -c[e];
+    shifted_exponentials(terms * width, K, -least, K);
+    for (Index r = 0; r < rows; r++, out += width) {
         for (Index j = 0; j < terms; j++) line[j] = z[j * rows + r];
+        double top = range_of(terms, line).most;
+        if (!(fabs(top) < INFINITY)) { /* minus infinity: of nothing */
+            for (Index i = 0; i < width; i++) out[i] = top;
+            continue;
+        }
+        shifted_exponentials(terms, line, top, u);
+        memset(sums, 0, (size_t)width * sizeof *sums);
+        for (Index j = 0; j < terms; j++)
+            if (u[j] != 0) subtract_multiple(width, -u[j], K + j * width, sums);
+        logarithms(width, sums, out);
         for (Index i = 0; i < width; i++) {
-            for (Index j = 0; j < terms; j++) sums[j] = line[j] - c[i * terms + j];
-            out[r * width + i] = log_sum_exp(terms, sums, sums);
+            out[i] += top - least;
+            if (sums[i] > smallest) continue;
+            for (Index j = 0; j < terms; j++) u[j] = line[j] - c[j * width + i];
+            out[i] = log_sum_exp(terms, u, u);
         }
     }
 }
@@ -458,9 +474,9 @@ size_t grid_room(const Costs *costs)
 {
     Index n = costs->n, m = costs->m;
     size_t bytes = 2 * room_for(sizeof(Grid)) + 3 * room_for(n) + 2 * room_for(m) + 2 * room_for(n > m ? n : m);
-    bytes += 3 * room_for(most_numbers(costs)) + room_for(scratch_numbers(costs)) + room_for(n > m ? n : m);
+    bytes += 2 * room_for(product_numbers(costs)) + room_for(scratch_numbers(costs)) + room_for(n > m ? n : m);
     for (int k = 0; k < costs->axes; k++) bytes += 2 * room_for(panel_numbers(costs, k));
-    return bytes + room_for(LANES * (n > m ? n : m));
+    return bytes + room_for(LANES * (longest(costs) + LANES));
 }
 
 /* `everywhere`: products with v are made on the whole grid in each step, since they are asked for there. */
@@ -469,8 +485,7 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
     const Costs *costs = op->costs;
     Arena *arena = &workspace->work;
     Grid *self = (Grid *)take_numbers(arena, (Index)sizeof(Grid) / (Index)sizeof(double) + 1);
-    Index n = costs->n, m = costs->m, longest = largest(costs->rows, costs->axes);
-    Index other = largest(costs->columns, costs->axes);
+    Index n = costs->n, m = costs->m;
     self->axes = costs->axes;
     self->everywhere = everywhere;
     self->in_logs = 0;
@@ -487,11 +502,11 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
     self->u = take_numbers(arena, n);
     self->rows = take_numbers(arena, n);
     self->columns = take_numbers(arena, m);
-    self->room[0] = take_numbers(arena, most_numbers(costs));
-    self->room[1] = take_numbers(arena, most_numbers(costs));
+    self->room[0] = take_numbers(arena, product_numbers(costs));
+    self->room[1] = take_numbers(arena, product_numbers(costs));
     self->h = take_numbers(arena, n > m ? n : m);
     self->scratch = take_numbers(arena, scratch_numbers(costs));
-    self->strip = take_numbers(arena, LANES * ((longest > other ? longest : other) + LANES));
+    self->strip = take_numbers(arena, LANES * (longest(costs) + LANES));
     op->own = self;
     op->evaluate = grid_evaluate;
     op->potential = grid_potential;

@@ -234,7 +234,7 @@ static void fill_hessian(const Plan *plan, const State *state, double *scaled, d
                 first = left;
                 second = right;
             }
-            sum(count, first, second, sums);
+            sum(count, first, second, *sums, LANES);
             double *block = H + q * panel + p * LANES * LANES;
             for (int t = 0; t < LANES; t++)
                 for (int s = 0; s < LANES; s++) {
