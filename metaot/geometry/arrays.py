@@ -27,7 +27,7 @@ def is_for_the_core(geometry: Geometry, weights: Tensor) -> bool:
 def core_costs(geometry: Geometry) -> core.Costs:
     """Return what the core knows of a geometry: axes, points with a named cost, or a matrix."""
     if isinstance(geometry, Grid):
-        return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in geometry.axis_costs))
+        return geometry.core_costs
     if isinstance(geometry, Points) and geometry.cost_name in core.POINT_COSTS:
         x, y = geometry.x.detach().numpy(), geometry.y.detach().numpy()
         return core.Costs.between_points(x, y, geometry.cost_name)
@@ -36,7 +36,7 @@ def core_costs(geometry: Geometry) -> core.Costs:
 
 def temperatures(eps: Eps, count: int) -> np.ndarray:
     """Return one temperature for each of a flat batch."""
-    return eps.detach().numpy() if isinstance(eps, Tensor) else np.full(count, eps)
+    return eps.detach().numpy().reshape(-1) if isinstance(eps, Tensor) else np.full(count, eps)
 
 
 def _is_cloud(geometry: Geometry) -> bool:

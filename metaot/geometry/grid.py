@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot.core import Costs
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
@@ -70,6 +71,11 @@ class Grid(Geometry):
     @cached_property
     def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
         return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
+
+    @cached_property
+    def core_costs(self) -> Costs:
+        """The costs along the axes as the compiled core takes them, on a CPU."""
+        return Costs.on_axes(tuple(cost.detach().numpy() for cost in self._axis_costs))
 
     @property
     def T(self) -> "Grid":
