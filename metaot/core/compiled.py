@@ -17,9 +17,9 @@ class Compiled(BackEnd):
 
     def __init__(self, costs: Costs, a: Array, b: Array, eps: Array, *, threads: int = 1) -> None:
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
-        sizes = _support_sizes(a), _support_sizes(b)
-        self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
-        self.axis_work, self.lowest_eps = costs.axis_work, float(eps.min())
+        sizes = zip(_support_sizes(a), _support_sizes(b), strict=True)
+        self.sizes = [(n, m) if n <= m else (m, n) for n, m in sizes]
+        self.axis_points, self.lowest_eps = costs.axis_points, min(eps.tolist())
 
     @property
     def cost_range(self) -> float:
@@ -58,8 +58,6 @@ class Compiled(BackEnd):
         return self._costs[index], self._a[index], self._b[index], self._eps[index] * warmer
 
 
-def _support_sizes(weights: Array) -> Array:
+def _support_sizes(weights: Array) -> list[int]:
     """Count the atoms with mass that counts."""
-    if len(weights) == 1:
-        return np.array([np.count_nonzero(weights >= SMALLEST_WEIGHT)])
-    return np.count_nonzero(weights >= SMALLEST_WEIGHT, axis=-1)
+    return [int(np.count_nonzero(row)) for row in weights >= SMALLEST_WEIGHT]

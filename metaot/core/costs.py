@@ -30,7 +30,10 @@ class Costs:
     @classmethod
     def on_axes(cls, costs: tuple[Array, ...]) -> "Costs":
         """Return costs that are the sum of one matrix for each axis of a grid; one axis alone is a matrix."""
-        arrays = tuple(map(_contiguous, costs))
+        arrays: tuple[Array, ...] = ()
+        for cost in map(_contiguous, costs):  # of equal axes kernels are made once
+            same = (array for array in arrays if np.array_equal(array, cost))
+            arrays += (next(same, cost),)
         return cls(_AXES if len(arrays) > 1 else _MATRIX, 0, arrays)
 
     @classmethod
@@ -62,12 +65,10 @@ class Costs:
             return self.arrays[0].shape[-2:]
         return self.arrays[0].shape[-2], self.arrays[1].shape[-2]
 
-    @property
-    def axis_work(self) -> float:
-        """The multiplications of a product along all axes; infinity without axes."""
-        if self.kind != _AXES:
-            return math.inf
-        return float(self.shape[0] * sum(len(C) for C in self.arrays))
+    @cached_property
+    def axis_points(self) -> float:
+        """The number of points on all axes; infinity without axes."""
+        return float(sum(map(len, self.arrays))) if self.kind == _AXES else math.inf
 
     @cached_property
     def range(self) -> float:

@@ -44,9 +44,6 @@ _SLOW, _FEW_ROWS, _LONG = 100.0, 256, 8
 """The range of costs, in units of eps, above which Sinkhorn takes hundreds of steps; with up to `_FEW_ROWS` atoms
 on one side, and `_LONG` times as many on the other, Newton is then quicker from the first step."""
 
-_ENTRY = 4
-"""Multiplications along axes, in blocks, that take the time of one with a matrix between the atoms with mass."""
-
 _QUICK, _LADDER = 10.0, 3.0
 """The range of costs, in units of the temperature, at which Newton is quick from zeros; and the ratio of two
 temperatures on the way down."""
@@ -91,12 +88,10 @@ class BackEnd(ABC):
     when its error is at most `tol`, or after `max_steps` steps.
     """
 
-    few: np.ndarray
-    """The numbers of atoms with mass on the smaller sides."""
-    many: np.ndarray
-    """Those on the larger sides."""
-    axis_work: float
-    """The multiplications of a product along the axes of a grid; infinity without axes."""
+    sizes: list[tuple[int, int]]
+    """For each instance the numbers of atoms with mass, of the smaller side first."""
+    axis_points: float
+    """The number of points on all axes of a grid; infinity without axes."""
     lowest_eps: float
 
     @property
@@ -137,9 +132,9 @@ def suits_compiled_code(shape: tuple[int, int], *, has_axes: bool, needs_matrix:
     return not needs_matrix or shape[0] * shape[1] <= MOST_ENTRIES
 
 
-def suits_newton(back_end: BackEnd) -> np.ndarray:
+def suits_newton(back_end: BackEnd) -> list[bool]:
     """Return which instances are small enough for a Newton step that factorises its Hessian."""
-    return (back_end.few <= FACTORISED) & (back_end.few * back_end.many <= NEWTON_ENTRIES)
+    return [few <= FACTORISED and few * many <= NEWTON_ENTRIES for few, many in back_end.sizes]
 
 
 def only_sinkhorn(
@@ -159,23 +154,25 @@ def only_newton(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: in
 
 def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) -> tuple[Result, tuple[str, ...]]:
     """Refine by the methods that the module lists; return their names too."""
-    run = _Run(back_end, tol, max_steps)
-    suited = suits_newton(back_end)
-    few, long = suited & (back_end.few <= FEW), suited & _are_long(back_end)
-    at_once, near = few | long, run.descend_from(f, long & ~few)
-    run.carry_on(run.newton, few | near, f)
-    run.carry_on(run.sinkhorn, ~at_once, f, PATIENCE if suited.any() else max_steps)
-    if run.unfinished().any():
-        run.carry_on(run.newton, run.unfinished() & suited & ~at_once)
-        run.descend(run.unfinished() & suited)
+    run, suited = _Run(back_end, tol, max_steps), suits_newton(back_end)
+    few = [k for k, (rows, _) in enumerate(back_end.sizes) if suited[k] and rows <= FEW]
+    long = [k for k in _long(back_end) if suited[k]]
+    at_once, near = {*few, *long}, run.descend_from(f, long)
+    run.carry_on(run.newton, [*few, *near], f)
+    others = [k for k in range(len(suited)) if k not in at_once]
+    run.carry_on(run.sinkhorn, others, f, PATIENCE if any(suited) else max_steps)
+    if left := run.unfinished():
+        run.carry_on(run.newton, [k for k in left if suited[k] and k not in at_once])
+        run.descend([k for k in run.unfinished() if suited[k]])
         run.carry_on(run.sinkhorn, run.unfinished())
     return run.result, tuple(dict.fromkeys(run.taken))
 
 
-def _are_long(back_end: BackEnd) -> np.ndarray:
-    """Return which instances have few atoms on one side and many on the other, where Sinkhorn is slow."""
-    long = (back_end.few <= _FEW_ROWS) & (back_end.many >= _LONG * back_end.few)
-    return long & (back_end.cost_range > _SLOW * back_end.lowest_eps) if long.any() else long
+def _long(back_end: BackEnd) -> list[int]:
+    """Return the instances that have few atoms on one side and many on the other, where Sinkhorn is slow."""
+    sizes = enumerate(back_end.sizes)
+    long = [k for k, (few, many) in sizes if FEW < few <= _FEW_ROWS and many >= _LONG * few]
+    return long if long and back_end.cost_range > _SLOW * back_end.lowest_eps else []
 
 
 class _Run:
@@ -183,18 +180,19 @@ class _Run:
 
     def __init__(self, back_end: BackEnd, tol: float, max_steps: int) -> None:
         self.back_end, self.tol, self.max_steps = back_end, tol, max_steps
-        self.result = back_end.no_result()
+        self.result: Result
         self.taken: list[str] = []
 
-    def unfinished(self) -> np.ndarray:
+    def unfinished(self) -> list[int]:
         """Return which instances have too large an error, and steps left."""
-        error, steps = map(self.back_end.numbers, (self.result.error, self.result.steps))
-        return ~(error <= self.tol) & (steps < self.max_steps)
+        result, numbers = self.result, self.back_end.numbers
+        found = enumerate(zip(numbers(result.error).tolist(), numbers(result.steps).tolist(), strict=True))
+        return [k for k, (error, steps) in found if not error <= self.tol and steps < self.max_steps]
 
     def sinkhorn(self, index: Index, f: Array | None, max_steps: int, *, accelerated: bool = True) -> Result:
         self.taken.append("sinkhorn")
-        entries = float((self.back_end.few * self.back_end.many)[index].mean())
-        on_support = entries * _ENTRY <= self.back_end.axis_work
+        sizes = self.back_end.sizes if isinstance(index, slice) else [self.back_end.sizes[k] for k in index]
+        on_support = sum(map(sum, sizes)) <= self.back_end.axis_points * len(sizes)
         limits = {"tol": self.tol, "max_steps": max_steps, "accelerated": accelerated}
         return self.back_end.sinkhorn(index, f, **limits, on_support=on_support)
 
@@ -203,44 +201,48 @@ class _Run:
         return self.back_end.newton(index, f, tol=self.tol, max_steps=max_steps)
 
     def carry_on(
-        self, method: Callable[..., Result], which: np.ndarray, f: Array | None = None, patience: int | None = None
+        self, method: Callable[..., Result], which: list[int], f: Array | None = None, patience: int | None = None
     ) -> None:
         """Go on with some instances, from f or from where they are, in the steps that are left."""
-        if not which.any():
+        if not which:
             return
-        if not self.taken and which.all():
-            self.result = method(EVERY, f, min(self.max_steps, patience or self.max_steps))
-            return
-        index = which.nonzero()[0]
+        if not self.taken:
+            if len(which) == len(self.back_end.sizes):
+                self.result = method(EVERY, f, min(self.max_steps, patience or self.max_steps))
+                return
+            self.result = self.back_end.no_result()
+        index = np.array(which)
         budget = self.max_steps - int(self.result.steps[index].max())
         start = f[index] if f is not None else None
         if f is None and self.taken and bool((self.result.error[index] < np.inf).any()):
             start = self.result.f[index]
         self.result.update(index, method(index, start, min(budget, patience or budget)))
 
-    def descend_from(self, f: Array | None, which: np.ndarray) -> np.ndarray:
+    def descend_from(self, f: Array | None, which: list[int]) -> list[int]:
         """Solve some instances from a temperature that their starts need; return those whose starts are near."""
-        if f is None or not which.any():
+        if f is None or not which:
             self.descend(which)
-            return np.zeros_like(which)
-        index, error = which.nonzero()[0], np.full(which.shape, np.inf)
+            return []
+        index = np.array(which)
         found = self.back_end.newton(index, f[index], tol=self.tol, max_steps=0)
-        error[index] = self.back_end.numbers(found.error)
+        error = dict(zip(which, self.back_end.numbers(found.error).tolist(), strict=True))
         lowest = _FOLLOWED
         for highest, scale in _DESERVED:
-            self.descend(which & (error > lowest) & (error <= highest), f, scale, each=1)
+            self.descend([k for k in which if lowest < error[k] <= highest], f, scale, each=1)
             lowest = highest
-        self.descend(which & ~(error <= lowest))
-        return which & (error <= _FOLLOWED)
+        self.descend([k for k in which if not error[k] <= lowest])
+        return [k for k in which if error[k] <= _FOLLOWED]
 
     def descend(
-        self, which: np.ndarray, f: Array | None = None, scale: float | None = None, each: int = _EACH
+        self, which: list[int], f: Array | None = None, scale: float | None = None, each: int = _EACH
     ) -> None:
         """Follow the solution of some instances down from a temperature: by default, at which Newton is quick."""
-        if not which.any():
+        if not which:
             return
+        if not self.taken:
+            self.result = self.back_end.no_result()
         self.taken.append("newton")
-        index = which.nonzero()[0]
+        index = np.array(which)
         steps, f = self.result.steps[index], None if f is None else f[index]
         scale = scale or self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
         while scale > _LADDER / 2:

@@ -32,16 +32,16 @@ def is_for_the_core(geometry: Geometry, weights: Tensor) -> bool:
 def core_costs(geometry: Geometry) -> core.Costs:
     """Return what the core knows of a geometry: axes, points with a named cost, or a matrix."""
     if isinstance(geometry, Grid):
-        return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in geometry.axis_costs))
+        return geometry.core_costs
     if isinstance(geometry, Points) and _is_cloud(geometry) and not _is_angular(geometry):
         x, y = geometry.x.detach().numpy(), geometry.y.detach().numpy()
-        return core.Costs.between_points(x, y, geometry.cost_name)
+        return core.Costs.between_points(x, y, str(geometry.cost_name))
     return core.Costs.of_matrix(geometry.cost_rows(slice(None)).detach().numpy())
 
 
 def temperatures(eps: Eps, count: int) -> np.ndarray:
     """Return one temperature for each of a flat batch."""
-    return eps.detach().numpy() if isinstance(eps, Tensor) else np.full(count, eps)
+    return eps.detach().numpy().reshape(-1) if isinstance(eps, Tensor) else np.full(count, eps)
 
 
 def _is_angular(geometry: Points) -> bool:

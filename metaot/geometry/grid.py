@@ -72,6 +72,11 @@ class Grid(Geometry):
     def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
         return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
+    @cached_property
+    def core_costs(self) -> core.Costs:
+        """The costs along the axes as the compiled core takes them, on a CPU."""
+        return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in self._axis_costs))
+
     @property
     def T(self) -> "Grid":
         return self._transposed
@@ -141,8 +146,7 @@ class Grid(Geometry):
 
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
-            costs = core.Costs.on_axes(tuple(cost.numpy() for cost in self.axis_costs))
-            found = core.hard_minimum(costs, _flat(h).numpy(), threads=torch.get_num_threads())
+            found = core.hard_minimum(self.core_costs, _flat(h).numpy(), threads=torch.get_num_threads())
             return torch.from_numpy(found).reshape(h.shape).to(h)
         return grid_hardmin(h.double().reshape(-1, *self.sizes), self.axis_costs).reshape(h.shape).to(h)
 

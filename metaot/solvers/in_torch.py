@@ -38,12 +38,12 @@ class InTorch(BackEnd):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in (problem.a, problem.b)]
-        self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
+        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).numpy(force=True) for w in (problem.a, problem.b)]
+        self.sizes = list(zip(np.minimum(*sizes).tolist(), np.maximum(*sizes).tolist(), strict=True))
         self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
-        self.axis_work = math.inf
+        self.axis_points = math.inf
         if isinstance(geometry, Grid) and len(geometry.sizes) > 1:
-            self.axis_work = float(geometry.shape[0] * sum(geometry.sizes))
+            self.axis_points = float(sum(geometry.sizes))
         self.lowest_eps = float(eps.min()) if isinstance(eps, Tensor) else eps
 
     @property
@@ -72,10 +72,11 @@ class InTorch(BackEnd):
     def newton(self, index: Index, f: Tensor | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
         problem, limits = self._part(index), {"tol": tol, "max_steps": max_steps}
         problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
-        if int(self.few[index].max()) > FACTORISED:
+        sizes = self.sizes if isinstance(index, slice) else [self.sizes[k] for k in index]
+        if max(few for few, _ in sizes) > FACTORISED:
             return refine(Newton(), problem, f, **limits, on_support=False)
         result, exchanged = no_result(problem), self._exchanged[index]
-        together = max(1, _BLOCK // max(1, int((self.few * self.many)[index].max())))
+        together = max(1, _BLOCK // max(1, *(few * many for few, many in sizes)))
         for side, turned in ((exchanged, True), (~exchanged, False)):
             some = side.nonzero()[0]
             for chosen in (some[k : k + together] for k in range(0, len(some), together)):

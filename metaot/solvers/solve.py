@@ -94,40 +94,46 @@ def solve(
             "solver must be None or a Solver of discrete problems, such as metaot.Sinkhorn() or metaot.Newton(), "
             f"got {solver!r}"
         )
-    flat, f = problem.flat(), None if init is None else _start(problem, init)
-    start = None if f is None else f.reshape(flat.a.shape)
-    found, solvers = _refined(flat, start, solver, tol=tol, max_steps=max_steps)
-    result, batch = method.Result(*map(torch.as_tensor, found)), problem.batch_shape
+    f = None if init is None else _start(problem, init)
+    result, solvers = _refined(problem, f, solver, tol=tol, max_steps=max_steps)
+    batch, converged = problem.batch_shape, result.error <= tol
     return Solution(
         problem=problem,
-        potentials=DualPotentials(result.f.reshape(problem.a.shape), result.g.reshape(problem.b.shape)),
-        error=result.error.reshape(batch),
-        converged=(result.error <= tol).reshape(batch),
-        steps=result.steps.reshape(batch),
+        potentials=DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape)),
+        error=_shaped(result.error, batch),
+        converged=_shaped(converged, batch),
+        steps=_shaped(result.steps, batch),
         solvers=solvers,
         max_steps=max_steps,
     )
 
 
+def _shaped(values: Any, shape: torch.Size) -> Tensor:
+    """Return an array or a tensor as a tensor of this shape; to reshape an array takes less time."""
+    values = values.reshape(shape)
+    return values if isinstance(values, Tensor) else torch.from_numpy(values)
+
+
 def _refined(
     problem: Problem, f: Tensor | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[method.Result, tuple[Solver, ...]]:
-    """Refine f, in a flat batch of problems, by the solver that was asked for or by the core's choice."""
+    """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results."""
+    start: Any = None if f is None else f.reshape(-1, problem.geometry.shape[0])
     if solver is not None and not isinstance(solver, Sinkhorn | Newton):
-        return refine(solver, problem, f, tol=tol, max_steps=max_steps, on_support=False), (solver,)
-    if len(problem.a) == 0:
-        return no_result(problem), () if solver is None else (solver,)
+        return refine(solver, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False), (solver,)
+    if problem.a.numel() == 0:
+        return no_result(problem.flat()), () if solver is None else (solver,)
     back_end = _compiled(problem, solver)
     if back_end is None:
-        back_end = InTorch(problem)
-    elif f is not None:
-        f = f.detach().numpy()  # type: ignore[assignment]
+        back_end = InTorch(problem.flat())
+    elif start is not None:
+        start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):
         limits = {"tol": tol, "max_steps": max_steps, "accelerated": solver.accelerated}
-        return method.only_sinkhorn(back_end, f, **limits), (solver,)
+        return method.only_sinkhorn(back_end, start, **limits), (solver,)
     if isinstance(solver, Newton):
-        return method.only_newton(back_end, f, tol=tol, max_steps=max_steps), (solver,)
-    result, names = method.choose(back_end, f, tol=tol, max_steps=max_steps)
+        return method.only_newton(back_end, start, tol=tol, max_steps=max_steps), (solver,)
+    result, names = method.choose(back_end, start, tol=tol, max_steps=max_steps)
     return result, tuple(_SOLVERS[name] for name in names)
 
 
@@ -138,10 +144,11 @@ def _compiled(problem: Problem, solver: Solver | None) -> core.Compiled | None:
     """Return compiled code as the back end; None where it is not for these problems."""
     if not is_for_the_core(problem.geometry, problem.a):
         return None
-    a, b = problem.a.detach().numpy(), problem.b.detach().numpy()
-    costs, eps = core_costs(problem.geometry), temperatures(problem.eps, len(a))
+    n, m = problem.geometry.shape
+    a, b = problem.a.detach().numpy().reshape(-1, n), problem.b.detach().numpy().reshape(-1, m)
+    costs, eps = core_costs(problem.geometry.flat()), temperatures(problem.eps, len(a))
     back_end = core.Compiled(costs, a, b, eps, threads=torch.get_num_threads())
-    suits = not isinstance(solver, Newton) or bool(method.suits_newton(back_end).all())
+    suits = not isinstance(solver, Newton) or all(method.suits_newton(back_end))
     return back_end if suits else None
 
 

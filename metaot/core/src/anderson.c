@@ -29,6 +29,26 @@ static void go_back(Path *path, double *x)
     memcpy(x, path->nearest, (size_t)path->count * sizeof *x);
 }
 
+FOR_EACH_PROCESSOR
+static void differences(Index count, const double *restrict x, const double *restrict y, double *restrict out)
+{
+    for (Index i = 0; i < count; i++) out[i] = x[i] - y[i];
+}
+
+/* Put x + factor times y into out. */
+FOR_EACH_PROCESSOR
+static void add_multiple(Index count, const double *restrict x, double factor, const double *restrict y,
+                         double *restrict out)
+{
+    for (Index i = 0; i < count; i++) out[i] = x[i] + factor * y[i];
+}
+
+FOR_EACH_PROCESSOR
+static void products(Index count, const double *restrict x, const double *restrict y, double *restrict out)
+{
+    for (Index i = 0; i < count; i++) out[i] = x[i] * y[i];
+}
+
 /* Put how the last step moved the target, and changed what is missing, into the place of the oldest.
 
    `share` becomes the products of all changes with what is missing. */
@@ -36,20 +56,18 @@ static void remember(Path *path, double *share)
 {
     Index n = path->count, k = (path->shown - 1) % MEMORY, known = path->shown < MEMORY ? path->shown : MEMORY;
     double *move = path->moves + k * n, *change = path->changes + k * n;
-    for (Index i = 0; i < n; i++) {
-        move[i] = path->target[i] - path->last_target[i];
-        change[i] = path->missing[i] - path->last_missing[i];
-    }
-    double products[MEMORY] = {0};
+    differences(n, path->target, path->last_target, move);
+    differences(n, path->missing, path->last_missing, change);
+    double row[MEMORY] = {0};
     memset(share, 0, MEMORY * sizeof *share);
     for (Index first = 0; first < n; first += PART)
         for (Index j = 0; j < known; j++) {
             Index size = n - first < PART ? n - first : PART;
             const double *other = path->changes + j * n + first;
-            products[j] += inner_product(size, other, change + first);
+            row[j] += inner_product(size, other, change + first);
             share[j] += inner_product(size, other, path->missing + first);
         }
-    for (Index j = 0; j < known; j++) path->gram[j][k] = path->gram[k][j] = products[j];
+    for (Index j = 0; j < known; j++) path->gram[j][k] = path->gram[k][j] = row[j];
     path->gram[k][k] = path->gram[k][k] * (1 + RIDGE) + DBL_MIN;
 }
 
@@ -101,30 +119,33 @@ static void bound_step(const Path *path, const double *x, double *following)
 static void mix(Path *path, double *x, double *share)
 {
     Index n = path->count, known = path->shown - 1 < MEMORY ? path->shown - 1 : MEMORY;
-    double *following = path->last_target;
+    double *before = path->last_target;
     int looks_back = path->shown <= MEMORY || path->shown % 2 == 0;
-    memcpy(following, path->target, (size_t)n * sizeof *x);
-    if (looks_back && solve(path->gram, known, share)) {
-        for (Index first = 0; first < n; first += PART)
-            for (Index j = 0; j < known; j++)
-                subtract_multiple(n - first < PART ? n - first : PART, share[j], path->moves + j * n + first,
-                                  following + first);
-        if (!(inner_product(known, share, share) < MUCH)) bound_step(path, x, following);
+    if (!looks_back || !solve(path->gram, known, share)) {
+        memcpy(x, path->target, (size_t)n * sizeof *x);
+        return;
     }
-    memcpy(x, following, (size_t)n * sizeof *x);
+    int far = !(inner_product(known, share, share) < MUCH);
+    if (far) memcpy(before, x, (size_t)n * sizeof *x);
+    for (Index first = 0; first < n; first += PART) {
+        Index size = n - first < PART ? n - first : PART;
+        memcpy(x + first, path->target + first, (size_t)size * sizeof *x);
+        for (Index j = 0; j < known; j++) subtract_multiple(size, share[j], path->moves + j * n + first, x + first);
+    }
+    if (far) bound_step(path, before, x);
 }
 
 /* Note the point x with its residual and error. */
 static void show(Path *path, const double *x, const double *residual, double error)
 {
     Index n = path->count;
-    for (Index i = 0; i < n; i++) path->missing[i] = path->roots[i] * residual[i];
-    for (Index i = 0; i < n; i++) path->target[i] = x[i] + BEYOND * residual[i];
+    products(n, path->roots, residual, path->missing);
+    add_multiple(n, x, BEYOND, residual, path->target);
     path->stale++;
     if (error <= path->least) {
         path->least = error;
         path->stale = 0;
-        for (Index i = 0; i < n; i++) path->nearest[i] = x[i] + residual[i];
+        add_multiple(n, x, 1, residual, path->nearest);
     }
 }
 
@@ -137,7 +158,7 @@ static void swap(double **x, double **y)
 
 void plain_step(Index count, double *x, const double *residual)
 {
-    for (Index i = 0; i < count; i++) x[i] += residual[i];
+    subtract_multiple(count, -1, residual, x);
 }
 
 /* Move x to the point that follows it, where the residual and the L1 error are these. */

@@ -32,7 +32,7 @@ size_t room_for(Index count)
 
 /* Blocks that were given back, for the next problems: the system takes its time to hand out new memory. */
 enum { KEPT = 8 };
-static const size_t LARGEST_KEPT = 1 << 24;
+static const size_t LARGEST_KEPT = 1 << 25;
 typedef struct {
     size_t room;
     char padding[64 - sizeof(size_t)];

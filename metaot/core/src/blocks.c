@@ -5,11 +5,11 @@
 #include <math.h>
 #include <string.h>
 
-/* Sum left^T right into 8 x 8 sums; both are terms x 8. With two vectors for each of a few rows at a time: as many
+/* Sum left^T right, both terms x 8, into 8 rows of 8 sums, a stride apart. With two vectors for each of a few rows at a time: as many
    numbers as fit into the registers. */
 #define SUM_BLOCK(NAME, TARGET, VECTOR, FEW)                                                            \
     TARGET static void NAME(Index terms, const double *restrict left, const double *restrict right,    \
-                            double (*sums)[LANES])                                                     \
+                            double *sums, Index stride)                                                \
     {                                                                                                  \
         enum { WIDE = sizeof(VECTOR) / sizeof(double) };                                               \
         for (int top = 0; top < LANES; top += FEW)                                                     \
@@ -25,8 +25,8 @@
                     }                                                                                  \
                 }                                                                                      \
                 for (int s = 0; s < FEW; s++) {                                                        \
-                    memcpy(&sums[top + s][side], &first[s], sizeof x);                                 \
-                    memcpy(&sums[top + s][side + WIDE], &second[s], sizeof y);                         \
+                    memcpy(sums + (top + s) * stride + side, &first[s], sizeof x);                     \
+                    memcpy(sums + (top + s) * stride + side + WIDE, &second[s], sizeof y);             \
                 }                                                                                      \
             }                                                                                          \
     }
@@ -43,7 +43,7 @@ typedef double Eight __attribute__((vector_size(8 * sizeof(double))));
 /* The same where a row of the block is one register, and there are many. */
 __attribute__((target("arch=x86-64-v4")))
 static void sum_block_in_eights(Index terms, const double *restrict left, const double *restrict right,
-                                double (*sums)[LANES])
+                                double *sums, Index stride)
 {
     Eight rows[LANES] = {{0}}, row;
     for (Index n = 0; n < terms; n++) {
@@ -51,7 +51,8 @@ static void sum_block_in_eights(Index terms, const double *restrict left, const 
 #pragma GCC unroll 8
         for (int s = 0; s < LANES; s++) rows[s] += left[n * LANES + s] * row;
     }
-    memcpy(sums, rows, sizeof rows);
+#pragma GCC unroll 8
+    for (int s = 0; s < LANES; s++) memcpy(sums + s * stride, &rows[s], sizeof row);
 }
 #endif
 
@@ -104,7 +105,7 @@ int factorise(double *H, Index panels)
     for (Index p = 0; p < panels; p++)
         for (Index q = p; q < panels; q++) {
             double *block = H + q * panel + p * LANES * LANES;
-            sum(p * LANES, H + p * panel, H + q * panel, sums);
+            sum(p * LANES, H + p * panel, H + q * panel, *sums, LANES);
             for (int t = 0; t < LANES; t++)
                 for (int s = 0; s < LANES; s++) block[t * LANES + s] -= sums[t][s];
             if (q > p)

@@ -35,7 +35,8 @@ typedef struct {
 
 typedef struct {
     Index count, *atoms;
-    double *weights, *logs;
+    double *weights, *logs; /* the logarithms once they were taken */
+    int leaves_mass;        /* whether some other atoms have a little */
 } Support; /* the atoms with mass, in their order; weights below SMALLEST_WEIGHT are as good as none */
 
 typedef struct {
@@ -81,14 +82,22 @@ void close_arena(Arena *arena);
 size_t room_for(Index count);
 
 typedef struct {
+    Arena memory;
+    double inverse_eps;
+    double *of_axis[MOST_AXES]; /* source target */
+    double offset, lost;
+    int always_exact, by_products;
+} Kernels; /* of all axes of a grid, exp(offset - C); kept for the next problem at this eps */
+
+typedef struct {
     Arena supports, work;
     Support source, target;
-} Workspace; /* what a thread uses for one problem after another */
-
+    Kernels kernels;
+} Workspace; /* what a thread uses for one problem after another, all with the same axes */
 
 /* vector.c */
 void exponentials(Index count, const double *x, double *out);
-
+void shifted_exponentials(Index count, const double *x, double shift, double *out);
 void logarithms(Index count, const double *x, double *out);
 void arctangents(Index count, const double *x, double *out);
 double inner_product(Index count, const double *x, const double *y);
@@ -108,7 +117,7 @@ void close_columns(Columns *columns);
 void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out);
 
 /* support.c */
-int leaves_mass(Index count, const double *weights, const Support *support);
+void take_logs(Support *support);
 int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b);
 void find_support(Index count, const double *weights, Support *support);
 Index *absent_atoms(Index count, const Support *support, Index *absent, Index *absent_count);
@@ -129,7 +138,7 @@ void next_point(Path *path, double *x, double *residual, double error);
 void plain_step(Index count, double *x, const double *residual);
 
 /* blocks.c: products of blocks of 8 x 8 doubles */
-typedef void SumBlock(Index terms, const double *left, const double *right, double (*sums)[LANES]);
+typedef void SumBlock(Index terms, const double *left, const double *right, double *sums, Index stride);
 SumBlock *best_sum_block(void);
 int factorise(double *H, Index panels);
 void solve_factorised(const double *L, Index panels, double *y);
@@ -163,7 +172,7 @@ int open_clouds(Operator *op, Arena *arena);
 
 /* grid.c */
 size_t grid_room(const Costs *costs);
-int open_grid(Operator *op, Arena *arena, int everywhere);
+int open_grid(Operator *op, Workspace *workspace, int everywhere);
 void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 

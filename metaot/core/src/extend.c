@@ -5,14 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Return whether there are atoms with less than the smallest weight that counts, but more than none. */
-int leaves_mass(Index count, const double *weights, const Support *support)
-{
-    Index positive = 0;
-    for (Index k = 0; k < count; k++) positive += weights[k] > 0;
-    return positive > support->count;
-}
-
 /* Put the best g for f, of all atoms with any mass, on the target atoms whose mass is too small to count: between two
    such atoms nothing else bounds what is sent. All in units of eps. Return whether there is enough memory. */
 static int settle_small_masses(const Costs *costs, double inverse_eps, const double *a, const double *b,
@@ -117,7 +109,7 @@ int extend_potentials(const Costs *costs, double inverse_eps, const double *a, c
     for (Index j = 0; j < target->count; j++) g[target->atoms[j]] = known_g[j];
     if (target->count < costs->m && !extend_target(costs, inverse_eps, source, target, known_f, g)) return 0;
     if (source->count < costs->n && !extend_source(costs, inverse_eps, source, target, known_g, f)) return 0;
-    if (leaves_mass(costs->n, a, source) && leaves_mass(costs->m, b, target))
+    if (source->leaves_mass && target->leaves_mass)
         return settle_small_masses(costs, inverse_eps, a, b, target, f, g);
     return 1;
 }

@@ -22,23 +22,27 @@ typedef struct {
 } Box;
 
 typedef struct {
-    int axes, always_exact, by_products, in_logs, everywhere;
+    const Kernels *kernels;
+    int axes, in_logs, everywhere;
     Index source_sizes[MOST_AXES], target_sizes[MOST_AXES];
-    double *forward[MOST_AXES], *backward[MOST_AXES]; /* kernels: source target, and target source */
     double *to_target[MOST_AXES], *to_source[MOST_AXES]; /* the panels of the boxes */
-    double offset, lost, shift;
+    double shift, largest_v;
     Box source, target;
-    double *room[2], *h, *strip, *u, *v, *columns, *rows, *scratch;
+    double *room[2], *h, *strip, *u, *columns, *rows, *scratch;
 } Grid;
 
-static Index largest(const Index *sizes, int axes)
+static Index longest(const Costs *costs)
 {
     Index most = 1;
-    for (int k = 0; k < axes; k++) most = sizes[k] > most ? sizes[k] : most;
+    for (int k = 0; k < costs->axes; k++) {
+        most = costs->rows[k] > most ? costs->rows[k] : most;
+        most = costs->columns[k] > most ? costs->columns[k] : most;
+    }
     return most;
 }
 
-static Index most_numbers(const Costs *costs)
+/* The most numbers of a product along some axes, and a few rows more. */
+static Index product_numbers(const Costs *costs)
 {
     Index most = 1, now = costs->n;
     for (int k = 0; k < costs->axes; k++) {
@@ -50,102 +54,147 @@ static Index most_numbers(const Costs *costs)
         now = now / costs->columns[k] * costs->rows[k];
         most = now > most ? now : most;
     }
-    return most;
+    return most + LANES * longest(costs);
 }
 
-/* Fill the kernels of all axes; numbers below the smallest normal one are zero. */
-static void make_kernels(const Operator *op, Grid *self)
+/* Have the kernels of all axes at this eps; numbers below the smallest normal one are zero. Return whether there is
+   enough memory. */
+static int prepare_kernels(Kernels *kernels, const Costs *costs, double inverse_eps)
 {
-    const Costs *costs = op->costs;
     double range = 0, lowest[MOST_AXES], offset = 0;
-    for (int k = 0; k < self->axes; k++) {
+    size_t bytes = 0;
+    if (kernels->memory.memory && kernels->inverse_eps == inverse_eps) return 1;
+    for (int k = 0; k < costs->axes; k++) bytes += room_for(costs->rows[k] * costs->columns[k]);
+    if (!open_arena(&kernels->memory, bytes)) return 0;
+    for (int k = 0; k < costs->axes; k++) {
         Range found = range_of(costs->rows[k] * costs->columns[k], costs->axis[k]);
         lowest[k] = found.least;
-        range += (found.most - found.least) * op->inverse_eps;
-        offset += found.least * op->inverse_eps;
+        range += (found.most - found.least) * inverse_eps;
+        offset += found.least * inverse_eps;
     }
-    self->always_exact = range <= ALWAYS_EXACT;
-    self->by_products = range <= WORTH_TRYING;
-    double raised = self->always_exact ? 0 : RAISED;
-    self->offset = raised + offset;
-    self->lost = 4 * (double)costs->n * DBL_MIN * exp(raised - raised / self->axes);
-    for (int k = 0; k < self->axes && self->by_products; k++) {
-        Index rows = costs->rows[k], columns = costs->columns[k];
-        double *K = self->forward[k];
-        for (Index e = 0; e < rows * columns; e++)
-            K[e] = raised / self->axes + (lowest[k] - costs->axis[k][e]) * op->inverse_eps;
-        exponentials(rows * columns, K, K);
-        for (Index i = 0; i < rows; i++)
-            for (Index j = 0; j < columns; j++) self->backward[k][j * rows + i] = K[i * columns + j];
+    kernels->inverse_eps = inverse_eps;
+    kernels->always_exact = range <= ALWAYS_EXACT;
+    kernels->by_products = range <= WORTH_TRYING;
+    double raised = kernels->always_exact ? 0 : RAISED, each = raised / costs->axes;
+    kernels->offset = raised + offset;
+    kernels->lost = 4 * (double)costs->n * DBL_MIN * exp(raised - each);
+    for (int k = 0; k < costs->axes && kernels->by_products; k++) {
+        if (k > 0 && costs->axis[k] == costs->axis[k - 1]) {
+            kernels->of_axis[k] = kernels->of_axis[k - 1];
+            continue;
+        }
+        Index entries = costs->rows[k] * costs->columns[k];
+        double *K = kernels->of_axis[k] = take_numbers(&kernels->memory, entries);
+        for (Index e = 0; e < entries; e++) K[e] = (lowest[k] - costs->axis[k][e]) * inverse_eps;
+        shifted_exponentials(entries, K, -each, K);
     }
+    return 1;
 }
 
-/* Put columns of a matrix side by side, a panel of 8 at a time; the last one is filled up with zeros. */
-static void make_panels(const double *matrix, Index stride, Index terms, Index width, double *panels)
+/* Put columns of a matrix side by side, a panel of 8 at a time; the last one is filled up with zeros. One entry is
+   `along` from the next in its column, and `across` in its row. */
+static void make_panels(const double *matrix, Index along, Index across, Index terms, Index width, double *panels)
 {
     for (Index first = 0; first < width; first += LANES) {
         Index some = width - first < LANES ? width - first : LANES;
-        const double *row = matrix + first;
-        for (Index n = 0; n < terms; n++, row += stride, panels += LANES) {
-            if (some < LANES) memset(panels, 0, LANES * sizeof *row);
-            memcpy(panels, row, (size_t)some * sizeof *row);
-        }
+        const double *row = matrix + first * across;
+        if (some == LANES && across == 1)
+            for (Index n = 0; n < terms; n++) memcpy(panels + n * LANES, row + n * along, LANES * sizeof *row);
+        else
+            for (Index n = 0; n < terms; n++)
+                for (Index k = 0; k < LANES; k++)
+                    panels[n * LANES + k] = k < some ? row[n * along + k * across] : 0;
+        panels += terms * LANES;
     }
 }
 
-/* Put values^T times a matrix, given in panels, into out, a block of 8 x 8 at a time. */
+/* Put values^T times a matrix, given in panels, into out, a block of 8 x 8 at a time: from the right, so that what a
+   block has beyond a row is overwritten by the next one. 7 rows more may be written. */
 static void multiply(SumBlock *sum, const double *values, Index terms, Index rows, const double *panels, Index width,
                      double *strip, double *out)
 {
-    double sums[LANES][LANES];
     for (Index r = 0; r < rows; r += LANES) {
-        Index some = rows - r < LANES ? rows - r : LANES;
-        for (Index n = 0; n < terms; n++)
-            for (Index s = 0; s < LANES; s++) strip[n * LANES + s] = values[n * rows + r + s];
-        for (Index i = 0; i < width; i += LANES) {
-            sum(terms, strip, panels + i * terms, sums);
-            Index wide = width - i < LANES ? width - i : LANES;
-            if (wide == LANES)
-                for (Index s = 0; s < some; s++) memcpy(out + (r + s) * width + i, sums[s], sizeof sums[s]);
-            else
-                for (Index s = 0; s < some; s++)
-                    for (Index k = 0; k < wide; k++) out[(r + s) * width + i + k] = sums[s][k];
-        }
+        for (Index n = 0; n < terms; n++) memcpy(strip + n * LANES, values + n * rows + r, LANES * sizeof *strip);
+        for (Index i = (width - 1) / LANES * LANES; i >= 0; i -= LANES)
+            sum(terms, strip, panels + i * terms, out + r * width + i, width);
     }
 }
 
-/* Prepare products from one box to another, or to the whole grid of these sizes where that is NULL. */
-static void aim(const Grid *self, double *const *kernels, const Box *from, const Box *to, const Index *sizes,
-                double *const *panels)
+/* Prepare products from one box to the other, or to the whole grid of that side. */
+static void aim(const Grid *self, int to_source, int everywhere)
 {
+    const Box *from = to_source ? &self->target : &self->source, *to = to_source ? &self->source : &self->target;
     for (int k = 0; k < self->axes; k++) {
-        Index first = to ? to->low[k] : 0, width = to ? to->high[k] - first : sizes[k];
-        make_panels(kernels[k] + from->low[k] * sizes[k] + first, sizes[k], from->high[k] - from->low[k], width,
-                    panels[k]);
+        Index columns = self->target_sizes[k], sizes = to_source ? self->source_sizes[k] : columns;
+        Index first = everywhere ? 0 : to->low[k], width = everywhere ? sizes : to->high[k] - first;
+        Index along = to_source ? 1 : columns, across = to_source ? columns : 1;
+        make_panels(self->kernels->of_axis[k] + from->low[k] * along + first * across, along, across,
+                    from->high[k] - from->low[k], width, to_source ? self->to_source[k] : self->to_target[k]);
     }
 }
 
-/* Multiply along all axes: the first one becomes the last, until all have had their turn. */
-static const double *product(const Grid *self, const Box *from, const Box *to, const Index *sizes,
-                             double *const *panels)
+/* Multiply what is given along all axes, as was prepared: the first one becomes the last, until all have had their
+   turn. */
+static const double *product(const Grid *self, int to_source, int everywhere)
 {
+    const Box *from = to_source ? &self->target : &self->source, *to = to_source ? &self->source : &self->target;
     SumBlock *sum = best_sum_block();
     const double *values = from->given;
     Index count = from->box;
     for (int k = 0; k < self->axes; k++) {
         Index terms = from->high[k] - from->low[k], rows = count / terms;
-        Index width = to ? to->high[k] - to->low[k] : sizes[k];
-        multiply(sum, values, terms, rows, panels[k], width, self->strip, self->room[k % 2]);
+        Index sizes = to_source ? self->source_sizes[k] : self->target_sizes[k];
+        Index width = everywhere ? sizes : to->high[k] - to->low[k];
+        multiply(sum, values, terms, rows, to_source ? self->to_source[k] : self->to_target[k], width, self->strip,
+                 self->room[k % 2]);
         values = self->room[k % 2];
         count = rows * width;
     }
     return values;
 }
 
-static void give(const Box *box, const double *factors)
+/* Put products of numbers at these places. */
+FOR_EACH_PROCESSOR
+static void give(Index count, const double *restrict x, const double *restrict y, const Index *restrict places,
+                 double *restrict given)
 {
-    const Support *support = box->support;
-    for (Index k = 0; k < support->count; k++) box->given[box->places[k]] = support->weights[k] * factors[k];
+    for (Index k = 0; k < count; k++) given[places[k]] = x[k] * y[k];
+}
+
+/* Take sums from their places, and put weights divided by them there. */
+FOR_EACH_PROCESSOR
+static void take_and_divide(Index count, const double *restrict sums, const Index *restrict places,
+                            const double *restrict weights, double *restrict taken, double *restrict given)
+{
+    for (Index k = 0; k < count; k++) {
+        taken[k] = sums[places[k]];
+        given[places[k]] = weights[k] * (1 / taken[k]);
+    }
+}
+
+FOR_EACH_PROCESSOR
+static void take(Index count, const double *restrict sums, const Index *restrict places, double *restrict taken)
+{
+    for (Index k = 0; k < count; k++) taken[k] = sums[places[k]];
+}
+
+FOR_EACH_PROCESSOR
+static void multiply_by(Index count, const double *restrict factors, double *restrict x)
+{
+    for (Index k = 0; k < count; k++) x[k] *= factors[k];
+}
+
+FOR_EACH_PROCESSOR
+static void subtract_from(Index count, double top, double *restrict x)
+{
+    for (Index k = 0; k < count; k++) x[k] = top - x[k];
+}
+
+/* Put top - log of sums into x. */
+static void potential_of(Index count, const double *sums, double top, double *x)
+{
+    logarithms(count, sums, x);
+    subtract_from(count, top, x);
 }
 
 /* Find the smallest box around a support, and the places of its atoms there. */
@@ -191,61 +240,78 @@ static void find_box(const Support *support, int axes, const Index *sizes, Box *
 
 /* Return whether sums have all their digits: they are far above what numbers below the smallest one can have added,
    after the other axes have multiplied it, and below the largest. */
-static int are_exact(const Grid *self, Index count, const double *sums, Index factor_count, const double *factors)
+static int are_exact(const Grid *self, Range sums, double largest_factor)
 {
-    if (self->always_exact) return 1;
-    double most = range_of(factor_count, factors).most;
-    Range range = range_of(count, sums);
-    return range.least > EXACT * self->lost * (most > 1 ? most : 1) && range.most < INFINITY;
+    double lost = EXACT * self->kernels->lost * (largest_factor > 1 ? largest_factor : 1);
+    return self->kernels->always_exact || (sums.least > lost && sums.most < INFINITY);
 }
 
-/* Put u = e^(x - shift) into place; return whether x is finite. */
+static Range range_unless_exact(const Grid *self, Index count, const double *sums)
+{
+    return self->kernels->always_exact ? (Range){1, 1} : range_of(count, sums);
+}
+
+/* Give u = e^(x - shift) to products; return whether x is finite. */
 static int scale_source(const Operator *op, Grid *self, const double *x)
 {
     Index n = op->source->count;
-    self->shift = inner_product(n, op->source->weights, x);
+    self->shift = range_of(n, x).most;
     if (!(fabs(self->shift) < INFINITY)) return 0;
-    for (Index i = 0; i < n; i++) self->u[i] = x[i] - self->shift;
-    exponentials(n, self->u, self->u);
+    shifted_exponentials(n, x, self->shift, self->u);
+    give(n, op->source->weights, self->u, self->source.places, self->source.given);
     return 1;
 }
 
-/* Put u = e^(x - shift), the products with it and the best v for it into place; return whether they are exact. */
+/* Put u and the products with it into place, and give the best v to products; return whether they are exact. */
 static int scale_columns(const Operator *op, Grid *self, const double *x)
 {
-    Index n = op->source->count, m = op->target->count;
+    const Support *target = op->target;
     if (!scale_source(op, self, x)) return 0;
-    give(&self->source, self->u);
-    const double *sums = product(self, &self->source, &self->target, self->target_sizes, self->to_target);
-    for (Index j = 0; j < m; j++) self->columns[j] = sums[self->target.places[j]];
-    for (Index j = 0; j < m; j++) self->v[j] = 1 / self->columns[j];
-    return are_exact(self, m, self->columns, n, self->u);
+    take_and_divide(target->count, product(self, 0, 0), self->target.places, target->weights, self->columns,
+                    self->target.given);
+    Range range = range_unless_exact(self, target->count, self->columns);
+    self->largest_v = 1 / range.least;
+    return are_exact(self, range, 1);
 }
 
 /* Put the products with v into place, on the source's atoms with mass; return whether they are exact. */
 static int scale_rows(const Operator *op, Grid *self)
 {
     Index n = op->source->count;
-    const Box *box = self->everywhere ? NULL : &self->source;
     const Index *places = self->everywhere ? op->source->atoms : self->source.places;
-    give(&self->target, self->v);
-    const double *sums = product(self, &self->target, box, self->source_sizes, self->to_source);
-    for (Index i = 0; i < n; i++) self->rows[i] = sums[places[i]];
-    return are_exact(self, n, self->rows, op->target->count, self->v);
+    take(n, product(self, 1, self->everywhere), places, self->rows);
+    return are_exact(self, range_unless_exact(self, n, self->rows), self->largest_v);
 }
 
-/* Sum exponentials along one axis in the log domain: out_ri = log sum_j exp(z_jr - c_ij), c in units of eps. */
+/* Sum exponentials along one axis in the log domain: out_ri = log sum_j exp(z_jr - c_ij), c in units of eps. By products
+   with exp(-c) where numbers below the smallest one add nothing. */
 static void soft_maximum_along(const double *cost, Index stride_i, Index stride_j, double inverse_eps, Index terms,
                                Index width, const double *z, Index rows, double *scratch, double *out)
 {
-    double *c = scratch, *line = c + terms * width, *sums = line + terms + LANES;
-    for (Index i = 0; i < width; i++)
-        for (Index j = 0; j < terms; j++) c[i * terms + j] = cost[i * stride_i + j * stride_j] * inverse_eps;
-    for (Index r = 0; r < rows; r++) {
+    double *c = scratch, *K = c + terms * width, *line = K + terms * width + LANES, *u = line + terms + LANES;
+    double *sums = u + terms + LANES, smallest = 1e-250;
+    for (Index j = 0; j < terms; j++)
+        for (Index i = 0; i < width; i++) c[j * width + i] = cost[i * stride_i + j * stride_j] * inverse_eps;
+    double least = range_of(terms * width, c).least;
+    for (Index e = 0; e < terms * width; e++) K[e] = -c[e];
+    shifted_exponentials(terms * width, K, -least, K);
+    for (Index r = 0; r < rows; r++, out += width) {
         for (Index j = 0; j < terms; j++) line[j] = z[j * rows + r];
+        double top = range_of(terms, line).most;
+        if (!(fabs(top) < INFINITY)) { /* minus infinity: of nothing */
+            for (Index i = 0; i < width; i++) out[i] = top;
+            continue;
+        }
+        shifted_exponentials(terms, line, top, u);
+        memset(sums, 0, (size_t)width * sizeof *sums);
+        for (Index j = 0; j < terms; j++)
+            if (u[j] != 0) subtract_multiple(width, -u[j], K + j * width, sums);
+        logarithms(width, sums, out);
         for (Index i = 0; i < width; i++) {
-            for (Index j = 0; j < terms; j++) sums[j] = line[j] - c[i * terms + j];
-            out[r * width + i] = log_sum_exp(terms, sums, sums);
+            out[i] += top - least;
+            if (sums[i] > smallest) continue;
+            for (Index j = 0; j < terms; j++) u[j] = line[j] - c[j * width + i];
+            out[i] = log_sum_exp(terms, u, u);
         }
     }
 }
@@ -273,6 +339,7 @@ static void soft_minimum(const Grid *self, const Operator *op, int to_source, co
 static void spread_logs(const Support *support, Index count, const double *potential, double *h)
 {
     for (Index k = 0; k < count; k++) h[k] = -INFINITY;
+    logarithms(support->count, support->weights, support->logs);
     for (Index k = 0; k < support->count; k++) h[support->atoms[k]] = potential[k] + support->logs[k];
 }
 
@@ -297,11 +364,10 @@ static double grid_evaluate(Operator *op, const double *x, double *residual)
     Grid *self = op->own;
     Index n = op->source->count;
     self->in_logs = 0;
-    if (!self->by_products || !scale_columns(op, self, x) || !scale_rows(op, self))
+    if (!self->kernels->by_products || !scale_columns(op, self, x) || !scale_rows(op, self))
         return evaluate_in_logs(op, self, x, residual);
-    for (Index i = 0; i < n; i++) self->rows[i] *= self->u[i];
-    logarithms(n, self->rows, residual);
-    for (Index i = 0; i < n; i++) residual[i] = -residual[i];
+    multiply_by(n, self->u, self->rows);
+    potential_of(n, self->rows, 0, residual);
     double error = relative_l1_error(n, op->source->weights, self->rows);
     int finite = isfinite(error) && largest_size(n, residual) < INFINITY; /* a marginal may have left floating point */
     return finite ? error : evaluate_in_logs(op, self, x, residual);
@@ -311,12 +377,10 @@ static void grid_potential(const Operator *op, double *g)
 {
     const Grid *self = op->own;
     Index m = op->target->count;
-    if (self->in_logs) {
+    if (self->in_logs)
         memcpy(g, self->columns, (size_t)m * sizeof *g);
-        return;
-    }
-    logarithms(m, self->columns, g);
-    for (Index j = 0; j < m; j++) g[j] = self->offset - self->shift - g[j];
+    else
+        potential_of(m, self->columns, self->kernels->offset - self->shift, g);
 }
 
 /* The same as `settle_small_masses`, axis by axis. */
@@ -334,18 +398,16 @@ static void settle_on_grid(const Operator *op, Grid *self, const double *f, doub
     }
 }
 
-/* Put the best g for x on all atoms, by products with u if that is in place. */
-static void transform(const Operator *op, Grid *self, const double *x, int in_place, double *g)
+/* Put the best g for x on all atoms, by products if u was given to them. */
+static void transform(const Operator *op, Grid *self, const double *x, int given, double *g)
 {
     Index m = op->costs->m;
-    int exact = in_place;
+    int exact = given;
     if (exact) {
-        give(&self->source, self->u);
-        aim(self, self->forward, &self->source, NULL, self->target_sizes, self->to_target);
-        const double *sums = product(self, &self->source, NULL, self->target_sizes, self->to_target);
-        exact = are_exact(self, m, sums, op->source->count, self->u);
-        logarithms(m, sums, g);
-        for (Index j = 0; j < m; j++) g[j] = self->offset - self->shift - g[j];
+        if (self->target.box < m) aim(self, 0, 1);
+        const double *sums = product(self, 0, 1);
+        exact = are_exact(self, range_unless_exact(self, m, sums), 1);
+        potential_of(m, sums, self->kernels->offset - self->shift, g);
     }
     if (!exact) {
         spread_logs(op->source, op->costs->n, x, self->h);
@@ -356,31 +418,38 @@ static void transform(const Operator *op, Grid *self, const double *x, int in_pl
 void transform_on_grid(Operator *op, const double *x, double *g)
 {
     Grid *self = op->own;
-    transform(op, self, x, self->by_products && scale_source(op, self, x), g);
+    transform(op, self, x, self->kernels->by_products && scale_source(op, self, x), g);
 }
 
-/* Put the best g for x, and the best f for that, on all atoms. */
-static int grid_extend(Operator *op, const double *x, double *f, double *g)
+/* Put the best f on all atoms for g, which is the best for x. */
+static void transform_back(const Operator *op, Grid *self, const double *g, double *f)
 {
-    Grid *self = op->own;
-    Index n = op->costs->n, m = op->costs->m;
-    transform(op, self, x, !self->in_logs, g);
+    Index n = op->costs->n;
     int exact = !self->in_logs;
     if (exact) {
-        give(&self->target, self->v);
-        if (!self->everywhere) aim(self, self->backward, &self->target, NULL, self->source_sizes, self->to_source);
-        const double *sums = product(self, &self->target, NULL, self->source_sizes, self->to_source);
-        exact = are_exact(self, n, sums, op->target->count, self->v);
-        logarithms(n, sums, f);
-        for (Index i = 0; i < n; i++) f[i] = self->shift - f[i];
+        if (!self->everywhere && self->source.box < n) aim(self, 1, 1);
+        const double *sums = product(self, 1, 1);
+        exact = are_exact(self, range_unless_exact(self, n, sums), self->largest_v);
+        potential_of(n, sums, self->shift, f);
     }
     if (!exact) {
         for (Index j = 0; j < op->target->count; j++) self->columns[j] = g[op->target->atoms[j]];
-        spread_logs(op->target, m, self->columns, self->h);
+        spread_logs(op->target, op->costs->m, self->columns, self->h);
         soft_minimum(self, op, 1, self->h, f);
     }
+}
+
+/* Put the best g for x, and the best f for that, on all atoms; where all have mass these are known. */
+static int grid_extend(Operator *op, const double *x, double *f, double *g)
+{
+    Grid *self = op->own;
+    if (op->target->count == op->costs->m)
+        grid_potential(op, g);
+    else
+        transform(op, self, x, !self->in_logs, g);
+    if (op->source->count < op->costs->n) transform_back(op, self, g, f);
     for (Index i = 0; i < op->source->count; i++) f[op->source->atoms[i]] = x[i];
-    if (leaves_mass(n, op->a, op->source) && leaves_mass(m, op->b, op->target)) settle_on_grid(op, self, f, g);
+    if (op->source->leaves_mass && op->target->leaves_mass) settle_on_grid(op, self, f, g);
     return 1;
 }
 
@@ -405,27 +474,25 @@ static Index scratch_numbers(const Costs *costs)
 size_t grid_room(const Costs *costs)
 {
     Index n = costs->n, m = costs->m;
-    size_t bytes = 2 * room_for(sizeof(Grid)) + 3 * room_for(n) + 3 * room_for(m) + 2 * room_for(n > m ? n : m);
-    bytes += 3 * room_for(most_numbers(costs)) + room_for(scratch_numbers(costs)) + room_for(n > m ? n : m);
-    for (int k = 0; k < costs->axes; k++) bytes += 4 * room_for(panel_numbers(costs, k));
-    return bytes + room_for(LANES * (n > m ? n : m));
+    size_t bytes = 2 * room_for(sizeof(Grid)) + 3 * room_for(n) + 2 * room_for(m) + 2 * room_for(n > m ? n : m);
+    bytes += 2 * room_for(product_numbers(costs)) + room_for(scratch_numbers(costs)) + room_for(n > m ? n : m);
+    for (int k = 0; k < costs->axes; k++) bytes += 2 * room_for(panel_numbers(costs, k));
+    return bytes + room_for(LANES * (longest(costs) + LANES));
 }
 
 /* `everywhere`: products with v are made on the whole grid in each step, since they are asked for there. */
-int open_grid(Operator *op, Arena *arena, int everywhere)
+int open_grid(Operator *op, Workspace *workspace, int everywhere)
 {
     const Costs *costs = op->costs;
+    Arena *arena = &workspace->work;
     Grid *self = (Grid *)take_numbers(arena, (Index)sizeof(Grid) / (Index)sizeof(double) + 1);
-    Index n = costs->n, m = costs->m, longest = largest(costs->rows, costs->axes);
-    Index other = largest(costs->columns, costs->axes);
+    Index n = costs->n, m = costs->m;
     self->axes = costs->axes;
     self->everywhere = everywhere;
     self->in_logs = 0;
     for (int k = 0; k < costs->axes; k++) {
         self->source_sizes[k] = costs->rows[k];
         self->target_sizes[k] = costs->columns[k];
-        self->forward[k] = take_numbers(arena, panel_numbers(costs, k));
-        self->backward[k] = take_numbers(arena, panel_numbers(costs, k));
         self->to_target[k] = take_numbers(arena, panel_numbers(costs, k));
         self->to_source[k] = take_numbers(arena, panel_numbers(costs, k));
     }
@@ -435,24 +502,24 @@ int open_grid(Operator *op, Arena *arena, int everywhere)
     self->target.given = take_numbers(arena, n > m ? n : m);
     self->u = take_numbers(arena, n);
     self->rows = take_numbers(arena, n);
-    self->v = take_numbers(arena, m);
     self->columns = take_numbers(arena, m);
-    self->room[0] = take_numbers(arena, most_numbers(costs));
-    self->room[1] = take_numbers(arena, most_numbers(costs));
+    self->room[0] = take_numbers(arena, product_numbers(costs));
+    self->room[1] = take_numbers(arena, product_numbers(costs));
     self->h = take_numbers(arena, n > m ? n : m);
     self->scratch = take_numbers(arena, scratch_numbers(costs));
-    self->strip = take_numbers(arena, LANES * ((longest > other ? longest : other) + LANES));
+    self->strip = take_numbers(arena, LANES * (longest(costs) + LANES));
     op->own = self;
     op->evaluate = grid_evaluate;
     op->potential = grid_potential;
     op->extend = grid_extend;
     op->close = grid_close;
-    make_kernels(op, self);
-    if (!self->by_products) return 1;
+    if (!prepare_kernels(&workspace->kernels, costs, op->inverse_eps)) return 0;
+    self->kernels = &workspace->kernels;
+    if (!self->kernels->by_products) return 1;
     find_box(op->source, self->axes, self->source_sizes, &self->source);
     find_box(op->target, self->axes, self->target_sizes, &self->target);
-    aim(self, self->forward, &self->source, &self->target, self->target_sizes, self->to_target);
-    aim(self, self->backward, &self->target, everywhere ? NULL : &self->source, self->source_sizes, self->to_source);
+    aim(self, 0, 0);
+    aim(self, 1, everywhere);
     return 1;
 }
 
@@ -464,13 +531,13 @@ int step_on_grid(Operator *op, const double *residual, const double *x, double *
     int exact = !self->in_logs && self->everywhere;
     if (exact) { /* the last product was with v, everywhere */
         const double *sums = self->room[(self->axes - 1) % 2];
-        exact = are_exact(self, n, sums, op->target->count, self->v);
-        logarithms(n, sums, following);
-        for (Index i = 0; i < n; i++) following[i] = self->shift - following[i];
+        exact = are_exact(self, range_unless_exact(self, n, sums), self->largest_v);
+        potential_of(n, sums, self->shift, following);
     }
     if (!exact) {
-        grid_potential(op, self->v);
-        spread_logs(op->target, op->costs->m, self->v, self->h);
+        double *g = self->room[0];
+        grid_potential(op, g);
+        spread_logs(op->target, op->costs->m, g, self->h);
         soft_minimum(self, op, 1, self->h, following);
     }
     for (Index i = 0; i < n; i++) missing[i] = 0;

@@ -74,6 +74,7 @@ static void take_part(void *shared)
         if (!solve_one(&workspace, task, k)) task->short_of_memory = 1;
     close_arena(&workspace.supports);
     close_arena(&workspace.work);
+    close_arena(&workspace.kernels.memory);
 }
 
 /* Read an array without copying; raise TypeError or ValueError unless it is what is expected. */

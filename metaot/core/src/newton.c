@@ -234,7 +234,7 @@ static void fill_hessian(const Plan *plan, const State *state, double *scaled, d
                 first = left;
                 second = right;
             }
-            sum(count, first, second, sums);
+            sum(count, first, second, *sums, LANES);
             double *block = H + q * panel + p * LANES * LANES;
             for (int t = 0; t < LANES; t++)
                 for (int s = 0; s < LANES; s++) {
@@ -452,6 +452,8 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
 
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome)
 {
+    take_logs(&workspace->source);
+    take_logs(&workspace->target);
     if (workspace->source.count <= workspace->target.count) return refine(workspace, instance, limits, outcome);
     Costs exchanged = transposed(instance->costs);
     Support other = workspace->source;

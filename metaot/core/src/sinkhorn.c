@@ -119,12 +119,15 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     double **parts[] = {&run->x, &run->residual, &run->other_x, &run->other_residual};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(&workspace->work, n);
     run->g = take_numbers(&workspace->work, m);
-    if (layout == CLOUD_BLOCKS) return open_clouds(&run->op, &workspace->work);
-    if (layout == WHOLE_MATRIX) return open_matrix(&run->op, &workspace->work);
-    return open_grid(&run->op, &workspace->work, layout == AXES_EVERYWHERE);
+    if (layout == BOXES || layout == AXES_EVERYWHERE)
+        return open_grid(&run->op, workspace, layout == AXES_EVERYWHERE);
+    take_logs(&workspace->source);
+    take_logs(&workspace->target);
+    return layout == CLOUD_BLOCKS ? open_clouds(&run->op, &workspace->work) : open_matrix(&run->op, &workspace->work);
 }
 
 /* Multiply a potential by eps; on atoms that reach no mass at a finite cost it becomes zero. */
+FOR_EACH_PROCESSOR
 void to_units_of_cost(Index count, double eps, double *x)
 {
     for (Index k = 0; k < count; k++) x[k] = isfinite(x[k]) ? x[k] * eps : 0;

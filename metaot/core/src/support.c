@@ -8,22 +8,30 @@ static const double SMALLEST_WEIGHT = 1e-20;
 /* Of mass one; what all atoms with less weigh together is far below every tolerance. Their potentials are the best
    ones for those of the other side, so that their own mass arrives. */
 
-/* Return whether a weight counts in some entry of a stretch. */
+enum { COUNTS = 1, COUNTS_NOT = 2 };
+
+/* Return which kinds of positive weights there are in a stretch. */
 FOR_EACH_PROCESSOR
-static int any_mass(Index count, const double *weights)
+static int kinds_of_mass(Index count, const double *weights)
 {
-    int64_t found = 0;
-    for (Index k = 0; k < count; k++) found |= weights[k] >= SMALLEST_WEIGHT;
-    return found != 0;
+    int64_t large = 0, small = 0;
+    for (Index k = 0; k < count; k++) {
+        large |= weights[k] >= SMALLEST_WEIGHT;
+        small |= (weights[k] > 0) & (weights[k] < SMALLEST_WEIGHT);
+    }
+    return (large ? COUNTS : 0) | (small ? COUNTS_NOT : 0);
 }
 
 void find_support(Index count, const double *weights, Support *support)
 {
     enum { STRETCH = 32 };
     Index found = 0;
+    int kinds = 0;
     for (Index begin = 0; begin < count; begin += STRETCH) {
         Index end = begin + STRETCH < count ? begin + STRETCH : count;
-        if (!any_mass(end - begin, weights + begin)) continue;
+        int here = kinds_of_mass(end - begin, weights + begin);
+        kinds |= here;
+        if (!(here & COUNTS)) continue;
         for (Index k = begin; k < end; k++) {
             support->atoms[found] = k;
             support->weights[found] = weights[k];
@@ -31,7 +39,12 @@ void find_support(Index count, const double *weights, Support *support)
         }
     }
     support->count = found;
-    logarithms(found, support->weights, support->logs);
+    support->leaves_mass = (kinds & COUNTS_NOT) != 0;
+}
+
+void take_logs(Support *support)
+{
+    logarithms(support->count, support->weights, support->logs);
 }
 
 /* Put the other atoms into `absent`, which is returned. */
@@ -50,7 +63,7 @@ Index *absent_atoms(Index count, const Support *support, Index *absent, Index *a
 
 static Support take_support(Arena *arena, Index count)
 {
-    Support support = {0, take_indices(arena, count), take_numbers(arena, count), take_numbers(arena, count)};
+    Support support = {0, take_indices(arena, count), take_numbers(arena, count), take_numbers(arena, count), 0};
     return support;
 }
 

@@ -8,14 +8,14 @@
 static const double LN2 = 6.93147180369123816490e-01, LN2_REST = 1.90821492927058770002e-10;
 /* ln 2 in two parts, of which the first one times a small integer has no rounding error. */
 
-/* e^x = 2^k e^r, with Taylor's series for |r| < 0.35, to two units in the last place; zero below the normal
-   numbers. */
+/* e^(x - shift). e^z = 2^k e^r, with Taylor's series for |r| < 0.35, to two units in the last place; zero below the
+   normal numbers. */
 FOR_EACH_PROCESSOR
-void exponentials(Index count, const double *x, double *out)
+void shifted_exponentials(Index count, const double *x, double shift, double *out)
 {
     for (Index i = 0; i < count; i++) {
-        double bounded = x[i] < -708.0 ? -708.0 : x[i] > 709.0 ? 709.0 : x[i];
-        double k = floor(bounded * 1.44269504088896338700 + 0.5), r = (x[i] - k * LN2) - k * LN2_REST;
+        double z = x[i] - shift, bounded = z < -708.0 ? -708.0 : z > 709.0 ? 709.0 : z;
+        double k = floor(bounded * 1.44269504088896338700 + 0.5), r = (z - k * LN2) - k * LN2_REST;
         double p = 1 / 6227020800.0;
         p = p * r + 1 / 479001600.0;
         p = p * r + 1 / 39916800.0;
@@ -36,8 +36,13 @@ void exponentials(Index count, const double *x, double *out)
         bits = (int64_t)(((uint64_t)bits + 1023) << 52);
         memcpy(&power, &bits, sizeof power);
         double inside = p * power;
-        out[i] = x[i] < -708.0 ? 0.0 : x[i] <= 709.0 ? inside : x[i] + INFINITY;
+        out[i] = z < -708.0 ? 0.0 : z <= 709.0 ? inside : z + INFINITY;
     }
+}
+
+void exponentials(Index count, const double *x, double *out)
+{
+    shifted_exponentials(count, x, 0, out);
 }
 
 /* The logarithm of numbers that are not negative, by 2 artanh((m - 1)/(m + 1)), to two units in the last place. */
@@ -118,38 +123,44 @@ double total(Index count, const double *restrict x)
     return sum(lanes);
 }
 
+/* The bits of a number, such that they are in the order of numbers; NaN beyond infinity, on the side of its sign. */
+static inline int64_t ordered(double x)
+{
+    int64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits ^ ((bits >> 63) & INT64_MAX);
+}
+
+static double number(int64_t order)
+{
+    int64_t bits = order ^ ((order >> 63) & INT64_MAX);
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* The largest absolute value; NaN if there is one. */
 FOR_EACH_PROCESSOR
 double largest_size(Index count, const double *restrict x)
 {
-    double largest = 0;
+    int64_t largest = 0;
     for (Index i = 0; i < count; i++) {
-        double size = fabs(x[i]);
-        largest = size <= largest ? largest : size;
+        int64_t size = ordered(fabs(x[i]));
+        largest = size > largest ? size : largest;
     }
-    return largest;
+    return number(largest);
 }
 
 FOR_EACH_PROCESSOR
 Range range_of(Index count, const double *restrict x)
 {
-    double low[LANES], high[LANES];
-    for (int k = 0; k < LANES; k++) low[k] = high[k] = x[0];
-    Index i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) {
-            low[k] = x[i + k] < low[k] ? x[i + k] : low[k];
-            high[k] = high[k] < x[i + k] ? x[i + k] : high[k];
-        }
-    Range range = {x[0], x[0]};
-    for (; i < count; i++) {
-        range.least = x[i] < range.least ? x[i] : range.least;
-        range.most = range.most < x[i] ? x[i] : range.most;
+    int64_t least = INT64_MAX, most = INT64_MIN;
+    for (Index i = 0; i < count; i++) {
+        int64_t order = ordered(x[i]);
+        least = order < least ? order : least;
+        most = order > most ? order : most;
     }
-    for (int k = 0; k < LANES; k++) {
-        range.least = low[k] < range.least ? low[k] : range.least;
-        range.most = range.most < high[k] ? high[k] : range.most;
-    }
+    Range range = {number(least), number(most)};
     return range;
 }
 
