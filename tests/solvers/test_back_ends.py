@@ -1,11 +1,11 @@
 """Compiled code and torch are the same algorithm: the same potentials, errors and steps from every start."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import torch
-from strategies import SPACES, assert_close, both_back_ends, every_dtype, random_problem
+from strategies import SPACES, assert_close, both_back_ends, every_dtype, random_problem, unchecked
 from torch import Tensor
 
 from metaot import core
@@ -38,6 +38,14 @@ STARTS: dict[str, Callable[[Tensor], Tensor | None]] = {
 }
 """Potentials in units of eps, from the exact ones."""
 
+
+@pytest.fixture(autouse=True)
+def _quick() -> Iterator[None]:
+    """Shapes are checked by other tests."""
+    with unchecked():
+        yield
+
+
 needs_both = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
 
 
@@ -50,61 +58,63 @@ def by_torch(*arguments: object, **settings: object) -> Solution:
 
 def assert_same(problem: Problem, init: DualPotentials | None, solver: Solver | None, tol: float) -> None:
     """Solve by both, and compare: steps to one or five per cent, all else to what the tolerance leaves."""
-    for limits in ({"max_steps": 0}, {"max_steps": 4}, {"max_steps": 100 if METHODS["plain"] == solver else 1000}):
-        settings = {"init": init, "solver": solver, "tol": tol, **limits}
+    for max_steps in (3, 100 if solver == METHODS["plain"] else 1000):
+        settings = {"init": init, "solver": solver, "tol": tol, "max_steps": max_steps}
         compiled, torch_ = solve(problem, **settings), by_torch(problem, **settings)
         assert compiled.solvers == torch_.solvers
+        assert compiled.status is torch_.status
         assert torch.equal(compiled.converged, torch_.converged)
         steps = torch.stack([compiled.steps, torch_.steps]).double()
         assert (steps[0] - steps[1]).abs().le(steps.amax(0).mul(0.05).clamp_min(1)).all(), steps
-        if limits["max_steps"] <= 4:
+        if max_steps == 3:
             assert_close(compiled.error, torch_.error, 1e-6)
         assert_close(compiled.plan(), torch_.plan(), 20 * tol)
         assert_close(compiled.value, torch_.value, 20 * tol)
 
 
-def started(problem: Problem, start: Callable[[Tensor], Tensor | None]) -> DualPotentials | None:
-    """Return a start that is made of the exact potentials."""
+def starts(problem: Problem, names: Iterable[str]) -> Iterator[DualPotentials | None]:
+    """Yield starts that are made of the exact potentials."""
     exact = solve(problem, solver=Newton(), tol=1e-10).potentials.f
-    torch.manual_seed(3)
-    f = start(exact / problem.eps)
-    return None if f is None else DualPotentials(problem.eps * f, torch.zeros_like(problem.b))
+    for name in names:
+        torch.manual_seed(3)
+        f = STARTS[name](exact / problem.eps)
+        yield None if f is None else DualPotentials(problem.eps * f, torch.zeros_like(problem.b))
 
 
 @needs_both
 @pytest.mark.parametrize("name", [*SPACES, *LARGER])
 @pytest.mark.parametrize(("eps", "tol"), [(1.0, 1e-9), (0.1, 1e-6), (0.01, 1e-3)])
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("start", STARTS)
-def test_they_are_the_same_algorithm(name, eps, tol, method, start):
+def test_they_are_the_same_algorithm(name, eps, tol, method):
     if eps == 0.01 and name in ("points, sphere", "grid, 3-D l1"):
         pytest.skip("rounding decides: plans of a cost with ties fall apart")
     problem = random_problem({**SPACES, **LARGER}[name], (3,), eps, seed=1)
-    assert_same(problem, started(problem, STARTS[start]), METHODS[method], tol)
+    for init in starts(problem, STARTS if method in ("accelerated", "newton") else ("none", "fair")):
+        assert_same(problem, init, METHODS[method], tol)
 
 
 @needs_both
 @pytest.mark.parametrize("name", LARGER)
 @pytest.mark.parametrize("method", ["accelerated", "newton"])
-@pytest.mark.parametrize("start", ["good", "fair"])
-def test_they_are_the_same_at_a_small_eps(name, method, start):
+def test_they_are_the_same_at_a_small_eps(name, method):
     """From near the solution; from afar nearly singular systems are solved, and rounding decides."""
     problem = random_problem(LARGER[name], (3,), 1e-3, seed=1)
-    assert_same(problem, started(problem, STARTS[start]), METHODS[method], 0.03)
+    for init in starts(problem, ("good", "fair")):
+        assert_same(problem, init, METHODS[method], 0.03)
 
 
 @needs_both
-@pytest.mark.parametrize("noise", [1e-3, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0])
 @pytest.mark.parametrize("name", ["grid", "dense", "dense, one each", "large points", "large grid"])
 @pytest.mark.parametrize("method", ["accelerated", "newton"])
 @pytest.mark.parametrize("eps", [0.5, 0.05, 1e-3])
-def test_they_keep_the_same_starts(eps, name, noise, method):
+def test_they_keep_the_same_starts(eps, name, method):
     """Whatever the mean of a start is, on all sides of the bounds from which on it must be better than zeros."""
     problem = random_problem({**SPACES, **LARGER}[name], (8,), eps)
     exact = solve(problem, solver=Newton(), tol=1e-9).potentials.f
-    init = DualPotentials(exact + 3 + noise * eps * torch.randn_like(exact), torch.zeros_like(problem.b))
-    limits = {"init": init, "solver": METHODS[method], "max_steps": 0}
-    assert_close(by_torch(problem, **limits).error, solve(problem, **limits).error, 1e-9)  # type: ignore[call-overload]
+    for noise in (1e-3, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0):
+        init = DualPotentials(exact + 3 + noise * eps * torch.randn_like(exact), torch.zeros_like(problem.b))
+        limits = {"init": init, "solver": METHODS[method], "max_steps": 0}
+        assert_close(by_torch(problem, **limits).error, solve(problem, **limits).error, 1e-9)
 
 
 @needs_both
@@ -147,7 +157,7 @@ def test_blobs_whose_tails_are_below_floating_point(method, batch):
 
 
 @both_back_ends
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("eps", [1e-5, 3e-5])
 def test_plain_steps_at_a_tiny_eps_are_numbers(seed, eps):
     torch.manual_seed(seed)
