@@ -3,7 +3,7 @@
 from metaot.core.compiled import Compiled
 from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import BackEnd, Result
-from metaot.core.steps import COMPILED, Step, best_potential, newton, sinkhorn, sinkhorn_step
+from metaot.core.steps import COMPILED, Step, best_potential, hard_minimum, newton, sinkhorn, sinkhorn_step
 
 __all__ = [
     "COMPILED",
@@ -14,6 +14,7 @@ __all__ = [
     "Result",
     "Step",
     "best_potential",
+    "hard_minimum",
     "newton",
     "sinkhorn",
     "sinkhorn_step",

@@ -16,6 +16,7 @@ def solve_each(
     `costs` is the kind (0 axes, 1 a matrix, 2 clouds), the cost between points (0 squared distance, 1 distance,
     2 angle) and the arrays; `limits` is (tol, max_steps, accelerated). The method is 0 for Sinkhorn on the axes of
     a grid, 1 for Sinkhorn on a matrix, 2 for Newton, 3 for one Sinkhorn step on a grid (g is then a less the
-    marginal of the start's plan, and `error` its dual value), 4 for the best g for the start.
+    marginal of the start's plan, and `error` its dual value), 4 for the best g for the start, 5 for
+    f_i = min_j C_ij - b_j.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
     """

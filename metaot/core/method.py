@@ -37,8 +37,8 @@ MOST_ENTRIES = 2**24
 NEWTON_ENTRIES = 2**22
 """Entries of the largest plan for Newton, which needs several of its size."""
 
-LARGEST_GRID = 2**17
-"""Atoms of the largest grid on which one thread of compiled code is quicker than torch."""
+LARGEST_GRID = 2**21
+"""Atoms of the largest grid that compiled code takes: what it holds is some hundred bytes for each."""
 
 _SLOW, _FEW_ROWS, _LONG = 100.0, 256, 8
 """The range of costs, in units of eps, above which Sinkhorn takes hundreds of steps; with up to `_FEW_ROWS` atoms
@@ -53,6 +53,9 @@ temperatures on the way down."""
 
 _FOLLOWED, _EACH = 0.05, 30
 """L1 error to which Newton goes at a higher temperature, and its most steps there."""
+
+_DESERVED = (0.35, 10.0), (0.6, 30.0)
+"""Temperatures, in units of the problem's, from which starts with at most these L1 errors are mended."""
 
 Array = Any
 """An array of numpy, or a tensor: what the back end works on."""
@@ -158,8 +161,9 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
     """Refine by the methods that the module lists; return their names too."""
     run = _Run(back_end, tol, max_steps)
     suited = suits_newton(back_end)
-    at_once = suited & _at_once(back_end)
-    run.carry_on(run.newton, at_once, f)
+    few, long = suited & (back_end.few <= FEW), suited & _are_long(back_end)
+    at_once, near = few | long, run.descend_from(f, long & ~few)
+    run.carry_on(run.newton, few | near, f)
     run.carry_on(run.sinkhorn, ~at_once, f, PATIENCE if suited.any() else max_steps)
     if run.unfinished().any():
         run.carry_on(run.newton, run.unfinished() & suited & ~at_once)
@@ -168,13 +172,10 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
     return run.result, tuple(dict.fromkeys(run.taken))
 
 
-def _at_once(back_end: BackEnd) -> np.ndarray:
-    """Return which instances Newton should solve from the first step, if it can."""
-    few = back_end.few <= FEW
+def _are_long(back_end: BackEnd) -> np.ndarray:
+    """Return which instances have few atoms on one side and many on the other, where Sinkhorn is slow."""
     long = (back_end.few <= _FEW_ROWS) & (back_end.many >= _LONG * back_end.few)
-    if (long & ~few).any() and back_end.cost_range > _SLOW * back_end.lowest_eps:
-        return few | long
-    return few
+    return long & (back_end.cost_range > _SLOW * back_end.lowest_eps) if long.any() else long
 
 
 class _Run:
@@ -217,14 +218,33 @@ class _Run:
             start = self.result.f[index]
         self.result.update(index, method(index, start, min(budget, patience or budget)))
 
-    def descend(self, which: np.ndarray) -> None:
-        """Follow the solution of some instances down from temperatures at which Newton is quick."""
+    def descend_from(self, f: Array | None, which: np.ndarray) -> np.ndarray:
+        """Solve some instances from a temperature that their starts need; return those whose starts are near."""
+        if f is None or not which.any():
+            self.descend(which)
+            return np.zeros_like(which)
+        index, error = which.nonzero()[0], np.full(which.shape, np.inf)
+        found = self.back_end.newton(index, f[index], tol=self.tol, max_steps=0)
+        error[index] = self.back_end.numbers(found.error)
+        lowest = _FOLLOWED
+        for highest, scale in _DESERVED:
+            self.descend(which & (error > lowest) & (error <= highest), f, scale, each=1)
+            lowest = highest
+        self.descend(which & ~(error <= lowest))
+        return which & (error <= _FOLLOWED)
+
+    def descend(
+        self, which: np.ndarray, f: Array | None = None, scale: float | None = None, each: int = _EACH
+    ) -> None:
+        """Follow the solution of some instances down from a temperature: by default, at which Newton is quick."""
         if not which.any():
             return
-        index, steps, f = which.nonzero()[0], self.result.steps[which.nonzero()[0]], None
-        scale = self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
+        self.taken.append("newton")
+        index = which.nonzero()[0]
+        steps, f = self.result.steps[index], None if f is None else f[index]
+        scale = scale or self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
         while scale > _LADDER / 2:
-            budget = min(_EACH, self.max_steps - int(steps.max()))
+            budget = min(each, self.max_steps - int(steps.max()))
             found = self.back_end.newton(index, f, tol=_FOLLOWED, max_steps=budget, warmer=scale)
             f, steps, scale = found.f, steps + found.steps, scale / _LADDER
         found = self.back_end.newton(index, f, tol=self.tol, max_steps=self.max_steps - int(steps.max()))

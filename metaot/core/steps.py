@@ -17,7 +17,7 @@ Array = np.ndarray
 COMPILED = _core is not None
 """Whether there is compiled code."""
 
-_BY_AXES, _BY_MATRIX, _NEWTON, _STEP, _TRANSFORM = range(5)
+_BY_AXES, _BY_MATRIX, _NEWTON, _STEP, _TRANSFORM, _HARD_MINIMUM = range(6)
 
 _WORTH_A_THREAD = 2**14
 """Atoms of all problems of a thread, from which on it is worth waking."""
@@ -82,6 +82,13 @@ def sinkhorn_step(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, thr
 def best_potential(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, threads: int = 1) -> Array:
     """Return the best g for f on the axes of two grids: -eps log sum_i a_i exp((f_i - C_ij)/eps)."""
     return _solve_each(_TRANSFORM, costs, (a, b, eps, f), (0.0, 0, False), threads).g
+
+
+def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
+    """Return min_j C_ij - h_j for the atoms of a grid, batch m -> batch n."""
+    batch, (n, _) = len(h), costs.shape
+    weights, eps = np.ones((batch, n)), np.ones(batch)
+    return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None), (0.0, 0, False), threads).f
 
 
 def _solve_each(

@@ -1,5 +1,7 @@
 """Geometries as the compiled core takes them: arrays of float64 on a CPU."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,9 @@ from metaot.core.method import suits_compiled_code
 from metaot.geometry.base import Eps, Geometry
 from metaot.geometry.grid import Grid
 from metaot.geometry.points import Points
+
+_KEPT = 2**22
+"""Entries of the largest matrix of angles that is used."""
 
 
 def has_axes(geometry: Geometry) -> bool:
@@ -28,7 +33,7 @@ def core_costs(geometry: Geometry) -> core.Costs:
     """Return what the core knows of a geometry: axes, points with a named cost, or a matrix."""
     if isinstance(geometry, Grid):
         return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in geometry.axis_costs))
-    if isinstance(geometry, Points) and geometry.cost_name in core.POINT_COSTS:
+    if isinstance(geometry, Points) and _is_cloud(geometry) and not _is_angular(geometry):
         x, y = geometry.x.detach().numpy(), geometry.y.detach().numpy()
         return core.Costs.between_points(x, y, geometry.cost_name)
     return core.Costs.of_matrix(geometry.cost_rows(slice(None)).detach().numpy())
@@ -37,6 +42,11 @@ def core_costs(geometry: Geometry) -> core.Costs:
 def temperatures(eps: Eps, count: int) -> np.ndarray:
     """Return one temperature for each of a flat batch."""
     return eps.detach().numpy() if isinstance(eps, Tensor) else np.full(count, eps)
+
+
+def _is_angular(geometry: Points) -> bool:
+    """Return whether costs take longer to make than to read: a matrix of angles is kept by the geometry."""
+    return geometry.cost_name == "sphere" and math.prod(geometry.shape) <= _KEPT and not geometry.batch_shape
 
 
 def _is_cloud(geometry: Geometry) -> bool:

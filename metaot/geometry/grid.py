@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
 from metaot.geometry.base import Eps, Geometry, expand_eps
 from metaot.geometry.checks import require_finite
@@ -154,6 +155,10 @@ class Grid(Geometry):
         return int(self.shape[0] * sum(size / 10 + around for size in self.sizes))
 
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
+            costs = core.Costs.on_axes(tuple(cost.numpy() for cost in self.axis_costs))
+            found = core.hard_minimum(costs, _flat(h).numpy(), threads=torch.get_num_threads())
+            return torch.from_numpy(found).reshape(h.shape).to(h)
         return grid_hardmin(h.double().reshape(-1, *self.sizes), self.axis_costs).reshape(h.shape).to(h)
 
     def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:

@@ -128,9 +128,9 @@ class GroupedPotential(PotentialModel):
         demand = totals(problem.b, self.fine_index, self.fine_costs.shape[1])
         if not core.COMPILED:  # without compiled code the solver makes all the steps
             return f
-        a, b = (_of_mass_one(weights.numpy(force=True)) for weights in (problem.a, demand))
-        eps = torch.as_tensor(problem.eps).double().expand(len(f)).numpy(force=True)
-        costs, start = core.Costs.of_matrix(self.fine_costs.numpy(force=True)), f.numpy(force=True)
+        a, b = (_of_mass_one(weights.detach().cpu().numpy()) for weights in (problem.a, demand))
+        eps = torch.as_tensor(problem.eps).double().expand(len(f)).detach().cpu().numpy()
+        costs, start = core.Costs.of_matrix(self.fine_costs.detach().cpu().numpy()), f.detach().cpu().numpy()
         found = core.newton(costs, a, b, eps, start, tol=_ENOUGH, max_steps=self.passes)
         return torch.from_numpy(found.f).to(f)
 

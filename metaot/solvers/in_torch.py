@@ -38,7 +38,7 @@ class InTorch(BackEnd):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).numpy(force=True) for w in (problem.a, problem.b)]
+        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in (problem.a, problem.b)]
         self.few, self.many = np.minimum(*sizes), np.maximum(*sizes)
         self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
         self.axis_work = math.inf
@@ -90,7 +90,7 @@ class InTorch(BackEnd):
         return no_result(self.problem)
 
     def numbers(self, values: Tensor) -> np.ndarray:
-        return values.numpy(force=True)
+        return values.detach().cpu().numpy()
 
     def _part(self, index: Index) -> Problem:
         return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]

