@@ -11,6 +11,7 @@ from core_problems import (
     axes,
     of_matrix,
     on_grid,
+    point_costs,
     problems,
     weights,
 )
@@ -214,6 +215,31 @@ def test_sizes_around_those_of_blocks(sizes):
     p = Problems(space, a, b, np.full(2, 0.05))
     for method in ("accelerated", "newton"):
         assert_right(p, p.solve(method), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("cost", "dim", "eps"),
+    [
+        ("sqeuclidean", 2, 0.01),
+        ("euclidean", 2, 0.01),
+        ("sphere", 3, 1.0),
+        ("sqeuclidean", 2, 3e-4),
+        ("euclidean", 12, 0.1),
+    ],
+)
+def test_clouds_of_which_no_matrix_is_made(cost, dim, eps):
+    """Blocks far from each other are left out."""
+    generator, (n, m) = np.random.default_rng(dim), (2300, 1900)
+    x, y = generator.random((n, dim)) - 0.3, generator.random((m, dim)) - 0.3
+    if cost == "sphere":
+        x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    a, b = weights(generator, 1, n, empty=0.02), weights(generator, 1, m, empty=0.01)
+    p = Problems(Space(core.Costs.between_points(x, y, cost), point_costs(x, y, cost)), a, b, np.array([eps]))
+    for f in (None, 5 * eps * generator.normal(size=a.shape), 1000 * eps * generator.normal(size=a.shape)):
+        found = p.solve("by matrix", f, tol=1e-6, max_steps=3)
+        assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-7)
+        assert_allclose(found.g, p.best_g(found.f), atol=1e-6 * eps)
+        assert_allclose(found.f[a == 0], p.best_f(found.g)[a == 0], atol=1e-6 * eps)
 
 
 def bells(n: int, eps: float, *parts: tuple[float, float]) -> Problems:
