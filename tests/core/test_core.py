@@ -295,6 +295,21 @@ def test_forbidden_pairs_are_the_limit_of_high_costs(seed, method, start):
     assert_allclose(p.plans(found.f, found.g), high.plans(other.f, other.g), atol=1e-8)
 
 
+@pytest.mark.parametrize("method", ["accelerated", "by matrix", "newton"])
+def test_forbidden_pairs_along_an_axis(method):
+    """Mass may not go up one axis, and has a bounded way along the other one."""
+    generator, n = np.random.default_rng(0), 5
+    up = np.where(np.tri(n), generator.random((n, n)), INF)
+    along = np.where(np.abs(np.subtract.outer(np.arange(4), np.arange(4))) <= 2, generator.random((4, 4)), INF)
+    C = on_grid([up, along])
+    P = generator.random(C.shape) * np.isfinite(C)
+    P[:3], P[:, -2:] = 0, 0
+    P /= P.sum()
+    p = Problems(Space(core.Costs.on_axes((up, along)), C), P.sum(1)[None], P.sum(0)[None], np.array([0.1]))
+    for f in (None, generator.normal(size=(1, 20))):
+        assert_right(p, p.solve(method, f, max_steps=20_000), 1e-9)
+
+
 @every_method
 @pytest.mark.parametrize(
     "C",
