@@ -1,8 +1,9 @@
 """Export a checkpoint for production: python export.py CHECKPOINT [--out FILE.onnx].
 
 One file, with all that is known of the model inside; `metaot.load("FILE.onnx")` answers from it with numpy and
-onnxruntime alone, and any other language from (a, b, eps) -> (f, g). Before anything is written, the file is compared
-with torch, in batches that were not traced, and refused when a potential differs by more than 1e-5 of its range.
+onnxruntime only, and any other language from (a, b, eps) -> (f, g). Before anything is written, the file is
+compared with torch, in batches that were not traced, and refused when a potential differs by more than 1e-5 of its
+range.
 
 Of a model of maps there are two files: FILE.onnx predicts potentials from samples, FILE-push.onnx sends points
 where a potential's gradient does; `metaot.load("FILE.onnx")` reads both, and recolours pictures.

@@ -2,7 +2,7 @@
 
 evaluate: the shipped checkpoint on 50 pairs of held-out paintings, by `metaot evaluate`: table 2 of Meta OT with
 exact conjugates. discrete: beside it, at equal time, entropic transport between samples by `solve`, with its map
-for pixels that it has not seen. training: `palette` and `palette-resnet` trained for about the same processor time
+for pixels that are new to it. training: `palette` and `palette-resnet` trained for about the same processor time
 into RUNS (--runs), and their predictions on the same pairs. times: `metaot recolor` in fresh processes, with their
 start and the most memory they held, on paintings and on photographs of 12 megapixels (paintings enlarged, with
 noise), and predictions of one pair. All four without a name. One thread, two where it is said; results go to

@@ -3,7 +3,7 @@
 Clients on 127.0.0.1 send one problem after the other, half JSON and half npy, in 1 of 20 requests something
 malformed instead. Every answer is checked: potentials against the model's own, to 1e-6, refusals for their
 status and the field that they name. The server and each client are processes; the checks take their share of the
-same cores, so the processor time of the server is told as well. Results go to benchmarks/results/serve.json.
+same cores, so the processor time of the server is measured as well. Results go to benchmarks/results/serve.json.
 """
 
 import argparse
@@ -175,7 +175,7 @@ def _vandalise(port: int, chance: random.Random) -> None:
 def load(
     options: argparse.Namespace, clients: int, *, together: int, seconds: float, cases: list[Case]
 ) -> dict[str, Any]:
-    """Run the server and the clients; return what was seen."""
+    """Run the server and the clients; return what was measured."""
     port, broken = _free_port(), bad(cases)
     command = [
         options.python,

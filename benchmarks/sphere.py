@@ -34,7 +34,7 @@ SEED = 20261122
 TOLERANCES = (1e-3, 1e-6, 1e-9)
 BATCH = 64
 POT_STEPS = 100
-"""Steps of POT after which its time to go is told by the time of one step: it would take an hour."""
+"""Steps of POT after which the rest of its time is estimated from one step: it would take an hour."""
 
 
 def measure(

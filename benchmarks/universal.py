@@ -91,7 +91,7 @@ def quality(data_dir: Path | None) -> dict[str, Any]:
 
 
 def recorded(results: list[ZeroShot]) -> dict[str, Any]:
-    """Return what the card tells: mean, 95th percentile and worst of each set at the first resolution."""
+    """Return the figures of the card: mean, 95th percentile and worst of each set at the first resolution."""
     first = [r for r in results if (r.side, r.eps) == (28, 1e-2)]
     return {r.data: r.summary()["model"] for r in first}
 

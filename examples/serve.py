@@ -8,7 +8,7 @@
 
 A bad request gets a 4xx and {"error": {"field": ..., "message": ...}}. Requests that arrive while a prediction
 runs are predicted together in the next one. It needs `pip install 'metaot[serve]'` and an export (`python
-export.py checkpoints/mnist`), and no torch. It listens on 127.0.0.1 unless told otherwise, and knows no users:
+export.py checkpoints/mnist`), and no torch. It listens on 127.0.0.1 unless set otherwise, and knows no users:
 put a proxy in front.
 """
 

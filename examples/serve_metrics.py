@@ -30,7 +30,7 @@ class Histogram:
 
 @final
 class Metrics:
-    """What the server has done; the event loop and the predicting thread may tell it at once."""
+    """What the server has done; the event loop and the predicting thread may write to it at the same time."""
 
     def __init__(self) -> None:
         self._lock, self._statuses = Lock(), Counter[int]()

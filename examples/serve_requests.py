@@ -39,7 +39,7 @@ class Limits:
 @final
 @dataclass(frozen=True)
 class Question:
-    """Checked rows of weights in float64, and one eps for each; `vector` when a row alone was asked for."""
+    """Checked rows of weights in float64, and one eps for each; `vector` when a single row was asked for."""
 
     a: Array
     b: Array

@@ -89,7 +89,7 @@ def draw_shipments(axes: Axes, solution: metaot.Solution, seed: int = 0) -> None
 
 
 def predicted(problem: metaot.Problem, model: AmortizedPotential) -> metaot.Solution:
-    """Return the prediction alone, as a solution after no step."""
+    """Return the bare prediction, as a solution after no step."""
     return metaot.solve(problem, init=model, tol=TOL, max_steps=0)
 
 

@@ -52,30 +52,7 @@ _HOME = {
     "OnnxModel": "onnx",
 }
 
-__all__ = [
-    "W2GN",
-    "BrenierPair",
-    "Dense",
-    "DualPotentials",
-    "GaussNewton",
-    "Geometry",
-    "Grid",
-    "Newton",
-    "OnnxMap",
-    "OnnxModel",
-    "Points",
-    "Problem",
-    "SampleProblem",
-    "Sinkhorn",
-    "Solution",
-    "Solver",
-    "Status",
-    "c_transform",
-    "dual_value",
-    "load",
-    "ot_value",
-    "solve",
-]
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 

@@ -1,10 +1,9 @@
 """Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read.
 
-A discrete network may be there as ONNX, too, for onnxruntime to evaluate on CPUs: `write_network`.
+The network may be there as ONNX, too, for onnxruntime to evaluate on CPUs: `write_network`.
 """
 
 import json
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,14 +14,17 @@ from torch import Tensor, nn
 from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
-from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card
+from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card, write_atomically
 from metaot.geometry import Geometry, rebuild
 from metaot.models import MODELS, single
-from metaot.models.hypernetworks import HYPERNETWORKS
+from metaot.models.hyper import HyperNetwork
+from metaot.models.palette import PaletteIcnn
+from metaot.models.resnet import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
-from metaot.onnx.beside import map_beside
 from metaot.onnx.compiled import FILES, OnnxNetwork
+from metaot.onnx.maps import NETWORK, fingerprint, map_beside, push_file
 
+HYPERNETWORKS: dict[str, type[HyperNetwork]] = {"PaletteIcnn": PaletteIcnn, "ResNetIcnn": ResNetIcnn}
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -49,7 +51,7 @@ def save(
         **space,
         **facts,
     }
-    for name in FILES:  # of other weights
+    for name in (*FILES, NETWORK, push_file(Path(NETWORK))):  # of other weights
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, lambda path: torch.save(tensors, path))
     write_atomically(folder / CARD, lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
@@ -58,7 +60,7 @@ def save(
 def _described(
     predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what the card and the weights tell of the problems that a predictor is for."""
+    """Return what the card and the weights say of the problems that a predictor is for."""
     if isinstance(predictor, AmortizedMap):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
     if isinstance(predictor, UniversalPotential):
@@ -113,19 +115,27 @@ def _with_network(predictor: StagedPredictor, folder: Path) -> StagedPredictor:
     return predictor
 
 
-def write_network(folder: Path) -> bool:
-    """Write the discrete network of a checkpoint as ONNX files beside its weights, once they agree with torch.
+def write_network(folder: Path, data_dir: Path | None = None) -> bool:
+    """Write the network of a checkpoint as ONNX files beside its weights, once they agree with torch.
 
-    A predictor loaded afterwards evaluates it by onnxruntime on CPUs. Returns whether files were written: not for
-    other networks, nor where the extra `export` is not installed. Raises ValueError if the two disagree.
+    A predictor loaded afterwards evaluates it by onnxruntime on CPUs. Returns whether files were written: not
+    where the extra `export` is not installed, nor for a network that reads pictures. Raises ValueError if the two
+    disagree. Maps are compared on the test data of the recipe, where `data_dir` has them.
     """
-    predictor = load(folder)
-    if not isinstance(predictor, StagedPredictor) or not all(map(find_spec, ("onnx", "onnxscript"))):
+    if not all(map(find_spec, ("onnx", "onnxscript"))):
         return False
-    from metaot.onnx.write import network_files  # noqa: PLC0415, an extra
+    predictor = load(folder)
+    if isinstance(predictor, StagedPredictor):
+        from metaot.onnx.write import network_files  # noqa: PLC0415, an extra
 
-    for name, content in zip(FILES, network_files(predictor.model), strict=False):
-        write_atomically(folder / name, lambda path, content=content: path.write_bytes(content))
+        for name, content in zip(FILES, network_files(predictor.model), strict=False):
+            write_atomically(folder / name, lambda path, content=content: path.write_bytes(content))
+        return True
+    if not isinstance(predictor.model, PaletteIcnn):
+        return False
+    from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, an extra
+
+    export_maps(predictor, read_card(folder), folder / NETWORK, data_dir=data_dir, weights=fingerprint(folder))
     return True
 
 
@@ -159,13 +169,6 @@ def annotate(folder: Path, **facts: Any) -> None:
     """Add facts to the readable half of a checkpoint, or replace them."""
     content = json.dumps({**read_card(folder), **facts}, indent=2) + "\n"
     write_atomically(folder / CARD, lambda path: path.write_text(content))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file and move it to `path`: a reader sees the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
 
 
 def _part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,14 +1,15 @@
-"""Checkpoints as folders: where they are, and the half of them that a person can read."""
+"""Checkpoints as folders: where they are, the half of them that a person can read, and files written whole."""
 
 import json
 import site
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 WEIGHTS, CARD = "model.pt", "model.json"
 SHARED = Path("share/metaot/checkpoints")
-"""Where a wheel puts checkpoints, below the data folder of the environment."""
+"""Where a wheel installs checkpoints, below the data folder of the environment."""
 FORMAT = 1
 
 
@@ -17,17 +18,17 @@ def located(path: str | Path) -> Path:
     folder = Path(path)
     if folder.exists() or len(folder.parts) != 1:
         return folder
-    places = [parent / folder for parent in _shipped()]
-    return next((place for place in places if (place / CARD).exists()), folder)
+    candidates = [parent / folder for parent in _shipped()]
+    return next((candidate for candidate in candidates if (candidate / CARD).exists()), folder)
 
 
 def shipped() -> list[str]:
     """Return the names of the checkpoints that come with the package."""
-    return sorted({card.parent.name for place in _shipped() for card in place.glob(f"*/{CARD}")})
+    return sorted({card.parent.name for parent in _shipped() for card in parent.glob(f"*/{CARD}")})
 
 
 def _shipped() -> list[Path]:
-    """Return where checkpoints are: beside the package in its repository, and where a wheel puts them."""
+    """Return where checkpoints are: beside the package in its repository, and where a wheel installs them."""
     roots = [sysconfig.get_path("data"), site.getuserbase()]
     return [Path(__file__).parents[1] / "checkpoints", *(Path(root) / SHARED for root in roots)]
 
@@ -41,3 +42,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     if card.get("format") != FORMAT:
         raise ValueError(f"{folder / CARD} has format {card.get('format')!r}, this version reads {FORMAT}")
     return card
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file and move it to `path`: readers get the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    partial.replace(path)

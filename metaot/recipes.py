@@ -58,7 +58,7 @@ def problems() -> Recipe:
 
 
 def universal() -> Recipe:
-    """All images, grids and clouds on the plane, from drawn images alone: the shipped checkpoint."""
+    """All images, grids and clouds on the plane, from drawn images only: the shipped checkpoint."""
     return Recipe(
         "universal",
         Drawings(batch=256, eps=(1e-3, 1e-1)),
@@ -106,7 +106,7 @@ def planted() -> Recipe:
 
 
 def sphere() -> Recipe:
-    """100 suppliers and 10000 customers on the Earth, quantities change and places do not: the shipped checkpoint.
+    """100 suppliers and 10000 customers on the Earth, only quantities change: the shipped checkpoint.
 
     Places of your own: --set data.supplier_file=FILE.csv --set data.customer_file=FILE.csv
     """

@@ -11,7 +11,7 @@ import metaot
 from metaot.amortize.maps import BuresStart
 from metaot.data import Paintings
 from metaot.objectives import brenier_value
-from metaot.onnx.beside import map_beside
+from metaot.onnx.maps import map_beside
 from metaot.tools.distance import half_squared_distance
 
 MODEL = Path(__file__).parents[1] / "checkpoints" / "palette"

@@ -8,7 +8,7 @@ The accuracy is the L1 error of both marginals, computed here from what each met
 own stopping rule, so its tolerance is calibrated for each problem and accuracy: the loosest one, in steps of a
 factor 1.4, that reaches the accuracy on up to 16 other instances (2 of large images and batches, fewer of slow
 solves; `measure.calibrated`). These solves warm caches and compilers up, too. The error of every timed solve is
-recorded, and a cell tells how many instances missed. Slow methods solve fewer instances (`n=` in the cell).
+recorded, and a cell says how many instances missed. Slow methods solve fewer instances (`n=` in the cell).
 
-Exactly what is timed where is told by the problems in `problems` and the methods in `methods`.
+The problems are in `problems`, the methods in `methods`.
 """

@@ -29,7 +29,7 @@ PAUSE = 0.003
 """Seconds between two solves, in which the threads of the last one's library fall asleep."""
 
 TRIES, SHORT = 6, 0.05
-"""A solve in which another process was given the core is timed again, so many times at most, if it is this short
+"""A solve in which another process was given the core is timed again, this many times at most, if it is this short
 (in seconds); the fastest counts."""
 
 OK, LIMIT, MISSED = "ok", "over the limit", "not reached"
@@ -70,7 +70,7 @@ class Cell:
 @final
 @dataclass(frozen=True)
 class Trial:
-    """One solve: its time, the error that it reached, and its steps where they are told."""
+    """One solve: its time, the error that it reached, and its steps where they are known."""
 
     seconds: float
     error: float

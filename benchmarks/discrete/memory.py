@@ -1,4 +1,4 @@
-"""Solve one pair in a process of its own, and tell its time and memory: python -m benchmarks.discrete.memory FILE.
+"""Solve one pair in its own process, and print its time and memory: python -m benchmarks.discrete.memory FILE.
 
 FILE holds the two weights (numpy, 2 n); only what `solve` needs is imported, so that the peak is its own.
 """

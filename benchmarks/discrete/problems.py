@@ -141,7 +141,7 @@ def paintings(seed: int, count: int, side: int, eps: float, data_dir: Path | Non
     folder = data_folder(data_dir) / "paintings"
     files = sorted(file for file in folder.glob("*") if file.suffix in {".jpg", ".jpeg", ".png"})
     if not files:
-        raise FileNotFoundError(f"there are no pictures in {folder}: put some there, or leave this problem out")
+        raise FileNotFoundError(f"there are no pictures in {folder}: copy some there, or leave this problem out")
     images = torch.stack([_grey(file, side) for file in files])
     yield from _instances(ImagePairs(count, (eps, eps), images), seed, count, 1, eps)
 

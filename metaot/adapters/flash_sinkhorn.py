@@ -10,14 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from metaot.adapters.library import library
-from metaot.adapters.support import Init, Outcome, each_whole, require_settings, solution
+from metaot.adapters.support import Init, Outcome, each_whole, library, require_settings, solution
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers.solution import Solution
-
-_EXTRA_STEPS = 2
-"""The first and the last step, which max_steps does not count."""
 
 
 def start(problem: Problem, guess: DualPotentials) -> dict[str, Tensor]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from metaot.adapters.library import library
-from metaot.adapters.support import Init
+from metaot.adapters.support import Init, library
 from metaot.problem import Problem
 from metaot.solvers import solve as refine
 from metaot.solvers.solution import Solution

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaot.adapters.library import library
 from metaot.adapters.support import (
     Array,
     Init,
     Outcome,
     each_whole,
+    library,
     one,
     one_guess,
     require_settings,

@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.adapters.library import library
 from metaot.adapters.support import (
     Array,
     Init,
     Outcome,
     Support,
     each,
+    library,
     one,
     one_guess,
     require_settings,
@@ -197,7 +197,7 @@ def _start_of(support: Support, guess: DualPotentials | None) -> dict[str, tuple
 
 def _require_optimum(log: dict[str, Any]) -> None:
     if log["result_code"] != 1:
-        raise RuntimeError(f"POT found no optimum ({log['warning']}): raise max_pivots, or look at the costs")
+        raise RuntimeError(f"POT found no optimum ({log['warning']}): raise max_pivots, or check the costs")
 
 
 def _whole_plan(support: Support, P: Array) -> Tensor:

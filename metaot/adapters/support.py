@@ -6,6 +6,8 @@ mass. These atoms are left out; their potentials are computed from the others af
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import final
 
 import numpy as np
@@ -85,6 +87,14 @@ class Outcome:
     potentials: DualPotentials
     error: float
     steps: int
+
+
+def library(name: str, extra: str) -> ModuleType:
+    """Import a module of another library; where that is missing, the error says what to install."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{name} is not installed ({error}): pip install 'metaot[{extra}]'") from error
 
 
 def without_mass_completed(problem: Problem, f: Float[Tensor, "n"], g: Float[Tensor, "m"]) -> DualPotentials:

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
     parser.add_argument(
         "--data",
-        help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it never "
-        f"saw, such as mnist,quickdraw or fashion:mnist, of {', '.join(NAMES)} and .npz files (default: all four)",
+        help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it was not "
+        f"trained on, such as mnist,quickdraw or fashion:mnist, of {', '.join(NAMES)} and .npz files",
     )
     parser.add_argument(
         "--resolution",
@@ -75,11 +75,10 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--data must be one of {sorted(RECIPES)}, got {options.data!r}")
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
-    folder = options.out or options.checkpoint / "evaluation"
     if isinstance(problems, SampleSet) and isinstance(predictor, AmortizedMap):
-        _run_maps(options, predictor, problems, folder)
+        _run_maps(options, predictor, problems)
     elif isinstance(problems, ProblemSet) and isinstance(predictor, AmortizedPotential):
-        _run_potentials(options, predictor, problems, folder, type(source).__name__)
+        _run_potentials(options, predictor, problems, type(source).__name__)
     else:
         raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
 
@@ -106,15 +105,12 @@ def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -
                 starts = {"model": predictor, **_specialised(problem)}
                 results.append(zero_shot(starts, problem, data=name, newton=options.newton))
                 print(table(results[-1:]), flush=True)
-    folder = options.out or options.checkpoint / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"checkpoint": str(options.checkpoint), "passes": predictor.passes, "seed": options.seed}
-    _write_json(folder / "evaluation.json", {**content, "results": [result.to_json() for result in results]})
-    print(f"\nwritten to {folder}: evaluation.json")
+    content = {"passes": predictor.passes, "seed": options.seed, "results": [r.to_json() for r in results]}
+    _written(options, content)
 
 
 def _specialised(problem: Problem) -> dict[str, Predictor]:
-    """Return the shipped model of MNIST where it knows such problems, to compare with."""
+    """Return the shipped model of MNIST, to compare with, if it was trained for such problems."""
     known = located("mnist")
     if not known.exists():
         return {}
@@ -123,7 +119,7 @@ def _specialised(problem: Problem) -> dict[str, Predictor]:
     return {"mnist": mnist} if mnist.geometry.matches(problem.geometry) and low <= problem.eps <= high else {}
 
 
-def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, folder: Path) -> None:
+def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet) -> None:
     from metaot.evaluation import map_pictures  # noqa: PLC0415, matplotlib is an extra
 
     report = evaluate_maps(
@@ -135,23 +131,15 @@ def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: Sa
         steps=options.steps,
     )
     print(report.table())
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "evaluation.json", {"checkpoint": str(options.checkpoint), **report.to_json()})
-    if options.record:
-        annotate(options.checkpoint, test={"data": report.data, **report.summary()})
+    folder = _written(options, report.to_json(), {"data": report.data, **report.summary()})
     map_pictures.draw_curves(report, folder / "curves.png")
     images = getattr(problems, "images", None)
     if images is not None:
         map_pictures.draw_sheet(predictor, images[:_SHEET], folder / "sheet.png")
-    print(f"\nwritten to {folder}: evaluation.json and pictures")
 
 
 def _run_potentials(
-    options: argparse.Namespace,
-    predictor: AmortizedPotential,
-    problems: ProblemSet,
-    folder: Path,
-    data: str,
+    options: argparse.Namespace, predictor: AmortizedPotential, problems: ProblemSet, data: str
 ) -> None:
     if options.passes is not None:
         predictor.passes = options.passes
@@ -169,17 +157,20 @@ def _run_potentials(
         seconds=options.seconds,
     )
     print(report.table())
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"checkpoint": str(options.checkpoint), "data": data, **report.to_json()}
-    _write_json(folder / "evaluation.json", content)
-    if options.record:
-        annotate(options.checkpoint, test={"data": data, **report.summary()})
+    folder = _written(options, {"data": data, **report.to_json()}, {"data": data, **report.summary()})
     _draw(predictor, problems, report, temperatures[0], folder)
-    print(f"\nwritten to {folder}: evaluation.json and pictures")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, lambda partial: partial.write_text(json.dumps(content) + "\n"))
+def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict[str, Any] | None = None) -> Path:
+    """Write the results, and their summary into the card if asked; return their folder."""
+    folder: Path = options.out or options.checkpoint / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"checkpoint": str(options.checkpoint), **content}) + "\n"
+    write_atomically(folder / "evaluation.json", lambda partial: partial.write_text(text))
+    if options.record and summary:
+        annotate(options.checkpoint, test=summary)
+    print(f"\nwritten to {folder}")
+    return folder
 
 
 def _draw(predictor: AmortizedPotential, problems: ProblemSet, report: Any, eps: float, folder: Path) -> None:

@@ -74,8 +74,7 @@ def _finder(options: argparse.Namespace) -> MapFinder:
         from metaot.gaussian import LinearPair  # noqa: PLC0415, not needed by others
 
         return LinearPair.of
-    from metaot.onnx.beside import map_beside  # noqa: PLC0415, onnxruntime, not needed by others
-    from metaot.onnx.maps import OnnxMap  # noqa: PLC0415, the same
+    from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
 
     threads = options.threads or 1
     network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)

@@ -2,14 +2,9 @@
 
 import argparse
 import shlex
-import warnings
 from pathlib import Path
 
-from metaot import __version__
-from metaot.amortize.maps import AmortizedMap
-from metaot.checkpoint import annotate, load, read_card
-from metaot.models.palette import PaletteIcnn
-from metaot.onnx.beside import NETWORK, can_export, fingerprint
+from metaot.checkpoint import annotate
 from metaot.recipes import RECIPES
 from metaot.training import override, train
 
@@ -23,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--from", metavar="CHECKPOINT", dest="begin_from",
-        help="set out from the weights of a checkpoint (a folder, or universal, mnist, ...), to fine-tune them",
+        help="begin with the weights of a checkpoint (a folder, or universal, mnist, ...), to fine-tune them",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --out was saved")
     parser.add_argument("--stop-at", type=int, metavar="STEP", help="save and leave at this step")
@@ -49,19 +44,4 @@ def run(options: argparse.Namespace) -> None:
     if step < recipe.steps:
         print(f"saved step {step} of {recipe.steps} in {folder}: go on with the same command and --resume")
     else:
-        _export_network(folder, options.data_dir)
         print(f"saved in {folder}: metaot evaluate {folder}; tensorboard --logdir {folder}")
-
-
-def _export_network(folder: Path, data_dir: Path | None) -> None:
-    """Write the network of a finished run as ONNX beside its weights, where the extra `export` is installed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the network of an earlier save
-        predictor = load(folder)
-    if not (isinstance(predictor, AmortizedMap) and isinstance(predictor.model, PaletteIcnn) and can_export()):
-        return
-    from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, onnx is an extra
-
-    facts = {"version": __version__, "data_dir": data_dir, "weights": fingerprint(folder)}
-    for line in export_maps(predictor, read_card(folder), folder / NETWORK, **facts):
-        print(line)

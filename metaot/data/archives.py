@@ -1,7 +1,6 @@
 """Image sets outside the training of the universal model: pairs of one set or of two, at any resolution."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -11,11 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.data.base import EpsRange, Source, Split
 from metaot.data.folder import find_data
-from metaot.data.images import as_weights
+from metaot.data.images import ImagePairs
 from metaot.data.mnist import FILES, read_idx_images
-from metaot.geometry import Grid
 
 FOLDER = "ood"
 ARCHIVES = {"usps": "usps.npz", "quickdraw": "quickdraw.npz", "fashion": "fashion_mnist_900.npz"}
@@ -36,35 +34,10 @@ class ImageArchives(Source):
     batch: int = 128
     eps: EpsRange = (1e-2, 1e-2)
 
-    def split(self, name: Split, data_dir: Path | None = None) -> "ResizedPairs":
+    def split(self, name: Split, data_dir: Path | None = None) -> ImagePairs:
         first, _, second = self.name.partition(":")
         pools = [_resized(_images(part, name, data_dir), self.side) for part in (first, second or first)]
-        return ResizedPairs(self.batch, self.eps, pools[0], pools[1])
-
-
-@final
-@dataclass(frozen=True)
-class ResizedPairs(ProblemSet):
-    """A source image and a target image, drawn at random with replacement."""
-
-    sources: Float[Tensor, "count side side"]
-    targets: Float[Tensor, "others side side"]
-
-    @property
-    def geometry(self) -> Grid:
-        return self._grid
-
-    @cached_property
-    def _grid(self) -> Grid:
-        return Grid(*self.sources.shape[1:])
-
-    def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
-        drawn = [pool[torch.randint(len(pool), (self.batch,), generator=generator)] for pool in self._pools]
-        return as_weights(drawn[0].double()), as_weights(drawn[1].double())
-
-    @property
-    def _pools(self) -> tuple[Tensor, Tensor]:
-        return self.sources, self.targets
+        return ImagePairs(self.batch, self.eps, pools[0], pools[1])
 
 
 def _images(name: str, split: Split, data_dir: Path | None) -> UInt8[Tensor, "count height width"]:

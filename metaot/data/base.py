@@ -21,6 +21,12 @@ EpsRange = tuple[float, float]
 """The lowest and the highest temperature, both included; equal for a single one."""
 
 
+def stream(generator: torch.Generator, number: int) -> torch.Generator:
+    """Return a new generator, seeded by another one, for a stream of `STREAMS`."""
+    seed = int(torch.randint(2**40, (), generator=generator))
+    return torch.Generator().manual_seed(len(STREAMS) * seed + number)
+
+
 def middle(eps: EpsRange) -> float:
     """Return the geometric mean of a range."""
     return float(f"{math.sqrt(eps[0] * eps[1]):.6g}")

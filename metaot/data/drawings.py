@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split
+from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
 from metaot.data.drawing import coin, uniform
 from metaot.data.figures import curves, pictures, silhouettes
 from metaot.data.images import as_weights
@@ -70,8 +70,7 @@ class DrawnPairs(ProblemSet):
         return replace(self, sides=(side,), batch=batch).sample(generator)
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
-        seed = int(torch.randint(2**40, (), generator=generator))
-        own = torch.Generator().manual_seed(3 * seed + self.stream)
+        own = stream(generator, self.stream)
         images = as_weights(drawn_images(self.batch // 2 + 1, self.sides[0], own).double())
         others = images[torch.randperm(len(images), generator=own)]
         a, b = torch.cat([images, images]), torch.cat([images.roll(1, 0), others])

@@ -25,7 +25,7 @@ _LOBES = 5
 
 
 def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """One to four thin or thick curves, open or closed, that fill a box, as in doodles and digits."""
+    """One to four thin or thick curves, open or closed, that fill a bounding box, as in doodles and digits."""
     shape = (count, _CURVES)
     k = torch.arange(1, _HARMONICS + 1, dtype=FLOAT)
     falling = k ** uniform((*shape, 1, 1, 1), generator, 0.8, 2.0)
@@ -38,7 +38,7 @@ def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
     points = points * uniform((*shape, 1, 1), generator, 0.2, 1.0) + gaussian((*shape, 1, 2), generator)
     drawn = first_few(count, _CURVES, generator)
     points = torch.where(drawn[:, :, None, None] > 0, points, points[:, :1]).flatten(1, 2)
-    low, size = _box(count, generator)
+    low, size = _bounding_box(count, generator)
     start, end = points.amin(1, keepdim=True), points.amax(1, keepdim=True)
     points = low + (points - start) / (end - start).clamp_min(1e-3) * size
     widths = uniform((count, 1, 1), generator, 0.008, 0.05).expand(points.shape)
@@ -49,7 +49,7 @@ def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """One to three filled figures, round or angular, sharp or soft, some as holes, with shading."""
+    """One to three filled figures, round or angular, with hard or soft edges, some as holes, with shading."""
     axis = torch.linspace(0, 1, side, dtype=FLOAT)
     total = torch.zeros(count, side, side, dtype=FLOAT)
     for part in range(_FIGURES):
@@ -65,7 +65,7 @@ def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 def _figure(count: int, axis: Tensor, generator: torch.Generator) -> Tensor:
     """Return one figure for each image, 1 inside and 0 outside."""
-    low, size = _box(count, generator)
+    low, size = _bounding_box(count, generator)
     radius = size[:, 0, :, None, None] / 2
     x = (axis[:, None] - low[:, 0, 0, None, None]) / radius[:, 0] - 1
     y = (axis - low[:, 0, 1, None, None]) / radius[:, 1] - 1
@@ -90,8 +90,8 @@ def pictures(count: int, side: int, generator: torch.Generator) -> Tensor:
     return image / image.amax((1, 2), keepdim=True)
 
 
-def _box(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return lower corners and sizes (count 1 2): half of the boxes nearly fill the square, half are squares."""
+def _bounding_box(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return lower corners and sizes (count 1 2): half of them nearly fill the unit square, half are squares."""
     full, part = (uniform((count, 1, 2), generator, *ends) for ends in ((0.85, 1.0), (0.3, 0.9)))
     size = torch.where(coin(count, generator), full, part)
     size = torch.where(coin(count, generator), size[..., :1], size)

@@ -18,7 +18,7 @@ def find_data(name: str, explicit: Path | None = None) -> Path:
     path = data_folder(explicit) / name
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is not there: put it there (or name another folder with --data-dir or METAOT_DATA), "
+            f"{path} is not there: copy it there (or name another folder with --data-dir or METAOT_DATA), "
             f"or fetch it from the Hugging Face hub with `metaot fetch {Path(name).parts[0]}`"
         )
     return path

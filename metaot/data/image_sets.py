@@ -19,7 +19,7 @@ def open_images(name: str, column: str, data_dir: Path | None = None) -> Any:
     """Return a `datasets.Dataset` with a column of images, all its splits concatenated.
 
     `name` is a folder (saved by `save_to_disk`, or with images or parquet files), or a data set of the hub that
-    `metaot fetch NAME` has put into the data folder. Raises FileNotFoundError, and ValueError when the column is
+    `metaot fetch NAME` has saved in the data folder. Raises FileNotFoundError, and ValueError when the column is
     missing or has no images.
     """
     import datasets  # noqa: PLC0415, slow to import and needed only here

@@ -1,6 +1,6 @@
 """Pairs of MNIST digits (LeCun, Cortes, Burges): the paper's first experiment.
 
-Read from the four original idx files in `mnist/` of the data folder; `fetch` puts them there from the hub.
+Read from the four original idx files in `mnist/` of the data folder; `fetch` downloads them from the hub.
 """
 
 import gzip

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import STREAMS, Source, Split
+from metaot.data.base import STREAMS, Source, Split, stream
 from metaot.data.drawing import FLOAT, uniform
 from metaot.data.samples import CloudPairs
 
@@ -42,8 +42,7 @@ class PalettePairs(CloudPairs):
         return None
 
     def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
-        seed = int(torch.randint(2**40, (), generator=generator))
-        own = torch.Generator().manual_seed(3 * seed + self.stream)
+        own = stream(generator, self.stream)
         return random_palettes(count, self.samples, own)
 
 

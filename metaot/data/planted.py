@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
-from metaot.data.base import STREAMS, Source, Split
+from metaot.data.base import STREAMS, Source, Split, stream
 from metaot.data.samples import SampleSet
 
 HIDDEN = (8, 8)
@@ -53,8 +53,7 @@ class PlantedPairs(SampleSet):
 
     def with_map(self, generator: torch.Generator) -> tuple[SampleProblem, BrenierPotential]:
         """Draw problems, and the potential whose gradient is the solution: `potential.gradient(x)`."""
-        seed = int(torch.randint(2**40, (), generator=generator))
-        own = torch.Generator().manual_seed(3 * seed + self.stream)
+        own = stream(generator, self.stream)
         x, other = _bumps(self.batch, 2 * self.samples, self.dim, self.gaussians, own).chunk(2, 1)
         potential = random_potential(self.batch, self.dim, self.gaussians, own)
         return SampleProblem(x, potential.gradient(other)), potential

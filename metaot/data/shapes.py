@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split
+from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
 from metaot.data.drawing import FLOAT, bumps, coin, cut, first_few, smooth_field, uniform
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
@@ -45,8 +45,7 @@ class ShapePairs(ProblemSet):
         return Grid(self.side, self.side)
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
-        seed = int(torch.randint(2**40, (), generator=generator))
-        own = torch.Generator().manual_seed(3 * seed + self.stream)
+        own = stream(generator, self.stream)
         images = as_weights(random_images(2 * self.batch, self.side, own).double())
         return images[: self.batch], images[self.batch :]
 
@@ -68,7 +67,7 @@ def blobs(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def strokes(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Pen strokes: one to three cubic curves of constant width, with sharp edges, as in handwriting."""
+    """Pen strokes: one to three cubic curves of constant width, with hard edges, as in handwriting."""
     controls = uniform((count, 3, 4, 2), generator, 0.1, 0.9)
     joined = torch.rand((count, 1, 1), generator=generator, dtype=FLOAT) < 0.6
     controls[:, 1:, 0] = torch.where(joined, controls[:, :-1, 3], controls[:, 1:, 0])
@@ -82,7 +81,7 @@ def strokes(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def textures(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Smooth random fields, some exponentiated, some cut at zero, some seen through a round window."""
+    """Smooth random fields, some exponentiated, some cut at zero, some within a round window."""
     field = smooth_field(count, side, generator, 0.4, 1.5)
     field = torch.where(coin(count, generator), (1.5 * field).exp().clamp_max(20), field.clamp_min(0))
     centre, radius = (

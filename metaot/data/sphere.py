@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split
+from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
 from metaot.data.places import Places, drawn_places, great_circles, read_places
 from metaot.data.world import read_world
 from metaot.geometry import Points
@@ -111,8 +111,7 @@ class Deliveries(ProblemSet):
         return self.space
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
-        seed = int(torch.randint(2**40, (), generator=generator))
-        own = torch.Generator().manual_seed(len(STREAMS) * seed + self.stream)
+        own = stream(generator, self.stream)
         n, m = self.space.shape
         amounts = torch.rand(self.batch, n, generator=own, dtype=torch.float64)
         lots = torch.rand(self.batch, n, generator=own, dtype=torch.float64)

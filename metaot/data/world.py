@@ -30,7 +30,7 @@ _LAND = (
     (15, 102, 6, 5), (37, 138, 4, 2), (37, 128, 2, 1), (0, 102, 4, 3), (0, 114, 4, 4), (-7, 110, 1, 4),
     (-5, 141, 3, 7), (12, 123, 4, 2), (-25, 134, 10, 19), (-42, 172, 4, 2),
 )  # fmt: skip
-# latitude, longitude, people in millions, spread in degrees
+# latitude, longitude, people in millions, standard deviation in degrees
 _PEOPLE = (
     (26, 82, 380, 4.0), (22, 88, 260, 3.0), (13, 78, 200, 3.0), (20, 74, 170, 3.0), (30, 72, 190, 3.0),
     (32, 118, 370, 4.0), (36, 115, 330, 3.5), (24, 113, 180, 3.0), (30, 105, 160, 3.0), (43, 125, 100, 3.5),
@@ -63,9 +63,9 @@ class World:
         area = torch.deg2rad(self.latitude).cos().clamp_min(0)[:, None]
         cells = torch.multinomial((density * area).flatten(), count, replacement=True, generator=generator)
         rows, columns = cells // density.shape[1], cells % density.shape[1]
-        place = torch.rand(2, count, generator=generator, dtype=torch.float64) - 0.5
+        offset = torch.rand(2, count, generator=generator, dtype=torch.float64) - 0.5
         step = self.latitude[1] - self.latitude[0]
-        return self.latitude[rows] + step * place[0], self.longitude[columns] + step * place[1]
+        return self.latitude[rows] + step * offset[0], self.longitude[columns] + step * offset[1]
 
 
 def read_world(kind: str, data_dir: Path | None = None) -> World:
@@ -100,8 +100,8 @@ def synthetic_world() -> World:
         inside = ((latitude - north) / height).square()[:, None] + ((longitude - east) / width).square() < 1
         land = torch.where(inside, 1.0, land)
     people = torch.zeros_like(land)
-    for north, east, count, spread in _PEOPLE:
+    for north, east, count, width in _PEOPLE:
         stretch = torch.cos(torch.deg2rad(torch.tensor(float(north), dtype=torch.float64)))
         distance = (latitude - north).square()[:, None] + ((longitude - east) * stretch).square()
-        people = people + count / spread**2 * torch.exp(-0.5 * distance / spread**2)
+        people = people + count / width**2 * torch.exp(-0.5 * distance / width**2)
     return World(latitude, longitude, land, people * land, "synthetic")

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import UInt8
 from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap
-from metaot.brenier import SampleProblem
 from metaot.evaluation.map_report import MapReport
+from metaot.tools.recolor import recoloured_pairs
 
 try:
     from matplotlib.figure import Figure
@@ -41,15 +41,10 @@ def draw_curves(report: MapReport, path: Path) -> None:
     figure.savefig(path)
 
 
-@torch.no_grad()
-def draw_sheet(predictor: AmortizedMap, images: Float[Tensor, "count side side 3"], path: Path) -> None:
+def draw_sheet(predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"], path: Path) -> None:
     """Draw pairs of images, each in its own palette and in the predicted one of the other; two pairs a row."""
-    pairs = len(images) // 2
-    x, y = (part.float() / 255 for part in (images[:pairs], images[pairs : 2 * pairs]))
-    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # the context of networks that read pictures
-    pair = predictor.predict(SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures))
-    forth, back = pair.push(x.flatten(1, 2)), pair.pull(y.flatten(1, 2))
-    moved = [z.reshape(x.shape).clamp(0, 1) for z in (forth, back)]
+    pictures = recoloured_pairs(predictor, images)
+    pairs = len(pictures)
     columns, rows = 8, -(-pairs // 2)
     figure = Figure(figsize=(10, 1.3 * rows + 0.3), dpi=140)
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -58,7 +53,7 @@ def draw_sheet(predictor: AmortizedMap, images: Float[Tensor, "count side side 3
         axes.set_axis_off()
         instance = k // 4
         if instance < pairs:
-            axes.imshow([x, y, *moved][k % 4][instance].numpy())
+            axes.imshow(pictures[instance, k % 4].numpy())
         if k < columns:
             axes.set_title(titles[k % 4], fontsize=7)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)

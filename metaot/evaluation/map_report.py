@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.evaluation.report import numbers
+from metaot.evaluation.measures import plain
 from metaot.evaluation.table import markdown
 
 
@@ -48,27 +48,8 @@ class MapReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts."""
-        return {
-            "data": self.data,
-            "samples": self.samples,
-            "seed": self.seed,
-            "threads": self.threads,
-            "torch": torch.__version__,
-            "steps": list(self.steps),
-            "distance": numbers(self.distance),
-            "prediction": numbers(self.prediction),
-            "linear": numbers(self.linear),
-            "prediction_seconds": numbers(self.prediction_seconds),
-            "curves": [
-                {
-                    "name": curve.name,
-                    "seconds_per_step": curve.seconds_per_step,
-                    "values": [numbers(row) for row in curve.values],
-                }
-                for curve in self.curves
-            ],
-            "L2-UVP": {name: numbers(values) for name, values in self.unexplained.items()},
-        }
+        found = plain(self)
+        return {"L2-UVP": found.pop("unexplained"), "torch": torch.__version__, **found}
 
     def summary(self) -> dict[str, Any]:
         """Return the figures for a checkpoint's card."""

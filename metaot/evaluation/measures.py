@@ -1,7 +1,8 @@
-"""What is measured of each start, instance by instance."""
+"""What is measured of each start, instance by instance, and all of it as JSON values."""
 
-from dataclasses import dataclass
-from typing import final
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +16,7 @@ class Reference:
 
     tol: float
     max_steps: int
-    value: Float[Tensor, "instances"]
+    dual_value: Float[Tensor, "instances"]
     cost: Float[Tensor, "instances"]
     converged: Bool[Tensor, "instances"]
 
@@ -23,17 +24,17 @@ class Reference:
 @final
 @dataclass(frozen=True)
 class Quality:
-    """How good the potentials are after so many Sinkhorn steps.
+    """How good the potentials are after a number of Sinkhorn steps.
 
-    `error` is the L1 error of both marginals, `gap` the dual value that is missing, in the units of the cost,
-    `relative_gap` and `cost_error` (of <C, P>) are shares of the reference.
+    `l1_error` is that of both marginals, `dual_gap` the dual value that is missing, in the units of the cost; the
+    relative gap and the relative error of <C, P> are shares of the reference.
     """
 
     steps: int
-    error: Float[Tensor, "instances"]
-    gap: Float[Tensor, "instances"]
-    relative_gap: Float[Tensor, "instances"]
-    cost_error: Float[Tensor, "instances"]
+    l1_error: Float[Tensor, "instances"]
+    dual_gap: Float[Tensor, "instances"]
+    relative_dual_gap: Float[Tensor, "instances"]
+    relative_cost_error: Float[Tensor, "instances"]
 
 
 @final
@@ -62,7 +63,7 @@ class StartResult:
     timings: tuple[Timing, ...]
 
     def reached(self, tol: float) -> Bool[Tensor, "instances"]:
-        """Tell which instances came to this error."""
+        """Return which instances came to this error."""
         return (self.curve <= tol).any(0)
 
     def steps(self, tol: float) -> Int[Tensor, "instances"]:
@@ -79,3 +80,21 @@ class EpsResult:
     eps: float
     reference: Reference
     starts: tuple[StartResult, ...]
+
+
+def plain(value: Any) -> Any:
+    """Return a measurement as numbers, strings, lists and dicts.
+
+    Numbers of tensors have six significant digits; one that is not finite becomes None.
+    """
+    if isinstance(value, Tensor):
+        return plain(value.tolist()) if value.is_floating_point() else value.tolist()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if is_dataclass(value):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    return value

@@ -1,7 +1,7 @@
 """The protocol: how many steps and how much time a prediction saves, and what it is worth by itself.
 
-One precision, one stopping rule (L1 marginal error, tested at every step), the same threads, problems and
-run for every start. The time of the start itself counts; the starts take turns, so all see the same machine.
+One precision, one stopping rule (L1 marginal error, tested at every step), the same threads, problems and run for
+every start. The time of the start itself counts; the starts take turns, so that other load affects all of them.
 """
 
 import platform
@@ -30,7 +30,7 @@ Starts = dict[str, PotentialPredictor | None]
 """Where to start from, by name; None is the solver's own cold start."""
 
 QUALITY_STEPS = 2
-"""Potentials are judged as predicted, and after each of so many Sinkhorn steps."""
+"""Potentials are judged as predicted, and after each of this number of Sinkhorn steps."""
 
 
 @final
@@ -71,7 +71,7 @@ def evaluate(
     `instances` problems are drawn from `problems` with the seed. Times are taken on batches of `batch`, over
     about `timed` instances and five batches at least, or until one tolerance has taken `seconds` (two batches
     at least). Steps are those of plain Sinkhorn, as in the papers; times those of `solve`, as it is used. Both
-    make up to `max_steps` steps; what is not reached then is told, not left out.
+    make up to `max_steps` steps; what is not reached then is marked, not left out.
     """
     if not eps:
         raise ValueError("eps must name at least one temperature, got none")
@@ -137,21 +137,21 @@ def _measure(
 
 
 def _worse(problem: Problem, guess: DualPotentials) -> Bool[Tensor, "instances"]:
-    """Tell which guesses a solver replaces by zeros."""
+    """Return which guesses a solver replaces by zeros."""
     completed = DualPotentials.from_f(problem, guess.f)
     return worse_than_zeros(problem, completed, marginal_error(problem, completed))
 
 
 def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference: Reference) -> Quality:
-    gap = reference.value - dual_value(problem, potentials)
+    gap = reference.dual_value - dual_value(problem, potentials)
     cost = (transport_cost(problem, potentials) - reference.cost).abs()
     smallest = 1e-12 * float(problem.eps)
     return Quality(
         steps=steps,
-        error=marginal_error(problem, potentials),
-        gap=gap,
-        relative_gap=gap / reference.value.abs().clamp_min(smallest),
-        cost_error=cost / reference.cost.clamp_min(smallest),
+        l1_error=marginal_error(problem, potentials),
+        dual_gap=gap,
+        relative_dual_gap=gap / reference.dual_value.abs().clamp_min(smallest),
+        relative_cost_error=cost / reference.cost.clamp_min(smallest),
     )
 
 

@@ -1,14 +1,12 @@
 """The result of an evaluation: everything for each instance, as JSON and as text."""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from metaot.evaluation.measures import EpsResult, Quality, StartResult, Timing
+from metaot.evaluation.measures import EpsResult, Quality, StartResult, Timing, plain
 from metaot.evaluation.table import eps_section
 
 
@@ -43,7 +41,7 @@ class Report:
         return "\n\n".join([textwrap.fill(head, 110), *sections])
 
     def summary(self) -> dict[str, Any]:
-        """Return what a checkpoint's card tells of the model: means of steps, errors and gaps at each eps."""
+        """Return what a checkpoint's card says of the model: means of steps, errors and gaps at each eps."""
         measured = {}
         for result in self.results:
             (model,) = (start for start in result.starts if start.name == "model")
@@ -55,30 +53,14 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts; a number that is not finite becomes None."""
-        return {
-            "machine": self.machine,
-            "geometry": self.geometry,
-            "passes": self.passes,
-            "instances": self.instances,
-            "batch": self.batch,
-            "seed": self.seed,
-            "max_steps": self.max_steps,
-            "tolerances": list(self.tolerances),
-            "results": [_eps_json(result, self.tolerances) for result in self.results],
-        }
+        results = [_eps_json(result, self.tolerances) for result in self.results]
+        return {**plain(replace(self, results=())), "results": results}
 
 
 def _eps_json(result: EpsResult, tolerances: tuple[float, ...]) -> dict[str, Any]:
-    reference = result.reference
     return {
         "eps": result.eps,
-        "reference": {
-            "tol": reference.tol,
-            "max_steps": reference.max_steps,
-            "converged": int(reference.converged.sum()),
-            "dual_value": numbers(reference.value),
-            "cost": numbers(reference.cost),
-        },
+        "reference": {**plain(result.reference), "converged": int(result.reference.converged.sum())},
         "starts": {start.name: _start_json(start, tolerances) for start in result.starts},
     }
 
@@ -89,12 +71,8 @@ def _start_json(start: StartResult, tolerances: tuple[float, ...]) -> dict[str, 
         "replaced_by_zeros": int(start.replaced.sum()),
         "to_tolerance": [_tolerance_json(start, tol) for tol in tolerances],
         "time": [_timing_json(timing) for timing in start.timings],
-        "after": [_quality_json(quality) for quality in start.quality],
-        "error_by_step": {
-            "mean": numbers(start.curve.mean(1)),
-            "p10": numbers(low),
-            "p90": numbers(high),
-        },
+        "after": plain(start.quality),
+        "error_by_step": plain({"mean": start.curve.mean(1), "p10": low, "p90": high}),
     }
 
 
@@ -115,31 +93,12 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
         "converged": timing.converged,
         "median_seconds": float(timing.seconds.quantile(0.5)),
         "p95_seconds": float(timing.seconds.quantile(0.95)),
-        "seconds_per_instance": numbers(timing.seconds),
+        "seconds_per_instance": plain(timing.seconds),
     }
 
 
 def _quality_means(quality: Quality) -> dict[str, Any]:
-    return {
-        "steps": quality.steps,
-        "l1_error": float(f"{quality.error.mean():.4g}"),
-        "relative_dual_gap": float(f"{quality.relative_gap.mean():.4g}"),
-        "relative_cost_error": float(f"{quality.cost_error.mean():.4g}"),
-        "relative_cost_error_p95": float(f"{quality.cost_error.quantile(0.95):.4g}"),
-    }
-
-
-def _quality_json(quality: Quality) -> dict[str, Any]:
-    return {
-        "steps": quality.steps,
-        "l1_error": numbers(quality.error),
-        "dual_gap": numbers(quality.gap),
-        "relative_dual_gap": numbers(quality.relative_gap),
-        "relative_cost_error": numbers(quality.cost_error),
-    }
-
-
-def numbers(values: Float[Tensor, "k"]) -> list[float | None]:
-    """Return six significant digits of each, None for what is not finite."""
-    finite = values.isfinite().tolist()
-    return [float(f"{v:.6g}") if ok else None for v, ok in zip(values.tolist(), finite, strict=True)]
+    names = ("l1_error", "relative_dual_gap", "relative_cost_error")
+    means = {name: float(f"{getattr(quality, name).mean():.4g}") for name in names}
+    p95 = float(f"{quality.relative_cost_error.quantile(0.95):.4g}")
+    return {"steps": quality.steps, **means, "relative_cost_error_p95": p95}

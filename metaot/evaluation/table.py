@@ -89,10 +89,10 @@ def _quality_table(starts: Sequence[StartResult]) -> list[str]:
 
 def _quality_cells(quality: Quality) -> list[str]:
     return [
-        f"{float(quality.error.mean()):.3g}",
-        f"{float(quality.gap.mean()):.3g}",
-        f"{100 * float(quality.relative_gap.mean()):.3g} %",
-        _percent_cell(quality.cost_error),
+        f"{float(quality.l1_error.mean()):.3g}",
+        f"{float(quality.dual_gap.mean()):.3g}",
+        f"{100 * float(quality.relative_dual_gap.mean()):.3g} %",
+        _percent_cell(quality.relative_cost_error),
     ]
 
 

@@ -1,7 +1,7 @@
-"""A model of all images on images that it never saw: accuracy and steps, image set by image set.
+"""A model of all images on images that it was not trained on: accuracy and steps, image set by image set.
 
 The measures of UNOT (Geuter et al., arXiv 2411.01582): the relative error of <C, P> after a Sinkhorn step, and the
-steps until it is below one percent; and those of this package. `passes` steps inside a prediction are told apart.
+steps until it is below one percent; and those of this package. The steps inside a prediction are not counted.
 """
 
 import math
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.amortize import GaussianStart, Predictor, ZeroStart
+from metaot.evaluation.measures import plain
 from metaot.evaluation.protocol import error_curve
 from metaot.evaluation.table import markdown
 from metaot.potentials import DualPotentials, c_transform, marginal_error, transport_cost
@@ -40,11 +41,7 @@ class ZeroShot:
 
     def to_json(self) -> dict[str, Any]:
         """Return every instance's numbers."""
-        starts = {
-            start: {name: [float(f"{x:.6g}") for x in values.tolist()] for name, values in measures.items()}
-            for start, measures in self.starts.items()
-        }
-        return {"data": self.data, "side": self.side, "eps": self.eps, "starts": starts}
+        return plain(self)
 
     def summary(self) -> dict[str, dict[str, list[float]]]:
         """Return mean, 95th percentile and worst of each measure of each start."""

@@ -32,7 +32,7 @@ def _min_plus(cost: Float[Tensor, "n m"], lines: Float[Tensor, "lines m"]) -> Fl
 def grid_times_cost(
     v: Float[Tensor, "batch *sizes"], costs: tuple[Float[Tensor, "_ _"], ...]
 ) -> Float[Tensor, "batch *sizes"]:
-    r"""Return $\sum_j (\sum_k c^k_{ij}) v_j$: the cost of each axis sees the marginal of v on that axis only."""
+    r"""Return $\sum_j (\sum_k c^k_{ij}) v_j$: of each axis, the cost times the marginal of v."""
     total = torch.zeros_like(v)
     for axis, cost in enumerate(costs, 1):
         marginal = v

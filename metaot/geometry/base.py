@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -192,7 +192,7 @@ class Geometry(ABC):
         """
         if h.numel() * b.shape[-1] > KEEP:
             g = reachable(self.T.softmin(h, eps), b)
-            return g, RowwiseKernel(self, h, g + expand_eps(eps, g) * b.log(), eps)
+            return g, self.kernel(h, g + expand_eps(eps, g) * b.log(), eps)
         z = in_units_of(eps, h[:, :, None] - self.cost_rows(slice(None)).to(h), 2)
         top = _finite(z.amax(-2, keepdim=True))
         K = z.sub_(top).exp_()
@@ -200,10 +200,9 @@ class Geometry(ABC):
         g = -(top.squeeze(-2) + total.log()) * expand_eps(eps, total)
         return reachable(g, b), MatrixKernel(K.mul_((b / _nonzero(total))[:, None, :]))
 
-    def kernel_work(self, eps: Eps) -> int:
-        """Return about how many multiplications of a plain matrix a product with a kernel is worth."""
-        n, m = self.shape
-        return n * m
+    def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> Kernel:
+        r"""Return $\exp((f_i + g_j - C_{ij})/\epsilon)$, prepared for many products without a matrix."""
+        return MeanKernel(self, f, g, eps)
 
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         r"""Return $\min_j C_{ij} - h_j$, the softmin's limit as eps falls to zero; +inf if all of h is -inf."""
@@ -226,30 +225,35 @@ class Geometry(ABC):
             yield self.cost_rows(slice(start, min(n, start + step))).to(h)
 
 
-@final
-class RowwiseKernel(Kernel):
-    """A kernel whose rows are made again by each product, block by block."""
+class MeanKernel(Kernel):
+    """The kernel of potentials whose products are means under the softmin of g: no matrix is kept.
+
+    K v is the mean of v under the weights w of g, times the sums exp((f_i - softmin(g)_i)/eps) of the rows.
+    """
 
     def __init__(
         self, geometry: Geometry, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps
     ) -> None:
-        self._geometry, self._f, self._g, self._eps = geometry, f, g, eps
+        self.geometry, self.f, self.g, self.eps = geometry, f, g, eps
 
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
-        f, start, parts = self._f / expand_eps(self._eps, self._f), 0, []
-        for z in self._geometry.exponents(self._g, self._eps):
-            stop = start + z.shape[-2]
-            parts.append(MatrixKernel((z + f[:, start:stop, None]).exp()).times(v))
-            start = stop
-        return torch.cat(parts, -1)
+        return (self._sums * self.geometry.mean(self.g, v.to(self.g)[..., None], self.eps)[..., 0]).to(v)
+
+    @cached_property
+    def _sums(self) -> Float[Tensor, "batch n"]:
+        return in_units_of(self.eps, self.f - self.geometry.softmin(self.g, self.eps)).exp()
 
     @property
-    def T(self) -> "RowwiseKernel":
-        return RowwiseKernel(self._geometry.T, self._g, self._f, self._eps)
+    def T(self) -> Kernel:
+        return self._transposed
 
-    def __getitem__(self, index: Tensor) -> "RowwiseKernel":
-        eps = self._eps[index] if isinstance(self._eps, Tensor) else self._eps
-        return RowwiseKernel(self._geometry[index], self._f[index], self._g[index], eps)
+    @cached_property
+    def _transposed(self) -> Kernel:
+        return self.geometry.T.kernel(self.g, self.f, self.eps)
+
+    def __getitem__(self, index: Tensor) -> Kernel:
+        eps = self.eps[index] if isinstance(self.eps, Tensor) else self.eps
+        return self.geometry[index].kernel(self.f[index], self.g[index], eps)
 
 
 def expand_eps(eps: Eps, like: Tensor, dims: int = 1) -> float | Tensor:

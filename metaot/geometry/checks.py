@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def first_place(bad: Bool[Tensor, "..."], values: Shaped[Tensor, "..."]) -> str:
-    """Describe the first true entry of `bad` as "[index] = value", to stand right behind a name."""
+    """Describe the first true entry of `bad` as "[index] = value", to follow a name."""
     index = tuple(int(i) for i in bad.nonzero()[0])
-    place = ", ".join(map(str, index))
-    return f"[{place}] = {values[index].item():.6g}" if index else f" = {values.item():.6g}"
+    where = ", ".join(map(str, index))
+    return f"[{where}] = {values[index].item():.6g}" if index else f" = {values.item():.6g}"
 
 
 def require_finite(name: str, values: Tensor) -> None:

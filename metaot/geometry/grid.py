@@ -12,10 +12,10 @@ from torch import Tensor
 
 from metaot import core
 from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
-from metaot.geometry.base import Eps, Geometry, expand_eps
+from metaot.geometry.base import Eps, Geometry, MeanKernel, expand_eps
 from metaot.geometry.checks import require_finite
-from metaot.geometry.grid_kernel import GridKernel, product
-from metaot.geometry.separable import Separable, Separables
+from metaot.geometry.kernel import Kernel
+from metaot.geometry.separable import Separable, Separables, contract
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -107,18 +107,13 @@ class Grid(Geometry):
 
     def best_plan(
         self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
-    ) -> tuple[Float[Tensor, "batch m"], GridKernel]:
+    ) -> tuple[Float[Tensor, "batch m"], Kernel]:
         g = self.T.softmin(h, eps)
         return g, self.kernel(h, g + expand_eps(eps, g) * b.log(), eps)
 
-    def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> GridKernel:
-        axes = self._at(eps, f)
-
-        def transposed() -> GridKernel:
-            return GridKernel(product(self.T._at(eps, g), _flat(g), _flat(f)), lambda: forward)
-
-        forward = GridKernel(product(axes, _flat(f), _flat(g)), transposed)
-        return forward
+    def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> Kernel:
+        axes, f, g = self._at(eps, f), f.double(), g.double()
+        return ScaledKernel(self, f, g, eps, axes) if axes.is_plain else MeanKernel(self, f, g, eps)
 
     @cached_property
     def spacings(self) -> tuple[float, ...]:
@@ -143,16 +138,6 @@ class Grid(Geometry):
     @cached_property
     def _coarse(self) -> "dict[tuple[int, ...], tuple[Grid, tuple[Tensor, ...]]]":
         return {}
-
-    def kernel_work(self, eps: Eps) -> int:
-        """Count a multiplication of a matrix product as a tenth of one of a product with a vector.
-
-        The latter has to read its matrix. In blocks, most time goes into the numbers around the products.
-        """
-        lowest = float(eps.min()) if isinstance(eps, Tensor) else eps
-        axes = self._kernels.at(lowest)
-        around = 1 if axes.is_plain else 12 * axes.blocks
-        return int(self.shape[0] * sum(size / 10 + around for size in self.sizes))
 
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
@@ -222,6 +207,20 @@ class _Exchanged:
 
     def __call__(self, s: Tensor, t: Tensor) -> Tensor:
         return self.cost(t, s)
+
+
+@final
+class ScaledKernel(MeanKernel):
+    """The kernel of potentials on a grid whose plain kernels fit into float64: these between two scalings."""
+
+    def __init__(self, grid: Grid, f: Tensor, g: Tensor, eps: Eps, axes: Separable) -> None:
+        super().__init__(grid, f, g, eps)
+        self._right, top = axes.powers(g)
+        self._left = ((f + (top - axes.offset)) / axes.unit).exp2_()
+        self._axes = axes.kernels
+
+    def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
+        return (self._left * contract(self._right * v.double(), self._axes)).to(v)
 
 
 def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 class Kernel(ABC):
     """The matrix K_ij = exp((f_i + g_j - C_ij)/eps) of potentials f and g, with one batch dimension.
 
-    f and g are near a solution, so that K is nearly a plan and fits into floating point; entries that are too
+    f and g are close to a solution, so that K is nearly a plan and fits into floating point; entries that are too
     small for it are zero.
     """
 

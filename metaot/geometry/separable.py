@@ -67,11 +67,6 @@ class Separable:
         """The kernel of each axis in blocks, for every eps."""
         return tuple(AxisKernel.of(cost, self._units) for cost in self._costs)
 
-    @property
-    def blocks(self) -> int:
-        """The highest number of blocks of an axis."""
-        return 1 if self.is_plain else max(axis.shape[0] for axis in self.axes)
-
     def softmin(self, h: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         r"""Return $-\epsilon \log \sum_j \exp((h_j - C_{ij}) / \epsilon)$."""
         if not self.is_plain:
@@ -91,7 +86,7 @@ class Separable:
     def _log_sum(self, z: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         rows = self.lines(z)
         for axis in reversed(self.axes):
-            rows = rows.reshape(len(rows), -1, axis.near.shape[-1])
+            rows = rows.reshape(len(rows), -1, axis.column_part.shape[-1])
             parts = [AxisWeights(rows, part).log_sum for part in axis.parts(rows.numel())]
             rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return self.unlined(rows, z)
@@ -104,7 +99,7 @@ class Separable:
             return [contract(powers * v, self.kernels).div_(sums) for v in values]
         rows, means = self.lines(h / self.unit), [self.lines(v) for v in values]
         for axis in reversed(self.axes):
-            lines = (len(rows), -1, axis.near.shape[-1])
+            lines = (len(rows), -1, axis.column_part.shape[-1])
             weights = AxisWeights(rows.reshape(lines), axis)
             rows, means = weights.log_sum, [weights.mean(v.reshape(lines)) for v in means]
         return [self.unlined(v, h) for v in means]
@@ -118,7 +113,7 @@ class Separable:
         rows = self.lines(h / self.unit)
         total = torch.zeros_like(rows)
         for axis in reversed(self.axes):
-            lines = (len(rows), -1, axis.near.shape[-1])
+            lines = (len(rows), -1, axis.column_part.shape[-1])
             weights = AxisWeights(rows.reshape(lines), axis)
             rows, total = weights.log_sum, weights.mean(total.reshape(lines)) + weights.mean_cost
         return self.unlined(total, h)

@@ -3,12 +3,12 @@
 A sum of positive products loses digits only where its large terms underflow. So the cost of an axis is made small
 first. In a block B of rows i,
 
-    c_ij = far_i + near_j + R_ij,
+    c_ij = r_i + s_j + R_ij,
 
-where R is the small part in which the rows differ: |R| <= |B| |axis| / 2 for the squared distance. `near` is
-subtracted from z before its maximum is taken, `far` after the logarithm, and only exp(-R/eps) is a matrix. The
-number of blocks grows as 1/eps, until each is one row and R is zero: an ordinary logsumexp. Sums are exact to
-rounding for every z, without tests while summing.
+where R is the small part in which the rows differ: |R| <= |B| |axis| / 2 for the squared distance. s is subtracted
+from z before its maximum is taken, r after the logarithm, and only exp(-R/eps) is a matrix. The number of blocks
+grows as 1/eps, until each is one row and R is zero: an ordinary logsumexp. Sums are exact to rounding for every z,
+without tests while summing.
 
 Exponents are powers of two, because torch's exp is slower than its exp2, most of all where results underflow.
 """
@@ -43,8 +43,8 @@ class AxisKernel:
     shape: tuple[int, int, int]
     lift: float
     kernel: Float[Tensor, "pieces block_rows m"]
-    near: Float[Tensor, "pieces 1 m"]
-    far: Float[Tensor, "pieces block_rows 1"]
+    column_part: Float[Tensor, "pieces 1 m"]
+    row_part: Float[Tensor, "pieces block_rows 1"]
     costs: Float[Tensor, "pieces block_rows m"]
 
     @classmethod
@@ -53,7 +53,7 @@ class AxisKernel:
         lowest, rows, blocks = float(unit.amin()), len(cost), 1
         while True:
             size = -(-rows // blocks)
-            costs, near, far, rest = _split(cost, size)
+            costs, column_part, row_part, rest = _split(cost, size)
             worst = float(rest.abs().amax()) / lowest
             if worst <= _HIGHEST_REST or size == 1:
                 break
@@ -63,7 +63,7 @@ class AxisKernel:
         lift = max(0.0, 2 * worst + LOWEST)
         drop = min(lift, 1010 - worst)
         scale, costs = unit[:, None, None], costs.expand(-1, len(unit), -1, -1)
-        pieces = ((-rest / scale - drop).exp2(), near / scale, far / scale - drop, costs)
+        pieces = ((-rest / scale - drop).exp2(), column_part / scale, row_part / scale - drop, costs)
         return cls((len(costs), len(unit), rows), lift, *(piece.flatten(0, 1) for piece in pieces))
 
     def parts(self, size: int) -> "list[AxisKernel]":
@@ -77,21 +77,11 @@ class AxisKernel:
     def _part(self, first: int, last: int) -> "AxisKernel":
         _, groups, rows = self.shape
         size = self.kernel.shape[1]
-        tensors = (self.kernel, self.near, self.far, self.costs)
+        tensors = (self.kernel, self.column_part, self.row_part, self.costs)
         pieces = (t[first * groups : last * groups] for t in tensors)
         return AxisKernel((last - first, groups, min(rows, last * size) - first * size), self.lift, *pieces)
 
-    def __getitem__(self, index: Tensor) -> "AxisKernel":
-        """Return the kernel of a part of the groups; itself when all share one."""
-        blocks, groups, rows = self.shape
-        if groups == 1:
-            return self
-        tensors = (self.kernel, self.near, self.far, self.costs)
-        pieces = [t.unflatten(0, (blocks, groups))[:, index] for t in tensors]
-        shape = (blocks, pieces[0].shape[1], rows)
-        return AxisKernel(shape, self.lift, *(piece.flatten(0, 1) for piece in pieces))
-
-    def spread(self, x: Float[Tensor, "groups lines m"]) -> Float[Tensor, "_ lines m"]:
+    def repeated(self, x: Float[Tensor, "groups lines m"]) -> Float[Tensor, "_ lines m"]:
         """Repeat x for each block, where broadcasting does not."""
         return x if 1 in self.shape[:2] else x.repeat(self.shape[0], 1, 1)
 
@@ -104,12 +94,12 @@ class AxisKernel:
 
 
 def _split(cost: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the cost in blocks of `size` rows, and its parts: near, far and the rest."""
+    """Return the cost in blocks of `size` rows, and its parts: of columns, of rows and the rest."""
     rows = torch.arange(-(-len(cost) // size) * size, device=cost.device).clamp_max(len(cost) - 1)
     costs = cost[rows].reshape(-1, 1, size, cost.shape[-1])
-    far = _midrange(costs - costs[:, :, size // 2, None], -1)
-    near = _midrange(costs - far, -2)
-    return costs, near, far, costs - far - near
+    row_part = _midrange(costs - costs[:, :, size // 2, None], -1)
+    column_part = _midrange(costs - row_part, -2)
+    return costs, column_part, row_part, costs - row_part - column_part
 
 
 def _midrange(x: Tensor, dim: int) -> Tensor:
@@ -126,7 +116,7 @@ class AxisWeights:
 
     def __init__(self, z: Float[Tensor, "groups lines m"], axis: AxisKernel) -> None:
         self._axis = axis
-        exponents = axis.spread(z) - axis.near
+        exponents = axis.repeated(z) - axis.column_part
         # One number for each line; for a line without mass any number will do, because its sums are zero.
         self._top = exponents.amax(-1, keepdim=True).clamp_min_(EMPTY)
         if axis.lift:
@@ -137,11 +127,11 @@ class AxisWeights:
     @cached_property
     def log_sum(self) -> Float[Tensor, "groups n lines"]:
         """The binary logarithm of the sum over j, before normalisation; -inf for lines without mass."""
-        return self._axis.join(self._sums.log2().add_(self._top.mT).sub_(self._axis.far))
+        return self._axis.join(self._sums.log2().add_(self._top.mT).sub_(self._axis.row_part))
 
     def mean(self, v: Float[Tensor, "groups lines m"]) -> Float[Tensor, "groups n lines"]:
         """Return the mean of v over j; zero for lines without mass."""
-        scaled = self.scalings * self._axis.spread(v)
+        scaled = self.scalings * self._axis.repeated(v)
         return self._axis.join(torch.bmm(self._axis.kernel, scaled.mT) * self.inverse)
 
     @cached_property

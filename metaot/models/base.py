@@ -61,19 +61,27 @@ class PotentialModel(Exportable):
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "PotentialModel":
         """Return a new model for problems on `geometry` with eps in a range."""
 
-    @abstractmethod
     def read(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
     ) -> tuple[Tensor, ...]:
         """Return the inputs of `forward`, for float32 weights and temperatures."""
+        return a, b, eps
 
-    @abstractmethod
+    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
+        raise ValueError(f"a {type(self).__name__} has no corrected refinement steps")
+
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
         """Yield the first prediction of f and f after each refinement step, computed on demand.
 
         The problem has one batch dimension; `network` is this module or its ONNX form. Training scores every
-        stage; no gradient flows from one to another.
+        prediction; no gradient flows from one to another.
         """
+        yield network(*self.inputs_of(problem))[0]
+
+    def inputs_of(self, problem: Problem) -> tuple[Tensor, ...]:
+        """Return the inputs of `forward` for the problems of a flat batch."""
+        eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device)
+        return self.read(problem.a.float(), problem.b.float(), eps.expand(len(problem.a)))
 
     @abstractmethod
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
@@ -87,22 +95,11 @@ def single(model: nn.Module) -> Any:
     return model
 
 
-def inputs_of(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights and the temperature of each problem of a flat batch, float32."""
-    eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device)
-    return problem.a.float(), problem.b.float(), eps.expand(len(problem.a))
-
-
 def uniform_inputs(batch: int, n: int, m: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return uniform weights and one temperature for a batch, float32."""
     shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
     a, b, t = (torch.full(shape, value, dtype=torch.float32) for shape, value in zip(shapes, values, strict=True))
     return a, b, t
-
-
-def no_correction(model: nn.Module) -> ValueError:
-    """Return the error of a model that has no refinement steps."""
-    return ValueError(f"a {type(model).__name__} has no corrected refinement steps")
 
 
 def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tensor, "k"]:

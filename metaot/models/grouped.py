@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metaot import core
 from metaot.geometry import Geometry
 from metaot.geometry.groups import Groups, totals
-from metaot.models.base import Network, PotentialModel, inputs_of, log_unit, no_correction, uniform_inputs
+from metaot.models.base import Network, PotentialModel, log_unit, uniform_inputs
 from metaot.models.layers import ModulatedBlock, chebyshev
 from metaot.problem import Problem
 
@@ -107,9 +107,6 @@ class GroupedPotential(PotentialModel):
             x = block(x, temperature)
         return (self.outputs(self.norm(x)) * self.unit,)
 
-    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
-        raise no_correction(self)
-
     def demands(self, b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
         """Return the weights of the groups of targets."""
         return totals(b, self.index, len(self.centre))
@@ -118,7 +115,7 @@ class GroupedPotential(PotentialModel):
         return a, self.demands(b), eps
 
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
-        (f,) = network(*self.read(*inputs_of(problem)))
+        (f,) = network(*self.inputs_of(problem))
         yield f
         if self.passes > 0 and not self.training:
             yield self._refined(f, problem)

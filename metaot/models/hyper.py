@@ -40,7 +40,7 @@ class HyperNetwork(nn.Module, ABC):
         v: Float[Tensor, "batch m d"],
         context: Tensor | None,
     ) -> list[Halves]:
-        """Return the prediction as it is refined, the final one last; no gradient flows from one to another.
+        """Return the first prediction and each correction of it; no gradient flows from one to another.
 
         u and v are samples in the coordinates of a `Frame`.
         """

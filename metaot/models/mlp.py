@@ -1,6 +1,5 @@
 """The paper's network: both weight vectors in, the potential out (Meta OT, arXiv 2206.05262, section 3.1)."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, final
 
@@ -9,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
-from metaot.models.base import Network, PotentialModel, inputs_of, log_unit, no_correction, uniform_inputs
-from metaot.problem import Problem
+from metaot.models.base import PotentialModel, log_unit, uniform_inputs
 
 
 @final
@@ -45,15 +43,6 @@ class PotentialMLP(PotentialModel):
     ) -> tuple[Tensor, ...]:
         t = log_unit(eps, self.bounds)[:, None]
         return (self.layers(torch.cat([a * self.scale_a, b * self.scale_b, t], -1)),)
-
-    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
-        raise no_correction(self)
-
-    def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-        return a, b, eps
-
-    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
-        yield network(*inputs_of(problem))[0]
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:

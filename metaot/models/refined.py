@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
-from metaot.models.base import Network, PotentialModel, inputs_of
+from metaot.models.base import Network, PotentialModel
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, ModulatedBlock
 from metaot.models.spectral import UNIT, SpectralPotential, grid_sizes
@@ -65,11 +65,8 @@ class RefinedPotential(PotentialModel):
     def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
         return self.correction(missing, *features)
 
-    def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-        return a, b, eps
-
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
-        f, *features = network(*inputs_of(problem))
+        f, *features = network(*self.inputs_of(problem))
         yield f
         step = SinkhornStep(problem)
         for _ in range(self.unrolled if self.training and self.unrolled is not None else self.passes):

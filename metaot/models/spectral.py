@@ -1,6 +1,5 @@
 """Cosine moments of both measures in, cosine coefficients of the potential out."""
 
-from collections.abc import Iterator
 from typing import Any, final
 
 import torch
@@ -8,10 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry, Grid
-from metaot.models.base import Network, PotentialModel, inputs_of, log_unit, no_correction, uniform_inputs
+from metaot.models.base import PotentialModel, log_unit, uniform_inputs
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, ModulatedBlock, chebyshev
-from metaot.problem import Problem
 
 UNIT = 0.1
 """The size of a potential on the unit square, so that the network's outputs are of order one."""
@@ -77,15 +75,6 @@ class SpectralPotential(PotentialModel):
             x = block(x, temperature)
         coefficients = self.outputs(self.norm(x)) * self.gain(temperature) * self.damping
         return self.synthesis.function(coefficients), x, temperature
-
-    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
-        raise no_correction(self)
-
-    def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-        return a, b, eps
-
-    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
-        yield network(*inputs_of(problem))[0]
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:

@@ -79,7 +79,7 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
 
 
 def first_place(bad: Array | np.bool_, values: Array | np.floating) -> str:
-    """Describe the first true entry of `bad` as "[index] = value", to stand right behind a name."""
+    """Describe the first true entry of `bad` as "[index] = value", to follow a name."""
     if bad.ndim == 0:
         return f" = {float(values):.6g}"
     index = tuple(int(i) for i in np.argwhere(bad)[0])

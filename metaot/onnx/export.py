@@ -1,140 +1,116 @@
 """A checkpoint as one ONNX file: exported by torch, described, compared with torch, and only then written."""
 
-import json
-from collections.abc import Iterator, Sequence
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaot.amortize import AmortizedPotential
-from metaot.geometry import Grid
-from metaot.onnx.graph import Prediction, space
-from metaot.onnx.graph.spaces import GridSpace, Space
+from metaot.amortize.universal import UniversalPotential
+from metaot.folders import write_atomically
+from metaot.geometry import Geometry, Grid
+from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
+from metaot.onnx.graph.spaces import Space
 from metaot.onnx.parity import drawn_problems, parity
-from metaot.onnx.problems import fingerprint
-from metaot.onnx.runtime import FORMAT, OnnxModel
-from metaot.onnx.trace import either, traced
+from metaot.onnx.runtime import OnnxModel
+from metaot.onnx.trace import Shapes, either, finished, traced
 
-LARGEST_FILE = 2**31 - 2**20
-"""What fits into one ONNX file."""
 INPUTS, OUTPUTS = ["a", "b", "eps"], ["f", "g"]
 
 
 def export(
-    predictor: AmortizedPotential,
+    predictor: AmortizedPotential | UniversalPotential,
     card: dict[str, Any],
     path: Path,
     *,
-    version: str,
     data_dir: Path | None = None,
-) -> Iterator[str]:
-    """Write the file of a model, or nothing if the two differ; yield words on what was done.
+) -> str:
+    """Write the file of a model, or nothing if the two differ; return words on what was done.
 
     `card` is what its checkpoint says of it. Raises ValueError when the file does not agree with torch.
     """
     problems, data = drawn_problems(predictor, card, data_dir)
-    content = prediction_model(predictor, card, version)
+    content = prediction_model(predictor, card)
     result = parity(OnnxModel.from_bytes(content, f"{path} (not yet written)"), predictor, problems, data)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
-    write(path, content)
-    yield f"{path}: {len(content) / 1e6:.1f} MB, {result}"
+    write_atomically(path, lambda partial: partial.write_bytes(content))
+    return f"{path}: {len(content) / 1e6:.1f} MB, {result}"
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def prediction_model(predictor: AmortizedPotential | UniversalPotential, card: dict[str, Any]) -> bytes:
+    """Return the content of a file that predicts (a, b, eps) -> (f, g).
 
-
-def prediction_model(predictor: AmortizedPotential, card: dict[str, Any], version: str) -> bytes:
-    """Return the content of a file that predicts (a, b, eps) -> (f, g)."""
-    place = space(predictor.geometry, predictor.eps[0])
-    module, example = Prediction(predictor.model, place), _example(predictor)
-    if place.others is None:
-        proto = exported(module, example, inputs=INPUTS, outputs=OUTPUTS)
+    Weights are batch n and batch m on the geometry of the model, or images, batch height width, of any size.
+    """
+    batch, height, width = (torch.export.Dim(name, min=2, max=2**15) for name in ("batch", "height", "width"))
+    eps = torch.full((3,), predictor.eps[1], dtype=torch.float64)
+    if isinstance(predictor, UniversalPotential):
+        plain, exact = (ImagePrediction(predictor.model, exact=exact) for exact in (False, True))
+        a, b = torch.full((2, 3, 5, 6), 1 / 30, dtype=torch.float64)
+        weights = {0: batch, 1: height, 2: width}
+        proto = _with_fallback(plain, exact, (a, b, eps), (weights, weights, {0: batch}))
+        images = {"cost": "sqeuclidean", "square": [0, 1], "step": card.get("step")}
+        about = {"images": images}
     else:
-        exact = exported(Prediction(predictor.model, place, exact=True), example, inputs=INPUTS, outputs=OUTPUTS)
-        proto = either(exported(module, example, inputs=INPUTS, outputs=[*OUTPUTS, "right"]), exact, OUTPUTS)
-    return described(proto, predictor, place, card, version)
+        space = Space(predictor.geometry, predictor.eps[0])
+        plain, exact = (SpacePrediction(predictor.model, space, exact=exact) for exact in (False, True))
+        a, b = (torch.full((3, size), 1 / size, dtype=torch.float64) for size in predictor.geometry.shape)
+        proto = _with_fallback(plain, exact, (a, b, eps), ({0: batch},) * 3)
+        about = {"geometry": _described(predictor, _with_costs(proto, space))}
+    return finished(proto, card, {"passes": predictor.passes, "eps": list(predictor.eps), **about})
 
 
-def exported(
-    module: nn.Module, example: tuple[Tensor, ...], *, inputs: Sequence[str], outputs: Sequence[str]
+def _with_fallback(
+    plain: Prediction, exact: Prediction, example: tuple[Tensor, ...], shapes: Shapes
 ) -> onnx.ModelProto:
-    """Export a module of which the first inputs are batches: a, b and eps, which may also be one for all."""
-    batch = torch.export.Dim("batch", min=2, max=2**31)
-    shapes = tuple({0: batch} if value.ndim else {} for value in example)
-    return _one_eps_for_all(traced(module, example, shapes, inputs=inputs, outputs=outputs))
+    """Export the plain graph, and if that needs it the exact one for when numbers leave floating point.
 
-
-def _one_eps_for_all(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Let eps be one number for the batch: all that is done with it broadcasts."""
+    eps may be one number for the batch: all that is done with it broadcasts.
+    """
+    outputs = [*OUTPUTS, "right"] if plain.fallback else OUTPUTS
+    proto = traced(plain, example, shapes, inputs=INPUTS, outputs=outputs)
+    if plain.fallback:
+        proto = either(proto, traced(exact, example, shapes, inputs=INPUTS, outputs=OUTPUTS), OUTPUTS)
     for value in proto.graph.input:
         if value.name == "eps":
             value.type.tensor_type.shape.dim[0].dim_param = "temperatures"
     return proto
 
 
-def described(
-    proto: onnx.ModelProto, predictor: AmortizedPotential, place: Space, card: dict[str, Any], version: str
-) -> bytes:
-    """Return the file with all that is known of the model inside."""
+def _described(predictor: AmortizedPotential, costs: list[str]) -> dict[str, Any]:
     geometry = predictor.geometry
-    sizes = list(geometry.sizes) if isinstance(geometry, Grid) else []
-    metadata = {
-        "metaot": {"format": FORMAT, "version": version, "torch": torch.__version__},
-        "model": card["model"],
-        "passes": predictor.passes,
-        "recipe": card.get("recipe"),
-        "data": (card.get("recipe") or {}).get("data"),
-        "geometry": {
-            "kind": type(geometry).__name__,
-            "cost": geometry.cost_name,
-            "shape": list(geometry.shape),
-            "sizes": sizes,
-            "description": repr(geometry),
-            "sha256": fingerprint(geometry),
-            "costs": _with_costs(proto, place),
-        },
-        "eps": list(predictor.eps),
-        "quality": {key: card[key] for key in ("validation", "test") if key in card},
+    return {
+        "kind": type(geometry).__name__,
+        "cost": geometry.cost_name,
+        "shape": list(geometry.shape),
+        "sizes": list(geometry.sizes) if isinstance(geometry, Grid) else [],
+        "description": repr(geometry),
+        "sha256": _fingerprint(geometry),
+        "costs": costs,
     }
-    return finished(proto, metadata)
 
 
-def finished(proto: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
-    """Return the content of the file, with its metadata inside; ValueError when it is too large for one file."""
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=json.dumps(value))
-    if proto.ByteSize() > LARGEST_FILE:
-        raise ValueError(f"the model is too large for one ONNX file: it would have {proto.ByteSize()} bytes")
-    onnx.checker.check_model(proto)
-    return proto.SerializeToString()
-
-
-def _with_costs(proto: onnx.ModelProto, place: Space) -> list[str]:
+def _with_costs(proto: onnx.ModelProto, space: Space) -> list[str]:
     """Make the costs outputs of the graph; return their names, one for each axis or one in all."""
-    costs = place.state_dict()
-    names = [f"cost{k}" for k in place.axes] if isinstance(place, GridSpace) else ["cost"]
-    for name in sorted(set(names)):
-        tensor = onnx.numpy_helper.from_array(costs[name].numpy(), name)
-        others = [other for other in proto.graph.initializer if other.name == f"space.{name}"]
-        if others:
+    for name, cost in space.state_dict().items():
+        if any(other.name == f"space.{name}" for other in proto.graph.initializer):
             proto.graph.node.append(onnx.helper.make_node("Identity", [f"space.{name}"], [name]))
         else:
-            proto.graph.initializer.append(tensor)
-        shape = list(costs[name].shape)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(cost.numpy(), name))
+        shape = list(cost.shape)
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, shape))
-    return names
+    return [f"cost{k}" for k in space.axes]
 
 
-def _example(predictor: AmortizedPotential) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a batch to trace with."""
-    n, m = predictor.geometry.shape
-    a, b = (torch.full((3, size), 1 / size, dtype=torch.float64) for size in (n, m))
-    return a, b, torch.full((3,), predictor.eps[1], dtype=torch.float64)
+def _fingerprint(geometry: Geometry) -> str:
+    """Return the sha256 of the type, the cost's name and the coordinates or the matrix, as float64."""
+    digest = hashlib.sha256(f"{type(geometry).__name__} {geometry.cost_name}".encode())
+    for name, tensor in sorted(geometry.tensors().items()):
+        values = np.ascontiguousarray(tensor.numpy(force=True), dtype="<f8")
+        digest.update(f" {name} {values.shape} ".encode() + values.tobytes())
+    return digest.hexdigest()

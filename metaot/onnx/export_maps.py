@@ -1,6 +1,5 @@
 """A model of maps as two ONNX files: the hypernetwork, and the map that is a potential's gradient."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -10,16 +9,16 @@ import torch
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import Frame, SampleProblem
-from metaot.data import Palettes, Planted, SampleSet, source_from_json
+from metaot.data import Palettes, Planted, SampleSet
+from metaot.folders import write_atomically
 from metaot.models.palette import PaletteIcnn
-from metaot.onnx.export import finished, write
-from metaot.onnx.graph.maps import PredictedMaps, PushedPoints
+from metaot.onnx.graph.hypernetwork import PredictedMaps, PushedPoints
 from metaot.onnx.maps import PARTS, OnnxMap, push_file
-from metaot.onnx.runtime import FORMAT
-from metaot.onnx.trace import traced
+from metaot.onnx.parity import recorded_split
+from metaot.onnx.trace import finished, traced
 
 TOLERANCE = 1e-4
-"""How far points may be sent from where torch sends them, in standard deviations of the target."""
+"""The largest distance from where torch sends a point, in standard deviations of the target."""
 _SIZES = ((1, 512, 512), (2, 300, 512), (5, 512, 40))
 """Batches, and samples of x and y, in which the files are compared with torch."""
 
@@ -41,7 +40,7 @@ class MapParity:
 
     def __str__(self) -> str:
         return (
-            f"pushed and pulled points differ from torch by {self.push:.0e} and {self.pull:.0e} of their spread "
+            f"pushed and pulled points differ from torch by {self.push:.0e} and {self.pull:.0e} of the deviation "
             f"({self.problems} {self.data})"
         )
 
@@ -51,26 +50,23 @@ def export_maps(
     card: dict[str, Any],
     path: Path,
     *,
-    version: str,
     data_dir: Path | None = None,
     weights: str | None = None,
-) -> Iterator[str]:
-    """Write both files of a model, or none if they differ from torch by too much; yield words on what was done.
+) -> str:
+    """Write both files of a model, or none if they differ from torch by too much; return words on what was done.
 
     `weights` is the fingerprint of the weights, for files that lie beside them.
     """
-    contents = map_models(predictor, card, version, weights)
+    contents = map_models(predictor, card, weights)
     result = map_parity(OnnxMap.from_bytes(*contents, f"{path} (not yet written)"), predictor, card, data_dir)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     for file, content in zip((push_file(path), path), reversed(contents), strict=True):
-        write(file, content)
-    yield f"{path}: {len(contents[0]) / 1e6:.1f} MB, and {push_file(path)}: {result}"
+        write_atomically(file, lambda partial, content=content: partial.write_bytes(content))
+    return f"{path}: {len(contents[0]) / 1e6:.1f} MB, and {push_file(path)}: {result}"
 
 
-def map_models(
-    predictor: AmortizedMap, card: dict[str, Any], version: str, weights: str | None = None
-) -> tuple[bytes, bytes]:
+def map_models(predictor: AmortizedMap, card: dict[str, Any], weights: str | None = None) -> tuple[bytes, bytes]:
     """Return the contents of the files: (x, y) -> `PARTS`, and (x, weights, m, n, U, scale) -> y."""
     model = predictor.model
     if not isinstance(model, PaletteIcnn):
@@ -92,15 +88,7 @@ def map_models(
         "seed": card.get("seed"),
         "weights": weights,
     }
-    metadata = {
-        "metaot": {"format": FORMAT, "version": version, "torch": torch.__version__},
-        "model": card["model"],
-        "recipe": card.get("recipe"),
-        "data": (card.get("recipe") or {}).get("data"),
-        "maps": maps,
-        "quality": {key: card[key] for key in ("validation", "test") if key in card},
-    }
-    return finished(first, metadata), finished(second, metadata)
+    return finished(first, card, {"maps": maps}), finished(second, card, {"maps": maps})
 
 
 @torch.no_grad()
@@ -108,7 +96,7 @@ def map_parity(
     model: OnnxMap, predictor: AmortizedMap, card: dict[str, Any], data_dir: Path | None = None
 ) -> MapParity:
     """Compare the files with the model, in sizes that were not traced."""
-    problems, data = _test_problems(predictor.dim, card, data_dir)
+    problems, data = _drawn_problems(predictor.dim, card, data_dir)
     push = pull = 0.0
     for problem in problems:
         expected, found = predictor.stages(problem)[-1], model.predict(problem.x.numpy(), problem.y.numpy())
@@ -118,23 +106,21 @@ def map_parity(
 
 
 def _difference(expected: torch.Tensor, found: np.ndarray) -> float:
-    spread = expected.var(-2).sum(-1).sqrt().clamp_min(1e-12)
-    worst = (expected - torch.from_numpy(found)).norm(dim=-1).amax(-1) / spread
+    deviation = expected.var(-2).sum(-1).sqrt().clamp_min(1e-12)
+    worst = (expected - torch.from_numpy(found)).norm(dim=-1).amax(-1) / deviation
     return float(worst.nan_to_num(torch.inf).max())
 
 
-def _test_problems(dim: int, card: dict[str, Any], data_dir: Path | None) -> tuple[list[SampleProblem], str]:
+def _drawn_problems(dim: int, card: dict[str, Any], data_dir: Path | None) -> tuple[list[SampleProblem], str]:
     """Return problems of the model's test data; of embedded data where these are missing."""
-    try:
-        source = source_from_json(card["recipe"]["data"])
-        split = source.split("test", data_dir)
-    except (KeyError, TypeError, FileNotFoundError, ImportError):
+    split, data = recorded_split(card, data_dir)
+    if split is None:
         source = Palettes() if dim == 3 else Planted(dim=dim)
-        split = source.split("test")
+        split, data = source.split("test"), f"test problems of {type(source).__name__}"
     assert isinstance(split, SampleSet)
     generator = torch.Generator().manual_seed(4)
     problems = []
     for batch, n, m in _SIZES:
         drawn = replace(split, batch=batch, samples=max(n, m)).sample(generator)
         problems.append(SampleProblem(drawn.x[:, :n], drawn.y[:, :m]))
-    return problems, f"test problems of {type(source).__name__}"
+    return problems, data

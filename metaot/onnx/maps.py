@@ -1,5 +1,7 @@
 """`OnnxMap`: transport maps between clouds, and recoloured pictures, with numpy and onnxruntime only."""
 
+import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from metaot.folders import WEIGHTS
 from metaot.onnx.checks import first_place
 from metaot.onnx.runtime import described
 from metaot.pictures import moved, palette
@@ -15,6 +18,8 @@ from metaot.sessions import session
 Array = np.ndarray
 Run = Callable[[None, dict[str, Array]], list[Array]]
 
+NETWORK = "model.onnx"
+"""The file of a network of maps in its checkpoint's folder; model-push.onnx is there as well."""
 METADATA = ("metaot", "model", "recipe", "data", "maps", "quality")
 """What the file says of the model, each as JSON."""
 PARTS = ("phi", "psi", "m", "n", "U", "V", "scale")
@@ -133,6 +138,29 @@ class OnnxMap:
 def push_file(path: Path) -> Path:
     """Return the name of the second file."""
     return path.with_name(f"{path.stem}-push{path.suffix}")
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights as they lie in its folder."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def map_beside(folder: Path, *, threads: int = 1) -> OnnxMap | None:
+    """Open the network of a checkpoint of maps; None where there is none, and with a warning if it is stale."""
+    file = folder / NETWORK
+    if not file.exists():
+        return None
+    try:
+        network = OnnxMap(file, threads=threads)
+        if network.metadata["maps"]["weights"] == fingerprint(folder):
+            return network
+        fault = "it was made of other weights"
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        fault = str(error)
+    warnings.warn(
+        f"{file} is not used: {fault}; `metaot export {folder} --out {file}` makes it anew", stacklevel=2
+    )
+    return None
 
 
 def samples(name: str, values: Any, dim: int, *, least: int) -> Array:

@@ -1,28 +1,31 @@
-"""Whether a file says what the model says: on test problems where there are some, in new batch sizes."""
+"""The comparison of a file with its model: on test problems where there are some, in new batch sizes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from metaot.amortize import AmortizedPotential
-from metaot.data import ProblemSet, middle, source_from_json
+from metaot.amortize.universal import UniversalPotential
+from metaot.data import ProblemSet, SampleSet, middle, source_from_json
+from metaot.data.drawings import drawn_images
+from metaot.data.images import as_weights
+from metaot.geometry import Grid
 from metaot.onnx.runtime import OnnxModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 
 TOLERANCE = 1e-5
-"""How far potentials may be from torch's, as a share of the range of each."""
-
+"""The largest difference from torch's potentials, as a share of the range of each."""
 _BATCHES = (1, 2, 5, 16)
-Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
-"""batch -> (a, b)."""
-
-_TARGET = 1e-3
-"""The L1 error to which steps are counted."""
+_IMAGES = ((1, 28, 28), (2, 16, 16), (3, 40, 25), (2, 64, 64))
+"""Batches of images for models of any size."""
+_TARGET, _STEPS, _LARGE = 1e-3, 200, 2**19
+"""The L1 error to which steps are counted; most of them; and entries of a plan from which on only one is made."""
 
 
 @final
@@ -48,11 +51,10 @@ class Parity:
         )
 
 
-_STEPS, _LARGE = 200, 2**19
-"""Steps that are counted at most; and entries of a plan from which on one is, for they take long."""
-
-
-def parity(model: OnnxModel, predictor: AmortizedPotential, problems: list[Problem], data: str) -> Parity:
+@torch.no_grad()
+def parity(
+    model: OnnxModel, predictor: AmortizedPotential | UniversalPotential, problems: list[Problem], data: str
+) -> Parity:
     """Compare a file with its model; steps of plain Sinkhorn to an L1 error of 1e-3."""
     difference, steps = 0.0, 0
     for problem in problems:
@@ -62,56 +64,62 @@ def parity(model: OnnxModel, predictor: AmortizedPotential, problems: list[Probl
     return Parity(difference, steps, sum(len(problem.a) for problem in problems), data)
 
 
-def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
+def _difference(expected: Tensor, found: Tensor) -> float:
     size = expected.amax(-1) - expected.amin(-1)
     worst = ((expected - found).abs().amax(-1) / size.clamp_min(1e-12)).max()
     return float(worst.nan_to_num(torch.inf))
 
 
-def _steps(problem: Problem, guess: DualPotentials) -> torch.Tensor:
+def _steps(problem: Problem, guess: DualPotentials) -> Tensor:
     n, m = problem.geometry.shape
     most = _STEPS if n * m <= _LARGE else 1
     return solve(problem, init=guess, solver=Sinkhorn(accelerated=False), tol=_TARGET, max_steps=most).steps
 
 
 def drawn_problems(
-    predictor: AmortizedPotential,
+    predictor: AmortizedPotential | UniversalPotential,
     card: dict[str, Any],
-    data_dir: Path | None,
+    data_dir: Path | None = None,
     batches: Sequence[int] = _BATCHES,
 ) -> tuple[list[Problem], str]:
-    """Return batches at the middle, the lowest, the highest and mixed temperatures; and where they are from."""
-    generator = torch.Generator().manual_seed(4)
-    low, high = predictor.eps
-    temperatures = (middle(predictor.eps), low, high, None)
-    weights, data = _weights(predictor, card, data_dir, generator)
+    """Return batches of problems, and where they are from.
+
+    For a model on one geometry at the middle, the lowest, the highest and mixed temperatures; for images of any
+    size at mixed ones.
+    """
+    generator, (low, high) = torch.Generator().manual_seed(4), predictor.eps
+
+    def mixed(batch: int) -> Tensor:
+        return low * (high / low) ** torch.rand(batch, generator=generator, dtype=torch.float64)
+
     problems = []
-    for batch, eps in zip(batches, temperatures, strict=False):
-        a, b = weights(batch)
-        mixed = low * (high / low) ** torch.rand(batch, generator=generator, dtype=torch.float64)
-        problems.append(Problem(a, b, predictor.geometry, mixed if eps is None else eps))
+    if isinstance(predictor, UniversalPotential):
+        for batch, height, width in _IMAGES:
+            images = drawn_images(2 * batch, max(height, width), generator)[:, :height, :width] + 1e-6
+            a, b = as_weights(images.double()).split(batch)
+            problems.append(Problem(a, b, Grid(height, width), mixed(batch)))
+        return problems, "drawn pairs"
+    split, data = recorded_split(card, data_dir)
+    for batch, eps in zip(batches, (middle(predictor.eps), low, high, None), strict=False):
+        if isinstance(split, ProblemSet):
+            a, b = replace(split, batch=batch).weights(generator)
+        else:
+            a, b = (_random_weights(batch, size, generator) for size in predictor.geometry.shape)
+        problems.append(Problem(a, b, predictor.geometry, mixed(batch) if eps is None else eps))
     return problems, data
 
 
-def _weights(
-    predictor: AmortizedPotential, card: dict[str, Any], data_dir: Path | None, generator: torch.Generator
-) -> tuple[Weights, str]:
-    """Return what draws weights, and where they are from."""
+def recorded_split(card: dict[str, Any], data_dir: Path | None) -> tuple[ProblemSet | SampleSet | None, str]:
+    """Return the test data of a checkpoint's recipe and its name; None where that is not here."""
     try:
         source = source_from_json(card["recipe"]["data"])
-        split = source.split("test", data_dir)
-    except (KeyError, TypeError, FileNotFoundError):
-        return (lambda batch: _random_weights(predictor, batch, generator)), "random problems: no test data here"
-    assert isinstance(split, ProblemSet)
-    name = f"test problems of {type(source).__name__}"
-    return (lambda batch: replace(split, batch=batch).weights(generator)), name
+        return source.split("test", data_dir), f"test problems of {type(source).__name__}"
+    except (KeyError, TypeError, FileNotFoundError, ImportError):
+        return None, "random problems: no test data here"
 
 
-def _random_weights(
-    predictor: AmortizedPotential, batch: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _random_weights(batch: int, size: int, generator: torch.Generator) -> Tensor:
     """Draw weights of which half are zero."""
-    n, m = predictor.geometry.shape
-    a, b = (torch.rand(batch, size, generator=generator, dtype=torch.float64) for size in (n, m))
-    a, b = (weights * (weights >= weights.median(-1, keepdim=True).values) for weights in (a, b))
-    return a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+    weights = torch.rand(batch, size, generator=generator, dtype=torch.float64)
+    weights = weights * (weights >= weights.median(-1, keepdim=True).values)
+    return weights / weights.sum(-1, keepdim=True)

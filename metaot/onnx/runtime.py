@@ -1,4 +1,4 @@
-"""`OnnxModel`: predictions with numpy and onnxruntime alone."""
+"""`OnnxModel`: predictions with numpy and onnxruntime only."""
 
 import json
 import math
@@ -24,7 +24,7 @@ FORMAT = "1"
 METADATA = ("metaot", "model", "passes", "recipe", "data", "eps", "quality")
 """What the file says of the model, each as JSON; and its `geometry`, or `images` for images of any size."""
 _CHUNK, _TERMS = 64, 2**24
-"""Instances that a graph is given at once; and terms of sums over images in the log domain, 128 MiB."""
+"""Instances that a graph is given at once; and terms of sums in the log domain, 128 MiB."""
 _OUTPUTS = ["f", "g"]
 
 
@@ -141,9 +141,10 @@ class OnnxModel:
 
     def evaluate(self, rows: "Rows") -> tuple[Array, Array]:
         """Return f and g of weights that were checked."""
-        a, b, eps, size = rows.a, rows.b, rows.eps, _CHUNK
+        a, b, eps = rows.a, rows.b, rows.eps
+        sizes = rows.image or tuple(self.metadata["geometry"]["sizes"]) or b.shape[1:]
+        size = max(1, min(_CHUNK, _TERMS // (a.shape[1] * max(sizes))))
         if rows.image is not None:
-            size = max(1, min(size, _TERMS // (math.prod(rows.image) * max(rows.image))))
             a, b = (w.reshape(len(w), *rows.image) for w in (a, b))
         if 0 < len(a) <= size:
             found: Any = self._session.run(_OUTPUTS, {"a": a, "b": b, "eps": eps})

@@ -1,5 +1,6 @@
 """Torch modules as ONNX graphs."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,20 +15,47 @@ try:
 except ImportError:
     raise ImportError("exporting needs the extra `export`: pip install 'metaot[export]'") from None
 
+from metaot import __version__
+from metaot.onnx.runtime import FORMAT
 
+Shapes = tuple[Any, ...]
+"""For each input, the names of the dimensions that may be of any size."""
+LARGEST_FILE = 2**31 - 2**20
+"""What fits into one ONNX file."""
 _FEW = 64
 """The size in bytes up to which equal tensors are stored twice."""
+
+
+def finished(proto: onnx.ModelProto, card: dict[str, Any], about: dict[str, Any]) -> bytes:
+    """Return the content of a file with all that is known of the model inside: of its card, and `about`.
+
+    Raises ValueError when it is too large for one file.
+    """
+    metadata = {
+        "metaot": {"format": FORMAT, "version": __version__, "torch": torch.__version__},
+        "model": card["model"],
+        "recipe": card.get("recipe"),
+        "data": (card.get("recipe") or {}).get("data"),
+        "quality": {key: card[key] for key in ("validation", "test") if key in card},
+        **about,
+    }
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=json.dumps(value))
+    if proto.ByteSize() > LARGEST_FILE:
+        raise ValueError(f"the model is too large for one ONNX file: it would have {proto.ByteSize()} bytes")
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
 
 
 def traced(
     module: nn.Module,
     example: tuple[Tensor, ...],
-    shapes: tuple[Any, ...],
+    shapes: Shapes,
     *,
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> onnx.ModelProto:
-    """Export a module, without notes of the tracing; `shapes` names the dimensions that may be of any size."""
+    """Export a module, without notes of the tracing."""
     module = module.eval().requires_grad_(False)
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -1,4 +1,4 @@
-"""The distance between sets of samples without a model: what continuous models are measured by."""
+"""The distance between sets of samples without a model, by which continuous models are measured."""
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,10 @@ _RELATIVE_EPS = 2e-3
 
 @torch.no_grad()
 def half_squared_distance(problem: SampleProblem) -> Float[Tensor, "*batch"]:
-    """Return W_2^2 / 2 between the samples, each of equal weight: a lower bound, closer than a hundredth.
+    """Return W_2^2 / 2 between the samples, each of equal weight: a lower bound, right to one percent.
 
-    From entropic transport at a low temperature and the potentials that are feasible near its own (see
-    `Solution.bounds`), instance by instance.
+    From entropic transport at a low temperature, whose potentials are made feasible (see `Solution.bounds`),
+    instance by instance.
     """
     flat = problem.flat().to(problem.x.double())
     found = [_of_one(x, y) for x, y in zip(flat.x, flat.y, strict=True)]

@@ -15,9 +15,9 @@ _BLOCK = 2**20
 def displacement_interpolation(
     problem: Problem, potentials: DualPotentials, t: float
 ) -> Float[Tensor, "*batch n"]:
-    """Move the mass P_ij of the plan to (1 - t) x_i + t y_j and spread it over the nearest atoms of the grid.
+    """Move the mass P_ij of the plan to (1 - t) x_i + t y_j and share it among the nearest atoms of the grid.
 
-    The atoms around a point share its mass d-linearly. The sum is that of the plan; t = 0 gives P 1 and t = 1
+    The atoms around a position get its mass d-linearly. The sum is that of the plan; t = 0 gives P 1 and t = 1
     gives P^T 1. Only pairs of atoms with mass are visited, in blocks of rows. ValueError unless the geometry
     is a `Grid` and t in [0, 1].
     """
@@ -56,9 +56,9 @@ def _splat(
         low, high, share = _neighbours(axis, (1 - t) * axis[i, None] + t * axis[None, j])
         share = share.to(P)
         corners = [
-            (atom * len(axis) + place, mass * part)
+            (atom * len(axis) + point, mass * part)
             for atom, mass in corners
-            for place, part in ((low, 1 - share), (high, share))
+            for point, part in ((low, 1 - share), (high, share))
         ]
     for atom, mass in corners:
         total.index_add_(0, atom.flatten(), mass.flatten())

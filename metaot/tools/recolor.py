@@ -5,8 +5,10 @@ from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from metaot.amortize.maps import MapPredictor
+from metaot.amortize.maps import AmortizedMap, MapPredictor
 from metaot.brenier import BrenierPair, BrenierPotential, Icnn, SampleProblem
 from metaot.solvers import GaussNewton, solve
 
@@ -37,6 +39,19 @@ def palette_maps(x: np.ndarray, y: np.ndarray, predictor: MapPredictor, *, steps
     if steps:
         pair = solve(problem, init=_trainable(pair), solver=GaussNewton(steps, linear=True)).pair
     return PaletteMaps(pair)
+
+
+@torch.no_grad()
+def recoloured_pairs(
+    predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"]
+) -> Float[Tensor, "pairs 4 side side 3"]:
+    """Return the first half of the images, the second, and each in the palette of the other, in [0, 1]."""
+    x, y = (part.float() / 255 for part in images[: len(images) // 2 * 2].chunk(2))
+    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # the context of networks that read pictures
+    pixels = SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures).to(next(predictor.model.parameters()))
+    pair = predictor.predict(pixels)
+    moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]
+    return torch.stack([x, y, *moved], 1)
 
 
 def _trainable(pair: BrenierPair) -> BrenierPair:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from metaot.geometry.base import allowed, expand_eps
+from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, tilted, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Solver, solve
@@ -63,7 +64,7 @@ class _Envelope(torch.autograd.Function):
     ) -> Float[Tensor, "*batch"]:
         ctx.save_for_backward(*(part for part in parts if isinstance(part, Tensor)))
         ctx.problem, ctx.potentials = problem, potentials
-        return _linear(problem, potentials)
+        return linear_value(problem, potentials)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -91,14 +92,9 @@ class _FirstOnly(torch.autograd.Function):
         raise RuntimeError("ot_value has first derivatives only: do not differentiate its gradient")
 
 
-def _linear(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return <f, a> + <g, b>, the dual value of potentials of which f is the best for g."""
-    return (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
-
-
 def _divergence(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
     """Return KL(P | a b^T) at the optimum."""
-    return (_linear(problem, potentials) - transport_cost(problem, potentials)) / problem.eps
+    return (linear_value(problem, potentials) - transport_cost(problem, potentials)) / problem.eps
 
 
 def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"] | None:

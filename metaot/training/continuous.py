@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.amortize.maps import AmortizedMap
-from metaot.brenier import BrenierPair, Frame, SampleProblem
+from metaot.brenier import Frame, SampleProblem
 from metaot.data import SampleSet, Split
 from metaot.models.hyper import HyperNetwork
 from metaot.objectives import brenier_value
 from metaot.tools.distance import half_squared_distance
+from metaot.tools.recolor import recoloured_pairs
 from metaot.training.recipe import Recipe
 from metaot.training.task import Task
 
@@ -85,14 +85,7 @@ def _sample_set(recipe: Recipe, name: Split, data_dir: Path | None) -> SampleSet
 
 def _recoloured(predictor: AmortizedMap, images: Tensor) -> dict[str, Tensor]:
     """Show validation images with each other's palettes: source, target, pushed, and target pulled back."""
-    count = min(_PAIRS, len(images) // 2)
-    x, y = (part.float() / 255 for part in (images[:count], images[count : 2 * count]))
-    pictures = torch.stack([x, y], 1).movedim(-1, 2)  # the context of networks that read pictures
-    pixels = SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures).to(next(predictor.model.parameters()))
-    pair: BrenierPair = predictor.predict(pixels)
-    moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]
-    return {"source, target, source recoloured, target recoloured": _tiled(torch.stack([x, y, *moved], 1))}
-
-
-def _tiled(images: Float[Tensor, "rows columns height width 3"]) -> Float[Tensor, "tall wide 3"]:
-    return images.movedim(1, 2).flatten(2, 3).flatten(0, 1)
+    pairs = recoloured_pairs(predictor, images[: 2 * _PAIRS])
+    return {
+        "source, target, source recoloured, target recoloured": pairs.movedim(1, 2).flatten(2, 3).flatten(0, 1)
+    }

@@ -1,5 +1,6 @@
 """Discrete problems: a network predicts potentials, on one geometry or on all grids."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -27,13 +28,17 @@ _PAIRS = 4
 class DiscreteTask(Task[Problem, StagedPredictor]):
     """Problems on one geometry, at temperatures of a range."""
 
+    counts_cold = True
+    """Whether validation compares with the steps of plain Sinkhorn from zeros."""
+
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         self.like = torch.zeros((), dtype=torch.float64, device=device)
-        self.problems = problem_set(recipe, "train", data_dir)
-        held_out = problem_set(recipe, "validation", data_dir)
+        self.problems = _problem_set(recipe, "train", data_dir)
+        held_out = _problem_set(recipe, "validation", data_dir)
         eps = recipe.validation_eps or middle(self.problems.eps)
-        self.validation = Validation.of(held_out, recipe.validation_batch, eps, self.like)
+        drawn = replace(held_out, batch=recipe.validation_batch, eps=(eps, eps))
+        self.validation = Validation.of(drawn, self.like, counts_cold=self.counts_cold)
         self.geometry = self.validation.problem.geometry
 
     def new_model(self) -> nn.Module:
@@ -78,7 +83,7 @@ class UniversalTask(DiscreteTask):
         return self.drawn(step).to(self.like)
 
 
-def problem_set(recipe: Recipe, name: Split, data_dir: Path | None) -> ProblemSet:
+def _problem_set(recipe: Recipe, name: Split, data_dir: Path | None) -> ProblemSet:
     problems = recipe.data.split(name, data_dir)
     if not isinstance(problems, ProblemSet):
         raise ValueError(f"the recipe {recipe.name} learns potentials: {recipe.data} has no weights on a geometry")

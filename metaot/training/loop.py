@@ -38,10 +38,10 @@ def train(
     """Train by a recipe into `folder` and return the step that was reached.
 
     Ctrl-C and SIGTERM save and return early. `begin_from` is a checkpoint (a folder, or the name of one that comes
-    with the package) whose weights it sets out from, in place of random ones: to fine-tune a model on problems of
+    with the package): training begins with its weights instead of random ones, to fine-tune a model on problems of
     your own. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call at
     a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/, and after the
-    last step the discrete network as ONNX, where the extra `export` is installed.
+    last step the network as ONNX, where the extra `export` is installed.
     Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe, and when the
     weights to begin from are those of another network.
     """
@@ -76,7 +76,7 @@ def train(
         figures = _validate(task, predictor, board, state.step)
         _save(state, predictor, recipe, figures, folder)
     if state.step == recipe.steps:
-        write_network(folder)
+        write_network(folder, data_dir)
     board.close()
     return state.step
 
@@ -135,7 +135,7 @@ def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
         if changed:
             key = changed[0]
             raise ValueError(
-                f"{folder} was begun with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings"
+                f"{folder} was started with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings"
             )
 
 

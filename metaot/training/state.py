@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import nn
 
-from metaot.checkpoint import write_atomically
+from metaot.folders import write_atomically
 
 FILE = "training.pt"
 

@@ -18,7 +18,7 @@ class Task(ABC, Generic[ProblemT, PredictorT]):
 
     @abstractmethod
     def predictor(self, model: nn.Module) -> PredictorT:
-        """Return what predicts with a model; it sees the model change."""
+        """Return what predicts with a model, with its weights as they are at each prediction."""
 
     @abstractmethod
     def problem(self, step: int) -> ProblemT:

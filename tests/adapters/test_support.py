@@ -6,8 +6,7 @@ import torch
 from strategies import SPACES, assert_close, every_batch, every_space, random_problem
 
 from metaot.adapters import pot
-from metaot.adapters.library import library
-from metaot.adapters.support import Support, each, one
+from metaot.adapters.support import Support, each, library, one
 from metaot.geometry import Dense
 from metaot.potentials import DualPotentials, marginal_error, plan
 from metaot.problem import Problem
@@ -28,7 +27,7 @@ def test_the_plan_is_that_of_the_other_convention_on_the_support(space):
 
 @every_space
 def test_potentials_come_back_complete(space):
-    """Also where there is no mass: of those no solver of another library knows."""
+    """Also where there is no mass: solvers of other libraries know none of those."""
     problem = random_problem(space, ())
     exact = solve(problem, tol=1e-12).potentials
     g = exact.g + 0

@@ -70,10 +70,10 @@ def test_the_command_measures_maps(tmp_path: Path, capsys: pytest.CaptureFixture
         RECIPES["planted"](),
         data=Planted(batch=4, samples=50, dim=2),
         model_settings={"hidden": [8], "features": 16, "width": 16, "depth": 1},
-        steps=2,
+        steps=3,
         validation_batch=2,
     )
-    train(recipe, tmp_path, progress=False)
+    train(recipe, tmp_path, stop_at=2, progress=False)  # before it ends with an export, which takes long
     options = ["--instances", "3", "--samples", "100", "--steps", "5", "--record"]
     assert main(["evaluate", str(tmp_path), *options]) == 0
     assert "L2-UVP" in capsys.readouterr().out

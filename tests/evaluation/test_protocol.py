@@ -55,17 +55,17 @@ def test_quality_is_that_of_the_plan(report: Report, problems: ProblemSet, rough
         error = (P.sum(-1) - problem.a).abs().sum(-1) + (P.sum(-2) - problem.b).abs().sum(-1)
         cost, best = (P * C).sum((-2, -1)), (exact.plan() * C).sum((-2, -1))
         gap = exact.value - (potentials.f * problem.a).sum(-1) - (potentials.g * problem.b).sum(-1)
-        torch.testing.assert_close(quality.error, error)
-        torch.testing.assert_close(quality.cost_error, (cost - best).abs() / best, rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(quality.gap, gap, rtol=1e-5, atol=1e-9)
-        torch.testing.assert_close(quality.relative_gap, gap / exact.value, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(quality.l1_error, error)
+        torch.testing.assert_close(quality.relative_cost_error, (cost - best).abs() / best, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(quality.dual_gap, gap, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(quality.relative_dual_gap, gap / exact.value, rtol=1e-5, atol=1e-8)
 
 
 def test_every_step_closes_the_gap(report: Report) -> None:
     for result in report.results:
         assert result.reference.converged.all()
         for start in result.starts:
-            gaps = torch.stack([quality.gap for quality in start.quality])
+            gaps = torch.stack([quality.dual_gap for quality in start.quality])
             assert (gaps[-1] > -1e-9).all()
             assert (gaps.diff(dim=0) <= 1e-12).all()
 
@@ -93,8 +93,8 @@ class Slow(Predictor):
 def test_the_solution_needs_no_step(problems: ProblemSet, quick: Callable[..., Report]) -> None:
     model = quick(Exact(), problems, eps=(1e-1,)).results[0].starts[-1]
     assert (model.steps(1e-3) == 0).all()
-    assert (model.quality[0].cost_error < 1e-7).all()
-    assert (model.quality[0].gap.abs() < 1e-9).all()
+    assert (model.quality[0].relative_cost_error < 1e-7).all()
+    assert (model.quality[0].dual_gap.abs() < 1e-9).all()
 
 
 def test_a_prediction_worse_than_zeros_is_judged_and_replaced(
@@ -104,7 +104,7 @@ def test_a_prediction_worse_than_zeros_is_judged_and_replaced(
     zeros, _, model = report.results[0].starts
     assert model.replaced.all()
     assert not zeros.replaced.any()
-    assert (model.quality[0].error > zeros.quality[0].error).all()
+    assert (model.quality[0].l1_error > zeros.quality[0].l1_error).all()
     torch.testing.assert_close(model.curve, zeros.curve)
 
 

@@ -25,7 +25,7 @@ def test_json_holds_every_instance(report: Report) -> None:
                 assert tolerance["steps"] == start.steps(tolerance["tol"]).tolist()
                 assert tolerance["mean_steps"] == pytest.approx(sum(tolerance["steps"]) / report.instances)
             assert [after["steps"] for after in told["after"]] == [0, 1, 2]
-            assert told["after"][0]["l1_error"] == pytest.approx(start.quality[0].error.tolist(), rel=1e-5)
+            assert told["after"][0]["l1_error"] == pytest.approx(start.quality[0].l1_error.tolist(), rel=1e-5)
             assert told["error_by_step"]["mean"] == pytest.approx(start.curve.mean(1).tolist(), rel=1e-5)
 
 

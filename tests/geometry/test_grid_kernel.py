@@ -68,7 +68,6 @@ def test_a_kernel_is_its_matrix(grid, eps, batch, dtype):
     assert_product(kernel.times(v), K, v, rtol)
     assert_product(kernel.times(1e15 * v), K, 1e15 * v, rtol)
     assert_product(kernel.T.times(v), K.mT, v, rtol)
-    assert kernel.T.T is kernel
 
 
 @pytest.mark.parametrize("name", ["1-D", "2-D", "3-D", "not symmetric"])
@@ -83,7 +82,6 @@ def test_a_part_of_a_kernel_is_the_kernel_of_the_part(name, eps, index):
     for part in (before, kernel[index], kernel.T[index].T):
         assert_close(part.times(v[index]), whole[index], 0, 1e-13)
         assert_close(part.T.times(v[index]), transposed[index], 0, 1e-13)
-        assert part.T.T is part
     last = torch.tensor([-1])
     assert_close(kernel[index][last].times(v[index][last]), whole[index][last], 0, 1e-13)
 
@@ -174,11 +172,3 @@ def test_kernels_that_are_kept_are_of_this_eps():
     for other in (0.1, 0.2, 0.3, 0.4, 0.5, 0.1):
         assert_close(grid.softmin(h, other), Grid(6, 5).softmin(h, other), 0)
     assert_close(pickle.loads(pickle.dumps(grid)).softmin(h, eps / 2), before, 0)
-
-
-def test_work_grows_as_eps_falls_and_is_less_than_that_of_the_matrix():
-    grid = Grid(28, 28)
-    work = [grid.kernel_work(eps) for eps in (1e-1, 1e-3, torch.tensor([1.0, 1e-4]))]
-    assert work == sorted(work)
-    assert work[1] < 784**2 / 10
-    assert work[-1] < 784**2

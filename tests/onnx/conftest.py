@@ -14,5 +14,5 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_default_dtype(torch.float64)
     path = tmp_path_factory.mktemp("onnx") / "refined.onnx"
-    path.write_bytes(prediction_model(predictor("refined"), CARD, "test"))
+    path.write_bytes(prediction_model(predictor("refined"), CARD))
     return path

@@ -8,6 +8,7 @@ import pytest
 import torch
 from exports import CARD, predictor
 
+import metaot
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import save
 from metaot.cli import main
@@ -35,7 +36,7 @@ def problems(guess: AmortizedPotential, *temperatures: float | None) -> list[Pro
 @pytest.mark.parametrize("name", ["perceptron", pytest.param("cube", marks=pytest.mark.slow)])
 def test_a_file_agrees_with_its_model(name: str) -> None:
     guess = predictor(name)
-    model = OnnxModel.from_bytes(prediction_model(guess, CARD, "test"))
+    model = OnnxModel.from_bytes(prediction_model(guess, CARD))
     low, high = guess.eps
     result = parity(model, guess, problems(guess, high, None, low), "random problems")
     assert result.difference <= 1e-5
@@ -46,7 +47,7 @@ def test_a_file_agrees_with_its_model(name: str) -> None:
 @pytest.mark.parametrize("name", ["spectral", "low", "line"])
 def test_other_models_and_low_temperatures_agree(name: str) -> None:
     guess = predictor(name)
-    model = OnnxModel.from_bytes(prediction_model(guess, CARD, "test"))
+    model = OnnxModel.from_bytes(prediction_model(guess, CARD))
     low, high = guess.eps
     result = parity(model, guess, problems(guess, low, high, None, (low * high) ** 0.5), "random problems")
     assert result.holds, result
@@ -76,7 +77,7 @@ def test_the_file_describes_its_model(written: Path) -> None:
     assert model.eps == (1e-2, 1e-1)
     assert model.metadata["quality"] == {"validation": {"steps_saved": 3.0}}
     assert len(model.metadata["geometry"]["sha256"]) == 64
-    assert model.metadata["metaot"]["version"] == "test"
+    assert model.metadata["metaot"]["version"] == metaot.__version__
     assert b"/" + Path(__file__).parts[1].encode() + b"/" not in content
 
 
@@ -88,7 +89,7 @@ def test_the_command_writes_nothing_when_the_file_differs(
     card = json.loads((tmp_path / "run" / "model.json").read_text())
     assert card["geometry"]["kind"] == "Points"
     out = tmp_path / "model.onnx"
-    right = prediction_model(guess, card, "test")
+    right = prediction_model(guess, card)
     monkeypatch.setattr(module, "prediction_model", lambda *_: right)
     assert main(["export", str(tmp_path / "run"), "--out", str(out)]) == 0
     assert "no steps differ" in capsys.readouterr().out

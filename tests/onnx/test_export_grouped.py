@@ -25,7 +25,7 @@ def predictor(passes: int) -> AmortizedPotential:
 
 def test_the_network_alone_says_the_same_also_where_suppliers_have_nothing() -> None:
     model, problem = predictor(0), PROBLEMS.sample(torch.Generator().manual_seed(0))
-    exported = OnnxModel.from_bytes(prediction_model(model, {"model": {}}, "0"), "a test")
+    exported = OnnxModel.from_bytes(prediction_model(model, {"model": {}}), "a test")
     expected, found = model.predict(problem), exported.predict(problem)
     assert np.abs(expected.f.numpy() - np.asarray(found.f)).max() < 1e-5
     assert np.abs(expected.g.numpy() - np.asarray(found.g)).max() < 1e-5
@@ -35,4 +35,4 @@ def test_the_network_alone_says_the_same_also_where_suppliers_have_nothing() -> 
 
 def test_newton_steps_inside_are_refused_with_a_way_out() -> None:
     with pytest.raises(ValueError, match="--passes 0"):
-        prediction_model(predictor(3), {"model": {}}, "0")
+        prediction_model(predictor(3), {"model": {}})

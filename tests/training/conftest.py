@@ -11,5 +11,5 @@ from metaot.training import loop
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders whose network would have been written."""
     folders: list[Path] = []
-    monkeypatch.setattr(loop, "write_network", folders.append)
+    monkeypatch.setattr(loop, "write_network", lambda folder, data_dir: folders.append(folder))
     return folders

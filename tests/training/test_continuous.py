@@ -10,11 +10,11 @@ import torch
 
 import metaot
 from metaot.amortize.maps import AmortizedMap
-from metaot.checkpoint import read_card
+from metaot.checkpoint import read_card, write_network
 from metaot.cli import main
 from metaot.data import Paintings, Palettes, Planted, Shapes
 from metaot.models.resnet import ResNetIcnn
-from metaot.onnx.beside import fingerprint
+from metaot.onnx.maps import fingerprint
 from metaot.recipes import RECIPES
 from metaot.training import Recipe, train
 from metaot.training.continuous import _recoloured
@@ -44,10 +44,10 @@ def test_the_command_ends_with_the_network_as_onnx(tmp_path: Path, monkeypatch: 
     pytest.importorskip("onnxscript")
     written = []
 
-    def export_maps(predictor, card, path, *, weights, **facts):
+    def export_maps(predictor, card, path, *, weights, data_dir):
         written.append((path, weights, card["step"]))
-        return ["written"]
 
+    monkeypatch.setattr("metaot.training.loop.write_network", write_network)
     monkeypatch.setattr("metaot.onnx.export_maps.export_maps", export_maps)
     settings = ("steps=2", "data.batch=2", "validation_batch=2", "model_settings.features=16")
     command = ["train", "palettes", "--out", str(tmp_path), "--quiet", *(f"--set={each}" for each in settings)]

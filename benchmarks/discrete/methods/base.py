@@ -21,7 +21,7 @@ class Method(ABC):
 
     @abstractmethod
     def suits(self, family: Family) -> bool:
-        """Tell whether the method is to be run on a problem."""
+        """Return whether the method is to be run on a problem."""
 
     @abstractmethod
     def settings(self, target: float) -> list[Any]:
@@ -40,7 +40,7 @@ class Method(ABC):
         """Return the L1 error of both marginals, computed by `check`."""
 
     def steps(self, output: Any) -> int | None:
-        """Return the steps that were made, where they are told."""
+        """Return the steps that were made, where they are known."""
         return None
 
 

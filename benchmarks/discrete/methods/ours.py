@@ -19,7 +19,7 @@ from metaot.onnx.answers import OnnxSolution
 
 CHECKPOINT = Path("checkpoints/mnist")
 NEWTON_ATOMS = 1024
-"""Atoms up to which Newton is run alone: it factorises dense matrices."""
+"""Atoms up to which `Newton()` is a method of its own: it factorises dense matrices."""
 
 
 @final
@@ -168,6 +168,6 @@ def _exported(start: ModelStart) -> list[Method]:
     except ImportError as reason:
         print(f"without the exported model: {reason}")
         return []
-    content = prediction_model(start.model, read_card(CHECKPOINT), metaot.__version__)
+    content = prediction_model(start.model, read_card(CHECKPOINT))
     model = OnnxModel.from_bytes(content, threads=torch.get_num_threads())
     return [Exported("metaot from the exported model", "metaot", OURS, model=model, start=start)]

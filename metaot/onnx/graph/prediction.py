@@ -1,44 +1,83 @@
-"""What is exported of a model on one geometry: from weights and a temperature to both potentials."""
+"""What is exported of a model of potentials: from weights and a temperature to both potentials."""
 
-from typing import final
+from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
+from metaot.amortize.plane import GridSupport, encode
 from metaot.models import GroupedPotential, PotentialModel
 from metaot.models.base import FEATURES
+from metaot.models.universal import UniversalNetwork
 from metaot.onnx.graph.spaces import Space
+from metaot.onnx.graph.sums import LogSums, PlainSums
 
 
-@final
 class Prediction(nn.Module):
     """(a, b, eps) -> (f, g, right), float64: the network with its refinement steps, and the c-transform.
 
-    eps is one for each instance, or one for the batch. `right` is whether the sums of the space were; `exact`
-    takes sums that always are, and there is no `right`.
+    eps is one for each instance, or one for the batch. `right` is whether all numbers stay in floating point. It
+    is missing where they always do, and in an `exact` graph, whose sums are in the log domain.
     """
 
-    def __init__(self, model: PotentialModel, space: Space, *, exact: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, exact: bool, fallback: bool) -> None:
         super().__init__()
+        self.model: Any = model
+        self.exact, self.fallback = exact, fallback
+
+    def answer(self, f: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of the graph."""
+        return (f, g, (f.sum() + g.sum()).isfinite()) if self.fallback and not self.exact else (f, g)
+
+
+@final
+class SpacePrediction(Prediction):
+    """A model on one geometry: weights batch n and batch m."""
+
+    def __init__(self, model: PotentialModel, space: Space, *, exact: bool = False) -> None:
+        super().__init__(model, exact=exact, fallback=space.fallback)
         if isinstance(model, GroupedPotential) and model.passes > 0:
             raise ValueError(
                 f"the {model.passes} Newton steps inside of predictions cannot be exported, ONNX solves no linear "
-                "systems: predictor.passes = 0 (--passes 0) gives the network alone, which solvers refine as well"
+                "systems: predictor.passes = 0 (--passes 0) gives the bare network, which solvers refine as well"
             )
-        self.model, self.space, self.exact = model, space, exact
+        self.space = space
 
     def forward(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
         each = (eps + a[:, 0] * 0).float()
         f, *features = self.model(*self.model.read(a.float(), b.float(), each))[:FEATURES]
         a, b, f = (self.space.shaped(values) for values in (a, b, f.double()))
-        others = self.space.others
-        sums = others(eps) if self.exact and others is not None else self.space.sums(eps)
+        sums = self.space.sums(eps, exact=self.exact)
         for _ in range(self.model.passes):
             stepped, missing = sums.step(f, a, b)
             f = stepped + self.model.correct(missing.float().flatten(1), *features).reshape(stepped.shape)
-        f, g = f.flatten(1), sums.best_g(f, a).flatten(1)
-        return (f, g) if self.exact or others is None else (f, g, finite(f, g))
+        return self.answer(f.flatten(1), sums.best_g(f, a).flatten(1))
 
 
-def finite(f: Tensor, g: Tensor) -> Tensor:
-    """Return whether all numbers are finite."""
-    return (f.sum() + g.sum()).isfinite()
+@final
+class ImagePrediction(Prediction):
+    """The universal network: images, batch height width, of any size on the unit square."""
+
+    def __init__(self, model: UniversalNetwork, *, exact: bool = False) -> None:
+        super().__init__(model, exact=exact, fallback=True)
+
+    def forward(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+        rows, columns = _axis(a, 1), _axis(a, 2)
+        each = eps + a[:, 0, 0] * 0
+        encoding = encode(GridSupport(rows, columns), a.flatten(1), b.flatten(1), each, self.model.modes)
+        coefficients, x, temperature = self.model(*encoding.inputs)
+        f = encoding.potential(coefficients).reshape(a.shape)
+        costs = (rows[:, None] - rows).square(), (columns[:, None] - columns).square()
+        sums = LogSums(eps, costs) if self.exact else PlainSums(eps, costs, (0, 1))
+        for _ in range(self.model.passes):
+            stepped, missing = sums.step(f, a, b)
+            moments = encoding.frame.analysed(missing.flatten(1))
+            correction = encoding.correction(self.model.correct(moments, x, temperature))
+            f = stepped + correction.reshape(a.shape)
+        return self.answer(f, sums.best_g(f, a))
+
+
+def _axis(images: Tensor, dim: int) -> Tensor:
+    """Return the coordinates of the pixels along an axis, evenly spaced from 0 to 1."""
+    size = images.shape[dim]
+    return torch.arange(size, dtype=torch.float64) / max(size - 1, 1)
