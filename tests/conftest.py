@@ -1,8 +1,11 @@
 """Every test: CPU, float64, one thread, a fixed seed."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from strategies import unchecked
 
 from metaot import core
 
@@ -18,12 +21,13 @@ def _double() -> None:
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Solve by compiled code, then by torch as where there was no compiler."""
+def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Solve by compiled code, then by torch as where there was no compiler; other tests check shapes."""
     if request.param == "compiled" and not core.COMPILED:
         pytest.skip("not compiled")
     monkeypatch.setattr(core, "COMPILED", request.param == "compiled")
-    return request.param
+    with unchecked():
+        yield request.param
 
 
 @pytest.fixture

@@ -146,5 +146,5 @@ def _far(logarithms: Float[Tensor, "batch n"]) -> Bool[Tensor, "batch"]:
 
 
 def _reach(like: Tensor) -> float:
-    """Return the logarithm of a number far from one, of which some powers fit into the dtype: 35 in float64."""
-    return -0.05 * math.log(torch.finfo(like.dtype).tiny)
+    """Return the logarithm of a number far from one, of which some powers fit into the dtype; 35 in float64."""
+    return min(35.0, -0.25 * math.log(torch.finfo(like.dtype).tiny))

@@ -11,6 +11,7 @@ from core_problems import (
     axes,
     of_matrix,
     on_grid,
+    point_costs,
     problems,
     weights,
 )
@@ -216,6 +217,31 @@ def test_sizes_around_those_of_blocks(sizes):
         assert_right(p, p.solve(method), 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("cost", "dim", "eps"),
+    [
+        ("sqeuclidean", 2, 0.01),
+        ("euclidean", 2, 0.01),
+        ("sphere", 3, 1.0),
+        ("sqeuclidean", 2, 3e-4),
+        ("euclidean", 12, 0.1),
+    ],
+)
+def test_clouds_of_which_no_matrix_is_made(cost, dim, eps):
+    """Blocks far from each other are left out."""
+    generator, (n, m) = np.random.default_rng(dim), (2300, 1900)
+    x, y = generator.random((n, dim)) - 0.3, generator.random((m, dim)) - 0.3
+    if cost == "sphere":
+        x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    a, b = weights(generator, 1, n, empty=0.02), weights(generator, 1, m, empty=0.01)
+    p = Problems(Space(core.Costs.between_points(x, y, cost), point_costs(x, y, cost)), a, b, np.array([eps]))
+    for f in (None, 5 * eps * generator.normal(size=a.shape), 1000 * eps * generator.normal(size=a.shape)):
+        found = p.solve("by matrix", f, tol=1e-6, max_steps=3)
+        assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-7)
+        assert_allclose(found.g, p.best_g(found.f), atol=1e-6 * eps)
+        assert_allclose(found.f[a == 0], p.best_f(found.g)[a == 0], atol=1e-6 * eps)
+
+
 def bells(n: int, eps: float, *parts: tuple[float, float]) -> Problems:
     """Return one problem between two bells on a line, (middle, width) in points."""
     k, t = np.arange(n), np.linspace(0, 1, n)
@@ -267,6 +293,21 @@ def test_forbidden_pairs_are_the_limit_of_high_costs(seed, method, start):
     found, other = p.solve(method, f, max_steps=20_000), high.solve("newton")
     assert_right(p, found, 1e-9)
     assert_allclose(p.plans(found.f, found.g), high.plans(other.f, other.g), atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["accelerated", "by matrix", "newton"])
+def test_forbidden_pairs_along_an_axis(method):
+    """Mass may not go up one axis, and has a bounded way along the other one."""
+    generator, n = np.random.default_rng(0), 5
+    up = np.where(np.tri(n), generator.random((n, n)), INF)
+    along = np.where(np.abs(np.subtract.outer(np.arange(4), np.arange(4))) <= 2, generator.random((4, 4)), INF)
+    C = on_grid([up, along])
+    P = generator.random(C.shape) * np.isfinite(C)
+    P[:3], P[:, -2:] = 0, 0
+    P /= P.sum()
+    p = Problems(Space(core.Costs.on_axes((up, along)), C), P.sum(1)[None], P.sum(0)[None], np.array([0.1]))
+    for f in (None, generator.normal(size=(1, 20))):
+        assert_right(p, p.solve(method, f, max_steps=20_000), 1e-9)
 
 
 @every_method

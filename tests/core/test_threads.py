@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core_problems import METHODS, problems
+from core_problems import METHODS, problems, weights
 from numpy.testing import assert_array_equal
 
 from metaot import core
@@ -29,6 +29,18 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, name, method, t
     for start in (None, f):
         for one, many in zip(p.solve(method, start), p.solve(method, start, threads=threads), strict=True):
             assert_array_equal(one, many)
+
+
+def test_threads_share_the_blocks_of_large_clouds():
+    generator = np.random.default_rng(0)
+    x, y = generator.random((2300, 2)), generator.random((1900, 2))
+    a, b = weights(generator, 1, 2300), weights(generator, 1, 1900)
+    costs, eps = core.Costs.between_points(x, y, "sqeuclidean"), np.array([3e-3])
+    one, three = (
+        core.sinkhorn(costs, a, b, eps, None, tol=1e-6, max_steps=2, by_axes=False, threads=k) for k in (1, 3)
+    )
+    for mine, theirs in zip(one, three, strict=True):
+        assert_array_equal(mine, theirs)
 
 
 WITHOUT_TORCH = """

@@ -8,6 +8,7 @@ import torch
 from strategies import SPACES, assert_close, both_back_ends, every_dtype, random_problem, unchecked
 from torch import Tensor
 
+import metaot
 from metaot import core
 from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.potentials import DualPotentials, marginal_error, plan
@@ -239,3 +240,14 @@ def test_few_atoms_take_few_steps(example, tol):
         assert solution.converged.all()
         assert solution.steps.max() <= 12
         assert solution.solvers == (Newton(),)
+
+
+@both_back_ends
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_a_model_makes_few_atoms_no_worse(example):
+    problem = Problem(*map(few_atoms, example), Grid(28, 28), 0.01)
+    for tol in (1e-3, 1e-8):
+        cold, warm = solve(problem, tol=tol), solve(problem, init=metaot.load("universal"), tol=tol)
+        assert warm.converged
+        assert warm.steps <= cold.steps + 1
+        assert_close(warm.cost(), cold.cost(), 10 * tol)

@@ -56,8 +56,7 @@ def test_a_users_own_solver_is_run(name, dtype):
     problem = Problem(weights(2, n), weights(2, m), SPACES[name], torch.tensor([0.5, 1.0]))
     problem = problem.to(torch.empty(0, dtype=dtype))
     solver = Damped()
-    with unchecked():
-        solution = metaot.solve(problem, solver=solver, tol=1e-3, max_steps=50)
+    solution = metaot.solve(problem, solver=solver, tol=1e-3, max_steps=50)
     assert solution.solvers == (solver,)
     assert solution.converged.all()
     assert len(solver.sizes) == solution.steps.max() > 1
@@ -71,21 +70,19 @@ def test_a_users_own_solver_is_run(name, dtype):
 def test_its_budget_is_kept_and_a_start_is_used(max_steps):
     problem = Problem(weights(12), weights(12), Grid(3, 4), 0.2)
     solver = Damped()
-    with unchecked():
-        solution = metaot.solve(problem, solver=solver, tol=1e-12, max_steps=max_steps)
-        assert solution.steps == len(solver.sizes) == max_steps
-        exact = metaot.solve(problem, tol=1e-9)
-        assert metaot.solve(problem, solver=Damped(), init=exact.potentials, tol=1e-7).steps == 0
-        halves = metaot.solve(problem, solver=Damped(), tol=1e-6)
-        whole = metaot.solve(problem, solver=Damped(1.0), tol=1e-6)
+    solution = metaot.solve(problem, solver=solver, tol=1e-12, max_steps=max_steps)
+    assert solution.steps == len(solver.sizes) == max_steps
+    exact = metaot.solve(problem, tol=1e-9)
+    assert metaot.solve(problem, solver=Damped(), init=exact.potentials, tol=1e-7).steps == 0
+    halves = metaot.solve(problem, solver=Damped(), tol=1e-6)
+    whole = metaot.solve(problem, solver=Damped(1.0), tol=1e-6)
     assert whole.steps < halves.steps
 
 
 @both_back_ends
 def test_its_numbers_do_not_come_out_unless_they_are_finite():
     problem = Problem(weights(12), weights(12), Grid(3, 4), 0.2)
-    with unchecked():
-        solution = metaot.solve(problem, solver=Damped(torch.nan), max_steps=5)
+    solution = metaot.solve(problem, solver=Damped(torch.nan), max_steps=5)
     assert solution.potentials.f.isfinite().all()
     assert solution.potentials.g.isfinite().all()
     assert not solution.converged
