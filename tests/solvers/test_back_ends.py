@@ -23,6 +23,7 @@ LARGER: dict[str, Callable[[tuple[int, ...]], Geometry]] = {
     "large points": lambda batch: Points(torch.rand(30, 2), torch.rand(35, 2)),
     "large euclidean": lambda batch: Points(torch.rand(30, 3), torch.rand(25, 3), "euclidean"),
 }
+TIES = ("points, sphere", "grid, 3-D l1")
 METHODS: dict[str, Solver | None] = {
     "accelerated": Sinkhorn(),
     "plain": Sinkhorn(accelerated=False),
@@ -58,7 +59,7 @@ def by_torch(*arguments: object, **settings: object) -> Solution:
 
 
 def assert_same(problem: Problem, init: DualPotentials | None, solver: Solver | None, tol: float) -> None:
-    """Solve by both, and compare: steps to two or five per cent, all else to what the tolerance leaves."""
+    """Solve by both, and compare: steps to one or five per cent, all else to what the tolerance leaves."""
     for max_steps in (3, 100 if solver == METHODS["plain"] else 1000):
         settings = {"init": init, "solver": solver, "tol": tol, "max_steps": max_steps}
         compiled, torch_ = solve(problem, **settings), by_torch(problem, **settings)
@@ -66,7 +67,7 @@ def assert_same(problem: Problem, init: DualPotentials | None, solver: Solver | 
         assert compiled.status is torch_.status
         assert torch.equal(compiled.converged, torch_.converged)
         steps = torch.stack([compiled.steps, torch_.steps]).double()
-        assert (steps[0] - steps[1]).abs().le(steps.amax(0).mul(0.05).clamp_min(2)).all(), steps
+        assert (steps[0] - steps[1]).abs().le(steps.amax(0).mul(0.05).clamp_min(1)).all(), steps
         if max_steps == 3:
             assert_close(compiled.error, torch_.error, 1e-6)
         assert_close(compiled.plan(), torch_.plan(), 20 * tol)
@@ -87,8 +88,8 @@ def starts(problem: Problem, names: Iterable[str]) -> Iterator[DualPotentials | 
 @pytest.mark.parametrize(("eps", "tol"), [(1.0, 1e-9), (0.1, 1e-6), (0.01, 1e-3)])
 @pytest.mark.parametrize("method", METHODS)
 def test_they_are_the_same_algorithm(name, eps, tol, method):
-    if eps == 0.01 and name in ("points, sphere", "grid, 3-D l1"):
-        pytest.skip("rounding decides: plans of a cost with ties fall apart")
+    if eps == 0.01 and (name in TIES or (method == "accelerated" and name not in LARGER)):
+        pytest.skip("rounding decides: a plan falls apart, or more steps are remembered than there are atoms")
     problem = random_problem({**SPACES, **LARGER}[name], (3,), eps, seed=1)
     for init in starts(problem, STARTS if method in ("accelerated", "newton") else ("none", "fair")):
         assert_same(problem, init, METHODS[method], tol)
