@@ -5,15 +5,16 @@
 #include <math.h>
 #include <string.h>
 
-/* Sum left^T right, both terms x 8, into 8 rows of 8 sums, a stride apart. With two vectors for each of a few rows at a time: as many
-   numbers as fit into the registers. */
+/* Sum left^T right, both terms x 8, into 8 rows of 8 sums, a stride apart. With two vectors for each of a few rows at
+   a time: as many numbers as fit into the registers. From the right, since with a stride of less than 8 a row goes on
+   into the next one, which is written over it. */
 #define SUM_BLOCK(NAME, TARGET, VECTOR, FEW)                                                            \
     TARGET static void NAME(Index terms, const double *restrict left, const double *restrict right,    \
                             double *sums, Index stride)                                                \
     {                                                                                                  \
         enum { WIDE = sizeof(VECTOR) / sizeof(double) };                                               \
         for (int top = 0; top < LANES; top += FEW)                                                     \
-            for (int side = 0; side < LANES; side += 2 * WIDE) {                                       \
+            for (int side = LANES - 2 * WIDE; side >= 0; side -= 2 * WIDE) {                           \
                 VECTOR first[FEW] = {{0}}, second[FEW] = {{0}}, x, y;                                  \
                 for (Index n = 0; n < terms; n++) {                                                    \
                     memcpy(&x, right + n * LANES + side, sizeof x);                                    \
