@@ -38,7 +38,7 @@ class InTorch(BackEnd):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).numpy(force=True) for w in (problem.a, problem.b)]
+        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in (problem.a, problem.b)]
         self.sizes = list(zip(np.minimum(*sizes).tolist(), np.maximum(*sizes).tolist(), strict=True))
         self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
         self.axis_points = math.inf
