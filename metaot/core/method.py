@@ -4,7 +4,7 @@ Sinkhorn's steps are cheap, and many where eps is small; Newton's are few, and c
 So, unless the caller names a method:
 
 1. Instances with few atoms with mass on one side go to Newton at once; so do those with few atoms on one side and
-   many on the other, at an eps where Sinkhorn is slow.
+   many on the other, off grids, at an eps where Sinkhorn is slow.
 2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `PATIENCE` steps.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
    quick.
@@ -169,7 +169,12 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
 
 
 def _long(back_end: BackEnd) -> list[int]:
-    """Return the instances that have few atoms on one side and many on the other, where Sinkhorn is slow."""
+    """Return the instances that have few atoms on one side and many on the other, where Sinkhorn is slow.
+
+    Never on a grid: steps along axes take far less time than a Newton step.
+    """
+    if back_end.axis_points < np.inf:
+        return []
     sizes = enumerate(back_end.sizes)
     long = [k for k, (few, many) in sizes if FEW < few <= _FEW_ROWS and many >= _LONG * few]
     return long if long and back_end.cost_range > _SLOW * back_end.lowest_eps else []
