@@ -59,7 +59,7 @@ def by_torch(*arguments: object, **settings: object) -> Solution:
 
 
 def assert_same(problem: Problem, init: DualPotentials | None, solver: Solver | None, tol: float) -> None:
-    """Solve by both, and compare: steps to two or five per cent, all else to what the tolerance leaves."""
+    """Solve by both, and compare: steps to one or five per cent, all else to what the tolerance leaves."""
     for max_steps in (3, 100 if solver == METHODS["plain"] else 1000):
         settings = {"init": init, "solver": solver, "tol": tol, "max_steps": max_steps}
         compiled, torch_ = solve(problem, **settings), by_torch(problem, **settings)
@@ -67,7 +67,7 @@ def assert_same(problem: Problem, init: DualPotentials | None, solver: Solver | 
         assert compiled.status is torch_.status
         assert torch.equal(compiled.converged, torch_.converged)
         steps = torch.stack([compiled.steps, torch_.steps]).double()
-        assert (steps[0] - steps[1]).abs().le(steps.amax(0).mul(0.05).clamp_min(2)).all(), steps
+        assert (steps[0] - steps[1]).abs().le(steps.amax(0).mul(0.05).clamp_min(1)).all(), steps
         if max_steps == 3:
             assert_close(compiled.error, torch_.error, 1e-6)
         assert_close(compiled.plan(), torch_.plan(), 20 * tol)
