@@ -152,3 +152,21 @@ def test_float32_is_right_to_its_rounding():
     assert single.potentials.f.dtype == single.error.dtype == torch.float32
     assert single.status is Status.CONVERGED
     assert_close(single.cost(), double.cost(), 2e-4)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_potentials_along_axes_are_those_of_the_matrix_also_without_mass(exchanged):
+    """Few atoms against many, where both sides have atoms without mass."""
+    grid = Grid(9, 7)
+    a, b = torch.zeros(2, 63, dtype=torch.float64)
+    a[[3, 30, 52]] = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    b[::2] = 1 / 32
+    a, b = (b, a) if exchanged else (a, b)
+    eps = 1e-3
+    along, dense = (
+        solve(Problem(a, b, space, eps), solver=Newton(), tol=1e-12).potentials
+        for space in (grid, Dense(grid.cost_rows(slice(None))))
+    )
+    shift = (along.f - dense.f)[a > 0].mean()
+    assert_close(along.f - shift, dense.f, 1e-9)
+    assert_close(along.g + shift, dense.g, 1e-9)

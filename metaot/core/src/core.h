@@ -180,6 +180,7 @@ int step_on_grid(Operator *op, const double *residual, const double *x, double *
 int hard_minimum(const Costs *costs, const double *h, double *f);
 
 /* sinkhorn.c, newton.c */
+int extend_along_axes(Workspace *workspace, const Instance *instance, const Outcome *outcome);
 void to_units_of_cost(Index count, double eps, double *x);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);

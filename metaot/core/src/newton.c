@@ -416,6 +416,18 @@ static void begin(Newton *newton, const Instance *instance)
     evaluate(plan, now);
 }
 
+/* Put f and the best g for it, in units of eps, on all atoms; along axes, first on those with mass only. */
+static int hold_potentials(const Plan *plan, const Instance *instance, const double *f)
+{
+    const Support *rows = plan->rows, *columns = plan->columns;
+    if (instance->costs->kind != AXES)
+        return extend_potentials(instance->costs, plan->inverse_eps, instance->a, instance->b, rows, columns, f,
+                                 plan->row, instance->f, instance->g);
+    for (Index i = 0; i < rows->count; i++) instance->f[rows->atoms[i]] = f[i];
+    for (Index j = 0; j < columns->count; j++) instance->g[columns->atoms[j]] = plan->row[j];
+    return 1;
+}
+
 /* Refine f of the source, the smaller side; stop where steps no longer help. */
 static int refine(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome)
 {
@@ -436,9 +448,7 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
     int done = 1;
     if (isfinite(outcome->error)) {
         best_g(&newton.plan, &newton.now, newton.plan.row);
-        done = extend_potentials(instance->costs, newton.plan.inverse_eps, instance->a, instance->b,
-                                 newton.plan.rows, newton.plan.columns, newton.now.f, newton.plan.row, instance->f,
-                                 instance->g);
+        done = hold_potentials(&newton.plan, instance, newton.now.f);
         to_units_of_cost(instance->costs->n, instance->eps, instance->f);
         to_units_of_cost(instance->costs->m, instance->eps, instance->g);
     } else {
@@ -454,7 +464,8 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
 {
     take_logs(&workspace->source);
     take_logs(&workspace->target);
-    if (workspace->source.count <= workspace->target.count) return refine(workspace, instance, limits, outcome);
+    if (workspace->source.count <= workspace->target.count)
+        return refine(workspace, instance, limits, outcome) && extend_along_axes(workspace, instance, outcome);
     Costs exchanged = transposed(instance->costs);
     Support other = workspace->source;
     workspace->source = workspace->target;
@@ -482,5 +493,7 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
     }
     int done = refine(workspace, &mirrored, limits, outcome);
     close_arena(&arena);
-    return done;
+    workspace->target = workspace->source;
+    workspace->source = other;
+    return done && extend_along_axes(workspace, instance, outcome);
 }

@@ -203,3 +203,24 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
     run.op.close(&run.op);
     return 1;
 }
+
+/* Put potentials on all atoms of a grid, where Newton has put those of the atoms with mass. */
+int extend_along_axes(Workspace *workspace, const Instance *instance, const Outcome *outcome)
+{
+    Run run;
+    const Support *source = &workspace->source, *target = &workspace->target;
+    const Costs *costs = instance->costs;
+    double eps = instance->eps;
+    if (costs->kind != AXES || !isfinite(outcome->error)) return 1;
+    if (source->count == costs->n && target->count == costs->m) return 1;
+    if (!open_run(&run, workspace, instance, BOXES, 0, 0)) return 0;
+    for (Index i = 0; i < source->count; i++) run.x[i] = instance->f[source->atoms[i]] / eps;
+    for (Index j = 0; j < target->count; j++) run.g[j] = instance->g[target->atoms[j]] / eps;
+    run.op.evaluate(&run.op, run.x, run.residual);
+    int done = run.op.extend(&run.op, run.x, instance->f, instance->g);
+    for (Index j = 0; j < target->count; j++) instance->g[target->atoms[j]] = run.g[j];
+    to_units_of_cost(costs->n, eps, instance->f);
+    to_units_of_cost(costs->m, eps, instance->g);
+    run.op.close(&run.op);
+    return done;
+}
