@@ -39,7 +39,7 @@ class ParityLinear(nn.Module):
 
 def normal(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
     """Scale all features of an instance to a mean square of one."""
-    return x * (x.square().mean((0, 2), keepdim=True) + _TINY).rsqrt()
+    return x / (x.square().mean((0, 2), keepdim=True) + _TINY).sqrt()
 
 
 def mirrored(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:

@@ -52,7 +52,7 @@ class UniversalNetwork(Exportable):
         self.modes, self.passes, self.unrolled = modes, passes, unrolled
         count = (modes // 2) ** 2
         frequencies = torch.arange(modes, dtype=torch.float32).square()
-        smooth = by_parity(1 + frequencies[None, :, None] + frequencies)
+        smooth = by_parity(1 + frequencies[None, None, :, None] + frequencies)
         self.register_buffer("emphasis", smooth**0.35, persistent=False)
         damping = 1 / smooth
         damping[0, 0, 0] = 0  # a constant in f means nothing: it is not learnt, and would be noise
@@ -60,10 +60,14 @@ class UniversalNetwork(Exportable):
         by_class = torch.zeros(6, CLASSES, _COVARIANCES, dtype=torch.float32)
         by_class[[0, 2, 3, 5, 1, 4], [0, 0, 0, 0, 3, 3], [0, 1, 2, 3, 3, 4]] = 1
         self.register_buffer("by_class", by_class.permute(1, 0, 2), persistent=False)
+        even = torch.tensor([1.0, 0, 0, 0], dtype=torch.float32)
+        self.register_buffer("even", even[:, None, None], persistent=False)
         self.emphasis: Tensor
         self.damping: Tensor
         self.by_class: Tensor
         """From both covariances to what each class reads: xx and yy in the even one, xy in the odd one."""
+        self.even: Tensor
+        """From a number for each instance to what each class reads: nothing, but for the even one."""
         self.inputs = ParityLinear(2 * count + _COVARIANCES, width)
         self.of_eps = nn.Linear(TEMPERATURES, width, dtype=torch.float32)
         self.blocks = nn.ModuleList(ParityBlock(width, hidden) for _ in range(depth))
@@ -97,10 +101,9 @@ class UniversalNetwork(Exportable):
         f in squared widths.
         """
         temperature = chebyshev(_log_unit(eps))
-        read = [self.emphasis * by_parity(m) for m in moments.unbind()]
-        read.append(torch.cat([covariance[0], covariance[1]], -1) @ self.by_class)
-        x = self.inputs(torch.cat(read, -1))
-        x = torch.cat([x[:1] + self.of_eps(temperature), x[1:]])
+        emphasised = self.emphasis.repeat(1, 1, 2) * by_parity(moments)
+        covariances = covariance.transpose(0, 1).reshape(-1, 6) @ self.by_class
+        x = self.inputs(torch.cat([emphasised, covariances], -1)) + self.even * self.of_eps(temperature)
         for block in self.blocks:
             x = block(x, temperature)
         coefficients = self.outputs(normal(x)) * (self.damping * self.gain(temperature))
@@ -113,22 +116,22 @@ class UniversalNetwork(Exportable):
         temperature: Float[Tensor, "batch temperatures"],
     ) -> Float[Tensor, "batch modes modes"]:
         """Return the coefficients of what to add to f, for the moments of the missing marginal of the source."""
-        moments = by_parity(missing) * (100 * self.emphasis)
+        moments = by_parity(missing[None]) * (100 * self.emphasis)
         size = (moments.square().mean((0, 2), keepdim=True) + 1e-6).sqrt()
-        logarithm = torch.cat([size.log(), torch.zeros_like(size).expand(CLASSES - 1, -1, 1)])
-        x = x + self.missing(torch.cat([moments / size, logarithm], -1))
+        x = x + self.missing(torch.cat([moments / size, self.even * size.log()], -1))
         x = self.corrector(x, temperature)
         return from_parity(self.correction(normal(x)) * self.damping * size)
 
 
-def by_parity(table: Float[Tensor, "batch modes modes"]) -> Float[Tensor, "4 batch count"]:
-    """Sort coefficients into classes."""
-    half = table.shape[-1] // 2
-    return table.reshape(-1, half, 2, half, 2).permute(2, 4, 0, 1, 3).reshape(CLASSES, -1, half * half)
+def by_parity(tables: Float[Tensor, "k batch modes modes"]) -> Float[Tensor, "4 batch count"]:
+    """Sort the coefficients of k functions of each instance into classes; those of one function stay together."""
+    k, half = tables.shape[0], tables.shape[-1] // 2
+    classes = tables.reshape(k, -1, half, 2, half, 2).permute(3, 5, 1, 0, 2, 4)
+    return classes.reshape(CLASSES, -1, k * half * half)
 
 
 def from_parity(coefficients: Float[Tensor, "4 batch count"]) -> Float[Tensor, "batch modes modes"]:
-    """Undo `by_parity`."""
+    """Undo `by_parity` of one function."""
     half = math.isqrt(coefficients.shape[-1])
     table = coefficients.reshape(2, 2, -1, half, half).permute(2, 3, 0, 4, 1)
     return table.reshape(-1, 2 * half, 2 * half)
@@ -137,4 +140,4 @@ def from_parity(coefficients: Float[Tensor, "4 batch count"]) -> Float[Tensor, "
 def _log_unit(eps: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     """Map the logarithms of temperatures in squared widths to [-1, 1]."""
     low, high = math.log(_COLDEST), math.log(_WARMEST)
-    return ((2 * eps.log() - low - high) / (high - low)).clamp(-1, 1)
+    return (eps.log() * (2 / (high - low)) - (low + high) / (high - low)).clamp(-1, 1)
