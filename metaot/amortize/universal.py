@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from statistics import fmean
 from typing import Any, final
 
 import torch
@@ -15,7 +16,7 @@ from metaot.models.universal import UniversalNetwork
 from metaot.potentials import SinkhornStep
 from metaot.problem import Problem
 
-_ENOUGH = 0.007
+_ENOUGH = 0.03
 """Share of the mass that plans may miss when a start is made of them: from there a solver is as quick."""
 
 
@@ -33,7 +34,7 @@ class UniversalPotential(StagedPredictor):
     whose `passes` is 0 makes no refinement steps there either.
     """
 
-    coarse_steps = 5
+    coarse_steps = 4
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps
@@ -47,16 +48,16 @@ class UniversalPotential(StagedPredictor):
             *_, f = islice(self._stages(flat), count + 1)
             return in_shape(problem, f)
         staged = _Staged(self, coarse.problem)
-        missed = torch.zeros(len(flat.a))
+        missed = [0.0] * len(flat.a)
         for _ in range(self.coarse_steps if self.passes else 0):
-            missed = _tensor(abs(staged.refine()).sum(axis=1))
-            if float(missed.mean()) <= _ENOUGH:
+            missed = abs(staged.refine()).sum(axis=1).tolist()
+            if fmean(missed) <= _ENOUGH:
                 break
-        f = _tensor(coarse.lifted(staged.f))
-        left = (missed > _ENOUGH).nonzero()[:, 0]
-        if len(left):
+        f = coarse.lifted(staged.f)
+        left = [k for k, share in enumerate(missed) if share > _ENOUGH]
+        if left:
             f[left] = staged.moved(flat, f, left)
-        return in_shape(problem, f)
+        return in_shape(problem, _tensor(f))
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:
         require_plane(flat.geometry)
@@ -90,14 +91,14 @@ class _Staged:
         self.f = stepped + self._encoding.correction(correction)
         return missing
 
-    def moved(self, problem: Problem, f: Tensor, index: Tensor) -> Tensor:
+    def moved(self, problem: Problem, f: Values, index: list[int]) -> Values:
         """Return f of some of the problems after a refinement step on other atoms."""
         part, (x, temperature) = problem[index], self._features
-        self.f, chosen = (f[index].numpy(), index.numpy()) if self._arrays else (f[index], index)
-        self._step, self._features = SinkhornStep(part), [x[:, chosen], temperature[chosen]]
-        self._encoding = self._encoding.on(support(part.geometry, arrays=self._arrays), chosen)
+        self._step, self._features = SinkhornStep(part), [x[:, index], temperature[index]]
+        self._encoding = self._encoding.on(support(part.geometry, arrays=self._arrays), index)
+        self.f = f[index]
         self.refine()
-        return _tensor(self.f)
+        return self.f
 
 
 def _tensor(values: Values) -> Tensor:
