@@ -5,7 +5,7 @@ So, unless the caller names a method:
 
 1. Instances with few atoms with mass on one side go to Newton at once; so do those with few atoms on one side and
    many on the other, off grids, at an eps where Sinkhorn is slow.
-2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `PATIENCE` steps.
+2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `SINKHORN_FIRST` steps.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
    quick.
 4. What is still not solved goes on with Sinkhorn.
@@ -22,7 +22,7 @@ import numpy as np
 SMALLEST_WEIGHT = 1e-20
 """Of mass one: atoms with less are as good as without mass, and get the best potentials for the others."""
 
-PATIENCE = 300
+SINKHORN_FIRST = 300
 """Sinkhorn steps after which Newton would have solved the problem in the same time."""
 
 FEW = 16
@@ -160,7 +160,7 @@ def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) ->
     at_once, near = {*few, *long}, run.descend_from(f, long)
     run.carry_on(run.newton, [*few, *near], f)
     others = [k for k in range(len(suited)) if k not in at_once]
-    run.carry_on(run.sinkhorn, others, f, PATIENCE if any(suited) else max_steps)
+    run.carry_on(run.sinkhorn, others, f, SINKHORN_FIRST if any(suited) else max_steps)
     if left := run.unfinished():
         run.carry_on(run.newton, [k for k in left if suited[k] and k not in at_once])
         run.descend([k for k in run.unfinished() if suited[k]])

@@ -43,7 +43,7 @@ def test_easy_instances_are_for_sinkhorn():
 
 
 def test_hard_instances_go_on_with_newton_and_all_converge(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(method, "PATIENCE", 50)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 50)
     problem = mixed()
     solution = solve(problem, tol=1e-9)
     assert solution.solvers == (Sinkhorn(), Newton())
@@ -60,7 +60,7 @@ def test_hard_instances_go_on_with_newton_and_all_converge(monkeypatch: pytest.M
 @pytest.mark.parametrize("geometry", [Grid(60), Grid(6, 10)], ids=str)
 def test_newton_takes_over_after_patience(monkeypatch: pytest.MonkeyPatch, geometry, patience, eps):
     if patience != 300:
-        monkeypatch.setattr(method, "PATIENCE", patience)
+        monkeypatch.setattr(method, "SINKHORN_FIRST", patience)
     problem = Problem(full(3, 60), full(3, 60), geometry, eps)
     solution = solve(problem, tol=1e-9)
     assert solution.solvers == (Sinkhorn(), Newton())
@@ -70,7 +70,7 @@ def test_newton_takes_over_after_patience(monkeypatch: pytest.MonkeyPatch, geome
 
 
 def test_a_method_that_was_asked_for_is_not_handed_over(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(method, "PATIENCE", 2)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 2)
     problem = Problem(full(3, 36), full(3, 36), Grid(6, 6), 1e-3)
     for solver in (Sinkhorn(), Sinkhorn(accelerated=False)):
         solution = solve(problem, solver=solver, tol=1e-12, max_steps=20)
@@ -110,7 +110,7 @@ def test_few_by_many_at_a_low_temperature_are_for_newton_at_once(k, l, eps, at_o
 
 def test_each_instance_of_a_batch_takes_its_own_method(monkeypatch: pytest.MonkeyPatch):
     """Few atoms: Newton; an easy one: Sinkhorn; a hard one: Newton after Sinkhorn; the same as one by one."""
-    monkeypatch.setattr(method, "PATIENCE", 20)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 20)
     a = torch.stack([only(5, 40), full(40), full(40)])
     eps = torch.tensor([1e-3, 1.0, 1e-3])
     problem = Problem(a, full(3, 40), Points(torch.rand(40, 2), torch.rand(40, 2)), eps)
@@ -128,14 +128,14 @@ def test_each_instance_of_a_batch_takes_its_own_method(monkeypatch: pytest.Monke
 
 def test_large_supports_stay_with_sinkhorn(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(method, "FACTORISED", 20)
-    monkeypatch.setattr(method, "PATIENCE", 10)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 10)
     solution = solve(mixed(), max_steps=40)
     assert solution.solvers == (Sinkhorn(),)
     assert solution.steps.max() == 40
 
 
 def test_plans_that_are_too_large_for_newton_stay_with_sinkhorn(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(method, "PATIENCE", 10)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 10)
     monkeypatch.setattr(method, "NEWTON_ENTRIES", 899)
     assert solve(mixed(), max_steps=400).solvers == (Sinkhorn(),)
 
@@ -152,7 +152,7 @@ def test_newton_that_was_asked_for_solves_large_problems_without_a_matrix(monkey
 @pytest.mark.parametrize("patience", [7, 1000])
 @pytest.mark.parametrize("max_steps", [0, 1, 3, 7, 8, 11])
 def test_never_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch, max_steps: int, patience: int):
-    monkeypatch.setattr(method, "PATIENCE", patience)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", patience)
     problem = Problem(full(3, 30), full(3, 30), Grid(30), torch.tensor([1e-3, 1e-3, 10.0]))
     for init in (None, DualPotentials(torch.rand(3, 30), torch.rand(3, 30))):
         solution = solve(problem, init=init, tol=1e-12, max_steps=max_steps)
@@ -163,7 +163,7 @@ def test_never_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch, max_step
 @pytest.mark.parametrize("max_steps", [5, 17, 40])
 def test_never_more_steps_on_the_way_down(monkeypatch: pytest.MonkeyPatch, max_steps: int):
     """Where Newton stalls, its steps at other temperatures are counted too."""
-    monkeypatch.setattr(method, "PATIENCE", 1)
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 1)
     C = torch.tensor([[0.1, torch.inf, torch.inf], [0.2, torch.inf, torch.inf], [0.5, 0.1, 0.4]]).repeat(9, 9)
     weight = torch.tensor([0.4, 0.4, 0.2]).repeat(9) / 9
     for solver in (None, Newton()):

@@ -71,7 +71,7 @@ static void remember(Path *path, double *share)
     path->gram[k][k] = path->gram[k][k] * (1 + RIDGE) + DBL_MIN;
 }
 
-/* Put the solution of a system into y, by elimination with pivots; tell whether there is one. */
+/* Put the solution of a system into y, by elimination with pivots; return whether there is one. */
 static int solve(double (*gram)[MEMORY], Index count, double *y)
 {
     double A[MEMORY][MEMORY];

@@ -25,7 +25,7 @@ static void open_part(void *part, Index count)
 #define open_part(part, count) ((void)0)
 #endif
 
-size_t room_for(Index count)
+size_t bytes_for(Index count)
 {
     return (((size_t)count + 2 * LANES) * sizeof(double) + 63) / 64 * 64;
 }
@@ -34,7 +34,7 @@ size_t room_for(Index count)
 enum { KEPT = 8 };
 static const size_t LARGEST_KEPT = 1 << 25;
 typedef struct {
-    size_t room;
+    size_t capacity;
     char padding[64 - sizeof(size_t)];
 } Block;
 static Block *kept[KEPT];
@@ -43,7 +43,7 @@ static Block *take_kept(size_t bytes)
 {
     for (int k = 0; k < KEPT; k++) {
         Block *block = __atomic_exchange_n(&kept[k], NULL, __ATOMIC_ACQ_REL);
-        if (block && block->room >= bytes) return block;
+        if (block && block->capacity >= bytes) return block;
         free(block);
     }
     return NULL;
@@ -51,47 +51,42 @@ static Block *take_kept(size_t bytes)
 
 static void keep_or_free(Block *block)
 {
-    for (int k = 0; block && block->room <= LARGEST_KEPT && k < KEPT; k++)
+    for (int k = 0; block && block->capacity <= LARGEST_KEPT && k < KEPT; k++)
         block = __atomic_exchange_n(&kept[k], block, __ATOMIC_ACQ_REL);
     free(block);
 }
 
 int open_arena(Arena *arena, size_t bytes)
 {
-    if (bytes > arena->room) {
+    if (bytes > arena->capacity) {
         close_arena(arena);
         Block *block = take_kept(bytes);
-        if (!block && (block = malloc(sizeof(Block) + bytes))) block->room = bytes;
+        if (!block && (block = malloc(sizeof(Block) + bytes))) block->capacity = bytes;
         if (!block) return 0;
         arena->memory = (char *)(block + 1);
-        arena->room = block->room;
+        arena->capacity = block->capacity;
     }
     arena->used = 0;
-    close_memory(arena->memory, arena->room);
+    close_memory(arena->memory, arena->capacity);
     return 1;
-}
-
-static void *take(Arena *arena, Index count)
-{
-    char *part = arena->memory + arena->used;
-    arena->used += room_for(count);
-    open_part(part, count);
-    return part;
 }
 
 double *take_numbers(Arena *arena, Index count)
 {
-    return take(arena, count);
+    char *part = arena->memory + arena->used;
+    arena->used += bytes_for(count);
+    open_part(part, count);
+    return (double *)part;
 }
 
 Index *take_indices(Arena *arena, Index count)
 {
-    return take(arena, count);
+    return (Index *)take_numbers(arena, count);
 }
 
 void close_arena(Arena *arena)
 {
     if (arena->memory) keep_or_free((Block *)arena->memory - 1);
     arena->memory = NULL;
-    arena->room = arena->used = 0;
+    arena->capacity = arena->used = 0;
 }

@@ -379,13 +379,13 @@ static void clouds_close(Operator *op)
     (void)op;
 }
 
-size_t clouds_room(const Costs *costs, Index n, Index m)
+size_t clouds_bytes(const Costs *costs, Index n, Index m)
 {
-    size_t bytes = 2 * room_for(sizeof(Clouds)) + room_for(2 * (n + m));
+    size_t bytes = 2 * bytes_for(sizeof(Clouds)) + bytes_for(2 * (n + m));
     Index sizes[2] = {n, m};
     for (int k = 0; k < 2; k++) {
         Index blocks = (sizes[k] + BLOCK - 1) / BLOCK;
-        bytes += 7 * room_for(sizes[k]) + room_for(sizes[k] * costs->dim) + 2 * room_for(blocks * costs->dim);
+        bytes += 7 * bytes_for(sizes[k]) + bytes_for(sizes[k] * costs->dim) + 2 * bytes_for(blocks * costs->dim);
     }
     return bytes;
 }

@@ -37,7 +37,7 @@ typedef struct {
     Index count, *atoms;
     double *weights, *logs; /* the logarithms once they were taken */
     int leaves_mass;        /* whether some other atoms have a little */
-} Support; /* the atoms with mass, in their order; weights below SMALLEST_WEIGHT are as good as none */
+} Support; /* the atoms with mass, in their order; weights below SMALLEST_WEIGHT count as zero */
 
 typedef struct {
     Index count;
@@ -72,14 +72,14 @@ typedef struct {
 /* arena.c */
 typedef struct {
     char *memory;
-    size_t used, room;
+    size_t used, capacity;
 } Arena; /* memory that is given back as a whole */
 
 int open_arena(Arena *arena, size_t bytes);
 double *take_numbers(Arena *arena, Index count);
 Index *take_indices(Arena *arena, Index count);
 void close_arena(Arena *arena);
-size_t room_for(Index count);
+size_t bytes_for(Index count);
 
 typedef struct {
     Arena memory;
@@ -108,6 +108,8 @@ Range range_of(Index count, const double *x);
 double largest_size(Index count, const double *x);
 void subtract_multiple(Index count, double factor, const double *x, double *out);
 double log_sum_exp(Index count, const double *x, double *scratch);
+void raise_tops(Index count, double h, const double *restrict costs, double *restrict tops);
+void below_tops(Index count, double h, const double *restrict tops, double *restrict costs);
 
 /* costs.c */
 Costs transposed(const Costs *costs);
@@ -115,6 +117,8 @@ Costs transposed(const Costs *costs);
 int open_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms);
 void close_columns(Columns *columns);
 void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out);
+double best_potential(const Costs *costs, double inverse_eps, Index i, const Columns *columns, const double *h,
+                      double *row);
 
 /* support.c */
 void take_logs(Support *support);
@@ -163,15 +167,15 @@ struct Operator {
 };
 
 /* matrix.c */
-size_t matrix_room(Index n, Index m);
+size_t matrix_bytes(Index n, Index m);
 int open_matrix(Operator *op, Arena *arena);
 
 /* clouds.c */
-size_t clouds_room(const Costs *costs, Index n, Index m);
+size_t clouds_bytes(const Costs *costs, Index n, Index m);
 int open_clouds(Operator *op, Arena *arena);
 
 /* grid.c */
-size_t grid_room(const Costs *costs);
+size_t grid_bytes(const Costs *costs);
 int open_grid(Operator *op, Workspace *workspace, int everywhere);
 void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
@@ -180,8 +184,8 @@ int step_on_grid(Operator *op, const double *residual, const double *x, double *
 int hard_minimum(const Costs *costs, const double *h, double *f);
 
 /* sinkhorn.c, newton.c */
-int extend_along_axes(Workspace *workspace, const Instance *instance, const Outcome *outcome);
-void to_units_of_cost(Index count, double eps, double *x);
+int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
+void finish_potentials(const Instance *instance, Outcome *outcome);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);

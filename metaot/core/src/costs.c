@@ -35,15 +35,15 @@ int open_columns(Columns *columns, const Costs *costs, Index count, const Index 
     columns->coordinates = NULL;
     columns->along[0] = NULL;
     if (costs->kind == CLOUDS) {
-        columns->coordinates = malloc(room_for(costs->dim * count));
+        columns->coordinates = malloc(bytes_for(costs->dim * count));
         if (!columns->coordinates) return 0;
         for (Index k = 0; k < costs->dim; k++)
             for (Index j = 0; j < count; j++)
                 columns->coordinates[k * count + j] = costs->y[atoms[j] * costs->dim + k];
     } else if (costs->kind == AXES) {
-        Index *places = malloc(room_for(costs->axes * count));
-        if (!places) return 0;
-        for (int axis = costs->axes - 1; axis >= 0; axis--) columns->along[axis] = places + axis * count;
+        Index *offsets = malloc(bytes_for(costs->axes * count));
+        if (!offsets) return 0;
+        for (int axis = costs->axes - 1; axis >= 0; axis--) columns->along[axis] = offsets + axis * count;
         for (Index j = 0; j < count; j++) {
             Index atom = atoms[j];
             for (int axis = costs->axes - 1; axis >= 0; axis--) {
@@ -82,11 +82,11 @@ static void row_of_axes(const Costs *costs, double inverse_eps, Index i, const C
     memset(out, 0, (size_t)columns->count * sizeof *out);
     for (int axis = costs->axes - 1; axis >= 0; axis--) {
         Index s = i % source_size(costs, axis), width = costs->columns[axis];
-        const Index *places = columns->along[axis];
+        const Index *offsets = columns->along[axis];
         const double *entries = costs->transposed ? costs->axis[axis] + s : costs->axis[axis] + s * width;
         Index stride = costs->transposed ? width : 1;
         i /= source_size(costs, axis);
-        for (Index j = 0; j < columns->count; j++) out[j] += entries[places[j] * stride];
+        for (Index j = 0; j < columns->count; j++) out[j] += entries[offsets[j] * stride];
     }
     for (Index j = 0; j < columns->count; j++) out[j] *= inverse_eps;
 }
@@ -161,4 +161,13 @@ void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *co
                 for (Index j = 0; j < n; j++) out[j] *= inverse_eps;
         }
     }
+}
+
+/* Return -log sum_j exp(h_j - C_ij), the best potential of a source atom, for h = log weights + potential on columns. */
+double best_potential(const Costs *costs, double inverse_eps, Index i, const Columns *columns, const double *h,
+                      double *row)
+{
+    cost_row(costs, inverse_eps, i, columns, row);
+    for (Index j = 0; j < columns->count; j++) row[j] = h[j] - row[j];
+    return -log_sum_exp(columns->count, row, row);
 }

@@ -14,7 +14,7 @@ static int settle_small_masses(const Costs *costs, double inverse_eps, const dou
     Columns columns;
     Arena arena = {0};
     Index count = 0, next = 0;
-    if (!open_arena(&arena, 3 * room_for(costs->n))) return 0;
+    if (!open_arena(&arena, 3 * bytes_for(costs->n))) return 0;
     Index *atoms = take_indices(&arena, costs->n);
     double *h = take_numbers(&arena, costs->n), *row = take_numbers(&arena, costs->n);
     for (Index i = 0; i < costs->n; i++)
@@ -27,26 +27,12 @@ static int settle_small_masses(const Costs *costs, double inverse_eps, const dou
         if (next < target->count && target->atoms[next] == j) {
             next++;
         } else if (b[j] > 0) {
-            cost_row(&other, inverse_eps, j, &columns, row);
-            for (Index i = 0; i < count; i++) row[i] = h[i] - row[i];
-            g[j] = -log_sum_exp(count, row, row);
+            g[j] = best_potential(&other, inverse_eps, j, &columns, h, row);
         }
     }
     if (done) close_columns(&columns);
     close_arena(&arena);
     return done;
-}
-
-FOR_EACH_PROCESSOR
-static void raise_tops(Index count, double h, const double *restrict costs, double *restrict tops)
-{
-    for (Index j = 0; j < count; j++) tops[j] = tops[j] > h - costs[j] ? tops[j] : h - costs[j];
-}
-
-FOR_EACH_PROCESSOR
-static void exponents(Index count, double h, const double *tops, double *costs)
-{
-    for (Index j = 0; j < count; j++) costs[j] = h - costs[j] - tops[j];
 }
 
 /* Put the best g for f on target atoms without mass; zero where all that is near is forbidden. */
@@ -56,7 +42,7 @@ static int extend_target(const Costs *costs, double inverse_eps, const Support *
     Columns columns;
     Arena arena = {0};
     Index count;
-    if (!open_arena(&arena, 4 * room_for(costs->m))) return 0;
+    if (!open_arena(&arena, 4 * bytes_for(costs->m))) return 0;
     Index *absent = absent_atoms(costs->m, target, take_indices(&arena, costs->m), &count);
     double *tops = take_numbers(&arena, count), *sums = take_numbers(&arena, count), *row = take_numbers(&arena, count);
     int done = open_columns(&columns, costs, count, absent);
@@ -67,7 +53,7 @@ static int extend_target(const Costs *costs, double inverse_eps, const Support *
     }
     for (Index i = 0; i < source->count && done; i++) {
         cost_row(costs, inverse_eps, source->atoms[i], &columns, row);
-        exponents(count, known_f[i] + source->logs[i], tops, row);
+        below_tops(count, known_f[i] + source->logs[i], tops, row);
         exponentials(count, row, row);
         subtract_multiple(count, -1, row, sums);
     }
@@ -84,16 +70,14 @@ static int extend_source(const Costs *costs, double inverse_eps, const Support *
     Columns columns;
     Arena arena = {0};
     Index count, m = target->count;
-    if (!open_arena(&arena, room_for(costs->n) + 2 * room_for(m))) return 0;
+    if (!open_arena(&arena, bytes_for(costs->n) + 2 * bytes_for(m))) return 0;
     Index *absent = absent_atoms(costs->n, source, take_indices(&arena, costs->n), &count);
     double *h = take_numbers(&arena, m), *row = take_numbers(&arena, m);
     int done = open_columns(&columns, costs, m, target->atoms);
     for (Index j = 0; j < m; j++) h[j] = known_g[j] + target->logs[j];
     for (Index i = 0; i < count && done; i++) {
-        cost_row(costs, inverse_eps, absent[i], &columns, row);
-        for (Index j = 0; j < m; j++) row[j] = h[j] - row[j];
-        double sum = log_sum_exp(m, row, row);
-        f[absent[i]] = sum > -INFINITY ? -sum : 0;
+        double best = best_potential(costs, inverse_eps, absent[i], &columns, h, row);
+        f[absent[i]] = best < INFINITY ? best : 0;
     }
     if (done) close_columns(&columns);
     close_arena(&arena);

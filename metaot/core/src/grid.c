@@ -17,7 +17,7 @@ static const double RAISED = 300;          /* the exponent by which kernels of l
 typedef struct {
     const Support *support;
     Index low[MOST_AXES], high[MOST_AXES], box;
-    Index *places; /* of the atoms in the box */
+    Index *offsets; /* of the atoms in the box */
     double *given; /* what is multiplied, in the box */
 } Box;
 
@@ -28,7 +28,7 @@ typedef struct {
     double *to_target[MOST_AXES], *to_source[MOST_AXES]; /* the panels of the boxes */
     double shift, largest_v;
     Box source, target;
-    double *room[2], *h, *strip, *u, *columns, *rows, *scratch;
+    double *buffers[2], *h, *strip, *u, *columns, *rows, *scratch;
 } Grid;
 
 static Index longest(const Costs *costs)
@@ -64,7 +64,7 @@ static int prepare_kernels(Kernels *kernels, const Costs *costs, double inverse_
     double range = 0, lowest[MOST_AXES], offset = 0;
     size_t bytes = 0;
     if (kernels->memory.memory && kernels->inverse_eps == inverse_eps) return 1;
-    for (int k = 0; k < costs->axes; k++) bytes += room_for(costs->rows[k] * costs->columns[k]);
+    for (int k = 0; k < costs->axes; k++) bytes += bytes_for(costs->rows[k] * costs->columns[k]);
     if (!open_arena(&kernels->memory, bytes)) return 0;
     for (int k = 0; k < costs->axes; k++) {
         Range found = range_of(costs->rows[k] * costs->columns[k], costs->axis[k]);
@@ -121,7 +121,7 @@ static void multiply(SumBlock *sum, const double *values, Index terms, Index row
 }
 
 /* Prepare products from one box to the other, or to the whole grid of that side. */
-static void aim(const Grid *self, int to_source, int everywhere)
+static void prepare_product(const Grid *self, int to_source, int everywhere)
 {
     const Box *from = to_source ? &self->target : &self->source, *to = to_source ? &self->source : &self->target;
     for (int k = 0; k < self->axes; k++) {
@@ -146,36 +146,36 @@ static const double *product(const Grid *self, int to_source, int everywhere)
         Index sizes = to_source ? self->source_sizes[k] : self->target_sizes[k];
         Index width = everywhere ? sizes : to->high[k] - to->low[k];
         multiply(sum, values, terms, rows, to_source ? self->to_source[k] : self->to_target[k], width, self->strip,
-                 self->room[k % 2]);
-        values = self->room[k % 2];
+                 self->buffers[k % 2]);
+        values = self->buffers[k % 2];
         count = rows * width;
     }
     return values;
 }
 
-/* Put products of numbers at these places. */
+/* Put products of numbers at these offsets. */
 FOR_EACH_PROCESSOR
-static void give(Index count, const double *restrict x, const double *restrict y, const Index *restrict places,
-                 double *restrict given)
+static void scatter_product(Index count, const double *restrict x, const double *restrict y,
+                            const Index *restrict offsets, double *restrict given)
 {
-    for (Index k = 0; k < count; k++) given[places[k]] = x[k] * y[k];
+    for (Index k = 0; k < count; k++) given[offsets[k]] = x[k] * y[k];
 }
 
-/* Take sums from their places, and put weights divided by them there. */
+/* Take sums from their offsets, and put weights divided by them there. */
 FOR_EACH_PROCESSOR
-static void take_and_divide(Index count, const double *restrict sums, const Index *restrict places,
+static void gather_and_divide(Index count, const double *restrict sums, const Index *restrict offsets,
                             const double *restrict weights, double *restrict taken, double *restrict given)
 {
     for (Index k = 0; k < count; k++) {
-        taken[k] = sums[places[k]];
-        given[places[k]] = weights[k] * (1 / taken[k]);
+        taken[k] = sums[offsets[k]];
+        given[offsets[k]] = weights[k] * (1 / taken[k]);
     }
 }
 
 FOR_EACH_PROCESSOR
-static void take(Index count, const double *restrict sums, const Index *restrict places, double *restrict taken)
+static void gather(Index count, const double *restrict sums, const Index *restrict offsets, double *restrict taken)
 {
-    for (Index k = 0; k < count; k++) taken[k] = sums[places[k]];
+    for (Index k = 0; k < count; k++) taken[k] = sums[offsets[k]];
 }
 
 FOR_EACH_PROCESSOR
@@ -197,7 +197,7 @@ static void potential_of(Index count, const double *sums, double top, double *x)
     subtract_from(count, top, x);
 }
 
-/* Find the smallest box around a support, and the places of its atoms there. */
+/* Find the smallest box around a support, and the offsets of its atoms there. */
 static void find_box(const Support *support, int axes, const Index *sizes, Box *box)
 {
     Index length = sizes[axes - 1], strides[MOST_AXES], line = -1, begin = 0;
@@ -233,7 +233,7 @@ static void find_box(const Support *support, int axes, const Index *sizes, Box *
                 rest /= sizes[axis];
             }
         }
-        box->places[k] = begin + atom;
+        box->offsets[k] = begin + atom;
     }
     memset(box->given, 0, (size_t)box->box * sizeof(double));
 }
@@ -258,7 +258,7 @@ static int scale_source(const Operator *op, Grid *self, const double *x)
     self->shift = range_of(n, x).most;
     if (!(fabs(self->shift) < INFINITY)) return 0;
     shifted_exponentials(n, x, self->shift, self->u);
-    give(n, op->source->weights, self->u, self->source.places, self->source.given);
+    scatter_product(n, op->source->weights, self->u, self->source.offsets, self->source.given);
     return 1;
 }
 
@@ -267,7 +267,7 @@ static int scale_columns(const Operator *op, Grid *self, const double *x)
 {
     const Support *target = op->target;
     if (!scale_source(op, self, x)) return 0;
-    take_and_divide(target->count, product(self, 0, 0), self->target.places, target->weights, self->columns,
+    gather_and_divide(target->count, product(self, 0, 0), self->target.offsets, target->weights, self->columns,
                     self->target.given);
     Range range = range_unless_exact(self, target->count, self->columns);
     self->largest_v = 1 / range.least;
@@ -278,8 +278,8 @@ static int scale_columns(const Operator *op, Grid *self, const double *x)
 static int scale_rows(const Operator *op, Grid *self)
 {
     Index n = op->source->count;
-    const Index *places = self->everywhere ? op->source->atoms : self->source.places;
-    take(n, product(self, 1, self->everywhere), places, self->rows);
+    const Index *offsets = self->everywhere ? op->source->atoms : self->source.offsets;
+    gather(n, product(self, 1, self->everywhere), offsets, self->rows);
     return are_exact(self, range_unless_exact(self, n, self->rows), self->largest_v);
 }
 
@@ -326,7 +326,7 @@ static void soft_minimum(const Grid *self, const Operator *op, int to_source, co
         Index rows = costs->rows[k], columns = costs->columns[k];
         Index terms = to_source ? columns : rows, width = to_source ? rows : columns, lines = count / terms;
         Index across = to_source ? columns : 1, along = to_source ? 1 : columns;
-        double *out = self->room[k % 2];
+        double *out = self->buffers[k % 2];
         soft_maximum_along(costs->axis[k], across, along, op->inverse_eps, terms, width, values, lines,
                            self->scratch, out);
         values = out;
@@ -336,7 +336,7 @@ static void soft_minimum(const Grid *self, const Operator *op, int to_source, co
 }
 
 /* Put log weights + potential of a support on its whole grid into h; minus infinity elsewhere. */
-static void spread_logs(const Support *support, Index count, const double *potential, double *h)
+static void scatter_logs(const Support *support, Index count, const double *potential, double *h)
 {
     for (Index k = 0; k < count; k++) h[k] = -INFINITY;
     logarithms(support->count, support->weights, support->logs);
@@ -348,10 +348,10 @@ static double evaluate_in_logs(Operator *op, Grid *self, const double *x, double
     const Support *source = op->source, *target = op->target;
     double *h = self->h;
     self->in_logs = 1;
-    spread_logs(source, op->costs->n, x, h);
+    scatter_logs(source, op->costs->n, x, h);
     soft_minimum(self, op, 0, h, h);
     for (Index j = 0; j < target->count; j++) self->columns[j] = h[target->atoms[j]]; /* g itself */
-    spread_logs(target, op->costs->m, self->columns, h);
+    scatter_logs(target, op->costs->m, self->columns, h);
     soft_minimum(self, op, 1, h, h);
     for (Index i = 0; i < source->count; i++) residual[i] = h[source->atoms[i]] - x[i];
     for (Index i = 0; i < source->count; i++) self->rows[i] = -residual[i];
@@ -404,13 +404,13 @@ static void transform(const Operator *op, Grid *self, const double *x, int given
     Index m = op->costs->m;
     int exact = given;
     if (exact) {
-        if (self->target.box < m) aim(self, 0, 1);
+        if (self->target.box < m) prepare_product(self, 0, 1);
         const double *sums = product(self, 0, 1);
         exact = are_exact(self, range_unless_exact(self, m, sums), 1);
         potential_of(m, sums, self->kernels->offset - self->shift, g);
     }
     if (!exact) {
-        spread_logs(op->source, op->costs->n, x, self->h);
+        scatter_logs(op->source, op->costs->n, x, self->h);
         soft_minimum(self, op, 0, self->h, g);
     }
 }
@@ -427,14 +427,14 @@ static void transform_back(const Operator *op, Grid *self, const double *g, doub
     Index n = op->costs->n;
     int exact = !self->in_logs;
     if (exact) {
-        if (!self->everywhere && self->source.box < n) aim(self, 1, 1);
+        if (!self->everywhere && self->source.box < n) prepare_product(self, 1, 1);
         const double *sums = product(self, 1, 1);
         exact = are_exact(self, range_unless_exact(self, n, sums), self->largest_v);
         potential_of(n, sums, self->shift, f);
     }
     if (!exact) {
         for (Index j = 0; j < op->target->count; j++) self->columns[j] = g[op->target->atoms[j]];
-        spread_logs(op->target, op->costs->m, self->columns, self->h);
+        scatter_logs(op->target, op->costs->m, self->columns, self->h);
         soft_minimum(self, op, 1, self->h, f);
     }
 }
@@ -471,13 +471,13 @@ static Index scratch_numbers(const Costs *costs)
     return 4 * most;
 }
 
-size_t grid_room(const Costs *costs)
+size_t grid_bytes(const Costs *costs)
 {
     Index n = costs->n, m = costs->m;
-    size_t bytes = 2 * room_for(sizeof(Grid)) + 3 * room_for(n) + 2 * room_for(m) + 2 * room_for(n > m ? n : m);
-    bytes += 2 * room_for(product_numbers(costs)) + room_for(scratch_numbers(costs)) + room_for(n > m ? n : m);
-    for (int k = 0; k < costs->axes; k++) bytes += 2 * room_for(panel_numbers(costs, k));
-    return bytes + room_for(LANES * (longest(costs) + LANES));
+    size_t bytes = 2 * bytes_for(sizeof(Grid)) + 3 * bytes_for(n) + 2 * bytes_for(m) + 2 * bytes_for(n > m ? n : m);
+    bytes += 2 * bytes_for(product_numbers(costs)) + bytes_for(scratch_numbers(costs)) + bytes_for(n > m ? n : m);
+    for (int k = 0; k < costs->axes; k++) bytes += 2 * bytes_for(panel_numbers(costs, k));
+    return bytes + bytes_for(LANES * (longest(costs) + LANES));
 }
 
 /* `everywhere`: products with v are made on the whole grid in each step, since they are asked for there. */
@@ -496,15 +496,15 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
         self->to_target[k] = take_numbers(arena, panel_numbers(costs, k));
         self->to_source[k] = take_numbers(arena, panel_numbers(costs, k));
     }
-    self->source.places = take_indices(arena, n);
-    self->target.places = take_indices(arena, m);
+    self->source.offsets = take_indices(arena, n);
+    self->target.offsets = take_indices(arena, m);
     self->source.given = take_numbers(arena, n > m ? n : m);
     self->target.given = take_numbers(arena, n > m ? n : m);
     self->u = take_numbers(arena, n);
     self->rows = take_numbers(arena, n);
     self->columns = take_numbers(arena, m);
-    self->room[0] = take_numbers(arena, product_numbers(costs));
-    self->room[1] = take_numbers(arena, product_numbers(costs));
+    self->buffers[0] = take_numbers(arena, product_numbers(costs));
+    self->buffers[1] = take_numbers(arena, product_numbers(costs));
     self->h = take_numbers(arena, n > m ? n : m);
     self->scratch = take_numbers(arena, scratch_numbers(costs));
     self->strip = take_numbers(arena, LANES * (longest(costs) + LANES));
@@ -518,8 +518,8 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
     if (!self->kernels->by_products) return 1;
     find_box(op->source, self->axes, self->source_sizes, &self->source);
     find_box(op->target, self->axes, self->target_sizes, &self->target);
-    aim(self, 0, 0);
-    aim(self, 1, everywhere);
+    prepare_product(self, 0, 0);
+    prepare_product(self, 1, everywhere);
     return 1;
 }
 
@@ -530,14 +530,14 @@ int step_on_grid(Operator *op, const double *residual, const double *x, double *
     Index n = op->costs->n;
     int exact = !self->in_logs && self->everywhere;
     if (exact) { /* the last product was with v, everywhere */
-        const double *sums = self->room[(self->axes - 1) % 2];
+        const double *sums = self->buffers[(self->axes - 1) % 2];
         exact = are_exact(self, range_unless_exact(self, n, sums), self->largest_v);
         potential_of(n, sums, self->shift, following);
     }
     if (!exact) {
-        double *g = self->room[0];
+        double *g = self->buffers[0];
         grid_potential(op, g);
-        spread_logs(op->target, op->costs->m, g, self->h);
+        scatter_logs(op->target, op->costs->m, g, self->h);
         soft_minimum(self, op, 1, self->h, following);
     }
     for (Index i = 0; i < n; i++) missing[i] = 0;

@@ -14,7 +14,7 @@ typedef struct {
     Index n, m;
     int absorbed;
     double shift;
-    double *K, *origin, *tops, *u, *v, *sums, *rows, *costs, *scratch;
+    double *K, *origin, *tops, *u, *v, *sums, *rows, *row, *scratch;
 } Matrix;
 
 static const double EXACT = 1e18;      /* how far sums must be above what is lost in them */
@@ -65,18 +65,6 @@ static void quotients(Index count, const double *restrict x, const double *restr
     for (Index k = 0; k < count; k++) out[k] = x[k] / y[k];
 }
 
-FOR_EACH_PROCESSOR
-static void raise_tops(Index count, double h, const double *restrict costs, double *restrict tops)
-{
-    for (Index j = 0; j < count; j++) tops[j] = tops[j] > h - costs[j] ? tops[j] : h - costs[j];
-}
-
-FOR_EACH_PROCESSOR
-static void exponents(Index count, double h, const double *costs, const double *tops, double *out)
-{
-    for (Index j = 0; j < count; j++) out[j] = h - costs[j] - tops[j];
-}
-
 /* Make K about the point x. */
 static void absorb(const Operator *op, Matrix *self, const double *x)
 {
@@ -90,7 +78,7 @@ static void absorb(const Operator *op, Matrix *self, const double *x)
     }
     for (Index i = 0; i < n; i++) {
         double *row = self->K + i * m;
-        exponents(m, x[i] + op->source->logs[i], row, self->tops, row);
+        below_tops(m, x[i] + op->source->logs[i], self->tops, row);
         exponentials(m, row, row);
     }
     self->absorbed = 1;
@@ -128,15 +116,6 @@ static void matrix_potential(const Operator *op, double *g)
     for (Index j = 0; j < self->m; j++) g[j] = -(self->shift + self->tops[j] + g[j]);
 }
 
-/* Return log sum_j b_j exp(g_j - C_ij) for a source atom; h is log b + g on the prepared columns. */
-static double row_sum(const Operator *op, const Columns *columns, Index atom, const double *h, double *costs,
-                      double *scratch)
-{
-    cost_row(op->costs, op->inverse_eps, atom, columns, costs);
-    for (Index j = 0; j < columns->count; j++) costs[j] = h[j] - costs[j];
-    return log_sum_exp(columns->count, costs, scratch);
-}
-
 static double matrix_evaluate(Operator *op, const double *x, double *residual)
 {
     Matrix *self = op->own;
@@ -154,11 +133,12 @@ static double matrix_evaluate(Operator *op, const double *x, double *residual)
     for (Index i = 0; i < n; i++) { /* some rows may have next to nothing: their best f is far */
         if (self->rows[i] > SMALLEST) continue;
         if (!h) {
-            h = self->costs + m + 2 * LANES;
+            h = self->scratch;
             matrix_potential(op, h);
             for (Index j = 0; j < m; j++) h[j] += op->target->logs[j];
         }
-        residual[i] = -x[i] - row_sum(op, &self->columns, op->source->atoms[i], h, self->costs, self->scratch);
+        Index atom = op->source->atoms[i];
+        residual[i] = best_potential(op->costs, op->inverse_eps, atom, &self->columns, h, self->row) - x[i];
     }
     return l1_distance(n, self->rows, op->source->weights);
 }
@@ -176,10 +156,10 @@ static void matrix_close(Operator *op)
     close_columns(&self->columns);
 }
 
-size_t matrix_room(Index n, Index m)
+size_t matrix_bytes(Index n, Index m)
 {
-    return room_for(n * m) + 3 * room_for(n) + 4 * room_for(m) + room_for(2 * (m + 2 * LANES)) +
-           2 * room_for(sizeof(Matrix));
+    return bytes_for(n * m) + 3 * bytes_for(n) + 5 * bytes_for(m) +
+           2 * bytes_for(sizeof(Matrix));
 }
 
 int open_matrix(Operator *op, Arena *arena)
@@ -197,7 +177,7 @@ int open_matrix(Operator *op, Arena *arena)
     self->v = take_numbers(arena, self->m);
     self->sums = take_numbers(arena, self->m);
     self->scratch = take_numbers(arena, self->m);
-    self->costs = take_numbers(arena, 2 * (self->m + 2 * LANES));
+    self->row = take_numbers(arena, self->m);
     op->own = self;
     op->evaluate = matrix_evaluate;
     op->potential = matrix_potential;

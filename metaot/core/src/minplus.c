@@ -66,14 +66,14 @@ int hard_minimum(const Costs *costs, const double *h, double *f)
         largest = now > largest ? now : largest;
     }
     Arena arena = {0};
-    if (!open_arena(&arena, 2 * room_for(largest) + room_for(longest * LINES))) return 0;
-    double *room[2] = {take_numbers(&arena, largest), take_numbers(&arena, largest)};
+    if (!open_arena(&arena, 2 * bytes_for(largest) + bytes_for(longest * LINES))) return 0;
+    double *buffers[2] = {take_numbers(&arena, largest), take_numbers(&arena, largest)};
     double *scratch = take_numbers(&arena, longest * LINES);
-    for (Index j = 0; j < count; j++) room[1][j] = -h[j];
+    for (Index j = 0; j < count; j++) buffers[1][j] = -h[j];
     for (int k = 0; k < costs->axes; k++) {
         Index terms = costs->columns[k], width = costs->rows[k], lines = count / terms;
-        double *out = k == costs->axes - 1 ? f : room[k % 2];
-        minimise_along(costs->axis[k], width, terms, room[(k + 1) % 2], lines, scratch, out);
+        double *out = k == costs->axes - 1 ? f : buffers[k % 2];
+        minimise_along(costs->axis[k], width, terms, buffers[(k + 1) % 2], lines, scratch, out);
         count = lines * width;
     }
     close_arena(&arena);

@@ -16,7 +16,7 @@ static const double SLACK = 50;         /* how far f may move before entries are
 static const double NEAR = 0.05;        /* L1 error below which Newton needs no help from Sinkhorn */
 static const double FARTHEST = 24;      /* the first change of f that is tried is not longer: less than half of SLACK */
 static const double RIDGES[] = {1e-13, 1e-6, 1e-3}; /* damping of a Hessian whose eigenvalues are at most one */
-enum { RIDGE_COUNT = 3, HALVINGS = 12, DOUBLINGS = 12, PATIENCE = 16 };
+enum { RIDGE_COUNT = 3, HALVINGS = 12, DOUBLINGS = 12, STALLED_AFTER = 16 };
 
 typedef struct {
     const Costs *costs;
@@ -178,9 +178,8 @@ static void sinkhorn_step(Plan *plan, State *state)
             for (Index j = 0; j < plan->l; j++) h[j] += plan->columns->logs[j];
             prepared = 1;
         }
-        cost_row(plan->costs, plan->inverse_eps, plan->rows->atoms[i], &plan->prepared, plan->row);
-        for (Index j = 0; j < plan->l; j++) plan->row[j] = h[j] - plan->row[j];
-        state->f[i] = -log_sum_exp(plan->l, plan->row, plan->row);
+        Index atom = plan->rows->atoms[i];
+        state->f[i] = best_potential(plan->costs, plan->inverse_eps, atom, &plan->prepared, h, plan->row);
     }
     evaluate_anywhere(plan, state);
 }
@@ -359,9 +358,9 @@ static int open_newton(Newton *newton, Workspace *workspace, const Instance *ins
     Plan *plan = &newton->plan;
     Index k = workspace->source.count, l = workspace->target.count, panels = (k + LANES - 1) / LANES;
     Index padded = panels * LANES;
-    size_t bytes = 3 * room_for(padded * l) + 2 * room_for(padded) + room_for(panels + 1) + room_for(panels * l);
-    bytes += 2 * room_for(l) + room_for(2 * (padded + 2 * LANES) + l) + 2 * (2 * room_for(padded) + room_for(l));
-    bytes += room_for(padded * l) + 2 * room_for(padded * padded) + 2 * room_for(padded) + 2 * room_for(LANES * l);
+    size_t bytes = 3 * bytes_for(padded * l) + 2 * bytes_for(padded) + bytes_for(panels + 1) + bytes_for(panels * l);
+    bytes += 2 * bytes_for(l) + bytes_for(2 * (padded + 2 * LANES) + l) + 2 * (2 * bytes_for(padded) + bytes_for(l));
+    bytes += bytes_for(padded * l) + 2 * bytes_for(padded * padded) + 2 * bytes_for(padded) + 2 * bytes_for(LANES * l);
     Arena *arena = &workspace->work;
     if (!open_arena(arena, bytes)) return 0;
     *plan = (Plan){.costs = instance->costs, .inverse_eps = 1 / instance->eps, .rows = &workspace->source,
@@ -417,7 +416,7 @@ static void begin(Newton *newton, const Instance *instance)
 }
 
 /* Put f and the best g for it, in units of eps, on all atoms; along axes, first on those with mass only. */
-static int hold_potentials(const Plan *plan, const Instance *instance, const double *f)
+static int store_potentials(const Plan *plan, const Instance *instance, const double *f)
 {
     const Support *rows = plan->rows, *columns = plan->columns;
     if (instance->costs->kind != AXES)
@@ -437,7 +436,7 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
     outcome->steps = 0;
     if (!open_newton(&newton, workspace, instance)) return 0;
     begin(&newton, instance);
-    while (!(newton.now.error <= limits.tol) && outcome->steps < limits.max_steps && since < PATIENCE) {
+    while (!(newton.now.error <= limits.tol) && outcome->steps < limits.max_steps && since < STALLED_AFTER) {
         if (isnan(newton.now.error)) break;
         since = newton.now.error < 0.9 * least ? 0 : since + 1;
         least = newton.now.error < least ? newton.now.error : least;
@@ -448,14 +447,9 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
     int done = 1;
     if (isfinite(outcome->error)) {
         best_g(&newton.plan, &newton.now, newton.plan.row);
-        done = hold_potentials(&newton.plan, instance, newton.now.f);
-        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
-        to_units_of_cost(instance->costs->m, instance->eps, instance->g);
-    } else {
-        memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
-        memset(instance->g, 0, (size_t)instance->costs->m * sizeof(double));
-        outcome->error = INFINITY;
+        done = store_potentials(&newton.plan, instance, newton.now.f);
     }
+    finish_potentials(instance, outcome);
     close_columns(&newton.plan.prepared);
     return done;
 }
@@ -476,7 +470,7 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
     if (instance->start) { /* the best g for f is the start on the other side */
         Columns columns;
         Index n = workspace->target.count, count = workspace->source.count;
-        if (!open_arena(&arena, room_for(exchanged.n) + 2 * room_for(n)) ||
+        if (!open_arena(&arena, bytes_for(exchanged.n) + 2 * bytes_for(n)) ||
             !open_columns(&columns, &exchanged, n, workspace->target.atoms))
             return close_arena(&arena), 0;
         start = take_numbers(&arena, exchanged.n);
@@ -484,9 +478,8 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
         for (Index i = 0; i < n; i++)
             h[i] = instance->start[workspace->target.atoms[i]] / instance->eps + workspace->target.logs[i];
         for (Index j = 0; j < count; j++) {
-            cost_row(&exchanged, 1 / instance->eps, workspace->source.atoms[j], &columns, row);
-            for (Index i = 0; i < n; i++) row[i] = h[i] - row[i];
-            start[workspace->source.atoms[j]] = -instance->eps * log_sum_exp(n, row, row);
+            Index atom = workspace->source.atoms[j];
+            start[atom] = instance->eps * best_potential(&exchanged, 1 / instance->eps, atom, &columns, h, row);
         }
         close_columns(&columns);
         mirrored.start = start;

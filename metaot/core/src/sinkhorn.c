@@ -109,9 +109,9 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
 {
     const Costs *costs = instance->costs;
     Index n = workspace->source.count, m = workspace->target.count;
-    size_t bytes = 4 * room_for(n) + room_for(m) + (size_t)paths * room_for(n) +
-                   (layout == CLOUD_BLOCKS ? clouds_room(costs, n, m)
-                    : layout == WHOLE_MATRIX ? matrix_room(n, m) : grid_room(costs));
+    size_t bytes = 4 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
+                   (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
+                    : layout == WHOLE_MATRIX ? matrix_bytes(n, m) : grid_bytes(costs));
     if (!open_arena(&workspace->work, bytes)) return 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
                          .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
@@ -128,7 +128,7 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
 
 /* Multiply a potential by eps; on atoms that reach no mass at a finite cost it becomes zero. */
 FOR_EACH_PROCESSOR
-void to_units_of_cost(Index count, double eps, double *x)
+static void to_units_of_cost(Index count, double eps, double *x)
 {
     for (Index k = 0; k < count; k++) x[k] = isfinite(x[k]) ? x[k] * eps : 0;
 }
@@ -138,11 +138,17 @@ static void shift(Index count, double by, double *x)
     for (Index k = 0; k < count; k++) x[k] += by;
 }
 
-/* Put zeros there: potentials of a problem for which there are none. */
-static void give_up(const Instance *instance, Outcome *outcome)
+/* Bring potentials to the units of the cost; without a plan they are zeros, and the error is infinite. */
+void finish_potentials(const Instance *instance, Outcome *outcome)
 {
-    memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
-    memset(instance->g, 0, (size_t)instance->costs->m * sizeof(double));
+    Index n = instance->costs->n, m = instance->costs->m;
+    if (isfinite(outcome->error)) {
+        to_units_of_cost(n, instance->eps, instance->f);
+        to_units_of_cost(m, instance->eps, instance->g);
+        return;
+    }
+    memset(instance->f, 0, (size_t)n * sizeof(double));
+    memset(instance->g, 0, (size_t)m * sizeof(double));
     outcome->error = INFINITY;
 }
 
@@ -154,14 +160,8 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     if (!open_run(&run, workspace, instance, layout, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
     *outcome = iterate(&run, instance, limits, &path);
-    int done = 1;
-    if (isfinite(outcome->error)) {
-        done = run.op.extend(&run.op, run.x, instance->f, instance->g);
-        to_units_of_cost(instance->costs->n, instance->eps, instance->f);
-        to_units_of_cost(instance->costs->m, instance->eps, instance->g);
-    } else {
-        give_up(instance, outcome);
-    }
+    int done = !isfinite(outcome->error) || run.op.extend(&run.op, run.x, instance->f, instance->g);
+    finish_potentials(instance, outcome);
     run.op.close(&run.op);
     return done;
 }
@@ -205,7 +205,7 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
 }
 
 /* Put potentials on all atoms of a grid, where Newton has put those of the atoms with mass. */
-int extend_along_axes(Workspace *workspace, const Instance *instance, const Outcome *outcome)
+int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
 {
     Run run;
     const Support *source = &workspace->source, *target = &workspace->target;
@@ -219,8 +219,7 @@ int extend_along_axes(Workspace *workspace, const Instance *instance, const Outc
     run.op.evaluate(&run.op, run.x, run.residual);
     int done = run.op.extend(&run.op, run.x, instance->f, instance->g);
     for (Index j = 0; j < target->count; j++) instance->g[target->atoms[j]] = run.g[j];
-    to_units_of_cost(costs->n, eps, instance->f);
-    to_units_of_cost(costs->m, eps, instance->g);
+    finish_potentials(instance, outcome);
     run.op.close(&run.op);
     return done;
 }

@@ -70,7 +70,7 @@ static Support take_support(Arena *arena, Index count)
 /* Find the supports of both sides; return whether there is enough memory. */
 int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b)
 {
-    if (!open_arena(&workspace->supports, 3 * room_for(costs->n) + 3 * room_for(costs->m))) return 0;
+    if (!open_arena(&workspace->supports, 3 * bytes_for(costs->n) + 3 * bytes_for(costs->m))) return 0;
     workspace->source = take_support(&workspace->supports, costs->n);
     workspace->target = take_support(&workspace->supports, costs->m);
     find_support(costs->n, a, &workspace->source);

@@ -78,39 +78,25 @@ static double sum(const double *lanes)
     return total;
 }
 
-FOR_EACH_PROCESSOR
-double inner_product(Index count, const double *restrict x, const double *restrict y)
-{
-    double lanes[LANES] = {0};
-    Index i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] += x[i + k] * y[i + k];
-    for (; i < count; i++) lanes[0] += x[i] * y[i];
-    return sum(lanes);
-}
+/* A sum of terms that are made of x_i and y_i. */
+#define SUM_OF(NAME, TERM)                                                             \
+    FOR_EACH_PROCESSOR                                                                 \
+    double NAME(Index count, const double *restrict x, const double *restrict y)       \
+    {                                                                                  \
+        double lanes[LANES] = {0};                                                     \
+        Index i = 0;                                                                   \
+        for (; i + LANES <= count; i += LANES)                                         \
+            for (int k = 0; k < LANES; k++) lanes[k] += TERM(x[i + k], y[i + k]);      \
+        for (; i < count; i++) lanes[0] += TERM(x[i], y[i]);                           \
+        return sum(lanes);                                                             \
+    }
+#define PRODUCT(x, y) ((x) * (y))
+#define DISTANCE(x, y) fabs((x) - (y))
+#define RELATIVE_ERROR(weight, ratio) ((weight) * fabs((ratio) - 1))
 
-/* The L1 error of a marginal that is given relative to the weights. */
-FOR_EACH_PROCESSOR
-double relative_l1_error(Index count, const double *restrict weights, const double *restrict ratio)
-{
-    double lanes[LANES] = {0};
-    Index i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] += weights[i + k] * fabs(ratio[i + k] - 1);
-    for (; i < count; i++) lanes[0] += weights[i] * fabs(ratio[i] - 1);
-    return sum(lanes);
-}
-
-FOR_EACH_PROCESSOR
-double l1_distance(Index count, const double *restrict x, const double *restrict y)
-{
-    double lanes[LANES] = {0};
-    Index i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int k = 0; k < LANES; k++) lanes[k] += fabs(x[i + k] - y[i + k]);
-    for (; i < count; i++) lanes[0] += fabs(x[i] - y[i]);
-    return sum(lanes);
-}
+SUM_OF(inner_product, PRODUCT)
+SUM_OF(l1_distance, DISTANCE)
+SUM_OF(relative_l1_error, RELATIVE_ERROR) /* of a marginal that is given relative to the weights */
 
 FOR_EACH_PROCESSOR
 double total(Index count, const double *restrict x)
@@ -201,4 +187,18 @@ double log_sum_exp(Index count, const double *x, double *scratch)
     for (Index i = 0; i < count; i++) scratch[i] = x[i] - top;
     exponentials(count, scratch, scratch);
     return top + log(total(count, scratch));
+}
+
+/* Raise each top to h - cost where that is higher. */
+FOR_EACH_PROCESSOR
+void raise_tops(Index count, double h, const double *restrict costs, double *restrict tops)
+{
+    for (Index j = 0; j < count; j++) tops[j] = tops[j] > h - costs[j] ? tops[j] : h - costs[j];
+}
+
+/* Replace costs by how far h - cost is above the top: exponents that are not positive. */
+FOR_EACH_PROCESSOR
+void below_tops(Index count, double h, const double *restrict tops, double *restrict costs)
+{
+    for (Index j = 0; j < count; j++) costs[j] = h - costs[j] - tops[j];
 }
