@@ -6,6 +6,7 @@ $M = A^{-1/2} (A^{1/2} B A^{1/2})^{1/2} A^{-1/2}$.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -67,7 +68,7 @@ class LinearPair:
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray) -> "LinearPair":
         eye = np.eye(x.shape[-1])
-        roots = lambda S: symmetric_roots(S, np.linalg.eigh)  # noqa: E731
+        roots = partial(symmetric_roots, eigh=np.linalg.eigh)
         m, n, U, V, scale = gaussian_frame(x.astype(np.float64), y.astype(np.float64), eye, roots)
         m, n, M, N = (z.astype(np.float32) for z in (m, n, scale * U @ U, scale * V @ V))
         return cls(m, n, (M, N))

@@ -8,7 +8,7 @@ from clouds import SMOOTH, clouds, random_potential
 from strategies import assert_close, unchecked
 
 from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, conjugate
-from metaot.brenier.linear import solve_positive
+from metaot.brenier.conjugate import solve_positive
 
 
 def quadratic(problem) -> BrenierPotential:
