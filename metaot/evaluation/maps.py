@@ -22,7 +22,7 @@ from metaot.evaluation.measures import plain
 from metaot.evaluation.report import WIDTH, markdown
 from metaot.objectives import brenier_value
 from metaot.solvers import W2GN, GaussNewton, MapSolver, solve
-from metaot.tools.distance import half_squared_distance
+from metaot.tools.value import half_squared_distance
 
 BUDGETS = (0, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 """Steps at which dual values are recorded, up to the number of steps of an evaluation."""

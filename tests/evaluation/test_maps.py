@@ -15,7 +15,7 @@ from metaot.data import Planted
 from metaot.evaluation.maps import evaluate_maps
 from metaot.models.palette import PaletteIcnn
 from metaot.recipes import RECIPES
-from metaot.tools.distance import half_squared_distance
+from metaot.tools.value import half_squared_distance
 from metaot.training import train
 
 
