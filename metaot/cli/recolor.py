@@ -66,37 +66,20 @@ def _recolored(image: Any, push: Callable[[np.ndarray], np.ndarray]) -> Any:
 def _finder(options: argparse.Namespace) -> MapFinder:
     """Return what finds the maps; torch is imported only where it is needed, because that takes longer."""
     name, is_file = options.model, Path(options.model).suffix == ".onnx"
-    if options.steps:
-        if is_file:
-            raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
-        return _with_torch(options)
-    if name == "linear":
+    if options.steps and is_file:
+        raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
+    if name == "linear" and not options.steps:
         from metaot.gaussian import LinearPair  # noqa: PLC0415, not needed by others
 
         return LinearPair.of
-    from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
+    if not options.steps:
+        from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
 
-    threads = options.threads or 1
-    network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
-    if network is None:
-        return _with_torch(options)
-    if network.dim != 3:
-        raise ValueError(f"{name} is a model for dimension {network.dim}, colours have 3: {_TRAIN}")
-    return network.predict
-
-
-def _checkpoint(name: str) -> Path:
-    """Return the folder of a model for colours."""
-    folder = located(name)
-    dim = read_card(folder).get("dim")
-    if dim is None:
-        raise ValueError(f"{name} is no model of palettes: {_TRAIN}")
-    if dim != 3:
-        raise ValueError(f"{name} is a model for dimension {dim}, colours have 3: {_TRAIN}")
-    return folder
-
-
-def _with_torch(options: argparse.Namespace) -> MapFinder:
+        threads = options.threads or 1
+        network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
+        if network is not None:
+            _require_colours(name, network.dim)
+            return network.predict
     import torch  # noqa: PLC0415, takes longer than the work
 
     from metaot.amortize.maps import BuresStart  # noqa: PLC0415, the same
@@ -105,5 +88,20 @@ def _with_torch(options: argparse.Namespace) -> MapFinder:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    predictor = BuresStart() if options.model == "linear" else load(_checkpoint(options.model))
+    predictor = BuresStart() if name == "linear" else load(_checkpoint(name))
     return lambda x, y: palette_maps(x, y, predictor, steps=options.steps)
+
+
+def _checkpoint(name: str) -> Path:
+    """Return the folder of a model for colours."""
+    folder = located(name)
+    dim = read_card(folder).get("dim")
+    if dim is None:
+        raise ValueError(f"{name} is no model of palettes: {_TRAIN}")
+    _require_colours(name, dim)
+    return folder
+
+
+def _require_colours(name: str, dim: int) -> None:
+    if dim != 3:
+        raise ValueError(f"{name} is a model for dimension {dim}, colours have 3: {_TRAIN}")

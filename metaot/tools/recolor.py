@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap, MapPredictor
-from metaot.brenier import BrenierPair, BrenierPotential, Icnn, SampleProblem
+from metaot.brenier import BrenierPair, SampleProblem
 from metaot.solvers import GaussNewton, solve
 
 
@@ -37,7 +37,8 @@ def palette_maps(x: np.ndarray, y: np.ndarray, predictor: MapPredictor, *, steps
     problem = SampleProblem(torch.from_numpy(x), torch.from_numpy(y))
     pair = predictor.predict(problem)
     if steps:
-        pair = solve(problem, init=_trainable(pair), solver=GaussNewton(steps, linear=True)).pair
+        linear = bool(pair.phi.icnn.is_quadratic(pair.phi.weights))  # it has no weights to tune
+        pair = solve(problem, init=None if linear else pair, solver=GaussNewton(steps, linear=True)).pair
     return PaletteMaps(pair)
 
 
@@ -52,14 +53,3 @@ def recoloured_pairs(
     pair = predictor.predict(pixels)
     moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]
     return torch.stack([x, y, *moved], 1)
-
-
-def _trainable(pair: BrenierPair) -> BrenierPair:
-    """Return new networks in the frame of a linear map, which has no weights to tune; other pairs as they are."""
-    if pair.phi.icnn.hidden != (1,):
-        return pair
-    icnn = Icnn(pair.phi.icnn.dim, (64,))
-    weights = [icnn.weights(torch.Generator().manual_seed(seed)).to(pair.phi.weights) for seed in (0, 1)]
-    return BrenierPair(
-        BrenierPotential(icnn, weights[0], pair.phi.frame), BrenierPotential(icnn, weights[1], pair.psi.frame)
-    )
