@@ -63,8 +63,7 @@ class MapReport:
         """Return dual values on the scale of table 2, of W2GN from scratch and from the model."""
         runs = torch.cat([curve.values for curve in self.curves if curve.name in ("from scratch", "model")], 1)
         low, high = runs.amin(1), runs.amax(1)
-        shape = (-1, *[1] * (values.ndim - 1))
-        return (values - low.reshape(shape)) / (high - low).reshape(shape)
+        return ((values.movedim(0, -1) - low) / (high - low)).movedim(-1, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts."""
@@ -135,8 +134,7 @@ def evaluate_maps(
     if instances < 1 or steps < 1:
         raise ValueError(f"instances and steps must be at least 1, got {instances} and {steps}")
     drawn = replace(problems, batch=instances, samples=samples)
-    generator = torch.Generator().manual_seed(seed)
-    truth: BrenierPotential | None = None
+    generator, truth = torch.Generator().manual_seed(seed), None
     if isinstance(drawn, PlantedPairs):
         problem, truth = drawn.with_map(generator)
     else:
@@ -145,13 +143,12 @@ def evaluate_maps(
     with torch.no_grad():
         pair, linear = predictor.predict(problem), BuresStart().predict(problem)
         seconds = _prediction_seconds(predictor, problem)
-    settings = {"steps": steps, "icnn": predictor.model.icnn, "record": budgets}
+    w2gn = W2GN(steps, learning_rate=RATE, icnn=predictor.model.icnn, record=budgets)
     few = min(steps, _GAUSS_NEWTON_STEPS)
-    gauss_newton = GaussNewton(few, record=tuple(k for k in budgets if k <= few))
     runs: dict[str, tuple[BrenierPair | None, MapSolver]] = {
-        "from scratch": (None, W2GN(learning_rate=RATE, **settings)),
-        "model": (pair, W2GN(learning_rate=RATE, **settings)),
-        "model, Gauss-Newton": (pair, gauss_newton),
+        "from scratch": (None, w2gn),
+        "model": (pair, w2gn),
+        "model, Gauss-Newton": (pair, GaussNewton(few, record=tuple(k for k in budgets if k <= few))),
     }
     curves, moved = [], {"linear (Bures)": linear, "model": pair}
     for name, (start, solver) in runs.items():

@@ -1,5 +1,6 @@
 """The pictures of Meta OT (arXiv 2206.05262): convergence, interpolations, dual values, recoloured images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float, UInt8
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.evaluation.maps import MapReport
-from metaot.evaluation.measures import EpsResult, band
+from metaot.evaluation.measures import band
 from metaot.evaluation.report import Report
 from metaot.folders import write_atomically
 from metaot.potentials import DualPotentials
@@ -36,35 +37,25 @@ TIMES = 7
 
 def draw_convergence(report: Report, path: Path) -> None:
     """Draw the L1 marginal error against Sinkhorn steps, a panel for each eps: mean and 10-90 % band."""
-    panels = len(report.results)
     floor = 10 * min(report.tolerances)  # below it, instances begin to be done and to keep their errors
     figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, layout="constrained")
-    row = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    row = figure.subplots(1, len(report.results), sharey=True, squeeze=False)[0]
     for axes, result in zip(row, report.results, strict=True):
-        _convergence_panel(axes, result, floor)
+        longest = 1
+        for start in result.starts:
+            _draw_band(axes, range(len(start.curve)), start.curve.mT.cpu(), start.name)
+            longest = max(longest, int((start.curve.mean(1) > floor).sum()))
+        axes.set(yscale="log", xlim=(0, longest), xlabel="Sinkhorn steps", title=f"eps = {result.eps:g}")
+        axes.set_ylim(bottom=floor)
     row[0].set_ylabel("L1 marginal error")
-    title = f"mean and 10-90 % band\nof {report.instances} problems"
-    row[0].legend(title=title, alignment="left", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
+    row[0].legend(title=f"mean and 10-90 % band\nof {report.instances} problems", frameon=False)
     _save(figure, path)
 
 
-def _convergence_panel(axes: Axes, result: EpsResult, floor: float) -> None:
-    longest = 0
-    for start in result.starts:
-        curve = start.curve.cpu()
-        mean = curve.mean(1)
-        low, high = band(curve.mT)
-        steps, colour = range(len(curve)), COLOURS[start.name]
-        axes.fill_between(steps, low.numpy(), high.numpy(), color=colour, alpha=0.10, linewidth=0)
-        for edge in (low, high):
-            axes.plot(steps, edge.numpy(), color=colour, alpha=0.5, linewidth=0.6)
-        axes.plot(steps, mean.numpy(), color=colour, linewidth=2.2, label=start.name)
-        longest = max(longest, int((mean > floor).sum()))
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=floor)
-    axes.set_xlim(0, max(longest, 1))
-    axes.set_xlabel("Sinkhorn steps")
-    axes.set_title(f"eps = {result.eps:g}", fontsize=10)
+def _draw_band(axes: Axes, steps: Sequence[int], curves: Float[Tensor, "instances steps"], name: str) -> None:
+    low, high = band(curves)
+    axes.fill_between(steps, low.numpy(), high.numpy(), color=COLOURS[name], alpha=0.12, linewidth=0)
+    axes.plot(steps, curves.mean(0).numpy(), color=COLOURS[name], linewidth=2, label=name)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -107,19 +98,12 @@ def draw_curves(report: MapReport, path: Path) -> None:
     axes = figure.subplots()
     for curve in report.curves:
         values = report.normalised(curve.values)
-        low, high = band(values)
-        colour = COLOURS[curve.name]
-        steps = report.steps[: values.shape[1]]
-        axes.fill_between(steps, low.numpy(), high.numpy(), color=colour, alpha=0.12, linewidth=0)
-        axes.plot(steps, values.mean(0).numpy(), color=colour, marker="o", ms=3, label=curve.name)
+        _draw_band(axes, report.steps[: values.shape[1]], values, curve.name)
     linear = float(report.normalised(report.linear).mean())
     axes.axhline(linear, color=ORANGE, linestyle="--", linewidth=1, label="linear (Bures)")
     axes.set_xscale("symlog", linthresh=5)
-    axes.set_xlim(0, report.steps[-1])
-    axes.set_ylim(min(0.5, linear - 0.1), 1.01)
-    axes.set_xlabel("steps")
-    axes.set_ylabel("dual value, normalised")
-    axes.grid(alpha=0.25)
+    axes.set(xlim=(0, report.steps[-1]), ylim=(min(0.5, linear - 0.1), 1.01))
+    axes.set(xlabel="steps", ylabel="dual value, normalised")
     axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
 

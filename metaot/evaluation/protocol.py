@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import perf_counter
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaot.amortize import GaussianStart, ZeroStart
@@ -28,7 +28,7 @@ from metaot.solvers.solve import PotentialPredictor
 Starts = dict[str, PotentialPredictor | None]
 """Where to start from, by name; None is the solver's own cold start."""
 Step = Callable[[Problem, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Problems, f and their numbers in the whole batch -> the next f of Sinkhorn, and an error of f and its best g."""
+"""Problems, f and their indices in the whole batch -> the next f of Sinkhorn, and an error of f and its best g."""
 
 QUALITY_STEPS = 2
 """Potentials are judged as predicted, and after each of this number of Sinkhorn steps."""
@@ -94,20 +94,16 @@ def _at_eps(problems: ProblemSet, starts: Starts, eps: float, report: Report, se
     reference = Reference(tol, _REFERENCE_STEPS, exact.value, exact.cost(), exact.converged)
     times = _times(problem, starts, report, seconds)
     measured = [
-        _measured(name, problem, starts[name], reference, report=report, timings=times[name]) for name in starts
+        StartResult(name, *_measured(start, problem, reference, report), tuple(times[name]))
+        for name, start in starts.items()
     ]
     return EpsResult(eps, reference, tuple(measured))
 
 
 def _measured(
-    name: str,
-    problem: Problem,
-    start: PotentialPredictor | None,
-    reference: Reference,
-    *,
-    report: Report,
-    timings: tuple[Timing, ...],
-) -> StartResult:
+    start: PotentialPredictor | None, problem: Problem, reference: Reference, report: Report
+) -> tuple[Float[Tensor, "steps instances"], Bool[Tensor, "instances"], tuple[Quality, ...]]:
+    """Return the error after each step, which predictions were replaced by zeros, and the quality."""
     guess = (start or ZeroStart()).predict(problem)
     potentials, quality = guess, []
     for steps in range(QUALITY_STEPS + 1):
@@ -118,7 +114,7 @@ def _measured(
         replaced = worse_than_zeros(problem, guess, quality[0].l1_error)
     f = torch.where(replaced[:, None], 0.0, guess.f)
     curve = error_curve(problem, f, tol=report.tolerances[-1], max_steps=report.max_steps)
-    return StartResult(name, curve, replaced, tuple(quality), timings)
+    return curve, replaced, tuple(quality)
 
 
 def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference: Reference) -> Quality:
@@ -149,10 +145,10 @@ def error_curve(
     max_steps: int,
     step: Step = _marginal_step,
 ) -> Float[Tensor, "steps instances"]:
-    """Return the error of plain Sinkhorn before the first step and after each one, until all are at most `tol`.
+    """Return an error of plain Sinkhorn before the first step and after each one, until all are at most `tol`.
 
     The first row at or below any larger tolerance is the number of steps to it. An instance that is done, or NaN,
-    keeps its last error. `step` measures another error than the L1 error of the marginals.
+    keeps its last error.
     """
     alive = torch.arange(len(f), device=f.device)
     f, error = step(problem, f, alive)
@@ -168,29 +164,28 @@ def error_curve(
     return torch.stack(curve)
 
 
-def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> dict[str, tuple[Timing, ...]]:
+def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> dict[str, list[Timing]]:
     """Time every start on the same batches, in turns, tolerance by tolerance."""
     first = _cyclic_batch(problem, 0, report.batch)
     for start in starts.values():  # warm-up
         solve(first, init=start, tol=report.tolerances[0], max_steps=3)
-    by_tol = [_times_to(tol, problem, starts, report, seconds) for tol in report.tolerances]
-    return {name: tuple(timings[name] for timings in by_tol) for name in starts}
-
-
-def _times_to(tol: float, problem: Problem, starts: Starts, report: Report, seconds: float) -> dict[str, Timing]:
-    spent: dict[str, list[float]] = {name: [] for name in starts}
-    converged = dict.fromkeys(starts, True)
-    for k in range(max(5, -(-_TIMED // report.batch))):
-        part = _cyclic_batch(problem, k, report.batch)
-        for name, start in starts.items():
-            begin = perf_counter()
-            solution = solve(part, init=start, tol=tol, max_steps=report.max_steps)
-            spent[name].append(perf_counter() - begin)
-            converged[name] &= bool(solution.converged.all())
-        if k > 0 and sum(map(sum, spent.values())) > seconds:
-            break
-    per_instance = {name: torch.tensor(spent[name], dtype=torch.float64) / report.batch for name in starts}
-    return {name: Timing(tol, per_instance[name], converged[name]) for name in starts}
+    timings: dict[str, list[Timing]] = {name: [] for name in starts}
+    for tol in report.tolerances:
+        spent: dict[str, list[float]] = {name: [] for name in starts}
+        converged = dict.fromkeys(starts, True)
+        for k in range(max(5, -(-_TIMED // report.batch))):
+            part = _cyclic_batch(problem, k, report.batch)
+            for name, start in starts.items():
+                begin = perf_counter()
+                solution = solve(part, init=start, tol=tol, max_steps=report.max_steps)
+                spent[name].append(perf_counter() - begin)
+                converged[name] &= bool(solution.converged.all())
+            if k > 0 and sum(map(sum, spent.values())) > seconds:
+                break
+        for name, found in timings.items():
+            per_instance = torch.tensor(spent[name], dtype=torch.float64) / report.batch
+            found.append(Timing(tol, per_instance, converged[name]))
+    return timings
 
 
 def _cyclic_batch(problem: Problem, k: int, batch: int) -> Problem:

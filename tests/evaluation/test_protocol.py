@@ -1,6 +1,6 @@
 import pytest
 import torch
-from blobs import PLAIN, Exact, Rough, drawn, quick, report
+from blobs import PLAIN, Rough, drawn, quick, report
 from strategies import assert_close, matrix
 
 from metaot import DualPotentials, Problem, solve
@@ -49,15 +49,6 @@ def test_quality_is_that_of_the_plan() -> None:
         torch.testing.assert_close(quality.relative_dual_gap, gap / exact.value, rtol=1e-5, atol=1e-8)
 
 
-def test_every_step_closes_the_gap() -> None:
-    for result in report().results:
-        assert result.reference.converged.all()
-        for start in result.starts:
-            gaps = torch.stack([quality.dual_gap for quality in start.quality])
-            assert (gaps[-1] > -1e-9).all()
-            assert (gaps.diff(dim=0) <= 1e-12).all()
-
-
 class Wrong(Predictor):
     def predict(self, problem: Problem) -> DualPotentials:
         return DualPotentials.from_f(problem, torch.linspace(0, 9, 64).expand_as(problem.a))
@@ -71,13 +62,6 @@ class Slow(Predictor):
     def predict(self, problem: Problem) -> DualPotentials:
         self.now += 8
         return DualPotentials.from_f(problem, torch.zeros_like(problem.a))
-
-
-def test_the_solution_needs_no_step() -> None:
-    model = quick(Exact()).results[0].starts[-1]
-    assert (model.steps(1e-3) == 0).all()
-    assert (model.quality[0].relative_cost_error < 1e-7).all()
-    assert (model.quality[0].dual_gap.abs() < 1e-9).all()
 
 
 def test_a_prediction_worse_than_zeros_is_judged_and_replaced() -> None:

@@ -18,7 +18,6 @@ from strategies import (
 )
 from torch import Tensor
 
-import metaot
 from metaot import Dense, DualPotentials, Grid, Points, Problem, ot_value, solve
 from metaot.geometry import Geometry, points
 from metaot.tools import value as module
@@ -288,9 +287,3 @@ def test_second_derivatives_raise_and_are_not_zero():
     C = torch.rand(4, 5, requires_grad=True)
     with pytest.raises(RuntimeError, match="first derivatives only"):
         torch.autograd.functional.hessian(lambda C: ot_value(Problem(a.detach(), b.detach(), Dense(C), 0.2)), C)
-
-
-def test_wrong_arguments_are_told():
-    with pytest.raises(ValueError, match="tol must be positive"):
-        ot_value(random_problem(), tol=0.0)
-    assert metaot.ot_value is ot_value
