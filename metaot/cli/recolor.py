@@ -3,25 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from metaot.folders import located, read_card
+from metaot.gaussian import ArrayMaps, linear_maps
 from metaot.pictures import for_strip, load_picture, moved, palette, pillow, save_picture, side_by_side
 
 _TRAIN = "train one with `metaot train palette`"
-
-
-class Maps(Protocol):
-    """Maps between the colours of two palettes, k 3, float32."""
-
-    def push(self, x: np.ndarray) -> np.ndarray: ...
-    def pull(self, y: np.ndarray) -> np.ndarray: ...
-
-
-MapFinder = Callable[[np.ndarray, np.ndarray], Maps]
-"""Palettes of the source and of the target -> the maps between them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.out.parent.is_dir():
         raise FileNotFoundError(f"{options.out.parent} is not a folder: make it, or name another one with -o")
     source, target = load_picture(options.source), load_picture(options.target)
-    maps = _finder(options)(palette(np.asarray(source)), palette(np.asarray(target)))
+    maps = _palette_maps(palette(np.asarray(source)), palette(np.asarray(target)), options)
     if options.strip:
         source, target = for_strip(source), for_strip(target)
         result = side_by_side([source, target, _recolored(source, maps.push), _recolored(target, maps.pull)])
@@ -63,15 +53,13 @@ def _recolored(image: Any, push: Callable[[np.ndarray], np.ndarray]) -> Any:
     return Image.fromarray(moved(np.asarray(image), push))
 
 
-def _finder(options: argparse.Namespace) -> MapFinder:
-    """Return what finds the maps; torch is imported only where it is needed, because that takes longer."""
+def _palette_maps(x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> ArrayMaps:
+    """Return the maps between palettes; torch is imported only where it is needed, because that takes longer."""
     name, is_file = options.model, Path(options.model).suffix == ".onnx"
     if options.steps and is_file:
         raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
     if name == "linear" and not options.steps:
-        from metaot.gaussian import LinearPair  # noqa: PLC0415, not needed by others
-
-        return LinearPair.of
+        return linear_maps(x, y)
     if not options.steps:
         from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
 
@@ -79,7 +67,8 @@ def _finder(options: argparse.Namespace) -> MapFinder:
         network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
         if network is not None:
             _require_colours(name, network.dim)
-            return network.predict
+            pair = network.predict(x, y)
+            return ArrayMaps(pair.push, pair.pull)
     import torch  # noqa: PLC0415, takes longer than the work
 
     from metaot.amortize.maps import BuresStart  # noqa: PLC0415, the same
@@ -89,7 +78,7 @@ def _finder(options: argparse.Namespace) -> MapFinder:
     if options.threads:
         torch.set_num_threads(options.threads)
     predictor = BuresStart() if name == "linear" else load(_checkpoint(name))
-    return lambda x, y: palette_maps(x, y, predictor, steps=options.steps)
+    return palette_maps(x, y, predictor, steps=options.steps)
 
 
 def _checkpoint(name: str) -> Path:
