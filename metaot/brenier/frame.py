@@ -73,7 +73,7 @@ class Frame:
         return Frame(*(part.reshape((*batch, *part.shape[rank:])) for part in self.parts()))
 
     def enter(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
-        """Return the coordinates u of points x of the source; `frame.T.enter(y)` are those of the target's."""
+        """Return the coordinates u of points x of the source; `frame.T.enter(y)` does it for the target."""
         return (x - self.m[..., None, :]) @ self.U.mT
 
     def outside(self, u: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:

@@ -59,8 +59,8 @@ class Icnn:
 
     $t_1 = W_1 u + b_1$, $t_{l+1} = U_l \sigma(t_l) + W_{l+1} u + b_{l+1}$ and
     $\Phi(u) = c \cdot \sigma(t_L) + w \cdot u + \frac{q}{2} |u|^2$ with $U_l, c, q > 0$: convex for any
-    weight vector. Positive entries are softplus(.) / fan-in of those in the vector; q is at least `floor`, so that
-    the gradient is invertible.
+    weight vector. Positive entries are softplus(.) / fan-in of the vector's entries; q is at least `floor`: the
+    gradient is invertible.
     """
 
     dim: int
@@ -92,15 +92,10 @@ class Icnn:
     def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:
         """Return weights of new networks, float32: |u|^2 / 2 and faint random ridges."""
         depth, parts = len(self.hidden), []
-        for k, shape in enumerate(self.sections):
+        moments = [(0.0, 1.5)] * 2 * depth + [(FAINT, 0.1)] * depth + [(0.0, 0.0)] * 2
+        for (mean, deviation), shape in zip(moments, self.sections, strict=True):
             noise = torch.randn(*batch, *shape, generator=generator, dtype=torch.float32)
-            if k < 2 * depth:
-                part = 1.5 * noise
-            elif k < 3 * depth:
-                part = FAINT + 0.1 * noise
-            else:
-                part = torch.zeros_like(noise)
-            parts.append(part.reshape(*batch, -1))
+            parts.append((mean + deviation * noise).reshape(*batch, -1))
         parts[-1] = torch.full_like(parts[-1], math.log(math.expm1(1 - self.floor)))
         return torch.cat(parts, -1)
 
@@ -111,7 +106,7 @@ class Icnn:
         return weights
 
     def is_quadratic(self, weights: Float[Tensor, "*batch count"]) -> Bool[Tensor, "*batch"]:
-        """Return whether networks have no ridges, as those of `quadratic`: their gradients are linear."""
+        """Return whether networks have no ridges, as after `quadratic`: their gradients are linear."""
         return (weights[..., self._coefficients] < _VANISHING).all(-1)
 
     @property

@@ -86,8 +86,7 @@ def draw_interpolations(
 
 def _draw_image(axes: Axes, image: Float[Tensor, "height width"]) -> None:
     axes.imshow(image.numpy(), cmap="Greys", vmin=0, vmax=float(image.quantile(0.995)), aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color="#d0d0d0", linewidth=0.5)
 
@@ -111,18 +110,15 @@ def draw_curves(report: MapReport, path: Path) -> None:
 def draw_sheet(predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"], path: Path) -> None:
     """Draw pairs of images, each in its own palette and in the predicted one of the other; two pairs a row."""
     pictures = recoloured_pairs(predictor, images)
-    pairs = len(pictures)
-    columns, rows = 8, -(-pairs // 2)
+    rows = -(-len(pictures) // 2)
     figure = Figure(figsize=(10, 1.3 * rows + 0.3), dpi=DPI)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    titles = ("source", "target", "source recoloured", "target recoloured")
-    for k, axes in enumerate(grid.flat):
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for axes in grid.flat:
         axes.set_axis_off()
-        instance = k // 4
-        if instance < pairs:
-            axes.imshow(pictures[instance, k % 4].numpy())
-        if k < columns:
-            axes.set_title(titles[k % 4], fontsize=7)
+    for axes, four in zip(grid.flat, pictures, strict=False):
+        axes.imshow(four.movedim(0, 1).flatten(1, 2).numpy())
+    for axes in grid[0]:
+        axes.set_title("source, target, source recoloured, target recoloured", fontsize=7)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)
     _save(figure, path)
 

@@ -53,8 +53,8 @@ def evaluate(
 
     `instances` problems are drawn from `problems` with the seed. Times are taken on batches of `batch`, over
     about fifty instances and five batches at least, or until one tolerance has taken `seconds` (two batches at
-    least). Steps are those of plain Sinkhorn, as in the papers; times those of `solve`, as it is used. Both
-    make up to `max_steps` steps; what is not reached then is marked, not left out.
+    least). Steps are counted for plain Sinkhorn, as in the papers; times are measured for `solve`. Both make up to
+    `max_steps` steps; a tolerance that is not reached then is marked, not left out.
     """
     if not eps:
         raise ValueError("eps must name at least one temperature, got none")

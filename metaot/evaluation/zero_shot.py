@@ -1,7 +1,7 @@
 """A model of all images on images that it was not trained on: accuracy and steps, image set by image set.
 
-The measures of UNOT (Geuter et al., arXiv 2411.01582): the relative error of <C, P> after a Sinkhorn step, and the
-steps until it is below one percent; and those of this package. The steps inside a prediction are not counted.
+The measures of UNOT (Geuter et al., arXiv 2411.01582), the relative error of <C, P> after a Sinkhorn step and the
+steps until it is below one percent, and the measures of this package. Steps inside a prediction are not counted.
 """
 
 import math
@@ -55,10 +55,9 @@ class ZeroShot:
 def zero_shot(
     predictors: dict[str, Predictor], problem: Problem, *, data: str, newton: int, most: int = 3000
 ) -> ZeroShot:
-    """Measure zeros, the Gaussian start and these predictors on a flat batch of problems on a grid.
+    """Measure zeros, the Gaussian start and `predictors` on a flat batch of problems on a grid.
 
-    Sinkhorn's steps are those of the plain algorithm, and counted up to `most`. Newton's are counted on the first
-    `newton` problems; not at all for 0.
+    Steps of plain Sinkhorn are counted up to `most`, steps of Newton on the first `newton` problems.
     """
     eps = problem.eps
     assert isinstance(eps, float)

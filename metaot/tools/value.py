@@ -36,17 +36,15 @@ def ot_value(
 
     `init`, `solver`, `tol` and `max_steps` are those of `solve`; no derivative goes through the start.
 
-    * In a the derivative is f - <f, a>, in b it is g - <g, b>. Weights keep their mass, so a constant is free: it
-      is that of the value at a/sum(a) and b/sum(b), which is what is returned. Atoms without mass have derivatives
-      too, the rate at which the value changes when they receive some.
-    * In C it is P. The chain rule goes on from there: to the points of `Points`, to parameters of a cost function,
-      to all that a matrix was computed from. Of "sphere", the tangential part has a meaning. A `Grid` has nothing
-      to go on to, unless its axes or its cost require derivatives; these take n x m time.
+    * In a the derivative is f - <f, a>, in b it is g - <g, b>: the value is taken at a/sum(a) and b/sum(b). An
+      atom without mass has a derivative too, the rate at which the value changes when it receives mass.
+    * In C it is P, and the chain rule leads to what C depends on: the points of `Points`, parameters of a cost
+      function, and, in n x m time, axes of a `Grid`. For "sphere" only the tangential part has a meaning.
     * In eps, where it is a tensor, it is KL(P | a b^T).
 
-    The work is done in float64; the result has the dtype of the weights. C and P are made in blocks of rows, again
-    for the derivatives, and never kept. An instance that does not converge has the dual value where it stopped, a
-    lower bound, and derivatives that are as wrong as its marginals. Second derivatives raise RuntimeError.
+    Solved in float64; the result has the dtype of the weights. Blocks of rows of C and P are made again for the
+    derivatives, never kept. An instance that does not converge has the dual value where it stopped, a lower bound,
+    and derivatives as wrong as its marginals. Second derivatives raise RuntimeError.
     """
     exact = problem.normalised()
     with torch.no_grad():

@@ -68,7 +68,7 @@ def test_the_bures_potential_has_a_closed_conjugate() -> None:
     assert_close(result.value + constant, psi(problem.y), atol=1e-6)
 
 
-def test_leaky_networks_tell_where_the_map_jumps() -> None:
+def test_leaky_networks_do_not_converge_where_the_map_jumps() -> None:
     problem = clouds(n=200)
     phi = random_potential(problem, Icnn(3, (16,), "leaky_relu"))
     reached = conjugate(phi, phi.gradient(problem.x), max_steps=60)
@@ -77,7 +77,7 @@ def test_leaky_networks_tell_where_the_map_jumps() -> None:
     assert bool(((reached.error > 1e-5) == ~reached.converged).all())
 
 
-def test_steps_that_are_not_enough_are_told() -> None:
+def test_steps_that_do_not_suffice_are_reported() -> None:
     problem = clouds(3)
     result = conjugate(random_potential(problem), 5 * problem.y, max_steps=1)
     assert result.steps == 1

@@ -1,4 +1,4 @@
-"""The commands, end to end and in words: what a person types, and what comes back."""
+"""The commands, end to end: what a user types, and the answer."""
 
 import json
 import subprocess

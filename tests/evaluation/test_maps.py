@@ -1,4 +1,4 @@
-"""The protocol of continuous models: its scale, its truths, and what a person gets."""
+"""The protocol of continuous models: its scale, its bounds, and the command."""
 
 import json
 from dataclasses import replace

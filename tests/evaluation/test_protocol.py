@@ -20,7 +20,7 @@ def test_steps_are_those_of_solve() -> None:
                 assert start.reached(tol).all()
 
 
-def test_steps_that_do_not_suffice_are_told() -> None:
+def test_steps_that_do_not_suffice_are_reported() -> None:
     short = quick(eps=(2e-2,), max_steps=3)
     solution = solve(drawn(short, 2e-2), init=Rough(), tol=1e-3, max_steps=3)
     model = short.results[0].starts[-1]

@@ -18,13 +18,13 @@ def test_json_holds_every_instance() -> None:
     for result, measured in zip(plain["results"], report().results, strict=True):
         assert len(result["reference"]["dual_value"]) == report().instances
         for start in measured.starts:
-            told = result["starts"][start.name]
-            for tolerance in told["to_tolerance"]:
+            content = result["starts"][start.name]
+            for tolerance in content["to_tolerance"]:
                 assert tolerance["steps"] == start.steps(tolerance["tol"]).tolist()
                 assert tolerance["mean_steps"] == pytest.approx(sum(tolerance["steps"]) / report().instances)
-            assert [after["steps"] for after in told["after"]] == [0, 1, 2]
-            assert told["after"][0]["l1_error"] == pytest.approx(start.quality[0].l1_error.tolist(), rel=1e-5)
-            assert told["error_by_step"]["mean"] == pytest.approx(start.curve.mean(1).tolist(), rel=1e-5)
+            assert [after["steps"] for after in content["after"]] == [0, 1, 2]
+            assert content["after"][0]["l1_error"] == pytest.approx(start.quality[0].l1_error.tolist(), rel=1e-5)
+            assert content["error_by_step"]["mean"] == pytest.approx(start.curve.mean(1).tolist(), rel=1e-5)
 
 
 def test_the_table_fits_a_terminal_and_shows_means_and_the_ratio_to_the_best_other_start() -> None:
@@ -60,11 +60,11 @@ def test_quantiles_are_those_of_what_was_measured() -> None:
     quality = Quality(0, values, values, values, values)
     curve = (values[None] >= torch.arange(102.0)[:, None]).double()
     start = StartResult("model", curve, values < 0, (quality,), (Timing(1e-2, values, True),))
-    told = module._start_json(start, (0.5,))
-    steps, times = told["to_tolerance"][0], told["time"][0]
+    content = module._start_json(start, (0.5,))
+    steps, times = content["to_tolerance"][0], content["time"][0]
     assert (steps["mean_steps"], steps["p95_steps"]) == pytest.approx((51, 96))
     assert (times["median_seconds"], times["p95_seconds"]) == pytest.approx((50, 95))
-    assert told["error_by_step"]["p10"][0] == told["error_by_step"]["p90"][0] == 1
+    assert content["error_by_step"]["p10"][0] == content["error_by_step"]["p90"][0] == 1
     assert module._quality_means(quality)["relative_cost_error_p95"] == pytest.approx(95)
     assert module._steps_cell(start, 0.5) == "51.0 (96)"
     assert module._time_cell(start.timings[0]) == "5e+04 (9.5e+04)"

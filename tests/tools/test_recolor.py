@@ -1,4 +1,4 @@
-"""Recoloured pictures: the other palette, the same everything else; errors of files are told."""
+"""Recoloured pictures have the palette of the other one and keep all else; errors name the file."""
 
 import subprocess
 import sys

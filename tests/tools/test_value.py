@@ -71,7 +71,7 @@ def test_it_is_the_least_cost_with_entropy(problem):
 
 @given_problems(lowest_eps=0.2, examples=20)
 def test_derivatives_in_the_weights(problem):
-    """Of weights that are normalised: any change of those that are not zero."""
+    """Of weights that are normalised: any change of weights that are not zero."""
 
     def normalised(a: Tensor, b: Tensor) -> Problem:
         a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
