@@ -27,30 +27,18 @@ if TYPE_CHECKING:
     from metaot.solvers import solve as solve
     from metaot.tools import ot_value as ot_value
 
-_HOME = {
-    "BrenierPair": "brenier",
-    "SampleProblem": "brenier",
-    "Dense": "geometry",
-    "Geometry": "geometry",
-    "Grid": "geometry",
-    "Points": "geometry",
-    "Problem": "problem",
-    "DualPotentials": "potentials",
-    "c_transform": "potentials",
-    "dual_value": "objectives",
-    "W2GN": "solvers",
-    "GaussNewton": "solvers",
-    "Newton": "solvers",
-    "Sinkhorn": "solvers",
-    "Solution": "solvers",
-    "Solver": "solvers",
-    "Status": "solvers",
-    "solve": "solvers",
-    "ot_value": "tools",
-    "load": "loader",
-    "OnnxMap": "onnx",
-    "OnnxModel": "onnx",
+_NAMES = {
+    "brenier": ("BrenierPair", "SampleProblem"),
+    "geometry": ("Dense", "Geometry", "Grid", "Points"),
+    "loader": ("load",),
+    "objectives": ("dual_value",),
+    "onnx": ("OnnxMap", "OnnxModel"),
+    "potentials": ("DualPotentials", "c_transform"),
+    "problem": ("Problem",),
+    "solvers": ("W2GN", "GaussNewton", "Newton", "Sinkhorn", "Solution", "Solver", "Status", "solve"),
+    "tools": ("ot_value",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"

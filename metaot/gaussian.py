@@ -5,8 +5,8 @@ $M = A^{-1/2} (A^{1/2} B A^{1/2})^{1/2} A^{-1/2}$.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, final
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,27 +55,17 @@ def symmetric_roots(S: Any, eigh: Callable[[Any], Any]) -> tuple[Any, Any]:
     return (vectors * root) @ transposed, (vectors / root) @ transposed
 
 
-@final
-@dataclass(frozen=True)
-class LinearPair:
-    """The linear map between the Gaussians of samples x, n d, and y, m d, and its inverse; arrays, float32."""
+class ArrayMaps(NamedTuple):
+    """A map of points, k d, and its inverse."""
 
-    m: np.ndarray
-    n: np.ndarray
-    matrices: tuple[np.ndarray, np.ndarray]
+    push: Callable[[np.ndarray], np.ndarray]
+    pull: Callable[[np.ndarray], np.ndarray]
 
-    @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray) -> "LinearPair":
-        eye = np.eye(x.shape[-1])
-        roots = lambda S: symmetric_roots(S, np.linalg.eigh)  # noqa: E731
-        m, n, U, V, scale = gaussian_frame(x.astype(np.float64), y.astype(np.float64), eye, roots)
-        m, n, M, N = (z.astype(np.float32) for z in (m, n, scale * U @ U, scale * V @ V))
-        return cls(m, n, (M, N))
 
-    def push(self, x: np.ndarray) -> np.ndarray:
-        """Send points of the source, k d, to the target."""
-        return (x - self.m) @ self.matrices[0] + self.n
-
-    def pull(self, y: np.ndarray) -> np.ndarray:
-        """Send points of the target, k d, back to the source."""
-        return (y - self.n) @ self.matrices[1] + self.m
+def linear_maps(x: np.ndarray, y: np.ndarray) -> ArrayMaps:
+    """Return the linear map between the Gaussians of samples x, n d, and y, m d, and its inverse; float32."""
+    roots = partial(symmetric_roots, eigh=np.linalg.eigh)
+    clouds = x.astype(np.float64), y.astype(np.float64)
+    m, n, U, V, scale = gaussian_frame(*clouds, np.eye(x.shape[-1]), roots)
+    m, n, M, N = (z.astype(np.float32) for z in (m, n, scale * U @ U, scale * V @ V))
+    return ArrayMaps(lambda x: (x - m) @ M + n, lambda y: (y - n) @ N + m)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metaot.folders import write_atomically
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -35,7 +37,6 @@ def pillow() -> tuple[Any, Any]:
 def load_picture(path: Path) -> "Image":
     """Read a picture as RGB, or as RGBA where it has transparency; ValueError when it cannot be read."""
     Image, ImageOps = pillow()
-
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there")
     try:
@@ -55,7 +56,6 @@ def _eight_bits(image: "Image") -> "Image":
     if not (image.mode == "F" or image.mode.startswith("I")):
         return image
     Image, _ = pillow()
-
     values = np.asarray(image, dtype=np.float32)
     highest = max(float(values.max()), 1e-12)
     full = 65535.0 if image.mode.startswith("I") and highest <= 65535 else highest
@@ -65,7 +65,6 @@ def _eight_bits(image: "Image") -> "Image":
 def save_picture(image: "Image", path: Path) -> None:
     """Write a picture in the format that the name ends with, whole or not at all."""
     Image, _ = pillow()
-
     Image.preinit()  # the usual formats: all formats take longer to import
     suffix = path.suffix.lower()
     kind = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
@@ -75,12 +74,7 @@ def save_picture(image: "Image", path: Path) -> None:
         background = Image.new("RGB", image.size, "white")
         background.paste(image, mask=image.getchannel("A"))
         image = background
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        image.save(partial, format=kind, **_SETTINGS.get(kind, {}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, lambda partial: image.save(partial, format=kind, **_SETTINGS.get(kind, {})))
 
 
 def palette(pixels: Array, count: int = _PALETTE) -> Array:
@@ -129,13 +123,11 @@ def for_strip(image: "Image") -> "Image":
 
 
 def side_by_side(images: list["Image"]) -> "Image":
-    """Return pictures in a row on white, all of one height."""
+    """Return pictures of the height of a strip in a row on white."""
     Image, _ = pillow()
-
-    scaled = [for_strip(image) for image in images]
-    strip = Image.new("RGB", (sum(image.width + 8 for image in scaled) - 8, _STRIP), "white")
+    strip = Image.new("RGB", (sum(image.width + 8 for image in images) - 8, _STRIP), "white")
     left = 0
-    for image in scaled:
+    for image in images:
         strip.paste(image, (left, 0), image.getchannel("A") if image.mode == "RGBA" else None)
         left += image.width + 8
     return strip

@@ -12,7 +12,7 @@ from metaot.amortize.maps import BuresStart
 from metaot.data import Paintings
 from metaot.objectives import brenier_value
 from metaot.onnx.maps import map_beside
-from metaot.tools.distance import half_squared_distance
+from metaot.tools.value import half_squared_distance
 
 MODEL = Path(__file__).parents[1] / "checkpoints" / "palette"
 DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))

@@ -1,13 +1,13 @@
 r"""Coordinates of a pair of measures in which their linear transport is the identity.
 
 With the means m, n and the matrix M of the linear map (`metaot.gaussian`), set $u = M^{1/2} (x - m)$ and
-$v = M^{-1/2} (y - n)$. Then both measures have the same covariance, and
-$\langle x - m, y - n \rangle = \langle u, v \rangle$: it is the same transport problem, without its linear part.
-Both are divided by one number, so that their mean variance is one. All roots are symmetric: so the frame of the
-exchanged problem is the exchanged frame.
+$v = M^{-1/2} (y - n)$, both divided by one number, so that the mean variance is one. Then both measures have the
+same covariance, and the transport problem in u and v is the same, without its linear part. All roots are
+symmetric: the frame of the exchanged problem is the exchanged frame.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from metaot.brenier.problem import SampleProblem
 from metaot.gaussian import NARROWEST, Roots, gaussian_frame, mean_variance, moments, symmetric_roots
+
+_ROOTS = partial(symmetric_roots, eigh=torch.linalg.eigh)
 
 
 @final
@@ -30,13 +32,14 @@ class Frame:
     scale: Float[Tensor, "*batch"]
 
     @classmethod
-    def gaussian(cls, problem: SampleProblem, roots: "Roots | None" = None) -> "Frame":
+    def gaussian(cls, problem: SampleProblem, roots: Roots = _ROOTS) -> "Frame":
         """Return the frame of the samples' means and covariances: the identity in it is the Bures map.
 
-        `roots` returns the square root and its inverse of positive definite matrices; None takes eigenvalues.
+        `roots` returns the square root and its inverse of positive definite matrices, by default from
+        eigenvalues.
         """
         x, y = problem.x.double(), problem.y.double()
-        parts = gaussian_frame(x, y, torch.eye(problem.dim).to(x), roots or _roots)
+        parts = gaussian_frame(x, y, torch.eye(problem.dim).to(x), roots)
         return cls(*(part.to(problem.x) for part in parts))
 
     @classmethod
@@ -70,13 +73,9 @@ class Frame:
         return Frame(*(part.reshape((*batch, *part.shape[rank:])) for part in self.parts()))
 
     def enter(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
-        """Return the coordinates u of points x of the source; `frame.T.enter(y)` are those of the target's."""
+        """Return the coordinates u of points x of the source; `frame.T.enter(y)` does it for the target."""
         return (x - self.m[..., None, :]) @ self.U.mT
 
     def outside(self, u: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
         """Return the points x with the coordinates u."""
         return self.m[..., None, :] + self.scale[..., None, None] * (u @ self.V)
-
-
-def _roots(S: Float[Tensor, "*batch d d"]) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d d"]]:
-    return symmetric_roots(S, torch.linalg.eigh)

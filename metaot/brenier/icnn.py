@@ -5,7 +5,7 @@ they export. Each instance of a batch has weights of its own.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -13,9 +13,7 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import softplus
-
-from metaot.brenier.activations import ACTIVATIONS, Activation
+from torch.nn.functional import leaky_relu, softplus
 
 FLOOR = 0.05
 """The least coefficient of |u|^2 / 2."""
@@ -25,11 +23,33 @@ _VANISHING = -40.0
 """Below it, softplus of a weight and its derivative are rounded away beside others."""
 
 
-def sections(dim: int, hidden: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the shapes in a weight vector: W and b of every layer, the U between them, then c, w and q."""
-    layers = [shape for h in hidden for shape in ((h, dim), (h,))]
-    between = [(after, before) for before, after in pairwise(hidden)]
-    return [*layers, *between, (hidden[-1],), (dim,), (1,)]
+@final
+@dataclass(frozen=True)
+class Activation:
+    """A convex, nondecreasing function of one variable with its first two derivatives."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "squareplus": Activation(
+        value=lambda t: 0.5 * (t + (t * t + 1).sqrt()),
+        slope=lambda t: 0.5 * (1 + t / (t * t + 1).sqrt()),
+        bend=lambda t: 0.5 * (t * t + 1).rsqrt() ** 3,
+    ),
+    "softplus": Activation(
+        value=softplus, slope=torch.sigmoid, bend=lambda t: torch.sigmoid(t) * (1 - torch.sigmoid(t))
+    ),
+    "leaky_relu": Activation(
+        value=lambda t: leaky_relu(t, 0.2),
+        slope=lambda t: torch.where(t > 0, 1.0, 0.2).to(t),
+        bend=torch.zeros_like,
+    ),
+}
+"""Squareplus (Barron, arXiv 2112.11687) is as smooth as softplus, and cheaper. With leaky ReLU, as in Meta OT, the
+maps are piecewise affine and jump between the pieces."""
 
 
 @final
@@ -39,8 +59,8 @@ class Icnn:
 
     $t_1 = W_1 u + b_1$, $t_{l+1} = U_l \sigma(t_l) + W_{l+1} u + b_{l+1}$ and
     $\Phi(u) = c \cdot \sigma(t_L) + w \cdot u + \frac{q}{2} |u|^2$ with $U_l, c, q > 0$: convex for any
-    weight vector. Positive entries are softplus(.) / fan-in of those in the vector; q is at least `floor`, so that
-    the gradient is invertible.
+    weight vector. Positive entries are softplus(.) / fan-in of the vector's entries; q is at least `floor`: the
+    gradient is invertible.
     """
 
     dim: int
@@ -60,7 +80,9 @@ class Icnn:
     @property
     def sections(self) -> list[tuple[int, ...]]:
         """The shapes in a weight vector: W and b of every layer, the U between them, then c, w and q."""
-        return sections(self.dim, self.hidden)
+        layers = [shape for h in self.hidden for shape in ((h, self.dim), (h,))]
+        between = [(after, before) for before, after in pairwise(self.hidden)]
+        return [*layers, *between, (self.hidden[-1],), (self.dim,), (1,)]
 
     @property
     def count(self) -> int:
@@ -70,15 +92,10 @@ class Icnn:
     def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:
         """Return weights of new networks, float32: |u|^2 / 2 and faint random ridges."""
         depth, parts = len(self.hidden), []
-        for k, shape in enumerate(self.sections):
+        moments = [(0.0, 1.5)] * 2 * depth + [(FAINT, 0.1)] * depth + [(0.0, 0.0)] * 2
+        for (mean, deviation), shape in zip(moments, self.sections, strict=True):
             noise = torch.randn(*batch, *shape, generator=generator, dtype=torch.float32)
-            if k < 2 * depth:
-                part = 1.5 * noise
-            elif k < 3 * depth:
-                part = FAINT + 0.1 * noise
-            else:
-                part = torch.zeros_like(noise)
-            parts.append(part.reshape(*batch, -1))
+            parts.append((mean + deviation * noise).reshape(*batch, -1))
         parts[-1] = torch.full_like(parts[-1], math.log(math.expm1(1 - self.floor)))
         return torch.cat(parts, -1)
 
@@ -89,7 +106,7 @@ class Icnn:
         return weights
 
     def is_quadratic(self, weights: Float[Tensor, "*batch count"]) -> Bool[Tensor, "*batch"]:
-        """Return whether networks have no ridges, as those of `quadratic`: their gradients are linear."""
+        """Return whether networks have no ridges, as after `quadratic`: their gradients are linear."""
         return (weights[..., self._coefficients] < _VANISHING).all(-1)
 
     @property
@@ -99,28 +116,29 @@ class Icnn:
         return slice(-(end + self.hidden[-1]), -end)
 
     def value(
-        self,
-        weights: Float[Tensor, "*batch count"],
-        u: Float[Tensor, "*batch n d"],
+        self, weights: Float[Tensor, "*batch count"], u: Float[Tensor, "*batch n d"]
     ) -> Float[Tensor, "*batch n"]:
         """Return the function at each u."""
-        return _Parts(self, weights).value(u)
+        parts = _Parts(self, weights)
+        quadratic = 0.5 * parts.q * u + parts.w
+        return (parts.sigma.value(parts.layers(u)[-1]) * parts.c).sum(-1) + (quadratic * u).sum(-1)
 
     def gradient(
-        self,
-        weights: Float[Tensor, "*batch count"],
-        u: Float[Tensor, "*batch n d"],
+        self, weights: Float[Tensor, "*batch count"], u: Float[Tensor, "*batch n d"]
     ) -> Float[Tensor, "*batch n d"]:
         """Return the gradient at each u."""
-        return _Parts(self, weights).gradient(u)
+        parts = _Parts(self, weights)
+        t = parts.layers(u)
+        return parts.gradient(u, t, parts.sensitivities(t))
 
     def gradient_and_hessian(
-        self,
-        weights: Float[Tensor, "*batch count"],
-        u: Float[Tensor, "*batch n d"],
+        self, weights: Float[Tensor, "*batch count"], u: Float[Tensor, "*batch n d"]
     ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch n d d"]]:
         """Return the gradient and the matrix of second derivatives at each u."""
-        return _Parts(self, weights).gradient_and_hessian(u)
+        parts = _Parts(self, weights)
+        t = parts.layers(u)
+        e = parts.sensitivities(t)
+        return parts.gradient(u, t, e), parts.hessian(t, e)
 
 
 class _Parts:
@@ -129,13 +147,15 @@ class _Parts:
     def __init__(self, icnn: Icnn, weights: Tensor) -> None:
         if weights.shape[-1] != icnn.count:
             raise ValueError(f"{icnn} has {icnn.count} weights, got a vector of {weights.shape[-1]}")
-        parts, depth = list(_cut(icnn, weights)), len(icnn.hidden)
+        shapes, depth = icnn.sections, len(icnn.hidden)
+        pieces = weights.split([math.prod(shape) for shape in shapes], -1)
+        parts = [piece.unflatten(-1, shape) for piece, shape in zip(pieces, shapes, strict=True)]
         self.W, self.b = parts[0 : 2 * depth : 2], parts[1 : 2 * depth : 2]
         self.U = [softplus(part) / part.shape[-1] for part in parts[2 * depth : -3]]
         self.c = (softplus(parts[-3]) / icnn.hidden[-1])[..., None, :]
         self.w = parts[-2][..., None, :]
         self.q = icnn.floor + softplus(parts[-1])[..., None]
-        self.sigma: Activation = ACTIVATIONS[icnn.activation]
+        self.sigma = ACTIVATIONS[icnn.activation]
 
     def layers(self, u: Tensor) -> list[Tensor]:
         """Return t of every layer."""
@@ -144,46 +164,29 @@ class _Parts:
             t[k + 1] = t[k + 1] + self.sigma.value(t[k]) @ U.mT
         return t
 
-    def value(self, u: Tensor) -> Tensor:
-        quadratic = 0.5 * self.q * u + self.w
-        return (self.sigma.value(self.layers(u)[-1]) * self.c).sum(-1) + (quadratic * u).sum(-1)
-
-    def gradient(self, u: Tensor) -> Tensor:
-        t = self.layers(u)
-        return self._gradient(u, t, self._sensitivities(t))
-
-    def _sensitivities(self, t: list[Tensor]) -> list[Tensor]:
+    def sensitivities(self, t: list[Tensor]) -> list[Tensor]:
         """Return the derivative of the value in the activation of every layer, before its slope."""
         e = [self.c]
         for k in reversed(range(len(self.U))):
             e.insert(0, (e[0] * self.sigma.slope(t[k + 1])) @ self.U[k])
         return e
 
-    def _gradient(self, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
+    def gradient(self, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
         total = self.q * u + self.w
         for part, layer, W in zip(e, t, self.W, strict=True):
             total = total + (part * self.sigma.slope(layer)) @ W
         return total
 
-    def gradient_and_hessian(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        t = self.layers(u)
-        e, d = self._sensitivities(t), u.shape[-1]
+    def hessian(self, t: list[Tensor], e: list[Tensor]) -> Tensor:
         W = self.W[0]
+        d = W.shape[-1]
         squares = (W[..., :, :, None] * W[..., :, None, :]).flatten(-2)
         H = ((e[0] * self.sigma.bend(t[0])) @ squares).unflatten(-1, (d, d))
-        H = H + self.q[..., None] * torch.eye(d).to(u)
+        H = H + self.q[..., None] * torch.eye(d).to(H)
         jacobian = W[..., None, :, :]
         for k, U in enumerate(self.U):
             inner = self.sigma.slope(t[k])[..., None] * jacobian
             jacobian = U[..., None, :, :] @ inner + self.W[k + 1][..., None, :, :]
             bend = (e[k + 1] * self.sigma.bend(t[k + 1]))[..., None]
             H = H + jacobian.mT @ (bend * jacobian)
-        return self._gradient(u, t, e), H
-
-
-def _cut(icnn: Icnn, weights: Tensor) -> Iterator[Tensor]:
-    start = 0
-    for shape in icnn.sections:
-        end = start + math.prod(shape)
-        yield weights[..., start:end].reshape(*weights.shape[:-1], *shape)
-        start = end
+        return H

@@ -32,13 +32,11 @@ class BrenierPotential:
         return self.frame.T.outside(slope)
 
     def __getitem__(self, index: object) -> "BrenierPotential":
-        weights = self.weights[index]  # type: ignore[index]
-        return BrenierPotential(self.icnn, weights, self.frame[index])
+        return replace(self, weights=self.weights[index], frame=self.frame[index])  # type: ignore[index]
 
     def reshaped(self, batch: torch.Size) -> "BrenierPotential":
         """Return the same potentials with another batch shape."""
-        rank = self.weights.ndim - 1
-        weights = self.weights.reshape((*batch, *self.weights.shape[rank:]))
+        weights = self.weights.reshape(*batch, self.icnn.count)
         return replace(self, weights=weights, frame=self.frame.reshaped(batch))
 
     def to(self, like: Tensor) -> "BrenierPotential":

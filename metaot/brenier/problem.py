@@ -1,5 +1,6 @@
 """Continuous problems: samples of two measures, and the context that a model reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -70,18 +71,17 @@ class SampleProblem:
 
     def __getitem__(self, index: object) -> "SampleProblem":
         """Return a part of the batch; `index` is anything that indexes the batch dimensions of a tensor."""
-        context = None if self.context is None else self.context[index]  # type: ignore[index]
-        return SampleProblem.trusted(self.x[index], self.y[index], context)  # type: ignore[index]
+        return self._mapped(lambda part: part[index])  # type: ignore[index]
 
     def to(self, like: Tensor) -> "SampleProblem":
         """Return the problems in the dtype and on the device of `like`."""
-        context = None if self.context is None else self.context.to(like)
-        return SampleProblem.trusted(self.x.to(like), self.y.to(like), context)
+        return self._mapped(lambda part: part.to(like))
 
     def flat(self) -> "SampleProblem":
         """Return the same problems with one batch dimension."""
-        context, rank = self.context, len(self.batch_shape)
-        if context is not None:
-            context = context.reshape(-1, *context.shape[rank:])
-        x, y = (z.reshape(-1, *z.shape[rank:]) for z in (self.x, self.y))
-        return SampleProblem.trusted(x, y, context)
+        rank = len(self.batch_shape)
+        return self._mapped(lambda part: part.reshape(-1, *part.shape[rank:]))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "SampleProblem":
+        context = None if self.context is None else change(self.context)
+        return SampleProblem.trusted(change(self.x), change(self.y), context)

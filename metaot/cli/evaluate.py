@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from metaot.amortize import AmortizedPotential, Predictor
+from metaot.amortize import AmortizedPotential, Predictor, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
-from metaot.checkpoint import annotate, load, located, read_card, write_atomically
+from metaot.checkpoint import annotate, load
 from metaot.data import ProblemSet, SampleSet, middle, source_from_json
 from metaot.data.archives import NAMES, ImageArchives
+from metaot.data.base import EpsRange
 from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
 from metaot.evaluation.zero_shot import table, zero_shot
+from metaot.folders import located, read_card, shipped, write_atomically
 from metaot.problem import Problem
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
@@ -34,22 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it was not "
         f"trained on, such as mnist,quickdraw or fashion:mnist, of {', '.join(NAMES)} and .npz files",
     )
+    numbers: dict[str, Any] = {"type": _numbers, "nargs": "+"}
     parser.add_argument(
-        "--resolution",
-        type=_numbers,
-        nargs="+",
-        default=[[28]],
-        help="of the universal model: 28,64 (default: 28)",
+        "--resolution", **numbers, default=[[28]], help="of the universal model: 28,64 (default: 28)"
     )
     parser.add_argument(
-        "--eps",
-        type=_numbers,
-        nargs="+",
-        help="temperatures, such as 1e-2,1e-3 (default: the middle and the lowest trained)",
+        "--eps", **numbers, help="temperatures, such as 1e-2,1e-3 (default: the middle and the lowest trained)"
     )
-    parser.add_argument(
-        "--tol", type=_numbers, nargs="+", default=[[1e-2, 1e-3, 1e-4, 1e-5]], help="L1 errors to reach"
-    )
+    parser.add_argument("--tol", **numbers, default=[[1e-2, 1e-3, 1e-4, 1e-5]], help="L1 errors to reach")
     parser.add_argument("--passes", type=int, help="Sinkhorn steps inside a prediction (default: as trained)")
     parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
     parser.add_argument("--newton", type=int, default=20, help="of the universal model: problems given to Newton")
@@ -68,6 +62,8 @@ def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
+    if options.passes is not None and isinstance(predictor, StagedPredictor):
+        predictor.passes = options.passes
     if isinstance(predictor, UniversalPotential):
         _run_zero_shot(options, predictor)
         return
@@ -91,15 +87,18 @@ def _joined(lists: list[list[float]]) -> list[float]:
     return [number for numbers in lists for number in numbers]
 
 
+def _temperatures(options: argparse.Namespace, trained: EpsRange) -> list[float]:
+    if options.eps:
+        return _joined(options.eps)
+    return sorted({middle(trained), trained[0]}, reverse=True)
+
+
 def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -> None:
-    if options.passes is not None:
-        predictor.passes = options.passes
-    temperatures = _joined(options.eps or [[middle(predictor.eps), predictor.eps[0]]])
     results = []
     for name in (options.data or ",".join(NAMES)).split(","):
         for side in map(int, _joined(options.resolution)):
             problems = ImageArchives(name, side, options.instances).split("test", options.data_dir)
-            for eps in temperatures:
+            for eps in _temperatures(options, predictor.eps):
                 drawn = replace(problems, eps=(eps, eps))
                 problem = drawn.sample(torch.Generator().manual_seed(options.seed))
                 starts = {"model": predictor, **_specialised(problem)}
@@ -111,54 +110,43 @@ def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -
 
 def _specialised(problem: Problem) -> dict[str, Predictor]:
     """Return the shipped model of MNIST, to compare with, if it was trained for such problems."""
-    known = located("mnist")
-    if not known.exists():
+    if "mnist" not in shipped():
         return {}
-    mnist = load(known)
+    mnist = load("mnist")
     low, high = mnist.eps
     return {"mnist": mnist} if mnist.geometry.matches(problem.geometry) and low <= problem.eps <= high else {}
 
 
 def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet) -> None:
-    from metaot.evaluation import map_pictures  # noqa: PLC0415, matplotlib is an extra
+    from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
 
-    report = evaluate_maps(
-        predictor,
-        problems,
-        instances=options.instances,
-        samples=options.samples,
-        seed=options.seed,
-        steps=options.steps,
-    )
+    sizes = {name: getattr(options, name) for name in ("instances", "samples", "steps")}
+    report = evaluate_maps(predictor, problems, **sizes, seed=options.seed)
     print(report.table())
     folder = _written(options, report.to_json(), {"data": report.data, **report.summary()})
-    map_pictures.draw_curves(report, folder / "curves.png")
+    pictures.draw_curves(report, folder / "curves.png")
     images = getattr(problems, "images", None)
     if images is not None:
-        map_pictures.draw_sheet(predictor, images[:_SHEET], folder / "sheet.png")
+        pictures.draw_sheet(predictor, images[:_SHEET], folder / "sheet.png")
 
 
 def _run_potentials(
     options: argparse.Namespace, predictor: AmortizedPotential, problems: ProblemSet, data: str
 ) -> None:
-    if options.passes is not None:
-        predictor.passes = options.passes
-    temperatures = (
-        _joined(options.eps) if options.eps else sorted({middle(predictor.eps), predictor.eps[0]}, reverse=True)
-    )
-    report = evaluate(
-        predictor,
-        problems,
-        eps=temperatures,
-        tolerances=_joined(options.tol),
-        instances=options.instances,
-        batch=options.batch,
-        seed=options.seed,
-        seconds=options.seconds,
-    )
+    temperatures = _temperatures(options, predictor.eps)
+    sizes = {name: getattr(options, name) for name in ("instances", "batch", "seed", "seconds")}
+    report = evaluate(predictor, problems, eps=temperatures, tolerances=_joined(options.tol), **sizes)
     print(report.table())
     folder = _written(options, {"data": data, **report.to_json()}, {"data": data, **report.summary()})
-    _draw(predictor, problems, report, temperatures[0], folder)
+    from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
+
+    pictures.draw_convergence(report, folder / "convergence.png")
+    axes = getattr(problems.geometry, "sizes", ())
+    if len(axes) == 2:
+        eps = temperatures[0]
+        problem = replace(problems, batch=DIGITS, eps=(eps, eps)).sample(torch.Generator().manual_seed(1))
+        exact, guess = solve(problem, tol=1e-6).potentials, predictor.predict(problem)
+        pictures.draw_interpolations(problem, exact, guess, axes, folder / "interpolations.png")
 
 
 def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict[str, Any] | None = None) -> Path:
@@ -171,16 +159,3 @@ def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict
         annotate(options.checkpoint, test=summary)
     print(f"\nwritten to {folder}")
     return folder
-
-
-def _draw(predictor: AmortizedPotential, problems: ProblemSet, report: Any, eps: float, folder: Path) -> None:
-    """Draw the two pictures of the paper; the second one for images only."""
-    from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
-
-    pictures.draw_convergence(report, folder / "convergence.png")
-    sizes = getattr(problems.geometry, "sizes", ())
-    if len(sizes) == 2:
-        problem = replace(problems, batch=DIGITS, eps=(eps, eps)).sample(torch.Generator().manual_seed(1))
-        exact = solve(problem, tol=1e-6).potentials
-        guess = predictor.predict(problem)
-        pictures.draw_interpolations(problem, exact, guess, sizes, folder / "interpolations.png")

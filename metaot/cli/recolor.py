@@ -3,25 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from metaot.folders import located, read_card
+from metaot.gaussian import ArrayMaps, linear_maps
 from metaot.pictures import for_strip, load_picture, moved, palette, pillow, save_picture, side_by_side
 
 _TRAIN = "train one with `metaot train palette`"
-
-
-class Maps(Protocol):
-    """Maps between the colours of two palettes, k 3, float32."""
-
-    def push(self, x: np.ndarray) -> np.ndarray: ...
-    def pull(self, y: np.ndarray) -> np.ndarray: ...
-
-
-MapFinder = Callable[[np.ndarray, np.ndarray], Maps]
-"""Palettes of the source and of the target -> the maps between them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.out.parent.is_dir():
         raise FileNotFoundError(f"{options.out.parent} is not a folder: make it, or name another one with -o")
     source, target = load_picture(options.source), load_picture(options.target)
-    maps = _finder(options)(palette(np.asarray(source)), palette(np.asarray(target)))
+    maps = _palette_maps(palette(np.asarray(source)), palette(np.asarray(target)), options)
     if options.strip:
         source, target = for_strip(source), for_strip(target)
         result = side_by_side([source, target, _recolored(source, maps.push), _recolored(target, maps.pull)])
@@ -63,40 +53,22 @@ def _recolored(image: Any, push: Callable[[np.ndarray], np.ndarray]) -> Any:
     return Image.fromarray(moved(np.asarray(image), push))
 
 
-def _finder(options: argparse.Namespace) -> MapFinder:
-    """Return what finds the maps; torch is imported only where it is needed, because that takes longer."""
+def _palette_maps(x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> ArrayMaps:
+    """Return the maps between palettes; torch is imported only where it is needed, because that takes longer."""
     name, is_file = options.model, Path(options.model).suffix == ".onnx"
-    if options.steps:
-        if is_file:
-            raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
-        return _with_torch(options)
-    if name == "linear":
-        from metaot.gaussian import LinearPair  # noqa: PLC0415, not needed by others
+    if options.steps and is_file:
+        raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
+    if name == "linear" and not options.steps:
+        return linear_maps(x, y)
+    if not options.steps:
+        from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
 
-        return LinearPair.of
-    from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
-
-    threads = options.threads or 1
-    network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
-    if network is None:
-        return _with_torch(options)
-    if network.dim != 3:
-        raise ValueError(f"{name} is a model for dimension {network.dim}, colours have 3: {_TRAIN}")
-    return network.predict
-
-
-def _checkpoint(name: str) -> Path:
-    """Return the folder of a model for colours."""
-    folder = located(name)
-    dim = read_card(folder).get("dim")
-    if dim is None:
-        raise ValueError(f"{name} is no model of palettes: {_TRAIN}")
-    if dim != 3:
-        raise ValueError(f"{name} is a model for dimension {dim}, colours have 3: {_TRAIN}")
-    return folder
-
-
-def _with_torch(options: argparse.Namespace) -> MapFinder:
+        threads = options.threads or 1
+        network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
+        if network is not None:
+            _require_colours(name, network.dim)
+            pair = network.predict(x, y)
+            return ArrayMaps(pair.push, pair.pull)
     import torch  # noqa: PLC0415, takes longer than the work
 
     from metaot.amortize.maps import BuresStart  # noqa: PLC0415, the same
@@ -105,5 +77,20 @@ def _with_torch(options: argparse.Namespace) -> MapFinder:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    predictor = BuresStart() if options.model == "linear" else load(_checkpoint(options.model))
-    return lambda x, y: palette_maps(x, y, predictor, steps=options.steps)
+    predictor = BuresStart() if name == "linear" else load(_checkpoint(name))
+    return palette_maps(x, y, predictor, steps=options.steps)
+
+
+def _checkpoint(name: str) -> Path:
+    """Return the folder of a model for colours."""
+    folder = located(name)
+    dim = read_card(folder).get("dim")
+    if dim is None:
+        raise ValueError(f"{name} is no model of palettes: {_TRAIN}")
+    _require_colours(name, dim)
+    return folder
+
+
+def _require_colours(name: str, dim: int) -> None:
+    if dim != 3:
+        raise ValueError(f"{name} is a model for dimension {dim}, colours have 3: {_TRAIN}")

@@ -75,11 +75,29 @@ class StartResult:
 @final
 @dataclass(frozen=True)
 class EpsResult:
-    """All starts at one temperature."""
+    """All starts at one temperature; the model's is the last."""
 
     eps: float
     reference: Reference
     starts: tuple[StartResult, ...]
+
+
+def mean(values: Tensor) -> float:
+    return float(values.double().mean())
+
+
+def median(values: Tensor) -> float:
+    return float(values.double().quantile(0.5))
+
+
+def p95(values: Tensor) -> float:
+    return float(values.double().quantile(0.95))
+
+
+def band(curves: Float[Tensor, "instances steps"]) -> tuple[Float[Tensor, "steps"], Float[Tensor, "steps"]]:
+    """Return the 10 % and the 90 % quantile of the instances at each step."""
+    low, high = curves.quantile(torch.tensor([0.1, 0.9]).to(curves), dim=0)
+    return low, high
 
 
 def plain(value: Any) -> Any:

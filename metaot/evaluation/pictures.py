@@ -1,17 +1,20 @@
-"""The two pictures of Meta OT (arXiv 2206.05262): convergence, and interpolations of images."""
+"""The pictures of Meta OT (arXiv 2206.05262): convergence, interpolations, dual values, recoloured images."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from metaot.evaluation.measures import EpsResult
+from metaot.amortize.maps import AmortizedMap
+from metaot.evaluation.maps import MapReport
+from metaot.evaluation.measures import band
 from metaot.evaluation.report import Report
+from metaot.folders import write_atomically
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.tools import displacement_interpolation
+from metaot.tools.recolor import recoloured_pairs
 
 try:
     from matplotlib.axes import Axes
@@ -22,8 +25,11 @@ except ImportError as missing:
 WIDTH, DPI = 10.0, 140
 """Inches and dots per inch: 1400 pixels."""
 
-COLOURS = {"zeros": "#6b6b6b", "Gaussian": "#e69f00", "model": "#0072b2"}
-"""Okabe and Ito's palette, safe for colour-blind readers, in print too."""
+GREY, ORANGE, BLUE, VERMILION = "#6b6b6b", "#e69f00", "#0072b2", "#d55e00"
+"""Of Okabe and Ito's palette, safe for colour-blind readers, in print too."""
+COLOURS = {
+    "zeros": GREY, "Gaussian": ORANGE, "model": BLUE, "from scratch": GREY, "model, Gauss-Newton": VERMILION
+}  # fmt: skip
 
 TIMES = 7
 """Columns of an interpolation, from t = 0 to t = 1."""
@@ -31,85 +37,91 @@ TIMES = 7
 
 def draw_convergence(report: Report, path: Path) -> None:
     """Draw the L1 marginal error against Sinkhorn steps, a panel for each eps: mean and 10-90 % band."""
-    panels = len(report.results)
     floor = 10 * min(report.tolerances)  # below it, instances begin to be done and to keep their errors
     figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, layout="constrained")
-    row = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    row = figure.subplots(1, len(report.results), sharey=True, squeeze=False)[0]
     for axes, result in zip(row, report.results, strict=True):
-        _convergence_panel(axes, result, floor)
+        longest = 1
+        for start in result.starts:
+            _draw_band(axes, range(len(start.curve)), start.curve.mT.cpu(), start.name)
+            longest = max(longest, int((start.curve.mean(1) > floor).sum()))
+        axes.set(yscale="log", xlim=(0, longest), xlabel="Sinkhorn steps", title=f"eps = {result.eps:g}")
+        axes.set_ylim(bottom=floor)
     row[0].set_ylabel("L1 marginal error")
-    title = f"mean and 10-90 % band\nof {report.instances} problems"
-    row[0].legend(title=title, alignment="left", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
+    row[0].legend(title=f"mean and 10-90 % band\nof {report.instances} problems", frameon=False)
     _save(figure, path)
 
 
-def _convergence_panel(axes: Axes, result: EpsResult, floor: float) -> None:
-    longest = 0
-    for start in result.starts:
-        curve = start.curve.cpu()
-        mean = curve.mean(1)
-        low, high = curve.quantile(torch.tensor([0.1, 0.9]).to(curve), dim=1)
-        steps, colour = range(len(curve)), COLOURS[start.name]
-        axes.fill_between(steps, low.numpy(), high.numpy(), color=colour, alpha=0.10, linewidth=0)
-        for edge in (low, high):
-            axes.plot(steps, edge.numpy(), color=colour, alpha=0.5, linewidth=0.6)
-        axes.plot(steps, mean.numpy(), color=colour, linewidth=2.2, label=start.name)
-        longest = max(longest, int((mean > floor).sum()))
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=floor)
-    axes.set_xlim(0, max(longest, 1))
-    axes.set_xlabel("Sinkhorn steps")
-    axes.set_title(f"eps = {result.eps:g}", fontsize=10)
+def _draw_band(axes: Axes, steps: Sequence[int], curves: Float[Tensor, "instances steps"], name: str) -> None:
+    low, high = band(curves)
+    axes.fill_between(steps, low.numpy(), high.numpy(), color=COLOURS[name], alpha=0.12, linewidth=0)
+    axes.plot(steps, curves.mean(0).numpy(), color=COLOURS[name], linewidth=2, label=name)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_interpolations(
-    problem: Problem,
-    exact: DualPotentials,
-    predicted: DualPotentials,
-    sizes: tuple[int, int],
-    path: Path,
+    problem: Problem, exact: DualPotentials, predicted: DualPotentials, sizes: tuple[int, int], path: Path
 ) -> None:
     """Draw McCann's interpolation of each pair: by the exact plan on the left, as predicted on the right."""
-    flat = problem.flat()
-    rows, times = len(flat.a), [k / (TIMES - 1) for k in range(TIMES)]
-    images = [_frames(problem, potentials, times, sizes) for potentials in (exact, predicted)]
+    rows, times = problem.batch_shape.numel(), [k / (TIMES - 1) for k in range(TIMES)]
     side, header = WIDTH / (2 * TIMES + 0.5), 0.45
     figure = Figure(figsize=(WIDTH, rows * side * sizes[0] / sizes[1] + header), dpi=DPI)
-    bottom, top = 0.004, 1 - header / figure.get_figheight()
-    titles = ("exact solution", "prediction of the model")
-    for half, (frames, title) in enumerate(zip(images, titles, strict=True)):
-        left = 0.002 if half == 0 else 0.5 + 0.25 / (2 * TIMES + 0.5)
+    top = 1 - header / figure.get_figheight()
+    for left, potentials, title in (
+        (0.002, exact, "exact solution"),
+        (0.5 + 0.25 / (2 * TIMES + 0.5), predicted, "prediction of the model"),
+    ):
         right = left + TIMES / (2 * TIMES + 0.5) - 0.002
-        grid = figure.add_gridspec(
-            rows, TIMES, left=left, right=right, bottom=bottom, top=top, wspace=0.04, hspace=0.04
-        )
-        for r in range(rows):
-            for c in range(TIMES):
-                axes = figure.add_subplot(grid[r, c])
-                _draw_image(axes, frames[c][r], f"t = {times[c]:.2g}" if r == 0 else "")
+        edges = {"left": left, "right": right, "bottom": 0.004, "top": top}
+        grid = figure.add_gridspec(rows, TIMES, **edges, wspace=0.04, hspace=0.04).subplots(squeeze=False)
+        for column, t in zip(grid.T, times, strict=True):
+            images = displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).detach().cpu()
+            for axes, image in zip(column, images, strict=True):
+                _draw_image(axes, image)
+            column[0].set_title(f"t = {t:.2g}", fontsize=8, pad=3)
         figure.text((left + right) / 2, 0.99, title, ha="center", va="top", fontsize=11)
     _save(figure, path)
 
 
-def _frames(
-    problem: Problem, potentials: DualPotentials, times: Sequence[float], sizes: tuple[int, int]
-) -> list[Float[Tensor, "pairs height width"]]:
-    return [displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).detach().cpu() for t in times]
-
-
-def _draw_image(axes: Axes, image: Float[Tensor, "height width"], title: str) -> None:
+def _draw_image(axes: Axes, image: Float[Tensor, "height width"]) -> None:
     axes.imshow(image.numpy(), cmap="Greys", vmin=0, vmax=float(image.quantile(0.995)), aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(title, fontsize=8, pad=3)
+    axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color="#d0d0d0", linewidth=0.5)
 
 
+def draw_curves(report: MapReport, path: Path) -> None:
+    """Draw normalised dual values against steps: the mean and a 10-90 % band."""
+    figure = Figure(figsize=(7, 4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for curve in report.curves:
+        values = report.normalised(curve.values)
+        _draw_band(axes, report.steps[: values.shape[1]], values, curve.name)
+    linear = float(report.normalised(report.linear).mean())
+    axes.axhline(linear, color=ORANGE, linestyle="--", linewidth=1, label="linear (Bures)")
+    axes.set_xscale("symlog", linthresh=5)
+    axes.set(xlim=(0, report.steps[-1]), ylim=(min(0.5, linear - 0.1), 1.01))
+    axes.set(xlabel="steps", ylabel="dual value, normalised")
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def draw_sheet(predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"], path: Path) -> None:
+    """Draw pairs of images, each in its own palette and in the predicted one of the other; two pairs a row."""
+    pictures = recoloured_pairs(predictor, images)
+    rows = -(-len(pictures) // 2)
+    figure = Figure(figsize=(10, 1.3 * rows + 0.3), dpi=DPI)
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, four in zip(grid.flat, pictures, strict=False):
+        axes.imshow(four.movedim(0, 1).flatten(1, 2).numpy())
+    for axes in grid[0]:
+        axes.set_title("source, target, source recoloured, target recoloured", fontsize=7)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
-    """Write the picture whole or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    write_atomically(path, lambda partial: figure.savefig(partial, format="png"))

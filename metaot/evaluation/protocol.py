@@ -5,16 +5,15 @@ every start. The time of the start itself counts; the starts take turns, so that
 """
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
-from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaot.amortize import GaussianStart
+from metaot.amortize import GaussianStart, ZeroStart
 from metaot.data.base import ProblemSet
 from metaot.evaluation.measures import EpsResult, Quality, Reference, StartResult, Timing
 from metaot.evaluation.report import Report
@@ -28,28 +27,13 @@ from metaot.solvers.solve import PotentialPredictor
 
 Starts = dict[str, PotentialPredictor | None]
 """Where to start from, by name; None is the solver's own cold start."""
+Step = Callable[[Problem, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Problems, f and their indices in the whole batch -> the next f of Sinkhorn, and an error of f and its best g."""
 
 QUALITY_STEPS = 2
 """Potentials are judged as predicted, and after each of this number of Sinkhorn steps."""
-
-
-@final
-@dataclass(frozen=True)
-class _Settings:
-    tolerances: tuple[float, ...]
-    instances: int
-    batch: int
-    seed: int
-    max_steps: int
-    timed: int
-    seconds: float
-
-    def __post_init__(self) -> None:
-        if not self.tolerances or not min(self.tolerances) > 0:
-            raise ValueError(f"tolerances must be positive numbers, got {self.tolerances}")
-        for name in ("instances", "batch", "timed"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+_REFERENCE_STEPS = 10_000
+_TIMED = 50
 
 
 @torch.no_grad()
@@ -63,83 +47,74 @@ def evaluate(
     batch: int = 1,
     seed: int = 0,
     max_steps: int = 5000,
-    timed: int = 50,
     seconds: float = 10.0,
 ) -> Report:
     """Compare the prediction with zeros and with the Gaussian start, on the same problems at each eps.
 
     `instances` problems are drawn from `problems` with the seed. Times are taken on batches of `batch`, over
-    about `timed` instances and five batches at least, or until one tolerance has taken `seconds` (two batches
-    at least). Steps are those of plain Sinkhorn, as in the papers; times those of `solve`, as it is used. Both
-    make up to `max_steps` steps; what is not reached then is marked, not left out.
+    about fifty instances and five batches at least, or until one tolerance has taken `seconds` (two batches at
+    least). Steps are counted for plain Sinkhorn, as in the papers; times are measured for `solve`. Both make up to
+    `max_steps` steps; a tolerance that is not reached then is marked, not left out.
     """
     if not eps:
         raise ValueError("eps must name at least one temperature, got none")
-    ordered = tuple(sorted(tolerances, reverse=True))
-    settings = _Settings(ordered, instances, batch, seed, max_steps, timed, seconds)
-    starts: Starts = {"zeros": None}
-    if GaussianStart.fits(problems.geometry):
-        starts["Gaussian"] = GaussianStart()
-    starts["model"] = predictor
-    return Report(
-        machine=_machine(),
+    if not tolerances or not min(tolerances) > 0:
+        raise ValueError(f"tolerances must be positive numbers, got {tolerances}")
+    for name, count in (("instances", instances), ("batch", batch)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    gaussian: Starts = {"Gaussian": GaussianStart()} if GaussianStart.fits(problems.geometry) else {}
+    starts: Starts = {"zeros": None, **gaussian, "model": predictor}
+    report = Report(
+        machine={
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "dtype": "float64",
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
         geometry=repr(problems.geometry),
         passes=getattr(predictor, "passes", 0),
         instances=instances,
         batch=batch,
         seed=seed,
         max_steps=max_steps,
-        tolerances=ordered,
-        results=tuple(_at_eps(problems, starts, e, settings) for e in eps),
+        tolerances=tuple(sorted(tolerances, reverse=True)),
+        results=(),
     )
+    return replace(report, results=tuple(_at_eps(problems, starts, e, report, seconds) for e in eps))
 
 
-def _at_eps(problems: ProblemSet, starts: Starts, eps: float, settings: _Settings) -> EpsResult:
-    drawn = replace(problems, batch=settings.instances, eps=(eps, eps))
-    problem = drawn.sample(torch.Generator().manual_seed(settings.seed))
-    reference = _reference(problem, starts.get("Gaussian"), 1e-9 if eps >= 1e-2 else 1e-6)
-    times = _times(problem, starts, settings)
-    measured = tuple(
-        _measure(name, start, problem, reference, settings=settings, timings=times[name])
+def _at_eps(problems: ProblemSet, starts: Starts, eps: float, report: Report, seconds: float) -> EpsResult:
+    drawn = replace(problems, batch=report.instances, eps=(eps, eps))
+    problem = drawn.sample(torch.Generator().manual_seed(report.seed))
+    tol = 1e-9 if eps >= 1e-2 else 1e-6
+    # not from the prediction, which is judged by the result
+    exact = solve(problem, init=starts.get("Gaussian"), tol=tol, max_steps=_REFERENCE_STEPS)
+    reference = Reference(tol, _REFERENCE_STEPS, exact.value, exact.cost(), exact.converged)
+    times = _times(problem, starts, report, seconds)
+    measured = [
+        StartResult(name, *_measured(start, problem, reference, report), tuple(times[name]))
         for name, start in starts.items()
-    )
-    return EpsResult(eps, reference, measured)
+    ]
+    return EpsResult(eps, reference, tuple(measured))
 
 
-def _reference(
-    problem: Problem, start: PotentialPredictor | None, tol: float, max_steps: int = 10_000
-) -> Reference:
-    """Solve the problems for good; not from the prediction, which is to be judged by the result."""
-    solution = solve(problem, init=start, tol=tol, max_steps=max_steps)
-    return Reference(tol, max_steps, solution.value, solution.cost(), solution.converged)
-
-
-def _measure(
-    name: str,
-    start: PotentialPredictor | None,
-    problem: Problem,
-    reference: Reference,
-    *,
-    settings: _Settings,
-    timings: tuple[Timing, ...],
-) -> StartResult:
-    cold = DualPotentials.from_f(problem, torch.zeros_like(problem.a))
-    guess = cold if start is None else start.predict(problem)
-    potentials = guess
-    quality = [_quality(0, problem, guess, reference)]
-    for step in range(1, QUALITY_STEPS + 1):
+def _measured(
+    start: PotentialPredictor | None, problem: Problem, reference: Reference, report: Report
+) -> tuple[Float[Tensor, "steps instances"], Bool[Tensor, "instances"], tuple[Quality, ...]]:
+    """Return the error after each step, which predictions were replaced by zeros, and the quality."""
+    guess = (start or ZeroStart()).predict(problem)
+    potentials, quality = guess, []
+    for steps in range(QUALITY_STEPS + 1):
+        quality.append(_quality(steps, problem, potentials, reference))
         potentials = DualPotentials.from_f(problem, c_transform(problem.T, potentials.g))
-        quality.append(_quality(step, problem, potentials, reference))
-    tol, max_steps = settings.tolerances[-1], settings.max_steps
-    worse = _worse(problem, guess) if start is not None else torch.zeros_like(reference.converged)
-    curve = error_curve(problem, torch.where(worse[:, None], 0.0, guess.f), tol=tol, max_steps=max_steps)
-    return StartResult(name, curve, worse, tuple(quality), timings)
-
-
-def _worse(problem: Problem, guess: DualPotentials) -> Bool[Tensor, "instances"]:
-    """Return which guesses a solver replaces by zeros."""
-    completed = DualPotentials.from_f(problem, guess.f)
-    return worse_than_zeros(problem, completed, marginal_error(problem, completed))
+    replaced = torch.zeros_like(reference.converged)
+    if start is not None:
+        replaced = worse_than_zeros(problem, guess, quality[0].l1_error)
+    f = torch.where(replaced[:, None], 0.0, guess.f)
+    curve = error_curve(problem, f, tol=report.tolerances[-1], max_steps=report.max_steps)
+    return curve, replaced, tuple(quality)
 
 
 def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference: Reference) -> Quality:
@@ -155,71 +130,64 @@ def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference
     )
 
 
-def error_curve(
-    problem: Problem, f: Float[Tensor, "instances n"], *, tol: float, max_steps: int
-) -> Float[Tensor, "steps instances"]:
-    """Return the error of plain Sinkhorn before the first step and after each one, until all are below `tol`.
-
-    The first row at or below any larger tolerance is the number of steps to it. An
-    instance that is done, or NaN, keeps its last error.
-    """
-    f, error = _sinkhorn_step(problem, f)
-    curve, alive = [error], torch.arange(len(error), device=error.device)
-    for _ in range(max_steps):
-        going = error > tol
-        if not bool(going.any()):
-            break
-        if not bool(going.all()):
-            alive, f, problem = alive[going], f[going], problem[going]
-        f, error = _sinkhorn_step(problem, f)
-        curve.append(curve[-1].index_copy(0, alive, error))
-    return torch.stack(curve)
-
-
-def _sinkhorn_step(
-    problem: Problem, f: Float[Tensor, "batch n"]
-) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch"]]:
+def _marginal_step(problem: Problem, f: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Return the next f, and the L1 error of f and the best g for it."""
     following = c_transform(problem.T, c_transform(problem, f))
     marginal = tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
     return following, (marginal - problem.a).abs().sum(-1)
 
 
-def _times(problem: Problem, starts: Starts, settings: _Settings) -> dict[str, tuple[Timing, ...]]:
-    """Time every start on the same batches, in turns, tolerance by tolerance."""
-    first = _cyclic_batch(problem, 0, settings.batch)
-    for start in starts.values():  # warm-up
-        solve(first, init=start, tol=settings.tolerances[0], max_steps=3)
-    by_tol = [_times_to(tol, problem, starts, settings) for tol in settings.tolerances]
-    return {name: tuple(timings[name] for timings in by_tol) for name in starts}
+def error_curve(
+    problem: Problem,
+    f: Float[Tensor, "instances n"],
+    *,
+    tol: float,
+    max_steps: int,
+    step: Step = _marginal_step,
+) -> Float[Tensor, "steps instances"]:
+    """Return an error of plain Sinkhorn before the first step and after each one, until all are at most `tol`.
 
-
-def _times_to(tol: float, problem: Problem, starts: Starts, settings: _Settings) -> dict[str, Timing]:
-    spent: dict[str, list[float]] = {name: [] for name in starts}
-    converged = dict.fromkeys(starts, True)
-    for k in range(max(5, -(-settings.timed // settings.batch))):
-        part = _cyclic_batch(problem, k, settings.batch)
-        for name, start in starts.items():
-            begin = perf_counter()
-            solution = solve(part, init=start, tol=tol, max_steps=settings.max_steps)
-            spent[name].append(perf_counter() - begin)
-            converged[name] &= bool(solution.converged.all())
-        if k > 0 and sum(map(sum, spent.values())) > settings.seconds:
+    The first row at or below any larger tolerance is the number of steps to it. An instance that is done, or NaN,
+    keeps its last error.
+    """
+    alive = torch.arange(len(f), device=f.device)
+    f, error = step(problem, f, alive)
+    curve = [error]
+    for _ in range(max_steps):
+        going = error > tol
+        if not bool(going.any()):
             break
-    per_instance = {name: torch.tensor(spent[name], dtype=torch.float64) / settings.batch for name in starts}
-    return {name: Timing(tol, per_instance[name], converged[name]) for name in starts}
+        if not bool(going.all()):
+            alive, f, problem = alive[going], f[going], problem[going]
+        f, error = step(problem, f, alive)
+        curve.append(curve[-1].index_copy(0, alive, error))
+    return torch.stack(curve)
+
+
+def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> dict[str, list[Timing]]:
+    """Time every start on the same batches, in turns, tolerance by tolerance."""
+    first = _cyclic_batch(problem, 0, report.batch)
+    for start in starts.values():  # warm-up
+        solve(first, init=start, tol=report.tolerances[0], max_steps=3)
+    timings: dict[str, list[Timing]] = {name: [] for name in starts}
+    for tol in report.tolerances:
+        spent: dict[str, list[float]] = {name: [] for name in starts}
+        converged = dict.fromkeys(starts, True)
+        for k in range(max(5, -(-_TIMED // report.batch))):
+            part = _cyclic_batch(problem, k, report.batch)
+            for name, start in starts.items():
+                begin = perf_counter()
+                solution = solve(part, init=start, tol=tol, max_steps=report.max_steps)
+                spent[name].append(perf_counter() - begin)
+                converged[name] &= bool(solution.converged.all())
+            if k > 0 and sum(map(sum, spent.values())) > seconds:
+                break
+        for name, found in timings.items():
+            per_instance = torch.tensor(spent[name], dtype=torch.float64) / report.batch
+            found.append(Timing(tol, per_instance, converged[name]))
+    return timings
 
 
 def _cyclic_batch(problem: Problem, k: int, batch: int) -> Problem:
     """Return the k-th batch of the problems, which begin again after the last one."""
     return problem[(k * batch + torch.arange(batch)) % len(problem.a)]
-
-
-def _machine() -> dict[str, str | int]:
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "dtype": "float64",
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }

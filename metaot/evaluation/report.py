@@ -1,13 +1,14 @@
-"""The result of an evaluation: everything for each instance, as JSON and as text."""
+"""The result of an evaluation: everything for each instance, as JSON and as Markdown tables."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-import torch
+from metaot.evaluation.measures import EpsResult, Quality, StartResult, Timing, band, mean, median, p95, plain
 
-from metaot.evaluation.measures import EpsResult, Quality, StartResult, Timing, plain
-from metaot.evaluation.table import eps_section
+WIDTH = 110
+"""Columns of the terminal that the tables are for."""
 
 
 @final
@@ -26,27 +27,27 @@ class Report:
     results: tuple[EpsResult, ...]
 
     def table(self) -> str:
-        """Return the tables in Markdown, for a terminal of 110 columns."""
+        """Return the tables in Markdown."""
         machine = self.machine
         head = (
             f"{self.instances} problems on {self.geometry}, seed {self.seed}; "
             f"Sinkhorn in {machine['dtype']}, error tested at every step; "
             f"torch {machine['torch']}, threads: {machine['threads']}."
         )
-        sections = [eps_section(result, self.tolerances, self.batch) for result in self.results]
         if all(start.name != "Gaussian" for result in self.results for start in result.starts):
             head += " No Gaussian start: it needs coordinates and the cost |x - y|^2."
         if self.passes:
             head += f" The model's prediction contains {self.passes} Sinkhorn steps, which are not counted."
-        return "\n\n".join([textwrap.fill(head, 110), *sections])
+        sections = [_section(result, self.tolerances, self.batch) for result in self.results]
+        return "\n\n".join([textwrap.fill(head, WIDTH), *sections])
 
     def summary(self) -> dict[str, Any]:
         """Return what a checkpoint's card says of the model: means of steps, errors and gaps at each eps."""
         measured = {}
         for result in self.results:
-            (model,) = (start for start in result.starts if start.name == "model")
+            model = result.starts[-1]
             measured[f"{result.eps:g}"] = {
-                "mean_steps": {f"{tol:g}": float(model.steps(tol).double().mean()) for tol in self.tolerances},
+                "mean_steps": {f"{tol:g}": mean(model.steps(tol)) for tol in self.tolerances},
                 "after_steps": [_quality_means(quality) for quality in model.quality],
             }
         return {"instances": self.instances, "seed": self.seed, "passes": self.passes, "eps": measured}
@@ -57,7 +58,7 @@ class Report:
         return {**plain(replace(self, results=())), "results": results}
 
 
-def _eps_json(result: EpsResult, tolerances: tuple[float, ...]) -> dict[str, Any]:
+def _eps_json(result: EpsResult, tolerances: Sequence[float]) -> dict[str, Any]:
     return {
         "eps": result.eps,
         "reference": {**plain(result.reference), "converged": int(result.reference.converged.sum())},
@@ -65,8 +66,8 @@ def _eps_json(result: EpsResult, tolerances: tuple[float, ...]) -> dict[str, Any
     }
 
 
-def _start_json(start: StartResult, tolerances: tuple[float, ...]) -> dict[str, Any]:
-    low, high = start.curve.quantile(torch.tensor([0.1, 0.9]).to(start.curve), dim=1)
+def _start_json(start: StartResult, tolerances: Sequence[float]) -> dict[str, Any]:
+    low, high = band(start.curve.mT)
     return {
         "replaced_by_zeros": int(start.replaced.sum()),
         "to_tolerance": [_tolerance_json(start, tol) for tol in tolerances],
@@ -80,8 +81,8 @@ def _tolerance_json(start: StartResult, tol: float) -> dict[str, Any]:
     steps = start.steps(tol)
     return {
         "tol": tol,
-        "mean_steps": float(steps.double().mean()),
-        "p95_steps": float(steps.double().quantile(0.95)),
+        "mean_steps": mean(steps),
+        "p95_steps": p95(steps),
         "reached": int(start.reached(tol).sum()),
         "steps": steps.tolist(),
     }
@@ -91,14 +92,91 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
     return {
         "tol": timing.tol,
         "converged": timing.converged,
-        "median_seconds": float(timing.seconds.quantile(0.5)),
-        "p95_seconds": float(timing.seconds.quantile(0.95)),
+        "median_seconds": median(timing.seconds),
+        "p95_seconds": p95(timing.seconds),
         "seconds_per_instance": plain(timing.seconds),
     }
 
 
 def _quality_means(quality: Quality) -> dict[str, Any]:
     names = ("l1_error", "relative_dual_gap", "relative_cost_error")
-    means = {name: float(f"{getattr(quality, name).mean():.4g}") for name in names}
-    p95 = float(f"{quality.relative_cost_error.quantile(0.95):.4g}")
-    return {"steps": quality.steps, **means, "relative_cost_error_p95": p95}
+    figures = {name: mean(getattr(quality, name)) for name in names}
+    figures["relative_cost_error_p95"] = p95(quality.relative_cost_error)
+    return {"steps": quality.steps, **{name: float(f"{figure:.4g}") for name, figure in figures.items()}}
+
+
+def _section(result: EpsResult, tolerances: Sequence[float], batch: int) -> str:
+    """Return all tables of one temperature."""
+    starts, reference = result.starts, result.reference
+    replaced = [
+        f"{int(start.replaced.sum())} of {len(start.replaced)} {start.name} starts were worse than zeros: "
+        "their steps start from zeros."
+        for start in starts
+        if bool(start.replaced.any())
+    ]
+    headers = ["start", *(f"{tol:g}" for tol in tolerances)]
+    steps = [[start.name, *(_steps_cell(start, tol) for tol in tolerances)] for start in starts]
+    times = [[start.name, *map(_time_cell, start.timings)] for start in starts]
+    batches = ["batches", *(str(len(timing.seconds)) for timing in starts[-1].timings)]
+    quality = [[start.name, str(q.steps), *_quality_cells(q)] for start in starts for q in start.quality]
+    return "\n".join(
+        [
+            f"### eps = {result.eps:g}",
+            "",
+            f"Reference: Sinkhorn to {reference.tol:g}; {int(reference.converged.sum())} of "
+            f"{len(reference.converged)} converged within {reference.max_steps} steps.",
+            *replaced,
+            "\nPlain Sinkhorn steps to an L1 error of ..., mean (p95):\n",
+            *markdown(headers, [*steps, ["best other / model", *_step_ratios(starts, tolerances)]]),
+            f"\nMilliseconds per instance of `solve`, batch {batch}, median (p95); ratios batch by batch:\n",
+            *markdown(headers, [*times, ["best other / model", *_time_ratios(starts)], batches]),
+            "\nThe potentials as predicted, and after one and two Sinkhorn steps, mean (and p95):\n",
+            *markdown(["start", "steps", "L1 error", "dual gap", "relative gap", "error of <C, P>"], quality),
+        ]
+    )
+
+
+def _step_ratios(starts: Sequence[StartResult], tolerances: Sequence[float]) -> list[str]:
+    ratios = []
+    for tol in tolerances:
+        *others, model = (mean(start.steps(tol)) for start in starts)
+        ratios.append(f"{min(others) / model:.2f}x" if model >= 0.5 else "-")
+    return ratios
+
+
+def _time_ratios(starts: Sequence[StartResult]) -> list[str]:
+    ratios = []
+    for *others, model in zip(*(start.timings for start in starts), strict=True):
+        ratios.append(f"{min(median(timing.seconds / model.seconds) for timing in others):.2f}x")
+    return ratios
+
+
+def _steps_cell(start: StartResult, tol: float) -> str:
+    steps, reached = start.steps(tol), mean(start.reached(tol))
+    return f"{'>' if reached < 1 else ''}{mean(steps):.1f} ({'>' if reached < 0.95 else ''}{p95(steps):.0f})"
+
+
+def _time_cell(timing: Timing) -> str:
+    return f"{'' if timing.converged else '>'}{1e3 * median(timing.seconds):.3g} ({1e3 * p95(timing.seconds):.3g})"
+
+
+def _quality_cells(quality: Quality) -> list[str]:
+    return [
+        f"{mean(quality.l1_error):.3g}",
+        f"{mean(quality.dual_gap):.3g}",
+        f"{100 * mean(quality.relative_dual_gap):.3g} %",
+        f"{100 * mean(quality.relative_cost_error):.3g} % ({100 * p95(quality.relative_cost_error):.3g} %)",
+    ]
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: the first column left, the others right, all padded."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cells[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = f"|{'-' * (widths[0] + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths[1:])}|"
+    return [line(headers), rule, *map(line, rows)]

@@ -1,7 +1,7 @@
 """A model of all images on images that it was not trained on: accuracy and steps, image set by image set.
 
-The measures of UNOT (Geuter et al., arXiv 2411.01582): the relative error of <C, P> after a Sinkhorn step, and the
-steps until it is below one percent; and those of this package. The steps inside a prediction are not counted.
+The measures of UNOT (Geuter et al., arXiv 2411.01582), the relative error of <C, P> after a Sinkhorn step and the
+steps until it is below one percent, and the measures of this package. Steps inside a prediction are not counted.
 """
 
 import math
@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.amortize import GaussianStart, Predictor, ZeroStart
-from metaot.evaluation.measures import plain
+from metaot.evaluation.measures import mean, p95, plain
 from metaot.evaluation.protocol import error_curve
-from metaot.evaluation.table import markdown
+from metaot.evaluation.report import markdown
 from metaot.potentials import DualPotentials, c_transform, marginal_error, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Newton, solve
@@ -53,26 +53,19 @@ class ZeroShot:
 
 @torch.no_grad()
 def zero_shot(
-    predictors: dict[str, Predictor],
-    problem: Problem,
-    *,
-    data: str,
-    newton: int,
-    most: int = 3000,
+    predictors: dict[str, Predictor], problem: Problem, *, data: str, newton: int, most: int = 3000
 ) -> ZeroShot:
-    """Measure zeros, the Gaussian start and these predictors on a flat batch of problems on a grid.
+    """Measure zeros, the Gaussian start and `predictors` on a flat batch of problems on a grid.
 
-    Sinkhorn's steps are those of the plain algorithm, and counted up to `most`. Newton's are counted on the first
-    `newton` problems; not at all for 0.
+    Steps of plain Sinkhorn are counted up to `most`, steps of Newton on the first `newton` problems.
     """
     eps = problem.eps
     assert isinstance(eps, float)
     solution = solve(problem, init=GaussianStart(), tol=1e-8 if eps >= 5e-3 else 1e-6)
     reference = transport_cost(problem, solution.potentials)
     starts: dict[str, Predictor] = {"zeros": ZeroStart(), "Gaussian": GaussianStart(), **predictors}
-    side = math.isqrt(problem.a.shape[-1])
     measured = {name: _measures(problem, start, reference, (newton, most)) for name, start in starts.items()}
-    return ZeroShot(data, side, eps, measured)
+    return ZeroShot(data, math.isqrt(problem.a.shape[-1]), eps, measured)
 
 
 def _measures(
@@ -80,42 +73,27 @@ def _measures(
 ) -> Measures:
     newton, most = limits
     guess = start.predict(problem)
-    stepped = DualPotentials.from_f(problem, c_transform(problem.T, guess.g))
+
+    def cost_step(problem: Problem, f: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next f, and the relative error of <C, P>."""
+        potentials = DualPotentials.from_f(problem, f)
+        error = (transport_cost(problem, potentials) - reference[which]).abs() / reference[which]
+        return c_transform(problem.T, potentials.g), error
+
     curve = error_curve(problem, guess.f, tol=TOLERANCES[-1], max_steps=most)
+    costs = error_curve(problem, guess.f, tol=COST_SHARE, max_steps=most - 1, step=cost_step)
+    _, after_a_step = cost_step(problem, c_transform(problem.T, guess.g), torch.arange(len(reference)))
     measures = {
         "L1 error": marginal_error(problem, guess),
-        "cost error": _cost_error(problem, guess, reference),
-        "cost error after a step": _cost_error(problem, stepped, reference),
-        "steps to 1% of the cost": _steps_to_cost(problem, guess, reference, most),
+        "cost error": costs[0],
+        "cost error after a step": after_a_step,
+        "steps to 1% of the cost": (costs > COST_SHARE).sum(0).double(),
         **{f"steps to {tol:g}": (curve > tol).sum(0).double() for tol in TOLERANCES},
     }
     if newton > 0:
         solution = solve(problem[:newton], init=start, solver=Newton(), tol=NEWTON_TOL)
         measures[f"Newton steps to {NEWTON_TOL:g}"] = solution.steps.double()
     return measures
-
-
-def _cost_error(
-    problem: Problem, potentials: DualPotentials, reference: Float[Tensor, "instances"]
-) -> Float[Tensor, "instances"]:
-    return (transport_cost(problem, potentials) - reference).abs() / reference
-
-
-def _steps_to_cost(
-    problem: Problem, potentials: DualPotentials, reference: Float[Tensor, "instances"], most: int
-) -> Float[Tensor, "instances"]:
-    """Return after how many steps the error of the cost is small for the first time."""
-    steps = torch.zeros_like(reference)
-    alive = torch.arange(len(reference))
-    for _ in range(most):
-        alive_now = _cost_error(problem, potentials, reference) > COST_SHARE
-        problem, potentials = problem[alive_now], potentials[alive_now]
-        reference, alive = reference[alive_now], alive[alive_now]
-        if len(alive) == 0:
-            break
-        steps[alive] += 1
-        potentials = DualPotentials.from_f(problem, c_transform(problem.T, potentials.g))
-    return steps
 
 
 def table(results: Sequence[ZeroShot]) -> str:
@@ -132,9 +110,9 @@ def table(results: Sequence[ZeroShot]) -> str:
 def _cell(measure: tuple[str, Float[Tensor, "instances"]]) -> str:
     name, values = measure
     scale, unit = (100, " %") if name.startswith("cost") else (1, "")
-    mean, p95, worst = (f"{scale * x:.3g}" for x in _three(values))
-    return f"{mean}{unit} ({p95}, {worst})"
+    average, high, worst = (f"{scale * x:.3g}" for x in _three(values))
+    return f"{average}{unit} ({high}, {worst})"
 
 
 def _three(values: Float[Tensor, "instances"]) -> tuple[float, float, float]:
-    return float(values.mean()), float(values.quantile(0.95)), float(values.max())
+    return mean(values), p95(values), float(values.max())

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.brenier import BrenierPair, BrenierPotential, SampleProblem, conjugate
-from metaot.brenier.linear import solve_positive
+from metaot.brenier.conjugate import solve_positive
 
 REACH = 2.0
 """The longest Newton step of the loss, in standard deviations."""

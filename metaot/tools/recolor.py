@@ -1,44 +1,26 @@
 """Colour transfer between pictures by torch: maps between palettes, fine-tuned if asked."""
 
-from dataclasses import dataclass
-from typing import final
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap, MapPredictor
-from metaot.brenier import BrenierPair, BrenierPotential, Icnn, SampleProblem
+from metaot.brenier import SampleProblem
+from metaot.gaussian import ArrayMaps
 from metaot.solvers import GaussNewton, solve
 
 
-@final
-@dataclass(frozen=True)
-class PaletteMaps:
-    """A pair of potentials that moves arrays, float32."""
-
-    pair: BrenierPair
-
-    @torch.no_grad()
-    def push(self, x: np.ndarray) -> np.ndarray:
-        """Send colours of the source, k 3, to the target's palette."""
-        return self.pair.push(torch.from_numpy(x)).numpy()
-
-    @torch.no_grad()
-    def pull(self, y: np.ndarray) -> np.ndarray:
-        """Send colours of the target, k 3, to the source's palette."""
-        return self.pair.pull(torch.from_numpy(y)).numpy()
-
-
 @torch.no_grad()
-def palette_maps(x: np.ndarray, y: np.ndarray, predictor: MapPredictor, *, steps: int = 0) -> PaletteMaps:
+def palette_maps(x: np.ndarray, y: np.ndarray, predictor: MapPredictor, *, steps: int = 0) -> ArrayMaps:
     """Return the maps between palettes x, n 3, and y, m 3; `steps` of fine-tuning follow the prediction."""
     problem = SampleProblem(torch.from_numpy(x), torch.from_numpy(y))
     pair = predictor.predict(problem)
     if steps:
-        pair = solve(problem, init=_trainable(pair), solver=GaussNewton(steps, linear=True)).pair
-    return PaletteMaps(pair)
+        linear = bool(pair.phi.icnn.is_quadratic(pair.phi.weights))  # it has no weights to tune
+        pair = solve(problem, init=None if linear else pair, solver=GaussNewton(steps, linear=True)).pair
+    push, pull = (lambda z, move=move: move(torch.from_numpy(z)).numpy() for move in (pair.push, pair.pull))
+    return ArrayMaps(push, pull)
 
 
 @torch.no_grad()
@@ -52,14 +34,3 @@ def recoloured_pairs(
     pair = predictor.predict(pixels)
     moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]
     return torch.stack([x, y, *moved], 1)
-
-
-def _trainable(pair: BrenierPair) -> BrenierPair:
-    """Return new networks in the frame of a linear map, which has no weights to tune; other pairs as they are."""
-    if pair.phi.icnn.hidden != (1,):
-        return pair
-    icnn = Icnn(pair.phi.icnn.dim, (64,))
-    weights = [icnn.weights(torch.Generator().manual_seed(seed)).to(pair.phi.weights) for seed in (0, 1)]
-    return BrenierPair(
-        BrenierPotential(icnn, weights[0], pair.phi.frame), BrenierPotential(icnn, weights[1], pair.psi.frame)
-    )

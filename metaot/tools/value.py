@@ -1,4 +1,4 @@
-"""The value of an entropic transport problem, as a differentiable function of what the problem is made of.
+"""The value of a transport problem: entropic and differentiable, or the distance between two sets of samples.
 
 By the envelope theorem, potentials and plan count as constants at the optimum: no solver is differentiated.
 """
@@ -10,15 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from metaot.geometry.base import allowed, expand_eps
+from metaot.brenier import SampleProblem
+from metaot.geometry import Points
+from metaot.geometry.base import allowed
 from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, tilted, transport_cost
+from metaot.potentials import DualPotentials, c_transform, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Solver, solve
 from metaot.solvers.solve import PotentialPredictor
+from metaot.tools.plan import BLOCK, plan_rows
 
-_BLOCK = 2**20
-"""Entries of the plan that are made at once: 8 MiB."""
+_RELATIVE_EPS = 2e-3
+"""The entropy at which the bounds of a distance are close, as a share of the mean cost."""
 
 
 def ot_value(
@@ -33,17 +36,15 @@ def ot_value(
 
     `init`, `solver`, `tol` and `max_steps` are those of `solve`; no derivative goes through the start.
 
-    * In a the derivative is f - <f, a>, in b it is g - <g, b>. Weights keep their mass, so a constant is free: it
-      is that of the value at a/sum(a) and b/sum(b), which is what is returned. Atoms without mass have derivatives
-      too, the rate at which the value changes when they receive some.
-    * In C it is P. The chain rule goes on from there: to the points of `Points`, to parameters of a cost function,
-      to all that a matrix was computed from. Of "sphere", the tangential part has a meaning. A `Grid` has nothing
-      to go on to, unless its axes or its cost require derivatives; these take n x m time.
+    * In a the derivative is f - <f, a>, in b it is g - <g, b>: the value is taken at a/sum(a) and b/sum(b). An
+      atom without mass has a derivative too, the rate at which the value changes when it receives mass.
+    * In C it is P, and the chain rule leads to what C depends on: the points of `Points`, parameters of a cost
+      function, and, in n x m time, axes of a `Grid`. For "sphere" only the tangential part has a meaning.
     * In eps, where it is a tensor, it is KL(P | a b^T).
 
-    The work is done in float64; the result has the dtype of the weights. C and P are made in blocks of rows, again
-    for the derivatives, and never kept. An instance that does not converge has the dual value where it stopped, a
-    lower bound, and derivatives that are as wrong as its marginals. Second derivatives raise RuntimeError.
+    Solved in float64; the result has the dtype of the weights. Blocks of rows of C and P are made again for the
+    derivatives, never kept. An instance that does not converge has the dual value where it stopped, a lower bound,
+    and derivatives as wrong as its marginals. Second derivatives raise RuntimeError.
     """
     exact = problem.normalised()
     with torch.no_grad():
@@ -69,13 +70,13 @@ class _Envelope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         problem, potentials = ctx.problem, ctx.potentials
+        in_eps = None
         with torch.no_grad():
-            slopes = (
-                v[..., None] * potentials.f,
-                v[..., None] * potentials.g,
-                v * _divergence(problem, potentials) if ctx.needs_input_grad[4] else None,
-                v if ctx.needs_input_grad[5] else None,
-            )
+            if ctx.needs_input_grad[4]:
+                entropy = linear_value(problem, potentials) - transport_cost(problem, potentials)
+                in_eps = v * (entropy / problem.eps)
+            in_cost = v if ctx.needs_input_grad[5] else None
+            slopes = (v[..., None] * potentials.f, v[..., None] * potentials.g, in_eps, in_cost)
         sources = ctx.saved_tensors
         return None, None, *(None if slope is None else _FirstOnly.apply(slope, *sources) for slope in slopes)
 
@@ -92,11 +93,6 @@ class _FirstOnly(torch.autograd.Function):
         raise RuntimeError("ot_value has first derivatives only: do not differentiate its gradient")
 
 
-def _divergence(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return KL(P | a b^T) at the optimum."""
-    return (linear_value(problem, potentials) - transport_cost(problem, potentials)) / problem.eps
-
-
 def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"] | None:
     """Return <C, P> with the derivatives of C and a constant P; None when C has none.
 
@@ -105,7 +101,7 @@ def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Ten
     geometry, (n, m) = problem.geometry, problem.geometry.shape
     if not geometry.cost_rows(slice(0, 1)).requires_grad:
         return None
-    step = max(1, _BLOCK // max(1, m * problem.batch_shape.numel()))
+    step = max(1, BLOCK // max(1, m * problem.batch_shape.numel()))
     total = torch.zeros((), dtype=problem.a.dtype, device=problem.a.device)
     for start in range(0, n, step):
         rows = slice(start, min(n, start + step))
@@ -115,9 +111,21 @@ def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Ten
 
 
 def _cost_of_rows(problem: Problem, potentials: DualPotentials, rows: slice) -> Float[Tensor, "*batch"]:
-    C = problem.geometry.cost_rows(rows).to(problem.a.dtype)
-    with torch.no_grad():
-        exponent = potentials.f[..., rows, None] + potentials.g[..., None, :] - C
-        weights = problem.a[..., rows, None] * problem.b[..., None, :]
-        P = tilted(weights, exponent / expand_eps(problem.eps, C, 2))
+    C, P = plan_rows(problem, potentials, rows)
     return (allowed(C) * P).sum((-2, -1))
+
+
+@torch.no_grad()
+def half_squared_distance(problem: SampleProblem) -> Float[Tensor, "*batch"]:
+    """Return W_2^2 / 2 between the samples, each of equal weight: a lower bound, right to one percent.
+
+    From entropic transport at a low temperature, whose potentials are made feasible (see `Solution.bounds`),
+    instance by instance.
+    """
+    flat, values = problem.flat().to(problem.x.double()), []
+    for x, y in zip(flat.x, flat.y, strict=True):
+        a, b = (torch.full_like(z[:, 0], 1 / len(z)) for z in (x, y))
+        mean_cost = (x.square().sum(-1).mean() + y.square().sum(-1).mean() - 2 * x.mean(0) @ y.mean(0)).item()
+        discrete = Problem(a, b, Points(x, y), max(_RELATIVE_EPS * mean_cost, 1e-9))
+        values.append(0.5 * solve(discrete, tol=1e-4).bounds().lower)
+    return torch.stack(values).reshape(problem.batch_shape).to(problem.x)

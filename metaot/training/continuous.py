@@ -12,8 +12,8 @@ from metaot.brenier import Frame, SampleProblem
 from metaot.data import SampleSet, Split
 from metaot.models.hyper import HyperNetwork
 from metaot.objectives import brenier_value
-from metaot.tools.distance import half_squared_distance
 from metaot.tools.recolor import recoloured_pairs
+from metaot.tools.value import half_squared_distance
 from metaot.training.recipe import Recipe
 from metaot.training.task import Task
 

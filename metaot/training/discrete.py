@@ -16,7 +16,7 @@ from metaot.models import PotentialModel, single
 from metaot.models.universal import UniversalNetwork
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.tools.interpolation import displacement_interpolation
+from metaot.tools.plan import displacement_interpolation
 from metaot.training.recipe import Recipe
 from metaot.training.task import Task
 from metaot.training.validation import Validation

@@ -1,4 +1,4 @@
-"""The commands, end to end and in words: what a person types, and what comes back."""
+"""The commands, end to end: what a user types, and the answer."""
 
 import json
 import subprocess
@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 
+import metaot
 from metaot.checkpoint import read_card
 from metaot.cli import main
 
-TINY = [
-    "data.side=8", "data.batch=8", "data.eps=0.1",
-    "model_settings.hidden=16", "model_settings.modes=5", "steps=20",
-]  # fmt: skip
+TINY = "data.side=8 data.batch=8 data.eps=0.1 model_settings.hidden=16 model_settings.modes=5 steps=20"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    assert main(["train", "shapes", "--out", str(folder), "--quiet", *settings]) == 0
+    settings = [part for setting in TINY.split() for part in ("--set", setting)]
+    stop = ["--stop-at", "19"]  # before the end, where the network is exported, which takes long
+    assert main(["train", "shapes", "--out", str(folder), "--quiet", *settings, *stop]) == 0
     return folder
 
 
@@ -28,10 +27,8 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    assert (
-        main(["evaluate", str(run), "--instances", "6", "--tol", "1e-2", "1e-3", "--seconds", "1", "--record"])
-        == 0
-    )
+    options = ["--instances", "6", "--tol", "1e-2", "1e-3", "--seconds", "0", "--record"]
+    assert main(["evaluate", str(run), *options]) == 0
     table = capsys.readouterr().out
     assert all(words in table for words in ("zeros", "Gaussian", "model", "Sinkhorn steps to an L1 error"))
     content = json.loads((run / "evaluation" / "evaluation.json").read_text())
@@ -42,46 +39,23 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     assert 0 <= steps["0.01"] <= steps["0.001"]
 
 
-def test_the_same_seed_gives_the_same_steps(run: Path, tmp_path: Path) -> None:
-    def steps(name: str) -> list[int]:
-        main(
-            [
-                "evaluate",
-                str(run),
-                "--instances",
-                "5",
-                "--tol",
-                "1e-2",
-                "--seconds",
-                "1",
-                "--out",
-                str(tmp_path / name),
-            ]
-        )
-        content = json.loads((tmp_path / name / "evaluation.json").read_text())
-        return content["results"][0]["starts"]["model"]["to_tolerance"][0]["steps"]
-
-    assert steps("once") == steps("twice")
-
-
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("call", "words"),
     [
-        (["evaluate", "nowhere"], "nowhere is not a checkpoint"),
-        (["train", "shapes", "--out", "{run}"], "holds a run already"),
-        (["train", "shapes", "--out", "{new}", "--set", "stepz=1"], "no setting 'stepz'"),
-        (["train", "mnist", "--out", "{new}", "--data-dir", "{new}"], "metaot fetch mnist"),
-        (["train", "problems", "--out", "{new}"], "write_problems"),
-        (["evaluate", "{run}", "--eps", "-1"], "eps must be positive and finite, got -1"),
-        (["evaluate", "{run}", "--eps", "0.3"], "trained for eps in"),
+        ("evaluate nowhere", "nowhere is not a checkpoint"),
+        ("train shapes --out {run}", "holds a run already"),
+        ("train shapes --out {new} --set stepz=1", "no setting 'stepz'"),
+        ("train mnist --out {new} --data-dir {new}", "metaot fetch mnist"),
+        ("train problems --out {new}", "write_problems"),
+        ("evaluate {run} --eps -1", "eps must be positive and finite, got -1"),
+        ("evaluate {run} --eps 0.3", "trained for eps in"),
     ],
 )
 def test_an_error_is_one_line_and_loses_nothing(
-    arguments: list[str], words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    call: str, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (run / "model.pt").read_bytes()
-    filled = [argument.format(run=run, new=tmp_path / "new") for argument in arguments]
-    assert main(filled) == 2
+    assert main(call.format(run=run, new=tmp_path / "new").split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("metaot: ")
     assert words in error
@@ -101,5 +75,5 @@ def test_importing_the_package_loads_no_torch() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    code = "import metaot; [getattr(metaot, name) for name in {*metaot.__all__, *metaot._HOME}]"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert all(getattr(metaot, name) is not None for name in metaot.__all__)
+    assert set(dir(metaot)) >= set(metaot.__all__)

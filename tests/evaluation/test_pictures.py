@@ -3,12 +3,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
+from blobs import Rough, drawn, report
 
 from metaot import solve
-from metaot.amortize import Predictor
-from metaot.data.base import ProblemSet
-from metaot.evaluation import Report
 
 pytest.importorskip("matplotlib")
 
@@ -20,14 +17,12 @@ def png_size(path: Path) -> tuple[int, int]:
     return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
 
 
-def test_pictures_have_the_size_of_a_page(
-    report: Report, problems: ProblemSet, rough: Predictor, tmp_path: Path
-) -> None:
+def test_pictures_have_the_size_of_a_page(tmp_path: Path) -> None:
     pictures = import_module("metaot.evaluation.pictures")
-    pictures.draw_convergence(report, tmp_path / "convergence.png")
-    problem = problems.sample(torch.Generator().manual_seed(0))
-    exact = solve(problem, tol=1e-6).potentials
-    pictures.draw_interpolations(problem, exact, rough.predict(problem), (8, 8), tmp_path / "between.png")
+    pictures.draw_convergence(report(), tmp_path / "convergence.png")
+    problem = drawn(report(), 1e-1)[:1]
+    exact, guess = solve(problem, tol=1e-6).potentials, Rough().predict(problem)
+    pictures.draw_interpolations(problem, exact, guess, (8, 8), tmp_path / "between.png")
     assert png_size(tmp_path / "convergence.png") == (1400, 518)
     assert png_size(tmp_path / "between.png")[0] == 1400
     assert len(list(tmp_path.iterdir())) == 2

@@ -1,55 +1,43 @@
-from collections.abc import Callable
-from dataclasses import replace
-
 import pytest
 import torch
+from blobs import PLAIN, Rough, drawn, quick, report
+from strategies import assert_close, matrix
 
-from metaot import DualPotentials, Problem, Sinkhorn, solve
+from metaot import DualPotentials, Problem, solve
 from metaot.amortize import GaussianStart, Predictor
-from metaot.data.base import ProblemSet
-from metaot.evaluation import Report
 from metaot.potentials import plan
 
 
-def drawn(problems: ProblemSet, report: Report, eps: float) -> Problem:
-    same = replace(problems, batch=report.instances, eps=(eps, eps))
-    return same.sample(torch.Generator().manual_seed(report.seed))
-
-
-def test_steps_are_those_of_solve(report: Report, problems: ProblemSet, rough: Predictor) -> None:
-    inits = {"zeros": None, "Gaussian": GaussianStart(), "model": rough}
-    for result in report.results:
-        problem = drawn(problems, report, result.eps)
+def test_steps_are_those_of_solve() -> None:
+    inits = {"zeros": None, "Gaussian": GaussianStart(), "model": Rough()}
+    for result in report().results:
+        problem = drawn(report(), result.eps)
         assert [start.name for start in result.starts] == list(inits)
         for start in result.starts:
-            for tol in report.tolerances:
-                solution = solve(problem, init=inits[start.name], solver=Sinkhorn(accelerated=False), tol=tol)
+            for tol in report().tolerances:
+                solution = solve(problem, init=inits[start.name], solver=PLAIN, tol=tol)
                 assert start.steps(tol).tolist() == solution.steps.tolist()
                 assert start.reached(tol).all()
 
 
-def test_steps_that_do_not_suffice_are_told(
-    problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
-) -> None:
-    report = quick(rough, problems, eps=(2e-2,), max_steps=3)
-    solution = solve(drawn(problems, report, 2e-2), init=rough, tol=1e-3, max_steps=3)
-    model = report.results[0].starts[-1]
+def test_steps_that_do_not_suffice_are_reported() -> None:
+    short = quick(eps=(2e-2,), max_steps=3)
+    solution = solve(drawn(short, 2e-2), init=Rough(), tol=1e-3, max_steps=3)
+    model = short.results[0].starts[-1]
     assert model.steps(1e-3).tolist() == solution.steps.tolist()
     assert model.reached(1e-3).tolist() == solution.converged.tolist()
     assert not model.reached(1e-3).all()
     assert not model.timings[-1].converged
 
 
-def test_quality_is_that_of_the_plan(report: Report, problems: ProblemSet, rough: Predictor) -> None:
-    result = report.results[0]
-    problem = drawn(problems, report, result.eps)
-    C = problem.geometry.cost_rows(slice(None))
-    exact = solve(problem, tol=1e-9)
+def test_quality_is_that_of_the_plan() -> None:
+    result = report().results[0]
+    problem = drawn(report(), result.eps)
+    C, exact = matrix(problem.geometry), solve(problem, tol=1e-9)
     for quality in result.starts[-1].quality:
-        potentials = rough.predict(problem)
+        potentials = Rough().predict(problem)
         if quality.steps:
-            plain = Sinkhorn(accelerated=False)
-            solution = solve(problem, init=potentials, solver=plain, tol=1e-12, max_steps=quality.steps)
+            solution = solve(problem, init=potentials, solver=PLAIN, tol=1e-12, max_steps=quality.steps)
             potentials = solution.potentials
         P = plan(problem, potentials)
         error = (P.sum(-1) - problem.a).abs().sum(-1) + (P.sum(-2) - problem.b).abs().sum(-1)
@@ -59,20 +47,6 @@ def test_quality_is_that_of_the_plan(report: Report, problems: ProblemSet, rough
         torch.testing.assert_close(quality.relative_cost_error, (cost - best).abs() / best, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(quality.dual_gap, gap, rtol=1e-5, atol=1e-9)
         torch.testing.assert_close(quality.relative_dual_gap, gap / exact.value, rtol=1e-5, atol=1e-8)
-
-
-def test_every_step_closes_the_gap(report: Report) -> None:
-    for result in report.results:
-        assert result.reference.converged.all()
-        for start in result.starts:
-            gaps = torch.stack([quality.dual_gap for quality in start.quality])
-            assert (gaps[-1] > -1e-9).all()
-            assert (gaps.diff(dim=0) <= 1e-12).all()
-
-
-class Exact(Predictor):
-    def predict(self, problem: Problem) -> DualPotentials:
-        return solve(problem, tol=1e-11).potentials
 
 
 class Wrong(Predictor):
@@ -90,54 +64,37 @@ class Slow(Predictor):
         return DualPotentials.from_f(problem, torch.zeros_like(problem.a))
 
 
-def test_the_solution_needs_no_step(problems: ProblemSet, quick: Callable[..., Report]) -> None:
-    model = quick(Exact(), problems, eps=(1e-1,)).results[0].starts[-1]
-    assert (model.steps(1e-3) == 0).all()
-    assert (model.quality[0].relative_cost_error < 1e-7).all()
-    assert (model.quality[0].dual_gap.abs() < 1e-9).all()
-
-
-def test_a_prediction_worse_than_zeros_is_judged_and_replaced(
-    problems: ProblemSet, quick: Callable[..., Report]
-) -> None:
-    report = quick(Wrong(), problems, eps=(1e-1,))
-    zeros, _, model = report.results[0].starts
+def test_a_prediction_worse_than_zeros_is_judged_and_replaced() -> None:
+    zeros, _, model = quick(Wrong()).results[0].starts
     assert model.replaced.all()
     assert not zeros.replaced.any()
     assert (model.quality[0].l1_error > zeros.quality[0].l1_error).all()
-    torch.testing.assert_close(model.curve, zeros.curve)
+    assert_close(model.curve, zeros.curve)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_the_time_of_the_start_counts_for_each_instance(
-    batch: int, problems: ProblemSet, quick: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_of_the_start_counts_for_each_instance(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow()
     monkeypatch.setattr("metaot.evaluation.protocol.perf_counter", lambda: slow.now)
-    zeros, _, model = quick(slow, problems, eps=(1e-1,), batch=batch).results[0].starts
+    zeros, _, model = quick(slow, batch=batch).results[0].starts
     assert [timing.seconds.tolist() for timing in zeros.timings] == [[0, 0]] * 2
     assert [timing.seconds.tolist() for timing in model.timings] == [[8 / batch] * 2] * 2
 
 
-def test_the_same_seed_gives_the_same_problems(
-    report: Report, problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
-) -> None:
-    again, other = (quick(rough, problems, eps=(1e-1,), seed=seed) for seed in (report.seed, 1))
-    curve = report.results[0].starts[-1].curve
-    assert torch.equal(again.results[0].starts[-1].curve, curve)
-    assert not torch.equal(other.results[0].starts[-1].curve[0], curve[0])
+def test_the_same_seed_gives_the_same_problems() -> None:
+    curve, again, other = (r.results[0].starts[-1].curve for r in (report(), quick(), quick(seed=1)))
+    assert torch.equal(again, curve)
+    assert not torch.equal(other[0], curve[0])
 
 
-def test_without_coordinates_there_is_no_gaussian(
-    dense_problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]
-) -> None:
-    report = quick(rough, dense_problems, eps=(1e-1,))
-    assert [start.name for start in report.results[0].starts] == ["zeros", "model"]
-    assert "No Gaussian start" in report.table()
+def test_without_coordinates_there_is_no_gaussian() -> None:
+    found = quick(dense=True)
+    assert [start.name for start in found.results[0].starts] == ["zeros", "model"]
+    assert "No Gaussian start" in found.table()
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("settings", "message"),
     [
         ({"eps": ()}, "eps .* got none"),
         ({"tolerances": (1e-2, 0.0)}, r"positive numbers, got \(0\.01, 0\.0\)"),
@@ -145,12 +102,6 @@ def test_without_coordinates_there_is_no_gaussian(
         ({"batch": -1}, "batch must be at least 1, got -1"),
     ],
 )
-def test_bad_settings_are_named(
-    changes: dict[str, object],
-    message: str,
-    problems: ProblemSet,
-    rough: Predictor,
-    quick: Callable[..., Report],
-) -> None:
+def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        quick(rough, problems, **({"eps": (0.1,)} | changes))
+        quick(**settings)

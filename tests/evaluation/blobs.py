@@ -1,10 +1,9 @@
-"""Blobs on a small grid, and a predictor that solves them roughly."""
+"""Blobs on a small grid, a predictor that solves them roughly, and its report."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -13,11 +12,15 @@ from metaot.amortize import Predictor
 from metaot.data.base import ProblemSet
 from metaot.evaluation import Report, evaluate
 
+PLAIN = Sinkhorn(accelerated=False)
+
 
 @dataclass(frozen=True)
 class Blobs(ProblemSet):
     """Two blobs on the 8 x 8 grid, with atoms without mass."""
 
+    batch: int = 1
+    eps: tuple[float, float] = (1e-2, 1e-1)
     dense: bool = False
 
     @property
@@ -38,31 +41,26 @@ class Rough(Predictor):
     """What a few plain steps from zeros give."""
 
     def predict(self, problem: Problem) -> DualPotentials:
-        solution = solve(problem, solver=Sinkhorn(accelerated=False), tol=1e-12, max_steps=4)
+        solution = solve(problem, solver=PLAIN, tol=1e-12, max_steps=4)
         return DualPotentials.from_f(problem, solution.potentials.f)
 
 
-@pytest.fixture(scope="session")
-def problems() -> ProblemSet:
-    return Blobs(batch=1, eps=(1e-2, 1e-1))
+class Exact(Predictor):
+    def predict(self, problem: Problem) -> DualPotentials:
+        return solve(problem, tol=1e-11).potentials
 
 
-@pytest.fixture(scope="session")
-def dense_problems() -> ProblemSet:
-    return Blobs(batch=1, eps=(1e-2, 1e-1), dense=True)
-
-
-@pytest.fixture(scope="session")
-def rough() -> Predictor:
-    return Rough()
-
-
-@pytest.fixture(scope="session")
-def quick() -> Callable[..., Report]:
+def quick(predictor: Predictor | None = None, *, dense: bool = False, **settings: Any) -> Report:
     """Run the protocol with few problems and little timing."""
-    return partial(evaluate, instances=6, timed=1, seconds=0.0, tolerances=(1e-2, 1e-3))
+    defaults = {"eps": (1e-1,), "instances": 6, "seconds": 0.0, "tolerances": (1e-2, 1e-3)}
+    return evaluate(predictor or Rough(), Blobs(dense=dense), **{**defaults, **settings})
 
 
-@pytest.fixture(scope="session")
-def report(problems: ProblemSet, rough: Predictor, quick: Callable[..., Report]) -> Report:
-    return quick(rough, problems, eps=(1e-1, 5e-2))
+@cache
+def report() -> Report:
+    return quick(eps=(1e-1, 5e-2))
+
+
+def drawn(report: Report, eps: float) -> Problem:
+    """Return the problems of a report."""
+    return Blobs(report.instances, (eps, eps)).sample(torch.Generator().manual_seed(report.seed))
