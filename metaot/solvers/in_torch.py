@@ -142,18 +142,11 @@ def _support(problem: Problem) -> tuple[Int[Tensor, "batch k"], Problem]:
 
 
 def _with_mass(weights: Float[Tensor, "batch n"]) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"]]:
-    """Return the atoms with mass of each instance, and their weights; padded with the atom 0 and no weight."""
+    """Return the atoms with mass, padded to the most of an instance with atoms without, and their weights."""
     mass = weights != 0
-    instance, atom = mass.nonzero(as_tuple=True)
-    if len(weights) == 1:
-        return atom[None], weights[:, atom]
-    place = (mass.cumsum(-1) - 1)[instance, atom]
-    count = int(mass.sum(-1).amax()) if len(weights) else 1
-    atoms = torch.zeros(len(weights), count, dtype=torch.int64, device=weights.device)
-    atoms[instance, place] = atom
-    values = weights.new_zeros(atoms.shape)
-    values[instance, place] = weights[instance, atom]
-    return atoms, values
+    most = int(mass.sum(-1).amax()) if len(weights) else 1
+    atoms = mass.byte().argsort(dim=-1, descending=True, stable=True)[:, :most]
+    return atoms, weights.gather(-1, atoms)
 
 
 def _completed(

@@ -29,15 +29,6 @@ class MapState:
 StateT = TypeVar("StateT", bound=MapState)
 
 
-@final
-@dataclass(frozen=True)
-class MapValue:
-    """The result: the weights, in the frame of the start, and the recorded values."""
-
-    weights: Float[Tensor, "batch both"]
-    history: Float[Tensor, "batch records"]
-
-
 @dataclass(frozen=True)
 class MapSolver(Solver[SampleProblem, StateT, Any]):
     """Fine-tune pairs of networks in at most `steps` steps.
@@ -94,8 +85,9 @@ class MapSolver(Solver[SampleProblem, StateT, Any]):
         gaps = [_quantiles(slices.mT @ z.mT) for z in (moved, wanted)]
         return (gaps[0] - gaps[1]).square().mean((1, 2)).sqrt()
 
-    def value(self, problem: SampleProblem, state: StateT, which: Tensor | slice) -> MapValue:
-        return MapValue(weights_of(state.pair)[which], state.history[which])
+    def value(self, problem: SampleProblem, state: StateT, which: Tensor | slice) -> Float[Tensor, "batch values"]:
+        """Return the weights, in the frame of the start, followed by the history."""
+        return torch.cat([weights_of(state.pair), state.history], -1)[which]
 
 
 @runtime_checkable
@@ -158,13 +150,15 @@ def solve_map(
     flat, batch = problem.flat(), problem.batch_shape
     state = solver.init(flat, None if init is None else _guess(problem, init))
     result = iterate(solver, flat, state, tol=tol, max_steps=min(max_steps, solver.steps))
+    records = len(solver.record)
+    weights, history = result.value.tensor_split([result.value.shape[-1] - records], -1)
     return MapSolution(
         problem=problem,
-        pair=with_weights(state.pair, result.value.weights).reshaped(batch),
+        pair=with_weights(state.pair, weights).reshaped(batch),
         error=result.error.reshape(batch),
         converged=result.converged.reshape(batch),
         steps=result.steps.reshape(batch),
-        history=result.value.history.reshape((*batch, len(solver.record))),
+        history=history.reshape((*batch, records)),
         solver=solver,
     )
 

@@ -35,17 +35,13 @@ doublings of a step."""
 @final
 @dataclass(frozen=True)
 class NewtonState:
-    """The unknown f of the smaller side, and the best one for g(f), to which a Sinkhorn step would lead.
-
-    In units of eps. `exchanged` where the smaller side is the target.
-    """
+    """The unknown f of the smaller side, and what a Sinkhorn step would make of it, both in units of eps."""
 
     f: Float[Tensor, "batch k"]
     next_f: Float[Tensor, "batch k"]
     least: Float[Tensor, "batch"]
     since: Int[Tensor, "batch"]
     """The least error, and the steps without progress since then."""
-    exchanged: bool
 
 
 @final
@@ -60,14 +56,12 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
     """
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> NewtonState:
-        n, m = problem.geometry.shape
         f = torch.zeros_like(problem.a) if guess is None else centred(problem.a, guess.f)
-        if n > m:
-            return _state(problem.T, c_transform(problem, f), True)
-        return _state(problem, f, False)
+        small = _smaller_first(problem)
+        return _state(small, f if small is problem else c_transform(problem, f))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
-        small = problem.T if state.exchanged else problem
+        small = _smaller_first(problem)
         a, b = small.a, small.b
         ratio = torch.where(a > 0, state.f - state.next_f, 0.0)
         near = (_error(a, state) < NEAR) & (ratio.abs().amax(-1) < math.log(FAR_ROW))
@@ -88,23 +82,28 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
 
     def error(self, problem: Problem, state: NewtonState) -> Float[Tensor, "batch"]:
         """L1 error of the marginal on the smaller side, NaN of a stalled instance; the other marginal is exact."""
-        error = _error(problem.b if state.exchanged else problem.a, state)
+        error = _error(_smaller_first(problem).a, state)
         return torch.where(state.since < PATIENCE, error, torch.nan)
 
     def value(self, problem: Problem, state: NewtonState, which: Tensor | slice) -> DualPotentials:
         problem, f = problem[which], state.f[which]
-        small = problem.T if state.exchanged else problem
-        potentials = DualPotentials.from_f(small, f * expand_eps(problem.eps, f))
-        if not state.exchanged:
-            return potentials
-        return DualPotentials(c_transform(problem.T, potentials.f), potentials.f)
+        small, f = _smaller_first(problem), f * expand_eps(problem.eps, f)
+        if small is problem:
+            return DualPotentials.from_f(problem, f)
+        return DualPotentials(c_transform(small, f), f)
 
 
-def _state(small: Problem, f: Float[Tensor, "batch k"], exchanged: bool) -> NewtonState:
+def _smaller_first(problem: Problem) -> Problem:
+    """Return the problem, exchanged if the target has fewer atoms than the source."""
+    n, m = problem.geometry.shape
+    return problem.T if n > m else problem
+
+
+def _state(small: Problem, f: Float[Tensor, "batch k"]) -> NewtonState:
     best = c_transform(small.T, c_transform(small, f))
     least = torch.full_like(f[:, 0], torch.inf)
     f, best = in_units_of(small.eps, f), in_units_of(small.eps, best)
-    return NewtonState(f, best, least, torch.zeros_like(least, dtype=torch.int64), exchanged)
+    return NewtonState(f, best, least, torch.zeros_like(least, dtype=torch.int64))
 
 
 def _error(a: Float[Tensor, "batch k"], state: NewtonState) -> Float[Tensor, "batch"]:
@@ -120,7 +119,7 @@ def _moved(small: Problem, kernel: Kernel, state: NewtonState, f: Tensor, shift:
     far = (~((source.amin(-1) > _LEAST) & (shift.abs().amax(-1) < _LONGEST))).nonzero()[:, 0]
     if len(far) > 0:
         part = small[far]
-        exact = _state(part, f[far] * expand_eps(part.eps, f), False)
+        exact = _state(part, f[far] * expand_eps(part.eps, f))
         best = best.index_copy(0, far, exact.next_f)
     return replace(state, f=f, next_f=best)
 
