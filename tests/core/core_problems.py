@@ -56,10 +56,11 @@ def clouds(cost: str, dim: int, *, each: bool = False) -> Callable[[np.random.Ge
 
 def between(x: Array, y: Array, cost: str) -> Space:
     """Return the clouds, with the matrix of costs from differences of points."""
-    forth, back = (x[..., :, None, :] + sign * y[..., None, :, :] for sign in (-1, 1))
-    squares, opposite = ((z**2).sum(-1) for z in (forth, back))
-    angles = 2 * np.arctan2(np.sqrt(squares), np.sqrt(opposite))
-    C = {"sqeuclidean": squares, "euclidean": np.sqrt(squares), "sphere": angles}[cost]
+    C = ((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1)
+    if cost == "sphere":
+        C = 2 * np.arctan2(np.sqrt(C), np.sqrt(((x[..., :, None, :] + y[..., None, :, :]) ** 2).sum(-1)))
+    elif cost == "euclidean":
+        C = np.sqrt(C)
     return Space(core.Costs.between_points(x, y, cost), C)
 
 
