@@ -3,9 +3,8 @@
 from metaot.solvers.bounds import Bounds, transport_bounds
 from metaot.solvers.gauss_newton import GaussNewton
 from metaot.solvers.iterate import Solver
-from metaot.solvers.maps import MapSolution
+from metaot.solvers.maps import MapSolution, MapSolver
 from metaot.solvers.newton import Newton
-from metaot.solvers.pairs import MapSolver
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution, Status
 from metaot.solvers.solve import solve

@@ -1,9 +1,9 @@
-"""Anderson acceleration of Sinkhorn's algorithm: the last steps say from where to make the next one.
+"""Anderson acceleration of Sinkhorn's algorithm: the next step starts from a combination of the last points.
 
 A Sinkhorn step moves the potential x by its residual r(x), the logarithm of the weights over the marginal. Near
-the solution r is linear, and symmetric in L2(a). Of all points between the last ones, the next step starts from
-the one with the smallest residual (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011), as MINRES would: one
-slow mode after the other vanishes, where over-relaxation keeps the rate of the slowest.
+the solution r is linear, and symmetric in L2(a). Of all affine combinations of the last points, the next step
+starts from the one with the smallest residual (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011), as MINRES
+would.
 """
 
 from dataclasses import dataclass, replace
@@ -14,36 +14,30 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MEMORY = 10
-"""Steps that are remembered. Once there are as many, every second step mixes: that is quicker, and safer."""
+"""Steps that are remembered. Once the memory is full, every second step combines: that is quicker, and safer."""
 
 BEYOND = 1.3
 """How many times its residual a step moves."""
 
-GROWTH, STALE = 2.0, 40
+GROWTH, STALE, PROGRESS = 2.0, 40, 0.9
 """The factor by which the error may grow above its least value, and the steps that it may stay above it. Then the
-iteration returns to where it was the least, and makes plain steps, under which it falls: one, or twice as many as
-before if there was no progress."""
-
-PROGRESS = 0.9
-"""A least error below this part of the one before is progress."""
+iteration returns to the point of the least error and makes plain steps, which lower it: one, or twice as many as
+the last time unless the least error has fallen below this part of the one then."""
 
 RIDGE = 1e-12
-"""Relative, on the products of the changes: these become nearly dependent."""
+"""Relative, on the products of the changes, which become nearly dependent."""
 
-FARTHEST = 35.0
-"""Larger residuals are not linear in x: plain steps follow them, and nothing is remembered. Mixtures of the last
-points move x by no more."""
-
-MUCH = 100.0
-"""The sum of squares of the coefficients of a mixture from which on its length is bounded."""
+FARTHEST, MUCH = 35.0, 100.0
+"""The largest residual that counts as linear in x: larger ones are followed by plain steps, and nothing is
+remembered. A combination whose coefficients have a larger sum of squares moves x by no more."""
 
 
 @final
 @dataclass(frozen=True)
 class Anderson:
-    """The last points of each instance: x is the logarithm of scalings, r that of the weights over the marginal.
+    """The last points x of each instance, logarithms of scalings, and their residuals r.
 
-    The memory is written in place: of two states of a run only the later one may be stepped from.
+    The memory is written in place: only the latest state of a run may be stepped from.
     """
 
     roots: Float[Tensor, "batch n"]
@@ -55,7 +49,7 @@ class Anderson:
     changes: Float[Tensor, "batch memory n"]
     gram: Float[Tensor, "batch memory memory"]
     shown: Int[Tensor, "batch"]
-    """The points since an instance forgot them."""
+    """The points since the memory was emptied."""
     least: Float[Tensor, "batch"]
     best: Float[Tensor, "batch n"]
     """The least error, and where a plain step leads from there."""
@@ -64,45 +58,38 @@ class Anderson:
     plain: Int[Tensor, "batch"]
     stretch: Int[Tensor, "batch"]
     mark: Float[Tensor, "batch"]
-    """Plain steps still to be made; how many there were when an instance last went back, and its error."""
-    lost: Bool[Tensor, "batch"] | None
-    """Which instances go there in the next step; None for none."""
-    far: Bool[Tensor, "batch"] | None
-    """Which instances make a plain step without memory; None for none."""
+    """Plain steps still to be made; their number when the instance last returned, and the error there."""
+    forgets: Bool[Tensor, "batch"] | None
+    """Which instances go to `best` in the next step, with an empty memory; None for none."""
     count: int
     """Steps of the batch."""
 
     @classmethod
     def of(cls, weights: Float[Tensor, "batch n"]) -> "Anderson":
-        """Begin, with nothing to remember."""
+        """Begin with an empty memory."""
         batch, n = weights.shape
-        one = torch.ones(batch, dtype=torch.int64, device=weights.device)
+        zeros, one = torch.zeros_like(weights), torch.ones_like(weights[:, 0], dtype=torch.int64)
         far = torch.full_like(weights[:, 0], torch.inf)
         return cls(
             roots=weights.sqrt(),
-            target=torch.zeros_like(weights),
-            missing=torch.zeros_like(weights),
+            target=zeros,
+            missing=zeros,
             moves=weights.new_zeros(batch, MEMORY, n),
             changes=weights.new_zeros(batch, MEMORY, n),
             gram=torch.eye(MEMORY, dtype=weights.dtype, device=weights.device).repeat(batch, 1, 1),
             shown=0 * one,
             least=far,
-            best=torch.zeros_like(weights),
+            best=zeros,
             stale=0 * one,
             plain=one,
             stretch=one,
             mark=far,
-            lost=None,
-            far=None,
+            forgets=None,
             count=0,
         )
 
-    def __getitem__(self, index: Tensor) -> "Anderson":
-        tensors = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
-
     def judged(self, x: Tensor, residual: Tensor, error: Float[Tensor, "batch"]) -> "Anderson":
-        """Take notice of the error of a point: instances that have lost their way go back, and forget."""
+        """Record the error of a point; instances whose error has grown return to the best one, and forget."""
         nearer = error <= self.least
         lost = ~(error <= GROWTH * self.least) | (~nearer & (self.stale >= STALE))
         far = ~lost & ~(residual.abs().amax(-1) <= FARTHEST)
@@ -110,59 +97,46 @@ class Anderson:
         if not bool((nearer | far).all()):
             best = torch.where((nearer | far)[:, None], best, self.best)
         least, stale = torch.where(nearer, error, self.least), torch.where(nearer, 0, self.stale + 1)
-        judged = replace(self, least=least, best=best, stale=stale, lost=None, far=None)
-        leave = lost | far
-        return judged._forgetting(lost, far) if bool(leave.any()) else judged
+        judged = replace(self, least=least, best=best, stale=stale, forgets=None)
+        return judged._forgetting(lost, far) if bool((lost | far).any()) else judged
 
     def _forgetting(self, lost: Bool[Tensor, "batch"], far: Bool[Tensor, "batch"]) -> "Anderson":
-        """Forget the last points of some instances, and have them make plain steps."""
-        which = lost | far
+        """Empty the memory of some instances, and have them make plain steps."""
+        forgets = lost | far
         for memory in (self.moves, self.changes):
-            memory[which] = 0
-        self.gram[which] = torch.eye(MEMORY, dtype=self.gram.dtype, device=self.gram.device)
+            memory[forgets] = 0
+        self.gram[forgets] = torch.eye(MEMORY, dtype=self.gram.dtype, device=self.gram.device)
         longer = torch.where(self.least < PROGRESS * self.mark, 1, 2 * self.stretch)
         stretch = torch.where(lost, longer, self.stretch)
         return replace(
             self,
-            shown=torch.where(which, 0, self.shown),
-            stale=torch.where(which, 0, self.stale),
+            shown=torch.where(forgets, 0, self.shown),
+            stale=torch.where(forgets, 0, self.stale),
             stretch=stretch,
-            plain=torch.where(which, stretch, self.plain),
+            plain=torch.where(forgets, stretch, self.plain),
             least=torch.where(far, torch.inf, self.least),
             mark=torch.where(far, torch.inf, torch.where(lost, self.least, self.mark)),
-            lost=lost,
-            far=far,
+            forgets=forgets,
         )
 
     def next(self, x: Tensor, residual: Tensor) -> "tuple[Tensor, Anderson]":
-        """Return the point that follows x, and the memory of it."""
+        """Return the next point, and the memory with x in it."""
         target, missing = x.add(residual, alpha=BEYOND), self.roots * residual
         following = self._mixed(x, target, missing) if self.count > 0 else target
         straight = self.plain > 0
-        left, shown = (self.plain - 1).clamp_min(0), self.shown + 1
-        stale = torch.where(straight, 0, self.stale)
+        plain, shown, stale = (self.plain - 1).clamp_min(0), self.shown + 1, torch.where(straight, 0, self.stale)
         if _any(straight):
             following = torch.where(straight[:, None], x + residual, following)
-        if self.lost is not None and self.far is not None:
-            following = torch.where(self.lost[:, None], self.best, following)
-            following = torch.where(self.far[:, None], x + residual, following)
-            aside = self.lost | self.far
-            left, shown = torch.where(aside, self.plain, left), torch.where(aside, 0, shown)
-        changed = replace(
-            self,
-            target=target,
-            missing=missing,
-            shown=shown,
-            stale=stale,
-            plain=left,
-            lost=None,
-            far=None,
-            count=self.count + 1,
+        if self.forgets is not None:
+            following = torch.where(self.forgets[:, None], self.best, following)
+            plain, shown = torch.where(self.forgets, self.plain, plain), torch.where(self.forgets, 0, shown)
+        count = self.count + 1
+        return following, replace(
+            self, target=target, missing=missing, plain=plain, shown=shown, stale=stale, forgets=None, count=count
         )
-        return following, changed
 
     def _mixed(self, x: Tensor, target: Tensor, missing: Tensor) -> Tensor:
-        """Remember the last step; return the best point between the last targets."""
+        """Remember the last step; return the combination of the last targets with the smallest residual."""
         each, k = torch.arange(len(x), device=x.device), (self.shown - 1) % MEMORY
         mask = (self.shown > 0)[:, None]
         move, change = (target - self.target).mul_(mask), (missing - self.missing).mul_(mask)
@@ -187,7 +161,7 @@ class Anderson:
         return torch.where(wild[:, None], bounded, following)
 
     def moved(self, origin: Float[Tensor, "batch n"]) -> "Anderson":
-        """Return the same where x is measured from another origin, at this point."""
+        """Return the same memory for x measured from this origin."""
         return replace(self, target=self.target - origin, best=self.best - origin)
 
 

@@ -25,10 +25,8 @@ from metaot.problem import Problem
 from metaot.solvers.iterate import iterate
 from metaot.solvers.newton import Newton
 
-_ROUNDING = 1e-11
-"""Error of marginals that count as exact."""
-
-_NEWTON_STEPS = 50
+_ROUNDING, _NEWTON_STEPS = 1e-11, 50
+"""Error of marginals that count as exact; the most steps to it."""
 
 
 @final
@@ -47,17 +45,15 @@ class Bounds:
 
 @torch.no_grad()
 def transport_bounds(problem: Problem, potentials: DualPotentials) -> Bounds:
-    """Bound min <C, P> over the plans with marginals a and b; the bounds hold without regard to eps.
+    """Bound min <C, P> over the plans with marginals a and b, in float64; the bounds hold whatever eps is.
 
-    The bounds hold for all potentials, of a prediction or of a solution, up to rounding (a relative error of about
-    1e-16 max |potentials|/eps). They are close when the potentials are good and eps is small: of an exact
-    solution, the gap is at most eps times the entropy of the plan given a marginal, the smaller of the two, and so
-    at most eps log(atoms with mass on either side).
+    They hold for all potentials, of a prediction or of a solution, up to rounding (a relative error of about
+    1e-16 max |potentials|/eps). Of an exact solution, the gap is at most eps times the entropy of the plan given a
+    marginal, the smaller of the two, and so at most eps log(atoms with mass on either side).
 
-    The work is done in float64. Masses are made one: what is bounded is the cost between a/sum(a) and b/sum(b),
-    with the coordinates or the matrix as the problem's dtype holds them. NaN in the potentials of an atom with
-    mass gives NaN for its instance. No n x m matrix is made on a grid or for large clouds. Where forbidden pairs
-    leave no plan, `upper` is +inf; `lower` is +inf where an atom with mass reaches no mass.
+    Masses are made one, with coordinates or the matrix as the problem's dtype holds them. NaN in the potentials of
+    an atom with mass gives NaN for its instance. No n x m matrix is made on a grid or for large clouds. Where
+    forbidden pairs leave no plan, `upper` is +inf; `lower` is +inf where an atom with mass reaches no mass.
     """
     problem = problem.normalised()
     f = torch.where(problem.a > 0, potentials.f.to(problem.a), 0.0)
@@ -102,10 +98,9 @@ def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
     forbidden = (upper == torch.inf).reshape(-1)
     if not bool(forbidden.any()):
         return upper
-    flat, (n, m) = problem.flat(), problem.geometry.shape
-    start = DualPotentials(f.reshape(-1, n), g.reshape(-1, m))
+    start = DualPotentials(f.reshape(-1, f.shape[-1]), g.reshape(-1, g.shape[-1]))
     upper = upper.flatten()
-    upper[forbidden] = _allowed_cost(flat[forbidden], start[forbidden])
+    upper[forbidden] = _allowed_cost(problem.flat()[forbidden], start[forbidden])
     return upper.reshape(problem.batch_shape)
 
 
@@ -114,9 +109,8 @@ def _allowed_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
 
     Missing mass could not be added as a product: that uses forbidden pairs.
     """
-    newton = Newton()
-    start = newton.init(problem, potentials)
-    exact = iterate(newton, problem, start, tol=_ROUNDING / 10, max_steps=_NEWTON_STEPS).value
-    exact = DualPotentials.from_f(problem, exact.f)
+    start = Newton().init(problem, potentials)
+    f = iterate(Newton(), problem, start, tol=_ROUNDING / 10, max_steps=_NEWTON_STEPS).value.f
+    exact = DualPotentials.from_f(problem, f)
     is_plan = marginal_error(problem, exact) <= _ROUNDING
     return torch.where(is_plan, transport_cost(problem, exact), torch.inf)

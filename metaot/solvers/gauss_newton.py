@@ -8,24 +8,22 @@ Marquardt (1963).
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metaot.brenier import BrenierPair, Icnn, SampleProblem, maximised
-from metaot.solvers.pairs import MapSolver, MapState, random_indices, with_weights
+from metaot.solvers.maps import MapSolver, MapState, with_weights
 
-_FIRST, _LEAST, _MOST = 1.0, 1e-7, 1e7
-"""The first damping, and its bounds."""
-_LOWERED, _RAISED = 1 / 3, 4.0
+_FIRST, _LEAST, _MOST, _LOWERED, _RAISED = 1.0, 1e-7, 1e7, 1 / 3, 4.0
+"""The first damping, its bounds, and its factors after a good step and after one that failed."""
 _RIDGE = 1e-2
 """A share of the diagonal's mean, which is added to the diagonal that damping scales with."""
-_TOL = 1e-4
-"""The error of the maximisers, in standard deviations."""
-_MOST_STEPS = 20
-"""The most Newton steps to a maximiser: if they do not suffice, the change of the weights was too large."""
+_TOL, _MOST_STEPS = 1e-4, 20
+"""The error of the maximisers, in standard deviations, and the most Newton steps to one: if they do not suffice,
+the change of the weights was too large."""
 _ROWS, _MOST_SAMPLES = 1536, 512
 """Rows of the Jacobian in a curvature, one for each dimension of a sample; and the most samples."""
 _HIDDEN = (64,)
@@ -40,9 +38,6 @@ class Half:
     maximisers: Float[Tensor, "batch m d"]
     objective: Float[Tensor, "batch"]
     damping: Float[Tensor, "batch"]
-
-    def __getitem__(self, index: Any) -> "Half":
-        return Half(self.maximisers[index], self.objective[index], self.damping[index])
 
 
 @final
@@ -74,31 +69,26 @@ class GaussNewton(MapSolver[GaussNewtonState]):
             raise ValueError(f"steps >= 1 and samples >= 2 are needed, got {self.steps} and {self.samples}")
 
     def init(self, problem: SampleProblem, guess: BrenierPair | None) -> GaussNewtonState:
-        if guess is not None:
-            _require_ridges(guess)
-        pair = self.start(problem, guess, Icnn(problem.dim, _HIDDEN))
+        halves = () if guess is None else (guess.phi, guess.psi)
+        if any(bool(half.icnn.is_quadratic(half.weights).any()) for half in halves):
+            raise ValueError(
+                "init is a linear map, without weights to tune: leave init out, and use GaussNewton(linear=True), "
+                "which starts new networks near the linear map"
+            )
+        pair, history = self.start(problem, guess, Icnn(problem.dim, _HIDDEN))
         u, v, icnn = *_entered(problem, pair), pair.phi.icnn
         forth = _first_half(icnn, pair.phi.weights, u, v, icnn.gradient(pair.psi.weights, v))
         back = _first_half(icnn, pair.psi.weights, v, u, icnn.gradient(pair.phi.weights, u))
-        return self.recorded(problem, GaussNewtonState(pair, self.no_history(pair), 0, forth, back))
+        return self.recorded(problem, GaussNewtonState(pair, history, 0, forth, back))
 
     def step(self, problem: SampleProblem, state: GaussNewtonState) -> GaussNewtonState:
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + state.count)
         u, v, icnn = *_entered(problem, state.pair), state.pair.phi.icnn
         samples = self.samples or min(_MOST_SAMPLES, max(2, _ROWS // problem.dim))
-        in_v, in_u = (random_indices(z.shape[1], samples, generator).to(z.device) for z in (v, u))
+        in_v, in_u = self.drawn(state.count, samples, (v, u))
         phi, forth = _improved(icnn, state.pair.phi.weights, state.forth, (u, v), in_v)
         psi, back = _improved(icnn, state.pair.psi.weights, state.back, (v, u), in_u)
         pair = with_weights(state.pair, torch.cat([phi, psi], -1))
         return self.recorded(problem, replace(state, pair=pair, forth=forth, back=back, count=state.count + 1))
-
-
-def _require_ridges(guess: BrenierPair) -> None:
-    if any(bool(half.icnn.is_quadratic(half.weights).any()) for half in (guess.phi, guess.psi)):
-        raise ValueError(
-            "init is a linear map, without weights to tune: leave init out, and use GaussNewton(linear=True), "
-            "which starts new networks near the linear map"
-        )
 
 
 def _entered(problem: SampleProblem, pair: BrenierPair) -> tuple[Tensor, Tensor]:
@@ -128,9 +118,8 @@ def _improved(
     """Make a step from each instance's weights, or raise the damping where the step fails."""
     u, v = clouds
     gradient = _gradient(icnn, weights, u, half.maximisers).double()
-    parts = zip(
-        weights.split(1), half.maximisers[:, which].split(1), strict=True
-    )  # one by one, to fit into a cache
+    # one by one, to fit into a cache
+    parts = zip(weights.split(1), half.maximisers[:, which].split(1), strict=True)
     G = torch.cat([_curvature(icnn, w, p) for w, p in parts]).double()
     scale = G.diagonal(dim1=-2, dim2=-1)
     ridge = half.damping[:, None] * (scale + _RIDGE * scale.mean(-1, keepdim=True))
@@ -144,12 +133,9 @@ def _improved(
     quality = gain / promised
     factors = torch.where(quality > 0.75, _LOWERED, torch.where(quality < 0.25, 2.0, 1.0))
     damping = (half.damping * torch.where(good, factors, _RAISED)).clamp(_LEAST, _MOST)
-    new = Half(
-        torch.where(good[:, None, None], maximisers, half.maximisers),
-        torch.where(good, objective, half.objective),
-        damping,
-    )
-    return torch.where(good[:, None], after, weights), new
+    maximisers = torch.where(good[:, None, None], maximisers, half.maximisers)
+    objective = torch.where(good, objective, half.objective)
+    return torch.where(good[:, None], after, weights), Half(maximisers, objective, damping)
 
 
 def _gradient(icnn: Icnn, weights: Tensor, u: Tensor, maximisers: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Result
-from metaot.geometry import Grid
+from metaot.geometry import Dense, Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, exact_marginal_error, tilted
@@ -17,13 +17,10 @@ from metaot.problem import Problem
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
-from metaot.solvers.support import Support
 
-GOOD = 0.01
-"""L1 error of a start up to which it is taken without comparison."""
-
-DOUBTFUL = 0.1
-"""L1 error of a start above which it must beat two steps from zeros by dual value, and halve the error of one."""
+GOOD, DOUBTFUL = 0.01, 0.1
+"""L1 errors of a start: up to the first it is kept without comparison; above the second it must beat two steps
+from zeros by dual value, and halve the error of one."""
 
 LARGEST = 1e8
 """Potentials beyond this many eps leave too few digits for the cost."""
@@ -77,8 +74,8 @@ class InTorch(BackEnd):
             return refine(Newton(), problem, f, **limits, on_support=False)
         result, exchanged = no_result(problem), self._exchanged[index]
         together = max(1, _BLOCK // max(1, *(few * many for few, many in sizes)))
-        for side, turned in ((exchanged, True), (~exchanged, False)):
-            some = side.nonzero()[0]
+        for turned in (True, False):
+            some = (exchanged == turned).nonzero()[0]
             for chosen in (some[k : k + together] for k in range(0, len(some), together)):
                 part, start = problem[torch.from_numpy(chosen)], None if f is None else f[chosen]
                 if turned:
@@ -105,25 +102,20 @@ def no_result(problem: Problem) -> Result:
 
 
 def refine(
-    solver: Solver,
-    problem: Problem,
-    f: Float[Tensor, "batch n"] | None,
-    *,
-    tol: float,
-    max_steps: int,
-    on_support: bool,
+    solver: Solver, problem: Problem, f: Tensor | None, *, tol: float, max_steps: int, on_support: bool
 ) -> Result:
-    """Refine f by one method: on the atoms with mass, or on all."""
+    """Refine f, batch n, by one method: on the atoms with mass, or on all."""
     counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton) else problem
-    guess = None if f is None else DualPotentials(f, problem.b.new_zeros(1).expand_as(problem.b))
-    if not on_support:
-        result = iterate(solver, counted, _start(solver, counted, guess), tol=tol, max_steps=max_steps)
-        return _completed(problem, counted, result.value.f, result.steps)
-    support = Support.of(counted)
-    guess = None if guess is None else support.gathered(counted, guess)
-    state = _start(solver, support.problem, guess)
-    result = iterate(solver, support.problem, state, tol=tol, max_steps=max_steps)
-    return _completed(problem, counted, support.spread(counted, result.value.f), result.steps)
+    eps, rows, part = expand_eps(problem.eps, problem.a), None, counted
+    if on_support:
+        rows, part = _support(counted)
+        f = None if f is None else f.gather(-1, rows) / eps
+    result = iterate(solver, part, _start(solver, part, f), tol=tol, max_steps=max_steps)
+    found = result.value.f
+    if rows is not None:
+        found = torch.where(part.a != 0, found, 0.0) * eps
+        found = torch.zeros_like(problem.a).scatter_add(-1, rows, found)
+    return _completed(problem, counted, found, result.steps)
 
 
 def _counted(problem: Problem) -> Problem:
@@ -137,9 +129,24 @@ def _counted(problem: Problem) -> Problem:
 
 
 def _valid(problem: Problem) -> Bool[Tensor, "batch"]:
-    """Return which instances have numbers as weights, and one on either side that counts."""
+    """Return which instances have finite weights, and on either side one that counts."""
     largest = torch.minimum(problem.a.amax(-1), problem.b.amax(-1))
     return (problem.a.sum(-1) + problem.b.sum(-1)).isfinite() & (largest >= SMALLEST_WEIGHT)
+
+
+def _support(problem: Problem) -> tuple[Int[Tensor, "batch k"], Problem]:
+    """Return the source atoms with mass, and the problem between atoms with mass, in units of eps."""
+    (rows, a), (columns, b) = _with_mass(problem.a), _with_mass(problem.b)
+    C = problem.geometry.cost_block(rows, columns).to(a).div_(expand_eps(problem.eps, a, 2))
+    return rows, Problem.trusted(a, b, Dense.trusted(C), 1.0)
+
+
+def _with_mass(weights: Float[Tensor, "batch n"]) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"]]:
+    """Return the atoms with mass, padded to the most of an instance with atoms without, and their weights."""
+    mass = weights != 0
+    most = int(mass.sum(-1).amax()) if len(weights) else 1
+    atoms = mass.byte().argsort(dim=-1, descending=True, stable=True)[:, :most]
+    return atoms, weights.gather(-1, atoms)
 
 
 def _completed(
@@ -147,8 +154,8 @@ def _completed(
 ) -> Result:
     """Continue f, known on the atoms that count, by the best g and to all atoms; measure the error in float64.
 
-    The error is that of the source's marginal; the target's is exact, up to the dtype. Where potentials are not
-    finite, they are replaced by zeros, and the error is infinite.
+    The error is that of the source's marginal; the target's is exact, up to the dtype. Potentials that are not
+    finite are replaced by zeros, with an infinite error.
     """
     g = c_transform(counted, f)
     best = c_transform(counted.T, g)
@@ -156,8 +163,7 @@ def _completed(
     if counted is not problem:  # between two atoms with tiny masses nothing else bounds what is sent
         g = torch.where(counted.b != 0, g, c_transform(problem, f))
     if problem.a.dtype == torch.float64:
-        marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
-        error = torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+        error = _step_error(problem, f, best)
     else:
         error = exact_marginal_error(problem, DualPotentials(f, g)).to(f)
     finite = (f.sum(-1) + g.sum(-1) + error).isfinite() & _valid(problem)
@@ -167,13 +173,19 @@ def _completed(
     return Result(f, g, error, steps)
 
 
+def _step_error(problem: Problem, f: Tensor, best: Tensor) -> Float[Tensor, "batch"]:
+    """Return the L1 error of the source's marginal of f and g(f), to which `best` is the best potential."""
+    marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
+    return torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+
+
 def _start(
-    solver: Solver[Problem, StateT, DualPotentials], problem: Problem, guess: DualPotentials | None
+    solver: Solver[Problem, StateT, DualPotentials], problem: Problem, f: Float[Tensor, "batch n"] | None
 ) -> StateT:
-    """Return the state of a guess, or of zeros where these are the better start."""
-    if guess is None:
+    """Return the state of f, or of zeros where these are the better start."""
+    if f is None:
         return solver.init(problem, None)
-    guess = DualPotentials(_reasonable(problem, guess.f), guess.g)
+    guess = DualPotentials(_reasonable(problem, f), problem.b.new_zeros(1).expand_as(problem.b))
     state = solver.init(problem, guess)
     start, error = solver.value(problem, state, slice(None)), solver.error(problem, state)
     worse = worse_than_zeros(problem, start, error, rivals=not isinstance(solver, Newton))
@@ -187,8 +199,8 @@ def worse_than_zeros(
 ) -> Bool[Tensor, "batch"]:
     """Return which starts are worse than f = 0.
 
-    A start with a small error is not. Others are where their dual value is below that of zeros, and with `rivals`
-    doubtful ones where they are not clearly better than the first steps from zeros.
+    A start with a small error is kept. Others are worse if their dual value is below that of zeros; with `rivals`,
+    a start with a large error is also worse unless it clearly beats the first steps from zeros.
     """
     if bool((error <= GOOD).all()):
         return torch.zeros_like(error, dtype=torch.bool)
@@ -197,18 +209,15 @@ def worse_than_zeros(
     worse = ~(value >= linear_value(problem, zeros)) & ~(error <= GOOD)
     doubtful = ~(error <= DOUBTFUL)
     if rivals and bool(doubtful.any()):
-        f = c_transform(problem.T, zeros.g)
-        first = DualPotentials.from_f(problem, f)
-        f = c_transform(problem.T, first.g)
-        second = DualPotentials(f, first.g)
-        missing = tilted(problem.a, (first.f - f) / expand_eps(problem.eps, f)) - problem.a
-        rival = torch.linalg.vector_norm(missing, 1, -1)
+        first = DualPotentials.from_f(problem, c_transform(problem.T, zeros.g))
+        second = DualPotentials(c_transform(problem.T, first.g), first.g)
+        rival = _step_error(problem, first.f, second.f)
         worse |= doubtful & ~((value >= linear_value(problem, second)) & (error <= 0.5 * rival))
     return worse
 
 
 def _reasonable(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    """Remove what means nothing of potentials; replace them by zeros where they are huge or not finite."""
+    """Centre f, with zeros on atoms without mass; replace potentials that are huge or not finite by zeros."""
     f = centred(problem.a, torch.where(problem.a != 0, f, 0.0))
     size = torch.where(problem.a != 0, f, 0.0).abs().amax(-1, keepdim=True)
     return torch.where(size <= LARGEST * expand_eps(problem.eps, f), f, 0.0)

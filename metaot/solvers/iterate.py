@@ -1,4 +1,4 @@
-"""The one loop of all solvers: step, test every instance, let those leave that are done."""
+"""The one loop of all solvers: step, test every instance, drop instances that have stopped."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
@@ -24,9 +24,9 @@ ValueT = TypeVar("ValueT")
 class Solver(ABC, Generic[ProblemT, StateT, ValueT]):
     """Settings, and a few operations on problems with one batch dimension.
 
-    All that changes is in the state: a frozen dataclass of numbers, which all instances share, and of tensors
-    or the like, with the batch in front. A solver never loops over steps or prints; only `init` and `adjust`
-    may wait for the device.
+    The state is all that changes: a frozen dataclass of numbers, which all instances share, and of tensors and
+    the like, batch first. A solver never loops over steps or prints; only `init` and `adjust` may wait for the
+    device.
     """
 
     @abstractmethod
@@ -66,70 +66,57 @@ _TOGETHER = 10
 
 
 def iterate(
-    solver: Solver[ProblemT, StateT, ValueT],
-    problem: ProblemT,
-    state: StateT,
-    *,
-    tol: float,
-    max_steps: int,
+    solver: Solver[ProblemT, StateT, ValueT], problem: ProblemT, state: StateT, *, tol: float, max_steps: int
 ) -> Iterated[ValueT]:
     """Step until every instance has an error of at most `tol`, or has made `max_steps` steps.
 
-    The error is tested before the first step and after each one (on a GPU, after some). An instance that has
-    converged, or whose error is NaN, has the value that it has then; when half of the batch is done, the rest
-    goes on without it.
+    The error is tested before the first step and after each one (on a GPU, after some). An instance stops when it
+    has converged or its error is NaN; when half of the batch has stopped, the rest goes on without it.
     """
     error = solver.error(problem, state)
     alive = torch.arange(len(error), device=error.device)
     running = torch.ones_like(error, dtype=torch.bool)
-    stopped: list[tuple[Tensor, ValueT, Tensor, int]] = []
+    stopped: list[tuple[Tensor, Tensor, Tensor, ValueT]] = []
     count = 0
     while True:
         done = running if count >= max_steps else running & ~(error > tol)
         if bool(done.any()) or len(done) == 0:
-            stopped.append((alive[done], solver.value(problem, state, done), error[done], count))
+            index = alive[done]
+            steps = torch.full_like(index, count)
+            stopped.append((index, error[done], steps, solver.value(problem, state, done)))
             running = running & ~done
             left = int(running.sum())
             if left == 0:
                 break
             if 2 * left <= len(running):
-                problem, state = problem[running], part(state, running)
+                problem, state = problem[running], _part(state, running)
                 alive, error, running = alive[running], error[running], running[running]
         state = solver.adjust(problem, state, error)
         together = min(_TOGETHER, 1 + count // 2) if error.is_cuda else 1
         for _ in range(min(together, max_steps - count)):
             state, count = solver.step(problem, state), count + 1
         error = solver.error(problem, state)
-    return _assembled(stopped, tol)
-
-
-def _assembled(stopped: list[tuple[Tensor, ValueT, Tensor, int]], tol: float) -> Iterated[ValueT]:
-    """Put the instances, which stopped one after the other, into their order."""
-    indices, values, errors, counts = zip(*stopped, strict=True)
+    indices, errors, counts, values = zip(*stopped, strict=True)
     order = torch.cat(indices).argsort()
-    error = torch.cat(errors)[order]
-    steps = torch.cat([torch.full_like(i, count) for i, count in zip(indices, counts, strict=True)])[order]
-    return Iterated(joined(values, order), error, error <= tol, steps)
+    error, steps = torch.cat(errors)[order], torch.cat(counts)[order]
+    return Iterated(_joined(values, order), error, error <= tol, steps)
 
 
-def part(state: StateT, index: Tensor) -> StateT:
-    """Return the part of a tensor or of a state that belongs to these instances."""
-    if isinstance(state, Tensor):
-        return state[index]  # type: ignore[return-value]
-    changed = {name: value[index] for name, value in _batched(state)}
-    return replace(state, **changed)  # type: ignore[type-var]
+def _part(state: Any, index: Tensor) -> Any:
+    """Return the part of a state that belongs to these instances."""
+    if hasattr(state, "__getitem__"):
+        return state[index]
+    return replace(state, **{name: _part(getattr(state, name), index) for name in _batched(state)})
 
 
-def joined(states: tuple[StateT, ...], order: Tensor) -> StateT:
-    """Return these states, one behind the other, in another order."""
-    first = states[0]
-    if isinstance(first, Tensor):
-        return torch.cat(states)[order]  # type: ignore[arg-type, return-value]
-    changed = {name: torch.cat([getattr(s, name) for s in states])[order] for name, _ in _batched(first)}
-    return replace(first, **changed)  # type: ignore[type-var]
+def _joined(values: tuple[Any, ...], order: Tensor) -> Any:
+    """Return these values, one behind the other, in another order."""
+    if isinstance(values[0], Tensor):
+        return torch.cat(values)[order]
+    names = _batched(values[0])
+    return replace(values[0], **{name: torch.cat([getattr(v, name) for v in values])[order] for name in names})
 
 
-def _batched(state: Any) -> list[tuple[str, Any]]:
-    """Return the fields of a state that have a batch: all but numbers and None."""
-    parts = [(field.name, getattr(state, field.name)) for field in fields(state)]
-    return [(name, value) for name, value in parts if not isinstance(value, int | float | None)]
+def _batched(state: Any) -> list[str]:
+    """Return the names of the fields of a state that have a batch: all but numbers and None."""
+    return [f.name for f in fields(state) if not isinstance(getattr(state, f.name), int | float | None)]

@@ -1,19 +1,93 @@
-"""`solve` for continuous problems: a batch of pairs of measures, fine-tuned together."""
+"""Continuous problems: the base of solvers that fine-tune transport maps, and `solve` for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.brenier import BrenierPair, SampleProblem
+from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SampleProblem
 from metaot.objectives import brenier_value
-from metaot.solvers.iterate import iterate
-from metaot.solvers.pairs import MapSolver, with_weights
+from metaot.solvers.iterate import Solver, iterate
 from metaot.solvers.solution import Status
-from metaot.solvers.w2gn import W2GN
+
+_SLICES, _LEVELS, _ERROR_SAMPLES = 16, 99, 512
+"""Slices, quantiles and samples from which the error is measured after each step."""
+
+
+@dataclass(frozen=True)
+class MapState:
+    """Both networks, their dual values at the recorded steps, and the number of steps made."""
+
+    pair: BrenierPair
+    history: Float[Tensor, "batch records"]
+    count: int
+
+
+StateT = TypeVar("StateT", bound=MapState)
+
+
+@dataclass(frozen=True)
+class MapSolver(Solver[SampleProblem, StateT, Any]):
+    """Fine-tune pairs of networks in at most `steps` steps.
+
+    Without a guess, networks of the architecture `icnn` start at the identity, or with `linear` at the Gaussian
+    (Bures) map. The exact dual values of `brenier_value` are kept at the steps named in `record`.
+    """
+
+    steps: int = 1000
+    icnn: Icnn | None = None
+    linear: bool = False
+    record: tuple[int, ...] = ()
+    seed: int = 0
+
+    def start(
+        self, problem: SampleProblem, guess: BrenierPair | None, default: Icnn
+    ) -> tuple[BrenierPair, Float[Tensor, "batch records"]]:
+        """Return the guess, or new networks for instances where these have the larger dual value; and no history.
+
+        Without a guess, networks have the architecture of the settings, else `default`.
+        """
+        icnn = guess.phi.icnn if guess is not None else self.icnn or default
+        pair = new_pair(icnn, (Frame.gaussian if self.linear else Frame.identity)(problem), self.seed)
+        if guess is not None:
+            guess = guess.to(problem.x)
+            better = brenier_value(problem, guess, tol=1e-3) > brenier_value(problem, pair, tol=1e-3)
+            pair = _chosen(better, guess, pair)
+        return pair, pair.phi.weights.new_full((len(pair.phi.weights), len(self.record)), torch.nan)
+
+    def drawn(self, count: int, wanted: int, clouds: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Return the indices of `wanted` different samples of each cloud, or of all, at random for this step."""
+        generator = torch.Generator().manual_seed(self.seed * 2**32 + count)
+        return [torch.randperm(z.shape[1], generator=generator)[:wanted].to(z.device) for z in clouds]
+
+    def recorded(self, problem: SampleProblem, state: StateT) -> StateT:
+        """Return the state with its dual values in the history, if its step is one to record."""
+        if state.count not in self.record:
+            return state
+        value = brenier_value(problem, state.pair, tol=1e-3)
+        history = state.history.clone()
+        history[:, self.record.index(state.count)] = value.to(history)
+        return replace(state, history=history)
+
+    def adjust(self, problem: SampleProblem, state: StateT, error: Float[Tensor, "batch"]) -> StateT:
+        return state
+
+    def error(self, problem: SampleProblem, state: StateT) -> Float[Tensor, "batch"]:
+        """Return the sliced distance of pushed samples from the target's, in standard deviations."""
+        frame, x, y = state.pair.phi.frame, problem.x[:, :_ERROR_SAMPLES], problem.y[:, :_ERROR_SAMPLES]
+        moved, wanted = (frame.T.enter(z) for z in (state.pair.push(x), y))
+        generator = torch.Generator().manual_seed(0)
+        slices = torch.randn(problem.dim, _SLICES, generator=generator, dtype=torch.float64).to(moved)
+        slices = slices / slices.norm(dim=0)
+        gaps = [_quantiles(slices.mT @ z.mT) for z in (moved, wanted)]
+        return (gaps[0] - gaps[1]).square().mean((1, 2)).sqrt()
+
+    def value(self, problem: SampleProblem, state: StateT, which: Tensor | slice) -> Float[Tensor, "batch values"]:
+        """Return the weights, in the frame of the start, followed by the history."""
+        return torch.cat([weights_of(state.pair), state.history], -1)[which]
 
 
 @runtime_checkable
@@ -59,20 +133,14 @@ class MapSolution:
 
 @torch.no_grad()
 def solve_map(
-    problem: SampleProblem,
-    *,
-    init: BrenierPair | PairPredictor | None,
-    solver: object,
-    tol: float,
-    max_steps: int,
+    problem: SampleProblem, *, init: BrenierPair | PairPredictor | None, solver: object, tol: float, max_steps: int
 ) -> MapSolution:
     """Fine-tune a pair of potentials, or train one from scratch, for each instance of the problem.
 
-    An instance stops when its error is at most `tol`, or after `max_steps` steps or those of the solver. The
-    solver's own cold start replaces a start with a smaller dual value, instance by instance. Raises TypeError for
-    a solver of discrete problems, and for an `init` that is no pair of potentials.
+    An instance stops when its error is at most `tol`, or after `max_steps` or `solver.steps` steps. New networks
+    replace a start with a smaller dual value, instance by instance. Raises TypeError for a solver of discrete
+    problems, and for an `init` that is no pair of potentials.
     """
-    solver = W2GN() if solver is None else solver
     if not isinstance(solver, MapSolver):
         raise TypeError(
             f"solver must be W2GN(...) or GaussNewton(...) for a SampleProblem, or None, got {solver!r}"
@@ -80,17 +148,17 @@ def solve_map(
     if not problem.x.is_floating_point():
         raise ValueError(f"samples must be floating-point numbers, got {problem.x.dtype}")
     flat, batch = problem.flat(), problem.batch_shape
-    guess = None if init is None else _guess(problem, init)
-    state = solver.init(flat, guess)
+    state = solver.init(flat, None if init is None else _guess(problem, init))
     result = iterate(solver, flat, state, tol=tol, max_steps=min(max_steps, solver.steps))
-    whole = with_weights(state.pair, result.value.weights).reshaped(batch)
+    records = len(solver.record)
+    weights, history = result.value.tensor_split([result.value.shape[-1] - records], -1)
     return MapSolution(
         problem=problem,
-        pair=whole,
+        pair=with_weights(state.pair, weights).reshaped(batch),
         error=result.error.reshape(batch),
         converged=result.converged.reshape(batch),
         steps=result.steps.reshape(batch),
-        history=result.value.history.reshape((*batch, len(solver.record))),
+        history=history.reshape((*batch, records)),
         solver=solver,
     )
 
@@ -107,3 +175,36 @@ def _guess(problem: SampleProblem, init: BrenierPair | PairPredictor) -> Brenier
                 f"the problem has dimension {problem.dim} and the batch {tuple(problem.batch_shape)}"
             )
     return pair.reshaped(torch.Size([problem.batch_shape.numel()]))
+
+
+def new_pair(icnn: Icnn, frame: Frame, seed: int) -> BrenierPair:
+    """Return untrained networks, different ones for each instance: nearly the linear map of the frame."""
+    generator, batch = torch.Generator().manual_seed(seed), frame.scale.shape
+    phi, psi = (icnn.weights(generator, *batch).to(frame.m) for _ in range(2))
+    return BrenierPair(BrenierPotential(icnn, phi, frame), BrenierPotential(icnn, psi, frame.T))
+
+
+def weights_of(pair: BrenierPair) -> Float[Tensor, "batch both"]:
+    """Return the weights of phi and psi, concatenated."""
+    return torch.cat([pair.phi.weights, pair.psi.weights], -1)
+
+
+def with_weights(pair: BrenierPair, weights: Float[Tensor, "batch both"]) -> BrenierPair:
+    """Return the pair with these weights in place of its own."""
+    phi, psi = weights.chunk(2, -1)
+    return BrenierPair(replace(pair.phi, weights=phi), replace(pair.psi, weights=psi))
+
+
+def _chosen(better: Tensor, first: BrenierPair, second: BrenierPair) -> BrenierPair:
+    """Return, instance by instance, the first pair or the second one."""
+    order = torch.where(better, 0, len(better)) + torch.arange(len(better)).to(better.device)
+    parts = zip(first.phi.frame.parts(), second.phi.frame.parts(), strict=True)
+    frame = Frame(*(torch.cat(both)[order] for both in parts))
+    blank = BrenierPair(replace(first.phi, frame=frame), replace(first.psi, frame=frame.T))
+    return with_weights(blank, torch.cat([weights_of(first), weights_of(second)])[order])
+
+
+def _quantiles(z: Float[Tensor, "batch slices n"]) -> Float[Tensor, "batch slices levels"]:
+    """Return the quantiles 0.01, 0.02 ... 0.99, without interpolation."""
+    index = torch.linspace(0.01, 0.99, _LEVELS) * (z.shape[-1] - 1)
+    return z.sort(-1).values[..., index.round().long().to(z.device)]

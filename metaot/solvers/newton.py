@@ -18,39 +18,30 @@ from metaot.geometry.kernel import Kernel, MatrixKernel
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, tilted
 from metaot.problem import Problem
-from metaot.solvers import conjugate, factorised
+from metaot.solvers import ascent
 from metaot.solvers.iterate import Solver
 
-NEAR = 0.05
-"""L1 error below which Newton needs no help from Sinkhorn."""
-
-FAR_ROW = 10.0
-"""A row with this many times its mass, or this part of it, is far: there a parabola says nothing."""
+NEAR, FAR_ROW = 0.05, 10.0
+"""Newton needs no help from Sinkhorn below this L1 error, if no row has this many times its mass, or this part."""
 
 PATIENCE, PROGRESS = 16, 0.9
 """Steps in a row after which an instance stops whose error has not fallen below this part of its least one."""
 
-_LEAST, _LONGEST = 1e-6, 40.0
-"""A plan's products are exact where this part of each weight arrives and no potential moves by this many eps."""
-
-_DOUBLINGS = 12
-"""Most doublings of a step that goes on."""
+_LEAST, _LONGEST, _DOUBLINGS = 1e-6, 40.0, 12
+"""A plan's products are exact if this part of each weight arrives and no potential moves by this many eps; most
+doublings of a step."""
 
 
 @final
 @dataclass(frozen=True)
 class NewtonState:
-    """The unknown f of the smaller side, and the best one for g(f), to which a Sinkhorn step would lead.
-
-    In units of eps. `exchanged` where the smaller side is the target.
-    """
+    """The unknown f of the smaller side, and what a Sinkhorn step would make of it, both in units of eps."""
 
     f: Float[Tensor, "batch k"]
     next_f: Float[Tensor, "batch k"]
     least: Float[Tensor, "batch"]
     since: Int[Tensor, "batch"]
     """The least error, and the steps without progress since then."""
-    exchanged: bool
 
 
 @final
@@ -65,27 +56,25 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
     """
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> NewtonState:
-        n, m = problem.geometry.shape
         f = torch.zeros_like(problem.a) if guess is None else centred(problem.a, guess.f)
-        if n > m:
-            return _state(problem.T, c_transform(problem, f), True)
-        return _state(problem, f, False)
+        small = _smaller_first(problem)
+        return _state(small, f if small is problem else c_transform(problem, f))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
-        small = problem.T if state.exchanged else problem
+        small = _smaller_first(problem)
         a, b = small.a, small.b
         ratio = torch.where(a > 0, state.f - state.next_f, 0.0)
         near = (_error(a, state) < NEAR) & (ratio.abs().amax(-1) < math.log(FAR_ROW))
         f = torch.where(near[:, None], state.f, state.next_f)
         _, kernel = small.geometry.best_plan((f + a.log()) * expand_eps(small.eps, a), b, small.eps)
         if not (isinstance(kernel, MatrixKernel) and a.shape[-1] <= FACTORISED):
-            return replace(state, **_moved(small, kernel, f, conjugate.ascent(kernel, a, b)))
-        found = factorised.ascent(kernel.K, a, b)
-        shift = torch.where((found.length > 0)[:, None], found.shift, state.next_f - f)
-        further = found.goes_on.nonzero()[:, 0]
+            return _moved(small, kernel, state, f, ascent.by_products(kernel, a, b))
+        shift, goes_on = ascent.by_factor(kernel.K, a, b)
+        shift = torch.where(shift.any(-1, keepdim=True), shift, state.next_f - f)
+        further = goes_on.nonzero()[:, 0]
         if len(further) > 0:
-            shift[further] = _doubled(small[further], f[further], found, further)
-        return replace(state, **_moved(small, kernel, f, shift))
+            shift[further] = _doubled(small[further], f[further], shift[further])
+        return _moved(small, kernel, state, f, shift)
 
     def adjust(self, problem: Problem, state: NewtonState, error: Float[Tensor, "batch"]) -> NewtonState:
         since = torch.where(error < PROGRESS * state.least, 0, state.since + 1)
@@ -93,31 +82,36 @@ class Newton(Solver[Problem, NewtonState, DualPotentials]):
 
     def error(self, problem: Problem, state: NewtonState) -> Float[Tensor, "batch"]:
         """L1 error of the marginal on the smaller side, NaN of a stalled instance; the other marginal is exact."""
-        error = _error(problem.b if state.exchanged else problem.a, state)
+        error = _error(_smaller_first(problem).a, state)
         return torch.where(state.since < PATIENCE, error, torch.nan)
 
     def value(self, problem: Problem, state: NewtonState, which: Tensor | slice) -> DualPotentials:
         problem, f = problem[which], state.f[which]
-        small = problem.T if state.exchanged else problem
-        potentials = DualPotentials.from_f(small, f * expand_eps(problem.eps, f))
-        if not state.exchanged:
-            return potentials
-        return DualPotentials(c_transform(problem.T, potentials.f), potentials.f)
+        small, f = _smaller_first(problem), f * expand_eps(problem.eps, f)
+        if small is problem:
+            return DualPotentials.from_f(problem, f)
+        return DualPotentials(c_transform(small, f), f)
 
 
-def _state(small: Problem, f: Float[Tensor, "batch k"], exchanged: bool) -> NewtonState:
+def _smaller_first(problem: Problem) -> Problem:
+    """Return the problem, exchanged if the target has fewer atoms than the source."""
+    n, m = problem.geometry.shape
+    return problem.T if n > m else problem
+
+
+def _state(small: Problem, f: Float[Tensor, "batch k"]) -> NewtonState:
     best = c_transform(small.T, c_transform(small, f))
     least = torch.full_like(f[:, 0], torch.inf)
     f, best = in_units_of(small.eps, f), in_units_of(small.eps, best)
-    return NewtonState(f, best, least, torch.zeros_like(least, dtype=torch.int64), exchanged)
+    return NewtonState(f, best, least, torch.zeros_like(least, dtype=torch.int64))
 
 
 def _error(a: Float[Tensor, "batch k"], state: NewtonState) -> Float[Tensor, "batch"]:
     return torch.linalg.vector_norm(tilted(a, state.f - state.next_f) - a, 1, -1)
 
 
-def _moved(small: Problem, kernel: Kernel, f: Float[Tensor, "batch k"], shift: Tensor) -> dict[str, Tensor]:
-    """Return f after a shift, and the best one for g(f): from the plan before it, or anew after a long shift."""
+def _moved(small: Problem, kernel: Kernel, state: NewtonState, f: Tensor, shift: Tensor) -> NewtonState:
+    """Shift f; find the best one for g(f) from the plan before the shift, or anew after a long one."""
     growth = _ratio(kernel.T.times(shift.exp()), small.b)
     source = _ratio(shift.exp() * kernel.times(1 / growth), small.a)
     f = f + shift
@@ -125,32 +119,27 @@ def _moved(small: Problem, kernel: Kernel, f: Float[Tensor, "batch k"], shift: T
     far = (~((source.amin(-1) > _LEAST) & (shift.abs().amax(-1) < _LONGEST))).nonzero()[:, 0]
     if len(far) > 0:
         part = small[far]
-        exact = _state(part, f[far] * expand_eps(part.eps, f), False)
+        exact = _state(part, f[far] * expand_eps(part.eps, f))
         best = best.index_copy(0, far, exact.next_f)
-    return {"f": f, "next_f": best}
+    return replace(state, f=f, next_f=best)
 
 
-def _doubled(small: Problem, f: Tensor, found: factorised.Ascent, index: Tensor) -> Float[Tensor, "batch k"]:
-    """Go on in the same direction, twice as far each time, while the dual value rises.
-
-    Parts of a plan that hardly touch move freely until they do.
-    """
-    direction, length = found.direction[index], found.length[index][:, None]
+def _doubled(small: Problem, f: Float[Tensor, "batch k"], shift: Float[Tensor, "batch k"]) -> Tensor:
+    """Double a shift while the dual value rises: parts of a plan that hardly touch move freely until they do."""
     eps = expand_eps(small.eps, f)
 
     def value(shift: Tensor) -> Tensor:
         return linear_value(small, DualPotentials.from_f(small, (f + shift) * eps))
 
-    shift = length * direction
-    most, going = value(shift), torch.ones_like(index, dtype=torch.bool)
+    longer, most, going = shift, value(shift), torch.ones_like(f[:, 0], dtype=torch.bool)
     for _ in range(_DOUBLINGS):
-        length = 2 * length
-        further = value(length * direction)
-        going = going & (further > most)
+        longer = 2 * longer
+        reached = value(longer)
+        going = going & (reached > most)
         if not bool(going.any()):
             break
-        most = torch.where(going, further, most)
-        shift = torch.where(going[:, None], length * direction, shift)
+        most = torch.where(going, reached, most)
+        shift = torch.where(going[:, None], longer, shift)
     return shift
 
 

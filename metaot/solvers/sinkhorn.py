@@ -142,9 +142,5 @@ def _residual(weights: Tensor, marginal: Tensor, empty: Tensor) -> Tensor:
 
 def _far(logarithms: Float[Tensor, "batch n"]) -> Bool[Tensor, "batch"]:
     """Return where numbers are so far from one that sums of their products may lose digits."""
-    return ~(logarithms.abs().amax(-1) <= _reach(logarithms))
-
-
-def _reach(like: Tensor) -> float:
-    """Return the logarithm of a number far from one, of which some powers fit into the dtype; 35 in float64."""
-    return min(35.0, -0.25 * math.log(torch.finfo(like.dtype).tiny))
+    reach = min(35.0, -0.25 * math.log(torch.finfo(logarithms.dtype).tiny))
+    return ~(logarithms.abs().amax(-1) <= reach)

@@ -13,11 +13,11 @@ from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers.in_torch import InTorch, no_result, refine
 from metaot.solvers.iterate import Solver
-from metaot.solvers.maps import MapSolution, PairPredictor, solve_map
+from metaot.solvers.maps import MapSolution, MapSolver, PairPredictor, solve_map
 from metaot.solvers.newton import Newton
-from metaot.solvers.pairs import MapSolver
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution
+from metaot.solvers.w2gn import W2GN
 
 
 @runtime_checkable
@@ -76,19 +76,21 @@ def solve(
     start is replaced by zeros, instance by instance, where it is not finite, has a lower dual value than zeros, or
     is far from the solution and worse than the first steps from zeros. `solver` is run as it is; None chooses:
     accelerated Sinkhorn steps, and Newton for instances with up to about a thousand atoms with mass on one side
-    for which Sinkhorn takes long (see `metaot.core.method`). An instance that needs more than `max_steps` steps is
-    returned as it is then, with `converged` false; nothing is raised. Raises ValueError for contradictory
-    arguments, TypeError for a solver of another kind.
+    for which Sinkhorn takes long (see `metaot.core.method`). An instance that has not converged after `max_steps`
+    steps is returned as it is, with `converged` false. Raises ValueError for contradictory arguments, TypeError
+    for a solver of another kind.
 
-    In float64 on a CPU compiled code makes the steps, elsewhere torch. A `SampleProblem` is solved by `W2GN` or
-    `GaussNewton`: see `metaot.solvers.maps.solve_map`.
+    In float64 on a CPU compiled code makes the steps, elsewhere torch. A `SampleProblem` is solved by `W2GN`, the
+    default, or `GaussNewton`: see `metaot.solvers.maps.solve_map`.
     """
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
     if max_steps < 0:
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
     if isinstance(problem, SampleProblem):
-        return solve_map(problem, init=init, solver=solver, tol=tol, max_steps=max_steps)
+        return solve_map(
+            problem, init=init, solver=W2GN() if solver is None else solver, tol=tol, max_steps=max_steps
+        )
     if solver is not None and (not isinstance(solver, Solver) or isinstance(solver, MapSolver)):
         raise TypeError(
             "solver must be None or a Solver of discrete problems, such as metaot.Sinkhorn() or metaot.Newton(), "
@@ -114,6 +116,9 @@ def _shaped(values: Any, shape: torch.Size) -> Tensor:
     return values if isinstance(values, Tensor) else torch.from_numpy(values)
 
 
+_SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
+
+
 def _refined(
     problem: Problem, f: Tensor | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[method.Result, tuple[Solver, ...]]:
@@ -123,10 +128,8 @@ def _refined(
         return refine(solver, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False), (solver,)
     if problem.a.numel() == 0:
         return no_result(problem.flat()), () if solver is None else (solver,)
-    back_end = _compiled(problem, solver)
-    if back_end is None:
-        back_end = InTorch(problem.flat())
-    elif start is not None:
+    back_end = _back_end(problem, solver)
+    if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):
         limits = {"tol": tol, "max_steps": max_steps, "accelerated": solver.accelerated}
@@ -137,19 +140,16 @@ def _refined(
     return result, tuple(_SOLVERS[name] for name in names)
 
 
-_SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
-
-
-def _compiled(problem: Problem, solver: Solver | None) -> core.Compiled | None:
-    """Return compiled code as the back end; None where it is not for these problems."""
-    if not is_for_the_core(problem.geometry, problem.a):
-        return None
-    n, m = problem.geometry.shape
-    a, b = problem.a.detach().numpy().reshape(-1, n), problem.b.detach().numpy().reshape(-1, m)
-    costs, eps = core_costs(problem.geometry.flat()), temperatures(problem.eps, len(a))
-    back_end = core.Compiled(costs, a, b, eps, threads=torch.get_num_threads())
-    suits = not isinstance(solver, Newton) or all(method.suits_newton(back_end))
-    return back_end if suits else None
+def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
+    """Return compiled code where it takes these problems, else torch."""
+    if is_for_the_core(problem.geometry, problem.a):
+        n, m = problem.geometry.shape
+        a, b = problem.a.detach().numpy().reshape(-1, n), problem.b.detach().numpy().reshape(-1, m)
+        costs, eps = core_costs(problem.geometry.flat()), temperatures(problem.eps, len(a))
+        compiled = core.Compiled(costs, a, b, eps, threads=torch.get_num_threads())
+        if not isinstance(solver, Newton) or all(method.suits_newton(compiled)):
+            return compiled
+    return InTorch(problem.flat())
 
 
 def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metaot.brenier import BrenierPair, Icnn, SampleProblem
 from metaot.objectives import Objective, w2gn_loss
-from metaot.solvers.pairs import MapSolver, MapState, random_indices, weights_of, with_weights
+from metaot.solvers.maps import MapSolver, MapState, weights_of, with_weights
 
 _DECAY = (0.9, 0.99)
 
@@ -49,9 +49,9 @@ class W2GN(MapSolver[W2gnState]):
             )
 
     def init(self, problem: SampleProblem, guess: BrenierPair | None) -> W2gnState:
-        pair = self.start(problem, guess, Icnn(problem.dim))
+        pair, history = self.start(problem, guess, Icnn(problem.dim))
         zeros = torch.zeros_like(weights_of(pair))
-        return self.recorded(problem, W2gnState(pair, self.no_history(pair), 0, zeros, zeros))
+        return self.recorded(problem, W2gnState(pair, history, 0, zeros, zeros))
 
     def step(self, problem: SampleProblem, state: W2gnState) -> W2gnState:
         gradient, count = self._gradient(problem, state), state.count + 1
@@ -63,11 +63,10 @@ class W2GN(MapSolver[W2gnState]):
         return self.recorded(problem, replace(state, pair=pair, mean=mean, square=square, count=count))
 
     def _gradient(self, problem: SampleProblem, state: W2gnState) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + state.count)
-        clouds = (problem.x, problem.y)
-        x, y = (z[:, random_indices(z.shape[1], self.samples, generator).to(z.device)] for z in clouds)
+        in_x, in_y = self.drawn(state.count, self.samples, (problem.x, problem.y))
+        part = SampleProblem.trusted(problem.x[:, in_x], problem.y[:, in_y], None)
         with torch.enable_grad():
             weights = weights_of(state.pair).detach().requires_grad_()
-            loss = self.objective(SampleProblem.trusted(x, y, None), with_weights(state.pair, weights))
+            loss = self.objective(part, with_weights(state.pair, weights))
             (gradient,) = torch.autograd.grad(loss.sum(), weights)
         return gradient

@@ -8,7 +8,6 @@ import numpy as np
 from metaot import core
 
 Array = np.ndarray
-INF = np.inf
 
 
 @dataclass(frozen=True)
@@ -21,20 +20,15 @@ class Space:
 
 def axes(*sizes: tuple[int, int]) -> Callable[[np.random.Generator, int], Space]:
     """Return a maker of grids with these numbers of source and target points along each axis."""
-
-    def make(generator: np.random.Generator, batch: int) -> Space:
-        costs = [generator.random(size) for size in sizes]
-        return Space(core.Costs.on_axes(tuple(costs)), on_grid(costs))
-
-    return make
+    return lambda generator, batch: on_axes(*(generator.random(size) for size in sizes))
 
 
-def on_grid(costs: list[Array]) -> Array:
-    """Return the whole matrix of costs along axes."""
+def on_axes(*costs: Array) -> Space:
+    """Return the grid with these costs along its axes."""
     C = np.zeros((1, 1))
     for cost in costs:
         C = (C[:, None, :, None] + cost[None, :, None, :]).reshape(len(C) * len(cost), -1)
-    return C
+    return Space(core.Costs.on_axes(costs), C)
 
 
 def matrices(n: int, m: int, *, each: bool) -> Callable[[np.random.Generator, int], Space]:
@@ -55,18 +49,19 @@ def clouds(cost: str, dim: int, *, each: bool = False) -> Callable[[np.random.Ge
         y[..., 0, :], y[..., -1, :] = x[..., 0, :], -x[..., -1, :]
         if cost == "sphere":
             x, y = (z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (x, y))
-        return Space(core.Costs.between_points(x, y, cost), point_costs(x, y, cost))
+        return between(x, y, cost)
 
     return make
 
 
-def point_costs(x: Array, y: Array, cost: str) -> Array:
-    """Return the costs between points from their differences."""
-    x, y = x[..., :, None, :], y[..., None, :, :]
-    squares = ((x - y) ** 2).sum(-1)
+def between(x: Array, y: Array, cost: str) -> Space:
+    """Return the clouds, with the matrix of costs from differences of points."""
+    C = ((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1)
     if cost == "sphere":
-        return 2 * np.arctan2(np.sqrt(squares), np.sqrt(((x + y) ** 2).sum(-1)))
-    return squares if cost == "sqeuclidean" else np.sqrt(squares)
+        C = 2 * np.arctan2(np.sqrt(C), np.sqrt(((x[..., :, None, :] + y[..., None, :, :]) ** 2).sum(-1)))
+    elif cost == "euclidean":
+        C = np.sqrt(C)
+    return Space(core.Costs.between_points(x, y, cost), C)
 
 
 CLOUDS = {f"{cost}, {d}-D": clouds(cost, d) for cost in core.POINT_COSTS for d in (1, 2, 12, 64)}
@@ -118,7 +113,7 @@ class Problems:
     def plans(self, f: Array, g: Array) -> Array:
         """Return the plans, in which atoms without mass have no part."""
         weights = self.a[:, :, None] * self.b[:, None, :]
-        return weights * np.exp(np.where(weights > 0, self.exponents(f, g), -INF))
+        return weights * np.exp(np.where(weights > 0, self.exponents(f, g), -np.inf))
 
     def true_error(self, f: Array, g: Array) -> Array:
         """Return the L1 error of both marginals."""

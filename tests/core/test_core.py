@@ -2,20 +2,8 @@
 
 import numpy as np
 import pytest
-from core_problems import (
-    INF,
-    METHODS,
-    SPACES,
-    Problems,
-    Space,
-    axes,
-    of_matrix,
-    on_grid,
-    point_costs,
-    problems,
-    weights,
-)
-from numpy.testing import assert_allclose, assert_array_equal
+from core_problems import METHODS, SPACES, Problems, axes, between, of_matrix, on_axes, problems, weights
+from numpy.testing import assert_allclose
 
 from metaot import core
 
@@ -80,23 +68,6 @@ def test_solutions_are_right_on_all_atoms(name, method, eps):
     assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-11)
 
 
-@every_space
-@pytest.mark.parametrize("method", METHODS[1:])
-def test_all_methods_find_the_same(name, method):
-    p = problems(name)
-    found, other = p.solve("accelerated", tol=1e-11), p.solve(method, tol=1e-11, max_steps=50_000)
-    assert_allclose(p.plans(found.f, found.g), p.plans(other.f, other.g), atol=1e-9)
-
-
-@every_method
-def test_no_more_steps_than_allowed(method):
-    p = problems("two axes", eps=1e-3)
-    for steps in (0, 1, 2, 5):
-        found = p.solve(method, tol=1e-300, max_steps=steps)
-        assert (found.steps == steps).all()
-        assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-12)
-
-
 @pytest.mark.parametrize("name", ["two axes", "two rectangular axes", "matrix", "sphere, 12-D"])
 def test_a_plain_step_is_the_best_f_for_the_best_g(name):
     p = problems(name)
@@ -112,36 +83,6 @@ def test_acceleration_takes_a_fraction_of_the_steps():
     p = problems("sqeuclidean, 2-D", batch=8, eps=0.3)
     plain, accelerated = (p.solve(method, tol=1e-6).steps.sum() for method in ("plain", "accelerated"))
     assert accelerated < plain / 4
-
-
-STARTS = {
-    "huge": lambda a: 1e3 * np.random.default_rng(1).normal(size=a.shape),
-    "too large for its digits": lambda a: 1e200 * np.random.default_rng(1).normal(size=a.shape),
-    "nan": lambda a: np.full_like(a, np.nan),
-    "one nan": lambda a: np.where(a == a.max(1, keepdims=True), np.nan, 0.0),
-    "inf": lambda a: np.full_like(a, INF),
-    "one -inf": lambda a: np.where(a == a.max(1, keepdims=True), -INF, 0.0),
-}
-
-
-@every_method
-@pytest.mark.parametrize("name", ["two axes", "matrix", "three rectangular axes"])
-@pytest.mark.parametrize("start", STARTS)
-def test_a_useless_start_is_replaced(name, method, start):
-    p = problems(name)
-    cold, warm = p.solve(method), p.solve(method, STARTS[start](p.a))
-    assert_right(p, warm, 1e-9)
-    assert (warm.steps <= cold.steps + 1).all()
-
-
-@every_method
-@pytest.mark.parametrize("name", ["two axes", "matrix", "clouds", "three rectangular axes"])
-def test_a_start_at_the_solution_takes_no_step_and_a_near_one_few(name, method):
-    p, generator = problems(name, eps=0.05), np.random.default_rng(2)
-    cold = p.solve(method)
-    assert (p.solve(method, cold.f + 7.0).steps == 0).all()
-    near = cold.f + 1e-3 * p.eps[:, None] * generator.normal(size=p.a.shape)
-    assert p.solve(method, near).steps.sum() < cold.steps.sum()
 
 
 @every_method
@@ -200,7 +141,7 @@ def test_measures_in_boxes_on_a_large_grid(sizes, method):
         part = tuple(slice(int(low * size), int(high * size)) for size in sizes)
         mass[part] = weights(generator, 1, mass[part].size)[0].reshape(mass[part].shape)
         masses.append(mass.reshape(1, count))
-    p = Problems(Space(core.Costs.on_axes(tuple(costs)), on_grid(costs)), *masses, np.array([0.02]))
+    p = Problems(on_axes(*costs), *masses, np.array([0.02]))
     found = p.solve(method, tol=1e-8)
     assert_right(p, found, 1e-8)
     assert_allclose(found.g, p.best_g(found.f), atol=1e-9)
@@ -234,30 +175,13 @@ def test_clouds_of_which_no_matrix_is_made(cost, dim, eps):
     if cost == "sphere":
         x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
     a, b = weights(generator, 1, n, empty=0.02), weights(generator, 1, m, empty=0.01)
-    p = Problems(Space(core.Costs.between_points(x, y, cost), point_costs(x, y, cost)), a, b, np.array([eps]))
+    p, empty = Problems(between(x, y, cost), a, b, np.array([eps])), a[0] == 0
+    without_mass = Problems(between(x[empty], y, cost), a[:, empty], b, p.eps)
     for f in (None, 5 * eps * generator.normal(size=a.shape), 1000 * eps * generator.normal(size=a.shape)):
         found = p.solve("by matrix", f, tol=1e-6, max_steps=3)
         assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-7)
         assert_allclose(found.g, p.best_g(found.f), atol=1e-6 * eps)
-        assert_allclose(found.f[a == 0], p.best_f(found.g)[a == 0], atol=1e-6 * eps)
-
-
-def bells(n: int, eps: float, *parts: tuple[float, float]) -> Problems:
-    """Return one problem between two bells on a line, (middle, width) in points."""
-    k, t = np.arange(n), np.linspace(0, 1, n)
-    a, b = (np.exp(-((k - middle) ** 2) / (2 * width**2)) for middle, width in parts)
-    return of_matrix(np.subtract.outer(t, t) ** 2, a / a.sum(), b / b.sum(), eps)
-
-
-@every_method
-def test_tails_below_floating_point(method):
-    p = bells(200, 1e-4, (20, 2), (80, 2))
-    assert 0 < p.b[p.b > 0].min() < 1e-300
-    found = p.solve(method, tol=1e-6)
-    assert_right(p, found, 1e-6, rounding=1e-9)
-    cost = (p.plans(found.f, found.g)[0] * p.space.C).sum()
-    assert_allclose(cost, 0.0909507, atol=1e-6)
-    assert found.steps[0] <= {"newton": 30, "plain": 300}.get(method, 60)
+        assert_allclose(found.f[:, empty], without_mass.best_f(found.g), atol=1e-6 * eps)
 
 
 @every_method
@@ -272,40 +196,17 @@ def test_atoms_that_weigh_next_to_nothing(method):
     assert_allclose(P[:, 4].sum(), b[4], rtol=1e-6)
 
 
-def forbidden(seed: int, n: int = 7, m: int = 9, eps: float = 0.05) -> Problems:
-    """Return one problem with the weights of a random plan on the pairs that are allowed."""
-    generator = np.random.default_rng(seed)
-    P = generator.random((n, m)) * (generator.random((n, m)) < 0.4)
-    P[0], P[:, 1] = 0, 0
-    P /= P.sum()
-    allowed = (P > 0) | (generator.random((n, m)) < 0.1)
-    allowed[0], allowed[:, 1], allowed[0, 1] = False, False, True
-    return of_matrix(np.where(allowed, generator.random((n, m)), INF), P.sum(1), P.sum(0), eps)
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("method", ["accelerated", "newton"])
-@pytest.mark.parametrize("start", [None, "random"])
-def test_forbidden_pairs_are_the_limit_of_high_costs(seed, method, start):
-    p = forbidden(seed)
-    f = None if start is None else np.random.default_rng(seed).normal(size=p.a.shape)
-    high = of_matrix(np.where(np.isinf(p.space.C), 50.0, p.space.C), p.a[0], p.b[0], p.eps[0])
-    found, other = p.solve(method, f, max_steps=20_000), high.solve("newton")
-    assert_right(p, found, 1e-9)
-    assert_allclose(p.plans(found.f, found.g), high.plans(other.f, other.g), atol=1e-8)
-
-
 @pytest.mark.parametrize("method", ["accelerated", "by matrix", "newton"])
 def test_forbidden_pairs_along_an_axis(method):
     """Mass may not go up one axis, and has a bounded way along the other one."""
     generator, n = np.random.default_rng(0), 5
-    up = np.where(np.tri(n), generator.random((n, n)), INF)
-    along = np.where(np.abs(np.subtract.outer(np.arange(4), np.arange(4))) <= 2, generator.random((4, 4)), INF)
-    C = on_grid([up, along])
-    P = generator.random(C.shape) * np.isfinite(C)
+    up = np.where(np.tri(n), generator.random((n, n)), np.inf)
+    along = np.where(np.abs(np.subtract.outer(np.arange(4), np.arange(4))) <= 2, generator.random((4, 4)), np.inf)
+    space = on_axes(up, along)
+    P = generator.random(space.C.shape) * np.isfinite(space.C)
     P[:3], P[:, -2:] = 0, 0
     P /= P.sum()
-    p = Problems(Space(core.Costs.on_axes((up, along)), C), P.sum(1)[None], P.sum(0)[None], np.array([0.1]))
+    p = Problems(space, P.sum(1)[None], P.sum(0)[None], np.array([0.1]))
     for f in (None, generator.normal(size=(1, 20))):
         assert_right(p, p.solve(method, f, max_steps=20_000), 1e-9)
 
@@ -313,7 +214,7 @@ def test_forbidden_pairs_along_an_axis(method):
 @every_method
 @pytest.mark.parametrize(
     "C",
-    [[[INF, INF], [0.1, 0.2]], [[0.1, INF], [0.2, INF]], [[INF, INF], [INF, INF]]],
+    [[[np.inf, np.inf], [0.1, 0.2]], [[0.1, np.inf], [0.2, np.inf]], [[np.inf, np.inf], [np.inf, np.inf]]],
     ids=["row", "column", "all"],
 )
 def test_without_a_finite_plan_there_is_no_result_and_no_loop(method, C):
@@ -325,56 +226,16 @@ def test_without_a_finite_plan_there_is_no_result_and_no_loop(method, C):
         assert (found.steps < 100).all()
 
 
-@every_method
-def test_masses_that_cannot_meet_do_not_converge(method):
-    """Each atom reaches some mass, but two of them the same half."""
-    C = [[0.1, INF, INF], [0.2, INF, INF], [0.5, 0.1, 0.4]]
-    found = of_matrix(C, [0.4, 0.4, 0.2], [0.4, 0.4, 0.2], 0.1).solve(method, max_steps=500)
-    assert found.error > 0.1
-    assert np.isfinite(found.f).all()
-
-
-@every_method
-@pytest.mark.parametrize("bad", [np.nan, INF, -1.0, 0.0])
-def test_weights_that_are_no_weights_end_one_problem(method, bad):
-    p = problems("two axes")
-    a = p.a.copy()
-    a[1] = bad
-    found, good = Problems(p.space, a, p.b, p.eps).solve(method, max_steps=100_000), p.solve(method)
-    assert not found.error[1] <= 1e-9
-    assert np.isfinite(found.f).all()
-    assert_array_equal(found.f[[0, 2]], good.f[[0, 2]])
-    assert_array_equal(found.steps[[0, 2]], good.steps[[0, 2]])
-
-
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
 def test_newton_is_quick_and_never_lowers_the_dual_value(seed, eps):
     """On the truncated plan, whose entries are chosen anew on the way."""
     generator = np.random.default_rng(seed)
     x, y = generator.random((12, 2)), generator.random((400, 2))
     a, b = weights(generator, 1, 12, empty=0), weights(generator, 1, 400, empty=0)
-    costs = core.Costs.between_points(x, y, "euclidean")
-    C = np.linalg.norm(x[:, None] - y, axis=-1)
-    p = Problems(Space(costs, C), a, b, np.array([eps]))
+    p = Problems(between(x, y, "euclidean"), a, b, np.array([eps]))
     found = p.solve("newton", tol=1e-11, max_steps=100)
     assert_right(p, found, 1e-11)
     assert found.steps <= {1e-1: 6, 1e-2: 12, 1e-3: 25}[eps]
     values = [p.value(*p.solve("newton", tol=1e-11, max_steps=k)[:2])[0] for k in range(int(found.steps[0]) + 1)]
     assert (np.diff(values) >= -1e-13).all()
-
-
-@pytest.mark.parametrize("gap", [3.0, 30.0])
-@pytest.mark.parametrize("eps", [0.1, 1e-2])
-def test_newton_on_plans_that_fall_apart(gap, eps):
-    """Groups of atoms far from each other, with the same mass on both sides."""
-    generator = np.random.default_rng(0)
-    centre = gap * np.repeat(np.arange(3.0), 4)[:, None]
-    x, y = (centre + generator.random((12, 2)) for _ in range(2))
-    a, b = (weights(generator, 3, 4, empty=0).reshape(-1) / 3 for _ in range(2))
-    C = ((x[:, None] - y) ** 2).sum(-1)
-    p = of_matrix(C, a, b, eps)
-    found = p.solve("newton", max_steps=60)
-    assert_right(p, found, 1e-9, rounding=1e-14 * gap**2 / eps)
-    parts = p.plans(found.f, found.g)[0].reshape(3, 4, 3, 4).sum((1, 3))
-    assert_allclose(parts, np.eye(3) / 3, atol=1e-8)

@@ -159,7 +159,7 @@ def test_blobs_whose_tails_are_below_floating_point(method, batch):
 
 
 @both_back_ends
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("eps", [1e-5, 3e-5])
 def test_plain_steps_at_a_tiny_eps_are_numbers(seed, eps):
     torch.manual_seed(seed)
@@ -230,25 +230,18 @@ def few_atoms(rows: list[tuple[int, int, int]]) -> Tensor:
 @both_back_ends
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 @pytest.mark.parametrize("tol", [1e-3, 1e-8])
-def test_few_atoms_take_few_steps(example, tol):
-    """Also those of one side only, and in a batch with others."""
+def test_few_atoms_take_few_steps_and_a_model_makes_them_no_worse(example, tol):
+    """Also few atoms on one side only, in a batch with others."""
     source, target = map(few_atoms, example)
-    many = torch.rand(784).pow(2) / torch.rand(784).pow(2).sum()
-    a = torch.stack([source, source, many / many.sum()])
-    b = torch.stack([target, many / many.sum(), target])
+    many = torch.rand(784).pow(2)
+    many = many / many.sum()
+    a, b = torch.stack([source, source, many]), torch.stack([target, many, target])
     for problem in (Problem(source, target, Grid(28, 28), 0.01), Problem(a, b, Grid(28, 28), 0.01)):
-        solution = solve(problem, tol=tol)
-        assert solution.converged.all()
-        assert solution.steps.max() <= 12
-        assert solution.solvers == (Newton(),)
-
-
-@both_back_ends
-@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_a_model_makes_few_atoms_no_worse(example):
-    problem = Problem(*map(few_atoms, example), Grid(28, 28), 0.01)
-    for tol in (1e-3, 1e-8):
-        cold, warm = solve(problem, tol=tol), solve(problem, init=metaot.load("universal"), tol=tol)
-        assert warm.converged
-        assert warm.steps <= cold.steps + 1
-        assert_close(warm.cost(), cold.cost(), 10 * tol)
+        cold = solve(problem, tol=tol)
+        assert cold.converged.all()
+        assert cold.steps.max() <= 12
+        assert cold.solvers == (Newton(),)
+    cold, warm = solve(problem[0], tol=tol), solve(problem[0], init=metaot.load("universal"), tol=tol)
+    assert warm.converged
+    assert warm.steps <= cold.steps + 1
+    assert_close(warm.cost(), cold.cost(), 10 * tol)

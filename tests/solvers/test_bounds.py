@@ -59,19 +59,19 @@ def test_the_exact_cost_is_between_the_bounds(space):
     for max_steps in (1, 1000):
         solution = solve(problem, max_steps=max_steps)
         assert_between(solution.bounds(), exact)
-    for size in (0.1, 1.0, 100.0):
-        bounds = transport_bounds(problem, some_potentials(problem, size))
-        assert_between(bounds, exact, 1e-12 * max(1.0, size))
 
 
 @pytest.mark.parity
-@given_problems(lowest_eps=1e-3, size=st.floats(0, 10), t=st.floats(-1e6, 1e6))
+@given_problems(lowest_eps=1e-3, size=st.floats(0, 100), t=st.floats(-1e6, 1e6))
 def test_the_bounds_are_true_whatever_the_potentials_are(problem, size, t):
     potentials = some_potentials(problem, size)
     shifted = DualPotentials(potentials.f + t, potentials.g - t)
     unbalanced = DualPotentials(potentials.f + t, potentials.g + t)
     exact, rounding = exact_costs(problem), 1e-13 + 1e-14 * max(1.0, size) / problem.eps
-    assert_between(transport_bounds(problem, potentials), exact, rounding)
+    bounds, C = transport_bounds(problem, potentials), matrix(problem.geometry)
+    assert_between(bounds, exact, rounding)
+    assert (bounds.upper <= C.amax((-2, -1)) + 1e-12).all()
+    assert_close(bounds.gap, bounds.upper - bounds.lower, 0)
     assert_between(transport_bounds(problem, shifted), exact, rounding + 1e-14 * abs(t) / problem.eps)
     assert_between(transport_bounds(problem, unbalanced), exact, rounding + 1e-14 * abs(t) / problem.eps)
 
@@ -97,26 +97,6 @@ def test_the_gap_of_a_solution_is_at_most_eps_times_an_entropy(problem):
     assert (gap <= problem.eps * entropy + 1e-8).all()
     atoms = torch.minimum((problem.a > 0).sum(-1), (problem.b > 0).sum(-1))
     assert (entropy <= atoms.log() + 1e-12).all()
-
-
-@pytest.mark.parametrize("name", ["dense", "points, sphere", "grid"])
-def test_the_gap_vanishes_with_eps(name):
-    problems = [random_problem(SPACES[name], (3,), eps) for eps in (0.2, 2e-3)]
-    gaps = [solve(problem).bounds().gap.mean() for problem in problems]
-    assert gaps[1] < 0.05 * gaps[0]
-
-
-@given_problems(size=st.floats(0, 3))
-def test_weak_duality(problem, size):
-    """No lower bound, of any potentials, is above the upper bound of any others or the cost of the product."""
-    one, other = (transport_bounds(problem, some_potentials(problem, size)) for _ in range(2))
-    C = matrix(problem.geometry)
-    product = (C * problem.a[..., :, None] * problem.b[..., None, :]).sum((-2, -1))
-    for upper in (one.upper, other.upper, product, C.amax((-2, -1))):
-        assert (one.lower <= upper + 1e-12).all()
-    assert (one.upper >= C.amin((-2, -1)) - 1e-12).all()
-    assert (one.upper <= C.amax((-2, -1)) + 1e-12).all()
-    assert_close(one.gap, one.upper - one.lower, 0)
 
 
 @every_space

@@ -4,16 +4,7 @@ import math
 
 import pytest
 import torch
-from strategies import (
-    SPACES,
-    assert_close,
-    both_back_ends,
-    every_batch,
-    every_solver,
-    every_space,
-    matrix,
-    weights,
-)
+from strategies import assert_close, both_back_ends, every_batch, every_solver, every_space, matrix, weights
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -136,7 +127,7 @@ def power(A: Tensor, exponent: float) -> Tensor:
 
 @every_solver
 def test_a_high_temperature_forgets_the_cost(solver):
-    problem = Problem(weights(7), weights(5), SPACES["dense"](()), 1e5)
+    problem = Problem(weights(7), weights(5), Dense(torch.rand(7, 5)), 1e5)
     solution = solve(problem, solver=solver, tol=1e-12)
     product = problem.a[:, None] * problem.b
     assert_close(solution.plan(), product, 1e-5)

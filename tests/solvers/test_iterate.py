@@ -53,38 +53,29 @@ def run(tol: float, max_steps: int):
     return solver, iterate(solver, RATES, solver.init(RATES, None), tol=tol, max_steps=max_steps)
 
 
-def test_each_instance_stops_on_its_own():
+def test_each_instance_stops_on_its_own_with_its_value_there():
     solver, result = run(0.02, 20)
     assert result.steps.tolist() == [2, 6, 20, 1, 1, 6]
     assert result.converged.tolist() == [True, True, False, True, False, True]
     assert solver.batches == [6, 6] + [3] * 4 + [1] * 14, "when half of them are done, they leave"
-
-
-def test_state_and_error_are_those_at_the_last_step():
-    _, result = run(0.02, 20)
     expected = torch.tensor([0.1**2, 0.5**6, 1, 0, torch.nan, 0.5**6])
     torch.testing.assert_close(result.value, expected, equal_nan=True)
     torch.testing.assert_close(result.error, expected, equal_nan=True)
 
 
-def test_the_error_is_tested_before_the_first_step():
-    solver, result = run(1.0, 20)
-    assert result.steps.tolist() == [0] * 6
-    assert bool(result.converged.all())
-    assert solver.batches == []
-
-
-@pytest.mark.parametrize("max_steps", [0, 1, 3])
-def test_no_instance_makes_more_than_max_steps(max_steps):
-    solver, result = run(1e-30, max_steps)
-    assert len(solver.batches) == max_steps
-    assert int(result.steps.max()) == max_steps
-    assert result.converged.tolist() == [False, False, False, max_steps > 0, False, False]
-
-
-def test_converged_at_the_last_step_is_converged():
-    _, result = run(0.5, 1)
-    assert result.converged.tolist() == [True, True, False, True, False, True]
+@pytest.mark.parametrize(
+    ("tol", "max_steps", "made", "converged"),
+    [
+        (1.0, 20, 0, [True] * 6),  # the error is tested before the first step
+        (0.5, 1, 1, [True, True, False, True, False, True]),  # and after the last one
+        (1e-30, 0, 0, [False] * 6),
+        (1e-30, 3, 3, [False, False, False, True, False, False]),
+    ],
+)
+def test_no_instance_makes_more_steps_than_it_needs_or_than_max_steps(tol, max_steps, made, converged):
+    solver, result = run(tol, max_steps)
+    assert len(solver.batches) == int(result.steps.max()) == made
+    assert result.converged.tolist() == converged
 
 
 def test_an_empty_batch_takes_no_step():

@@ -11,7 +11,7 @@ from metaot.geometry import Dense, Grid, Points
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error
 from metaot.problem import Problem
-from metaot.solvers import Newton, Sinkhorn, Status, factorised, in_torch, newton, solve
+from metaot.solvers import Newton, Status, ascent, in_torch, newton, solve
 
 NEWTON = Newton()
 
@@ -43,7 +43,7 @@ def test_convergence_is_quadratic_near_the_solution(name, seed):
         assert (NEWTON.error(problem, state) <= 10 * before.square() + 1e-12).all()
 
 
-@given_problems(lowest_eps=1e-3, size=st.floats(0, 10))
+@given_problems(lowest_eps=1e-3, examples=15, size=st.floats(0, 10))
 def test_a_step_never_lowers_the_dual_value(problem, size):
     problem = problem.flat()
     state = NEWTON.init(problem, DualPotentials(size * torch.randn_like(problem.a), problem.b))
@@ -51,13 +51,6 @@ def test_a_step_never_lowers_the_dual_value(problem, size):
         before, state = NEWTON.value(problem, state, slice(None)), NEWTON.step(problem, state)
         value = dual_value(problem, NEWTON.value(problem, state, slice(None)))
         assert (value >= dual_value(problem, before) - 1e-12 * size - 1e-12).all()
-
-
-@given_problems()
-def test_its_error_is_that_of_both_marginals(problem):
-    problem = problem.flat()
-    state = NEWTON.step(problem, NEWTON.init(problem, None))
-    assert_close(NEWTON.error(problem, state), marginal_error(problem, NEWTON.value(problem, state, slice(None))))
 
 
 @given_problems()
@@ -70,29 +63,18 @@ def test_potentials_without_mass_are_the_best_ones(problem):
     assert_close(g[nobody], c_transform(problem, f)[nobody])
 
 
-@both_back_ends
-@pytest.mark.parametrize("eps", [1.0, 0.05])
 @pytest.mark.parametrize("exchanged", [False, True])
-def test_it_agrees_with_sinkhorn(eps, exchanged):
-    problem = wide(eps).T if exchanged else wide(eps)
-    ours, theirs = (solve(problem, solver=s, tol=1e-11, max_steps=100_000) for s in (NEWTON, Sinkhorn()))
-    assert ours.status is theirs.status is Status.CONVERGED
-    assert_close(ours.plan(), theirs.plan(), 1e-9)
-    assert (ours.steps < theirs.steps).all()
-
-
-@pytest.mark.parametrize("name", ["few to many", "many to few"])
-def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch: pytest.MonkeyPatch, name):
+def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch: pytest.MonkeyPatch, exchanged):
     unknowns = []
 
-    def ascent(P: Tensor, a: Tensor, b: Tensor) -> factorised.Ascent:
+    def by_factor(P: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         unknowns.append(P.shape[-2:])
         return original(P, a, b)
 
-    original = factorised.ascent
-    monkeypatch.setattr(factorised, "ascent", ascent)
+    original = ascent.by_factor
+    monkeypatch.setattr(ascent, "by_factor", by_factor)
     monkeypatch.setattr(core, "COMPILED", False)
-    solve(wide(0.1) if name == "few to many" else wide(0.1).T, solver=NEWTON)
+    solve(wide(0.1).T if exchanged else wide(0.1), solver=NEWTON)
     assert unknowns
     assert all(k <= l for k, l in unknowns)
 
@@ -143,15 +125,6 @@ def test_plans_that_fall_apart(gap, eps):
     assert solution.status is Status.CONVERGED
     parts = solution.plan().reshape(3, 4, 3, 4).sum((1, 3))
     assert_close(parts, torch.eye(3) / 3, 1e-8)
-
-
-def test_float32_is_right_to_its_rounding():
-    problem = random_problem(lambda batch: Grid(8, 8), (4,), 1e-2)
-    double = solve(problem, solver=NEWTON, tol=1e-9)
-    single = solve(problem.to(torch.empty(0, dtype=torch.float32)), solver=NEWTON, tol=2e-4, max_steps=30)
-    assert single.potentials.f.dtype == single.error.dtype == torch.float32
-    assert single.status is Status.CONVERGED
-    assert_close(single.cost(), double.cost(), 2e-4)
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
