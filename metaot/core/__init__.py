@@ -1,12 +1,12 @@
 """The core: Sinkhorn and Newton on arrays in compiled code, and the choice between them; without torch."""
 
-from metaot.core.compiled import Compiled
+from metaot.core.compiled import COMPILED, Compiled, Step, best_potential, hard_minimum, sinkhorn_step
 from metaot.core.costs import POINT_COSTS, Costs
-from metaot.core.method import BackEnd, Result
-from metaot.core.steps import COMPILED, Step, best_potential, hard_minimum, newton, sinkhorn, sinkhorn_step
+from metaot.core.method import EVERY, BackEnd, Result
 
 __all__ = [
     "COMPILED",
+    "EVERY",
     "POINT_COSTS",
     "BackEnd",
     "Compiled",
@@ -15,7 +15,5 @@ __all__ = [
     "Step",
     "best_potential",
     "hard_minimum",
-    "newton",
-    "sinkhorn",
     "sinkhorn_step",
 ]

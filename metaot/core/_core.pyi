@@ -1,4 +1,4 @@
-"""Compiled code; `solve.py` packs the arrays. All arrays are C-contiguous float64, but for `steps`, int64."""
+"""Compiled code; `compiled.py` packs the arrays. All arrays are C-contiguous float64, but for `steps`, int64."""
 
 from numpy import ndarray
 

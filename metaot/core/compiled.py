@@ -1,14 +1,26 @@
-"""Compiled code as the back end: float64 on a CPU, without torch."""
+"""Compiled code for arrays of float64 on a CPU, without torch: what is packed, and what comes back."""
 
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
 from metaot.core.costs import Costs
 from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Result
-from metaot.core.steps import newton, sinkhorn
+
+try:
+    from metaot.core import _core
+except ImportError:  # installed where there was no compiler
+    _core = None
 
 Array = np.ndarray
+
+COMPILED = _core is not None
+"""Whether there is compiled code."""
+
+_BY_AXES, _BY_MATRIX, _NEWTON, _STEP, _TRANSFORM, _HARD_MINIMUM = range(6)
+
+_WORTH_A_THREAD = 2**14
+"""Atoms of all problems of a thread, from which on it is worth waking."""
 
 
 @final
@@ -35,29 +47,77 @@ class Compiled(BackEnd):
         accelerated: bool = True,
         on_support: bool = False,
     ) -> Result:
-        problems = self._problems(index, 1.0)
-        limits = {"tol": tol, "max_steps": max_steps, "accelerated": accelerated}
-        return sinkhorn(*problems, f, **limits, by_axes=not on_support, threads=self._threads)
+        method = _BY_AXES if self._costs.has_axes and not on_support else _BY_MATRIX
+        return self._solve(method, index, f, (tol, max_steps, accelerated))
 
     def newton(self, index: Index, f: Array | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
-        problems = self._problems(index, warmer)
-        return newton(*problems, f, tol=tol, max_steps=max_steps, threads=self._threads)
+        return self._solve(_NEWTON, index, f, (tol, max_steps, True), warmer)
 
     def no_result(self) -> Result:
-        error = np.full(len(self._a), np.inf)
-        return Result(
-            np.zeros(self._a.shape), np.zeros(self._b.shape), error, np.zeros(len(error), dtype=np.int64)
-        )
+        f, g, error = np.zeros(self._a.shape), np.zeros(self._b.shape), np.full(len(self._a), np.inf)
+        return Result(f, g, error, np.zeros(len(error), dtype=np.int64))
 
     def numbers(self, values: Array) -> Array:
         return values
 
-    def _problems(self, index: Index, warmer: float) -> tuple[Costs, Array, Array, Array]:
-        if isinstance(index, slice):
-            return self._costs, self._a, self._b, self._eps * warmer
-        return self._costs[index], self._a[index], self._b[index], self._eps[index] * warmer
+    def _solve(
+        self, method: int, index: Index, f: Array | None, limits: tuple[float, int, bool], warmer: float = 1.0
+    ) -> Result:
+        costs = self._costs if isinstance(index, slice) else self._costs[index]
+        problems = self._a[index], self._b[index], self._eps[index] * warmer, f
+        return _solve_each(method, costs, problems, limits, self._threads)
 
 
 def _support_sizes(weights: Array) -> list[int]:
     """Count the atoms with mass that counts."""
     return [int(np.count_nonzero(row)) for row in weights >= SMALLEST_WEIGHT]
+
+
+@final
+class Step(NamedTuple):
+    """The f that one Sinkhorn step leads to; a - P 1 and the dual value of the f before it, with the best g."""
+
+    f: Array
+    missing: Array
+    value: Array
+
+
+def sinkhorn_step(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, threads: int = 1) -> Step:
+    """Make one Sinkhorn step from f on the axes of a grid."""
+    result = _solve_each(_STEP, costs, (a, b, eps, f), (0.0, 1, False), threads)
+    return Step(result.f, result.g, result.error)
+
+
+def best_potential(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, threads: int = 1) -> Array:
+    """Return the best g for f on the axes of two grids: -eps log sum_i a_i exp((f_i - C_ij)/eps)."""
+    return _solve_each(_TRANSFORM, costs, (a, b, eps, f), (0.0, 0, False), threads).g
+
+
+def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
+    """Return min_j C_ij - h_j for the atoms of a grid, batch m -> batch n."""
+    batch, (n, _) = len(h), costs.shape
+    weights, eps = np.ones((batch, n)), np.ones(batch)
+    return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None), (0.0, 0, False), threads).f
+
+
+def _solve_each(
+    method: int,
+    costs: Costs,
+    problems: tuple[Array, Array, Array, Array | None],
+    limits: tuple[float, int, bool],
+    threads: int,
+) -> Result:
+    if _core is None:
+        raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
+    a, b, eps = map(_contiguous, problems[:3])
+    start = None if problems[3] is None else _contiguous(problems[3])
+    second = a if method == _STEP else b
+    found = Result(np.empty(a.shape), np.empty(second.shape), np.empty(len(a)), np.empty(len(a), dtype=np.int64))
+    useful = threads if len(a) == 1 else max(1, min(threads, len(a), (a.size + b.size) // _WORTH_A_THREAD))
+    packed = costs.kind, costs.point_cost, costs.arrays
+    _core.solve_each(method, packed, (a, b, eps, start), tuple(found), limits, useful)
+    return found
+
+
+def _contiguous(array: Array) -> Array:
+    return np.ascontiguousarray(array, dtype=np.float64)

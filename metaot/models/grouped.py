@@ -128,7 +128,8 @@ class GroupedPotential(PotentialModel):
         a, b = (_of_mass_one(weights.detach().cpu().numpy()) for weights in (problem.a, demand))
         eps = torch.as_tensor(problem.eps).double().expand(len(f)).detach().cpu().numpy()
         costs, start = core.Costs.of_matrix(self.fine_costs.detach().cpu().numpy()), f.detach().cpu().numpy()
-        found = core.newton(costs, a, b, eps, start, tol=_ENOUGH, max_steps=self.passes)
+        newton = core.Compiled(costs, a, b, eps).newton
+        found = newton(core.EVERY, start, tol=_ENOUGH, max_steps=self.passes)
         return torch.from_numpy(found.f).to(f)
 
     @torch.no_grad()

@@ -100,11 +100,11 @@ class Problems:
         self, method: str, start: Array | None = None, *, tol: float = 1e-9, max_steps: int = 5000, threads=1
     ):
         """Run one of `METHODS`."""
-        arguments = (self.space.costs, self.a, self.b, self.eps, start)
+        back_end = core.Compiled(self.space.costs, self.a, self.b, self.eps, threads=threads)
         if method == "newton":
-            return core.newton(*arguments, tol=tol, max_steps=max_steps, threads=threads)
-        settings = {"accelerated": method != "plain", "by_axes": method != "by matrix"}
-        return core.sinkhorn(*arguments, tol=tol, max_steps=max_steps, threads=threads, **settings)
+            return back_end.newton(core.EVERY, start, tol=tol, max_steps=max_steps)
+        settings = {"accelerated": method != "plain", "on_support": method == "by matrix"}
+        return back_end.sinkhorn(core.EVERY, start, tol=tol, max_steps=max_steps, **settings)
 
     def exponents(self, f: Array, g: Array) -> Array:
         """Return (f + g - C)/eps."""

@@ -9,7 +9,7 @@ from core_problems import METHODS, problems
 from numpy.testing import assert_array_equal
 
 from metaot import core
-from metaot.core import steps as packing
+from metaot.core import compiled as packing
 
 pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
 
@@ -160,9 +160,9 @@ def single(array: np.ndarray) -> np.ndarray:
 def test_the_public_functions_take_any_layout(layout):
     """Arrays that are not contiguous or not float64 are copied."""
     p, limits = problems("matrix"), {"tol": 1e-6, "max_steps": 50}
-    found = core.newton(p.space.costs, p.a, p.b, p.eps, None, **limits)
+    found = core.Compiled(p.space.costs, p.a, p.b, p.eps).newton(core.EVERY, None, **limits)
     costs = core.Costs.of_matrix(layout(p.space.C))
-    other = core.newton(costs, layout(p.a), layout(p.b), p.eps, None, **limits)
+    other = core.Compiled(costs, layout(p.a), layout(p.b), p.eps).newton(core.EVERY, None, **limits)
     np.testing.assert_allclose(other.f, found.f, atol=1e-4)
 
 
@@ -177,11 +177,13 @@ def resident() -> int:
 def test_nothing_leaks(method):
     p = problems("two axes" if method != "by matrix" else "sqeuclidean, 64-D", batch=4)
 
+    wrong = core.Compiled(p.space.costs, p.a[:, :-1], p.b, p.eps)
+
     def run(times: int) -> None:
         for _ in range(times):
             p.solve(method, max_steps=2)
             with pytest.raises(ValueError, match="has"):
-                core.newton(p.space.costs, p.a[:, :-1], p.b, p.eps, None, tol=1e-6, max_steps=1)
+                wrong.newton(core.EVERY, None, tol=1e-6, max_steps=1)
 
     run(20)
     before = resident()

@@ -49,7 +49,8 @@ def test_costs_between_points_do_not_cancel(dim, cost, small, opposite, beside):
     x, across = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, 2)))[0].T
     y = np.stack([x, x + 1e-9 * across, -x, -x + 1e-9 * across])
     a, b, eps = np.ones((1, 1)), np.full((1, 4), 0.25), np.array([0.1])
-    found = core.sinkhorn(core.Costs.between_points(x[None], y, cost), a, b, eps, None, tol=1e-9, max_steps=0)
+    one = core.Compiled(core.Costs.between_points(x[None], y, cost), a, b, eps)
+    found = one.sinkhorn(core.EVERY, None, tol=1e-9, max_steps=0)
     costs = found.f[0, 0] + found.g[0]
     assert_allclose(costs[:2], [0, small], rtol=1e-6, atol=1e-16)
     assert_allclose(costs[2:], [opposite, beside], rtol=1e-15)
@@ -239,3 +240,32 @@ def test_newton_is_quick_and_never_lowers_the_dual_value(seed, eps):
     assert found.steps <= {1e-1: 6, 1e-2: 12, 1e-3: 25}[eps]
     values = [p.value(*p.solve("newton", tol=1e-11, max_steps=k)[:2])[0] for k in range(int(found.steps[0]) + 1)]
     assert (np.diff(values) >= -1e-13).all()
+
+
+STARTS = {
+    "huge": lambda a: 1e3 * np.random.default_rng(1).normal(size=a.shape),
+    "too large for its digits": lambda a: 1e200 * np.random.default_rng(1).normal(size=a.shape),
+    "one nan": lambda a: np.where(a == a.max(1, keepdims=True), np.nan, 0.0),
+    "inf": lambda a: np.full_like(a, np.inf),
+}
+
+
+@every_method
+@pytest.mark.parametrize("name", ["two axes", "matrix", "three rectangular axes"])
+@pytest.mark.parametrize("start", STARTS)
+def test_a_useless_start_is_replaced(name, method, start):
+    p = problems(name)
+    cold, warm = p.solve(method), p.solve(method, STARTS[start](p.a))
+    assert_right(p, warm, 1e-9)
+    assert (warm.steps <= cold.steps + 1).all()
+
+
+@every_method
+def test_tails_below_floating_point(method):
+    """Bells on a line: the cost was found by other programs."""
+    k, t = np.arange(200), np.linspace(0, 1, 200)
+    a, b = (np.exp(-((k - middle) ** 2) / 8) for middle in (20, 80))
+    p = of_matrix(np.subtract.outer(t, t) ** 2, a / a.sum(), b / b.sum(), 1e-4)
+    found = p.solve(method, tol=1e-6)
+    assert_right(p, found, 1e-6, rounding=1e-9)
+    assert_allclose((p.plans(found.f, found.g)[0] * p.space.C).sum(), 0.0909507, atol=1e-6)

@@ -11,7 +11,7 @@ from core_problems import METHODS, problems, weights
 from numpy.testing import assert_array_equal
 
 from metaot import core
-from metaot.core import steps as packing
+from metaot.core import compiled as packing
 
 pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
 SOURCES = Path(packing.__file__).parent / "src"
@@ -37,7 +37,8 @@ def test_threads_share_the_blocks_of_large_clouds():
     a, b = weights(generator, 1, 2300), weights(generator, 1, 1900)
     costs, eps = core.Costs.between_points(x, y, "sqeuclidean"), np.array([3e-3])
     one, three = (
-        core.sinkhorn(costs, a, b, eps, None, tol=1e-6, max_steps=2, by_axes=False, threads=k) for k in (1, 3)
+        core.Compiled(costs, a, b, eps, threads=k).sinkhorn(core.EVERY, None, tol=1e-6, max_steps=2)
+        for k in (1, 3)
     )
     for mine, theirs in zip(one, three, strict=True):
         assert_array_equal(mine, theirs)
@@ -48,13 +49,16 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from metaot import core
-from metaot.core import steps
-steps._WORTH_A_THREAD = 1
+from metaot.core import compiled
+compiled._WORTH_A_THREAD = 1
 generator = np.random.default_rng(0)
 costs = core.Costs.on_axes((generator.random((5, 6)), generator.random((7, 4))))
 a, b = generator.random((9, 35)), generator.random((9, 24))
 a, b = a / a.sum(1, keepdims=True), b / b.sum(1, keepdims=True)
-one, two = (core.sinkhorn(costs, a, b, np.full(9, 0.05), None, tol=1e-9, max_steps=500, threads=k) for k in (1, 2))
+one, two = (
+    core.Compiled(costs, a, b, np.full(9, 0.05), threads=k).sinkhorn(core.EVERY, None, tol=1e-9, max_steps=500)
+    for k in (1, 2)
+)
 assert all(np.array_equal(x, y) for x, y in zip(one, two, strict=True))
 assert (one.error <= 1e-9).all()
 assert "torch" not in {name for name, module in sys.modules.items() if module is not None}
