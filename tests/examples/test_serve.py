@@ -4,10 +4,12 @@ import io
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
+
+from metaot.onnx import OnnxModel, Potentials
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 from serve_metrics import Metrics
@@ -17,12 +19,13 @@ N, M = 3, 2
 A, B = [0.5, 0.25, 0.25], [0.5, 0.5]
 
 
-def evaluate(a: np.ndarray, b: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predict(a: np.ndarray, b: np.ndarray, *, eps: np.ndarray | float) -> Potentials:
     """Stand in for a network: each row shows what it was made of."""
-    return a + np.broadcast_to(eps, len(a))[:, None], 2 * b
+    return Potentials(a + np.broadcast_to(eps, len(a))[:, None], 2 * b)
 
 
-MODEL = SimpleNamespace(sizes=(N, M), eps=(1e-3, 1e-1), evaluate=evaluate)
+MODEL = create_autospec(OnnxModel, instance=True, sizes=(N, M), eps=(1e-3, 1e-1))
+MODEL.predict.side_effect = predict
 
 
 def npy(array: np.ndarray) -> bytes:
