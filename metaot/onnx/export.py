@@ -35,7 +35,7 @@ def export(
     """
     problems, data = drawn_problems(predictor, card, data_dir)
     content = prediction_model(predictor, card)
-    result = parity(OnnxModel.from_bytes(content, f"{path} (not yet written)"), predictor, problems, data)
+    result = parity(OnnxModel.from_bytes(content, name=f"{path} (not yet written)"), predictor, problems, data)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     write_atomically(path, lambda partial: partial.write_bytes(content))

@@ -58,7 +58,7 @@ def export_maps(
     `weights` is the fingerprint of the weights, for files that lie beside them.
     """
     contents = map_models(predictor, card, weights)
-    result = map_parity(OnnxMap.from_bytes(*contents, f"{path} (not yet written)"), predictor, card, data_dir)
+    result = map_parity(OnnxMap.from_bytes(*contents, name=f"{path} (not yet written)"), predictor, card, data_dir)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     for file, content in zip((push_file(path), path), reversed(contents), strict=True):

@@ -25,7 +25,7 @@ def predictor(passes: int) -> AmortizedPotential:
 
 def test_the_network_alone_says_the_same_also_where_suppliers_have_nothing() -> None:
     model, problem = predictor(0), PROBLEMS.sample(torch.Generator().manual_seed(0))
-    exported = OnnxModel.from_bytes(prediction_model(model, {"model": {}}), "a test")
+    exported = OnnxModel.from_bytes(prediction_model(model, {"model": {}}))
     expected, found = model.predict(problem), exported.predict(problem)
     assert np.abs(expected.f.numpy() - np.asarray(found.f)).max() < 1e-5
     assert np.abs(expected.g.numpy() - np.asarray(found.g)).max() < 1e-5
