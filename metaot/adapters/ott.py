@@ -23,7 +23,6 @@ from metaot.adapters.support import (
     each_whole,
     library,
     one,
-    one_guess,
     require_settings,
     solution,
     without_mass_completed,
@@ -36,7 +35,7 @@ from metaot.solvers.solution import Solution
 
 def linear_problem(problem: Problem) -> Any:
     """Return one problem as OTT's `LinearProblem`."""
-    single = one(problem)
+    single, _ = one(problem)
     linear = library("ott.problems.linear.linear_problem", "peers")
     a, b = (_array(_positive(weights)) for weights in (single.a, single.b))
     return linear.LinearProblem(_geometry(single), a, b)
@@ -47,7 +46,7 @@ def init(problem: Problem, init: Init) -> tuple[Any, Any]:
 
     These are f + eps log a and g + eps log b; OTT uses the first.
     """
-    F, G = _absorbed(one(problem), one_guess(problem, init))
+    F, G = _absorbed(*one(problem, init))
     return _array(F), _array(G)
 
 

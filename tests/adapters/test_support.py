@@ -17,7 +17,7 @@ from metaot.solvers import solve
 def test_the_plan_is_that_of_the_other_convention_on_the_support(space):
     problem = random_problem(space, ())
     potentials = solve(problem, tol=1e-9).potentials
-    support = Support.of(one(problem))
+    support = Support.of(one(problem)[0])
     F, G = support.absorbed(potentials)
     theirs = np.exp((F[:, None] + G - support.C) / support.eps)
     ours = plan(problem, potentials)[problem.a > 0][:, problem.b > 0]
@@ -31,7 +31,7 @@ def test_potentials_come_back_complete(space):
     problem = random_problem(space, ())
     exact = solve(problem, tol=1e-12).potentials
     g = exact.g + 0
-    support = Support.of(one(problem))
+    support = Support.of(one(problem)[0])
     back = support.completed(*support.absorbed(exact))
     shift = (back.f - exact.f).mean()
     assert_close(back.f - shift, exact.f, 1e-10)
