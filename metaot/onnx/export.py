@@ -14,7 +14,7 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.folders import write_atomically
 from metaot.geometry import Geometry, Grid
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
-from metaot.onnx.graph.spaces import Space
+from metaot.onnx.graph.sums import Space
 from metaot.onnx.parity import drawn_problems, parity
 from metaot.onnx.runtime import OnnxModel
 from metaot.onnx.trace import Shapes, either, finished, traced
