@@ -16,17 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaot.adapters.support import (
-    Array,
-    Init,
-    Outcome,
-    each_whole,
-    library,
-    one,
-    require_settings,
-    solution,
-    without_mass_completed,
-)
+from metaot.adapters.support import Array, Init, library, one, solved, without_mass_completed
 from metaot.geometry import Grid
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
@@ -59,17 +49,17 @@ def sinkhorn(
     `inner_iterations` says otherwise. In float32 a tol below about 1e-5 is out of reach. `options` are settings of
     OTT's `Sinkhorn`, hashable.
     """
-    require_settings(tol, max_steps)
     if not options.setdefault("lse_mode", True):
         raise ValueError("starts are potentials: lse_mode must be true; for scalings, call OTT with exp(init/eps)")
-    run = _compiled(tuple(sorted({"threshold": tol, "max_iterations": max_steps, **options}.items())))
-    outcomes = []
-    for single, guess in each_whole(problem, init):
+    compiled = _compiled(tuple(sorted({"threshold": tol, "max_iterations": max_steps, **options}.items())))
+
+    def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
         start = None if guess is None else tuple(map(_array, _absorbed(single, guess)))
-        f, g, steps = run(linear_problem(single), start)
+        f, g, steps = compiled(linear_problem(single), start)
         potentials = _potentials(single, np.asarray(f, np.float64), np.asarray(g, np.float64))
-        outcomes.append(Outcome(potentials, float(marginal_error(single, potentials)), int(steps)))
-    return solution(problem, outcomes, tol, "OTT Sinkhorn")
+        return potentials, float(marginal_error(single, potentials)), int(steps)
+
+    return solved(problem, init, run, tol=tol, max_steps=max_steps, solver="OTT Sinkhorn")
 
 
 @lru_cache(maxsize=32)

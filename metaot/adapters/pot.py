@@ -22,18 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.adapters.support import (
-    Array,
-    Init,
-    Outcome,
-    Support,
-    each,
-    library,
-    one,
-    require_settings,
-    solution,
-    stacked,
-)
+from metaot.adapters.support import Array, Init, Support, each, library, one, solved, stacked
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers.solution import Solution
@@ -84,10 +73,10 @@ def sinkhorn(
     iterations (20 for the last method, unless `print_period` says otherwise), so it gets tol/sqrt(m).
     `options` go to `ot.sinkhorn`. Not converging is a result.
     """
-    require_settings(tol, max_steps)
     entry, ot = _method(method), library("ot", "parity")
-    outcomes = []
-    for support, guess in each(problem, init):
+
+    def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
+        support = Support.of(single)
         start = None if guess is None else entry.start(support, guess)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # the solution says so
@@ -96,8 +85,9 @@ def sinkhorn(
                 **{"stopThr": tol / math.sqrt(len(support.b)), "numItermax": max_steps, **options},
             )  # fmt: skip
             F, G = entry.potentials(log, support.eps)
-        outcomes.append(Outcome(support.completed(F, G), support.plan_error(P), log[entry.steps] + 1))
-    return solution(problem, outcomes, tol, f"POT {method}")
+        return support.completed(F, G), support.plan_error(P), log[entry.steps] + 1
+
+    return solved(problem, init, run, tol=tol, max_steps=max_steps, solver=f"POT {method}")
 
 
 @final
@@ -142,7 +132,8 @@ def _simplex(
 ) -> Iterator[tuple[Support, Any, dict[str, Any]]]:
     """Return the result and the log of a function of POT's network simplex for each problem."""
     run = getattr(library("ot", "parity"), name)
-    for support, guess in each(problem, init):
+    for single, guess in each(problem, init):
+        support = Support.of(single)
         start = {} if guess is None else {"potentials_init": support.absorbed(guess)}
         found, log = run(support.a, support.b, support.C, numItermax=max_pivots, log=True, **start, **options)
         if log["result_code"] != 1:

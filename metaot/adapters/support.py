@@ -4,7 +4,7 @@ This is P = exp((F + G - C)/eps), with F = f + eps log a and G = g + eps log b, 
 mass. These atoms are left out; their potentials are computed from the others afterwards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -24,6 +24,8 @@ from metaot.solvers.solve import PotentialPredictor
 Array = np.ndarray
 Init = DualPotentials | PotentialPredictor
 """A start: potentials, or anything with `predict(problem)`."""
+Run = Callable[[Problem, DualPotentials | None], tuple[DualPotentials, float, int]]
+"""What a library does with one problem and its start: the potentials, the L1 error of its plan, and its steps."""
 
 
 @final
@@ -79,16 +81,6 @@ class Support:
         return float(np.abs(P.sum(1) - self.a).sum() + np.abs(P.sum(0) - self.b).sum())
 
 
-@final
-@dataclass(frozen=True)
-class Outcome:
-    """A library's result for one problem."""
-
-    potentials: DualPotentials
-    error: float
-    steps: int
-
-
 def library(name: str, extra: str) -> ModuleType:
     """Import a module of another library; where that is missing, the error says what to install."""
     try:
@@ -112,15 +104,10 @@ def one(problem: Problem, init: Init | None = None) -> tuple[Problem, Any]:
         raise ValueError(
             f"one problem at a time has a start, got a batch {tuple(problem.batch_shape)}: take problem[i]"
         )
-    return next(each_whole(problem, init))
+    return next(each(problem, init))
 
 
-def each(problem: Problem, init: Init | None) -> Iterator[tuple[Support, DualPotentials | None]]:
-    """Return the problems of a batch one by one on their atoms with mass, with their starts."""
-    return ((Support.of(single), guess) for single, guess in each_whole(problem, init))
-
-
-def each_whole(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, DualPotentials | None]]:
+def each(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, DualPotentials | None]]:
     """Return the problems of a batch one by one, normalised, with their starts.
 
     A predictor is called once for all of them.
@@ -134,16 +121,21 @@ def each_whole(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, D
         yield flat[i], None if starts is None else DualPotentials(starts[0][i], starts[1][i])
 
 
-def solution(problem: Problem, outcomes: list[Outcome], tol: float, solver: str) -> Solution:
-    """Return the solution of a batch from a library's results; `error` is that of the library's plans."""
+def solved(problem: Problem, init: Init | None, run: Run, *, tol: float, max_steps: int, solver: str) -> Solution:
+    """Return the solution of a batch whose problems a library solves one after the other."""
+    if not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol}")
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least one, got {max_steps}")
     batch, like = problem.batch_shape, problem.a
-    error = torch.tensor([outcome.error for outcome in outcomes], dtype=torch.float64)
+    found = [run(single, guess) for single, guess in each(problem, init)]
+    error = torch.tensor([error for _, error, _ in found], dtype=torch.float64)
     return Solution(
         problem=problem,
-        potentials=stacked(problem, [outcome.potentials for outcome in outcomes]),
+        potentials=stacked(problem, [potentials for potentials, _, _ in found]),
         error=error.to(like).reshape(batch),
         converged=(error <= tol).to(like.device).reshape(batch),
-        steps=torch.tensor([outcome.steps for outcome in outcomes], device=like.device).reshape(batch),
+        steps=torch.tensor([steps for *_, steps in found], device=like.device).reshape(batch),
         solvers=(solver,),
     )
 
@@ -154,14 +146,6 @@ def stacked(problem: Problem, potentials: list[DualPotentials]) -> DualPotential
     f, g = ([getattr(pair, name) for pair in potentials] for name in "fg")
     f, g = (torch.stack(rows).to(like).reshape(like.shape) if rows else like for rows, like in ((f, a), (g, b)))
     return DualPotentials(f, g)
-
-
-def require_settings(tol: float, max_steps: int) -> None:
-    """Raise unless these can be the settings of a solver."""
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol}")
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least one, got {max_steps}")
 
 
 def _checked(name: str, potential: object, weights: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ def test_a_batch_is_taken_apart_in_order(batch):
     parts = list(each(problem, guess))
     flat = problem.flat()
     assert len(parts) == len(flat.a)
-    for i, (support, start) in enumerate(parts):
+    for i, (single, start) in enumerate(parts):
+        support = Support.of(single)
         assert_close(support.problem.a, flat.a[i])
         assert_close(torch.from_numpy(support.C), flat.geometry[i].C[flat.a[i] > 0][:, flat.b[i] > 0])
         assert_close(start.f, guess.f.reshape(len(parts), -1)[i])
