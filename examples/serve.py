@@ -98,9 +98,9 @@ class Batcher:
     def _predict(self, questions: list[Question]) -> list[tuple[Array, Array]]:
         a, b, eps = (np.concatenate([getattr(asked, name) for asked in questions]) for name in ("a", "b", "eps"))
         self._metrics.predicted(len(a))
-        f, g = self._model.evaluate(a, b, eps[:1] if (eps == eps[0]).all() else eps)
+        found = self._model.predict(a, b, eps=float(eps[0]) if (eps == eps[0]).all() else eps)
         ends = np.cumsum([len(asked.a) for asked in questions])[:-1]
-        return list(zip(np.split(f, ends), np.split(g, ends), strict=True))
+        return list(zip(np.split(found.f, ends), np.split(found.g, ends), strict=True))
 
 
 def create_app(model: OnnxModel, limits: Limits | None = None) -> Starlette:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from metaot.adapters.support import Init, Outcome, each_whole, library, require_settings, solution
+from metaot.adapters.support import Init, library, solved
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers.solution import Solution
@@ -36,11 +36,10 @@ def sinkhorn(
     potentials since the last test with `tol eps/4`; it makes at least 2 `check_every` + 2 steps. Atoms without
     mass are kept. `options` go to `sinkhorn_flashstyle_symmetric`.
     """
-    require_settings(tol, max_steps)
     _require_points(problem)
     solvers = library("flash_sinkhorn.sinkhorn_solvers", "flash")
-    outcomes = []
-    for single, guess in each_whole(problem, init):
+
+    def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
         eps = float(single.eps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the solution says so
@@ -51,8 +50,9 @@ def sinkhorn(
                 **{"threshold": tol * eps / 4, "allow_tf32": False, **options},
             )  # fmt: skip
         potentials = DualPotentials(f.to(single.a), g.to(single.b))
-        outcomes.append(Outcome(potentials, float(marginal_error(single, potentials)), int(steps)))
-    return solution(problem, outcomes, tol, "FlashSinkhorn")
+        return potentials, float(marginal_error(single, potentials)), int(steps)
+
+    return solved(problem, init, run, tol=tol, max_steps=max_steps, solver="FlashSinkhorn")
 
 
 def _require_points(problem: Problem) -> None:

@@ -16,18 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaot.adapters.support import (
-    Array,
-    Init,
-    Outcome,
-    each_whole,
-    library,
-    one,
-    one_guess,
-    require_settings,
-    solution,
-    without_mass_completed,
-)
+from metaot.adapters.support import Array, Init, library, one, solved, without_mass_completed
 from metaot.geometry import Grid
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
@@ -36,7 +25,7 @@ from metaot.solvers.solution import Solution
 
 def linear_problem(problem: Problem) -> Any:
     """Return one problem as OTT's `LinearProblem`."""
-    single = one(problem)
+    single, _ = one(problem)
     linear = library("ott.problems.linear.linear_problem", "peers")
     a, b = (_array(_positive(weights)) for weights in (single.a, single.b))
     return linear.LinearProblem(_geometry(single), a, b)
@@ -47,7 +36,7 @@ def init(problem: Problem, init: Init) -> tuple[Any, Any]:
 
     These are f + eps log a and g + eps log b; OTT uses the first.
     """
-    F, G = _absorbed(one(problem), one_guess(problem, init))
+    F, G = _absorbed(*one(problem, init))
     return _array(F), _array(G)
 
 
@@ -60,17 +49,17 @@ def sinkhorn(
     `inner_iterations` says otherwise. In float32 a tol below about 1e-5 is out of reach. `options` are settings of
     OTT's `Sinkhorn`, hashable.
     """
-    require_settings(tol, max_steps)
     if not options.setdefault("lse_mode", True):
         raise ValueError("starts are potentials: lse_mode must be true; for scalings, call OTT with exp(init/eps)")
-    run = _compiled(tuple(sorted({"threshold": tol, "max_iterations": max_steps, **options}.items())))
-    outcomes = []
-    for single, guess in each_whole(problem, init):
+    compiled = _compiled(tuple(sorted({"threshold": tol, "max_iterations": max_steps, **options}.items())))
+
+    def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
         start = None if guess is None else tuple(map(_array, _absorbed(single, guess)))
-        f, g, steps = run(linear_problem(single), start)
+        f, g, steps = compiled(linear_problem(single), start)
         potentials = _potentials(single, np.asarray(f, np.float64), np.asarray(g, np.float64))
-        outcomes.append(Outcome(potentials, float(marginal_error(single, potentials)), int(steps)))
-    return solution(problem, outcomes, tol, "OTT Sinkhorn")
+        return potentials, float(marginal_error(single, potentials)), int(steps)
+
+    return solved(problem, init, run, tol=tol, max_steps=max_steps, solver="OTT Sinkhorn")
 
 
 @lru_cache(maxsize=32)

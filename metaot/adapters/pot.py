@@ -13,27 +13,16 @@ functions here call functions that use it.
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.adapters.support import (
-    Array,
-    Init,
-    Outcome,
-    Support,
-    each,
-    library,
-    one,
-    one_guess,
-    require_settings,
-    solution,
-)
+from metaot.adapters.support import Array, Init, Support, each, library, one, solved, stacked
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers.solution import Solution
@@ -44,7 +33,7 @@ def arguments(problem: Problem) -> tuple[Array, Array, Array, float]:
 
     A negative least cost is subtracted from M: add it to a total cost or a dual value.
     """
-    support = Support.of(one(problem))
+    support = Support.of(one(problem)[0])
     return support.a, support.b, support.C, support.eps
 
 
@@ -54,7 +43,8 @@ def warmstart(problem: Problem, init: Init, *, method: str = "sinkhorn") -> tupl
     For "sinkhorn" and "sinkhorn_log" the logarithms of the scalings, for "sinkhorn_stabilized" potentials in the
     units of the cost. For the first two, POT uses only the first half.
     """
-    return _method(method).start(Support.of(one(problem)), one_guess(problem, init))
+    single, guess = one(problem, init)
+    return _method(method).start(Support.of(single), guess)
 
 
 def potentials_init(problem: Problem, init: Init) -> tuple[Array, Array]:
@@ -63,7 +53,8 @@ def potentials_init(problem: Problem, init: Init) -> tuple[Array, Array]:
     POT makes its first tree of the arcs with the least |C - F - G|. In the convention P = exp((F + G - C)/eps)
     these arcs carry most of the predicted plan: f and g in metaot's convention lead to more pivots.
     """
-    return Support.of(one(problem)).absorbed(one_guess(problem, init))
+    single, guess = one(problem, init)
+    return Support.of(single).absorbed(guess)
 
 
 def sinkhorn(
@@ -82,10 +73,10 @@ def sinkhorn(
     iterations (20 for the last method, unless `print_period` says otherwise), so it gets tol/sqrt(m).
     `options` go to `ot.sinkhorn`. Not converging is a result.
     """
-    require_settings(tol, max_steps)
     entry, ot = _method(method), library("ot", "parity")
-    outcomes = []
-    for support, guess in each(problem, init):
+
+    def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
+        support = Support.of(single)
         start = None if guess is None else entry.start(support, guess)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # the solution says so
@@ -93,9 +84,10 @@ def sinkhorn(
                 support.a, support.b, support.C, support.eps, method=method, warmstart=start, log=True, warn=False,
                 **{"stopThr": tol / math.sqrt(len(support.b)), "numItermax": max_steps, **options},
             )  # fmt: skip
-            F, G = entry.potentials(support, log)
-        outcomes.append(Outcome(support.completed(F, G), support.plan_error(P), log[entry.steps] + 1))
-    return solution(problem, outcomes, tol, f"POT {method}")
+            F, G = entry.potentials(log, support.eps)
+        return support.completed(F, G), support.plan_error(P), log[entry.steps] + 1
+
+    return solved(problem, init, run, tol=tol, max_steps=max_steps, solver=f"POT {method}")
 
 
 @final
@@ -117,47 +109,57 @@ def emd(
     RuntimeError if POT does not find an optimum. POT 0.9.7 or newer takes a start. It saves pivots, but not always
     time (benchmarks/adapters.py).
     """
-    ot, plans, costs, potentials = library("ot", "parity"), [], [], []
-    for support, guess in each(problem, init):
-        P, log = _simplex(ot.emd, support, guess, max_pivots, options)
-        plans.append(_whole_plan(support, P))
+    plans, costs, potentials = [], [], []
+    for support, P, log in _simplex("emd", problem, init, max_pivots, options):
+        mask = (support.problem.a > 0)[:, None] & (support.problem.b > 0)
+        plans.append(problem.a.new_zeros(mask.shape).masked_scatter(mask, torch.from_numpy(P).to(problem.a)))
         costs.append(log["cost"] + support.least)
         potentials.append(_hard_potentials(support, log["u"] + support.least, log["v"]))
-    return _exact(problem, plans, costs, potentials)
+    plan = torch.stack(plans).reshape(*problem.batch_shape, *problem.geometry.shape)
+    return ExactTransport(plan, _costs(problem, costs), stacked(problem, potentials))
 
 
 def emd2(
     problem: Problem, *, init: Init | None = None, max_pivots: int = 10_000_000, **options: Any
 ) -> Float[Tensor, "*batch"]:
     """Return the costs of `emd`, by `ot.emd2`."""
-    ot, costs = library("ot", "parity"), []
-    for support, guess in each(problem, init):
-        cost, _ = _simplex(ot.emd2, support, guess, max_pivots, options)
-        costs.append(float(cost) + support.least)
-    return torch.tensor(costs, dtype=torch.float64).to(problem.a).reshape(problem.batch_shape)
+    found = _simplex("emd2", problem, init, max_pivots, options)
+    return _costs(problem, [float(cost) + support.least for support, cost, _ in found])
 
 
 def _simplex(
-    entry: Callable[..., Any],
-    support: Support,
-    guess: DualPotentials | None,
-    max_pivots: int,
-    options: dict[str, Any],
-) -> tuple[Any, dict[str, Any]]:
-    """Return the result of a function of POT's network simplex for one problem, and its log."""
-    start = _start_of(support, guess)
-    found, log = entry(support.a, support.b, support.C, numItermax=max_pivots, log=True, **start, **options)
-    _require_optimum(log)
-    return found, log
+    name: str, problem: Problem, init: Init | None, max_pivots: int, options: dict[str, Any]
+) -> Iterator[tuple[Support, Any, dict[str, Any]]]:
+    """Return the result and the log of a function of POT's network simplex for each problem."""
+    run = getattr(library("ot", "parity"), name)
+    for single, guess in each(problem, init):
+        support = Support.of(single)
+        start = {} if guess is None else {"potentials_init": support.absorbed(guess)}
+        found, log = run(support.a, support.b, support.C, numItermax=max_pivots, log=True, **start, **options)
+        if log["result_code"] != 1:
+            raise RuntimeError(f"POT found no optimum ({log['warning']}): raise max_pivots, or check the costs")
+        yield support, found, log
+
+
+def _costs(problem: Problem, costs: list[float]) -> Tensor:
+    return torch.tensor(costs, dtype=torch.float64).to(problem.a).reshape(problem.batch_shape)
+
+
+def _hard_potentials(support: Support, f: Array, g: Array) -> DualPotentials:
+    """Return dual potentials of all atoms; on atoms without mass, the largest with f + g <= C."""
+    problem = support.problem
+    whole_f, whole_g = support.on_all_atoms(f, g, -math.inf)
+    whole_f = torch.where(problem.a > 0, whole_f, problem.geometry.hardmin(whole_g))
+    return DualPotentials(whole_f, torch.where(problem.b > 0, whole_g, problem.geometry.T.hardmin(whole_f)))
 
 
 @final
-@dataclass(frozen=True)
-class _Method:
+class _Method(NamedTuple):
     """How a method of `ot.sinkhorn` takes its start and returns its result."""
 
-    start: Callable[[Support, DualPotentials], tuple[Array, Array]]
-    potentials: Callable[[Support, dict[str, Any]], tuple[Array, Array]]
+    start: Callable[[Support, Any], tuple[Array, Array]]
+    potentials: Callable[[dict[str, Any], float], tuple[Array, Array]]
+    """(log, eps) -> (F, G)."""
     steps: str
 
 
@@ -166,22 +168,10 @@ def _log_scalings(support: Support, guess: DualPotentials) -> tuple[Array, Array
     return F / support.eps, G / support.eps
 
 
-def _of_scalings(support: Support, log: dict[str, Any]) -> tuple[Array, Array]:
-    return support.eps * np.log(log["u"]), support.eps * np.log(log["v"])
-
-
-def _of_log_scalings(support: Support, log: dict[str, Any]) -> tuple[Array, Array]:
-    return support.eps * log["log_u"], support.eps * log["log_v"]
-
-
-def _of_potentials(support: Support, log: dict[str, Any]) -> tuple[Array, Array]:
-    return log["alpha"], log["beta"]
-
-
 _METHODS = {
-    "sinkhorn": _Method(_log_scalings, _of_scalings, "niter"),
-    "sinkhorn_log": _Method(_log_scalings, _of_log_scalings, "niter"),
-    "sinkhorn_stabilized": _Method(Support.absorbed, _of_potentials, "n_iter"),
+    "sinkhorn": _Method(_log_scalings, lambda log, eps: (eps * np.log(log["u"]), eps * np.log(log["v"])), "niter"),
+    "sinkhorn_log": _Method(_log_scalings, lambda log, eps: (eps * log["log_u"], eps * log["log_v"]), "niter"),
+    "sinkhorn_stabilized": _Method(Support.absorbed, lambda log, _: (log["alpha"], log["beta"]), "n_iter"),
 }
 
 
@@ -189,45 +179,3 @@ def _method(name: str) -> _Method:
     if name not in _METHODS:
         raise ValueError(f"method must be one of {sorted(_METHODS)}, got {name!r}")
     return _METHODS[name]
-
-
-def _start_of(support: Support, guess: DualPotentials | None) -> dict[str, tuple[Array, Array]]:
-    return {} if guess is None else {"potentials_init": support.absorbed(guess)}
-
-
-def _require_optimum(log: dict[str, Any]) -> None:
-    if log["result_code"] != 1:
-        raise RuntimeError(f"POT found no optimum ({log['warning']}): raise max_pivots, or check the costs")
-
-
-def _whole_plan(support: Support, P: Array) -> Tensor:
-    """Return a plan of all atoms."""
-    problem = support.problem
-    mask = (problem.a > 0)[:, None] & (problem.b > 0)
-    return problem.a.new_zeros(mask.shape).masked_scatter(mask, torch.from_numpy(P).to(problem.a))
-
-
-def _hard_potentials(support: Support, f: Array, g: Array) -> DualPotentials:
-    """Return dual potentials of all atoms; on atoms without mass, the largest with f + g <= C."""
-    problem = support.problem
-    rows, columns = problem.a > 0, problem.b > 0
-    low = torch.full_like(problem.b, -math.inf).masked_scatter(columns, torch.from_numpy(g).to(problem.b))
-    f_all = torch.full_like(problem.a, -math.inf).masked_scatter(rows, torch.from_numpy(f).to(problem.a))
-    f_all = torch.where(rows, f_all, problem.geometry.hardmin(low))
-    return DualPotentials(f_all, torch.where(columns, low, problem.geometry.T.hardmin(f_all)))
-
-
-def _exact(
-    problem: Problem, plans: list[Tensor], costs: list[float], potentials: list[DualPotentials]
-) -> ExactTransport:
-    batch, (n, m), like = problem.batch_shape, problem.geometry.shape, problem.a
-    f, g, P = (
-        torch.cat([z.reshape(-1) for z in parts]).to(like).reshape(*batch, *sizes)
-        for parts, sizes in (
-            ([z.f for z in potentials], (n,)),
-            ([z.g for z in potentials], (m,)),
-            (plans, (n, m)),
-        )
-    )
-    cost = torch.tensor(costs, dtype=torch.float64).to(like).reshape(batch)
-    return ExactTransport(P, cost, DualPotentials(f, g))

@@ -3,8 +3,7 @@
 What is named here needs no torch; `export` and what it imports make the files, and need torch.
 """
 
-from metaot.onnx.answers import OnnxSolution, Potentials
 from metaot.onnx.maps import OnnxMap, OnnxPair
-from metaot.onnx.runtime import OnnxModel
+from metaot.onnx.runtime import OnnxModel, OnnxSolution, Potentials
 
 __all__ = ["OnnxMap", "OnnxModel", "OnnxPair", "OnnxSolution", "Potentials"]

@@ -1,6 +1,7 @@
 """The checks of problems in numpy: the same limits and words as `metaot.problem`, in microseconds."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,16 +27,7 @@ def weights(name: str, values: object, size: int) -> Array:
     return w
 
 
-_minimum = np.minimum.reduce
-_kept: dict[tuple[int, np.dtype], Array] = {}
-
-
-def _ones(size: int, dtype: np.dtype) -> Array:
-    """Return ones, the same ones each time: a product with them is the quickest sum."""
-    key = (size, dtype)
-    if key not in _kept:
-        _kept[key] = np.ones(size, dtype)
-    return _kept[key]
+_minimum, _ones = np.minimum.reduce, lru_cache(np.ones)  # a product with ones is the fastest sum
 
 
 def _what_is_wrong(name: str, w: Array, tolerance: float) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metaot.amortize.predictor import FastNetwork
 from metaot.models import Exportable, Network
-from metaot.sessions import session
+from metaot.sessions import runner, session
 
 FILES = "network.onnx", "correction.onnx"
 """The files beside the weights: the network, and the correction of its refinement steps."""
@@ -101,7 +101,7 @@ class _Function:
     def __init__(self, content: bytes, name: str, threads: int) -> None:
         opened = session(name, content, threads=threads)
         self.metadata: dict[str, str] = opened.get_modelmeta().custom_metadata_map
-        self._run: Any = opened._sess.run  # type: ignore[union-attr], without checks that cost as much as a layer
+        self._run = runner(opened)
         self._outputs = [value.name for value in opened.get_outputs()]
         self._inputs = [value.name for value in opened.get_inputs()]
 

@@ -53,19 +53,18 @@ class Costs:
     def _by_torch(self, a: Array, b: Array, eps: Array, f: Array, *, tol: float, max_steps: int) -> core.Result:
         try:
             import torch  # noqa: PLC0415, compiled code needs no torch
+
+            from metaot.geometry import Dense  # noqa: PLC0415, the same
+            from metaot.potentials import DualPotentials  # noqa: PLC0415, the same
+            from metaot.problem import Problem  # noqa: PLC0415, the same
+            from metaot.solvers import solve  # noqa: PLC0415, the same
         except ImportError:
             raise RuntimeError(
                 "solving needs compiled code or torch: install metaot where there is a C compiler, or torch"
             ) from None
-        from metaot.geometry import Dense  # noqa: PLC0415, imports torch
-        from metaot.potentials import DualPotentials  # noqa: PLC0415, the same
-        from metaot.problem import Problem  # noqa: PLC0415, the same
-        from metaot.solvers import solve  # noqa: PLC0415, the same
-
-        C, tensors = torch.from_numpy(self._matrix()), [torch.from_numpy(values) for values in (a, b, eps, f)]
-        problem = Problem(tensors[0], tensors[1], Dense(C), tensors[2])
-        start = DualPotentials(tensors[3], torch.zeros_like(tensors[1]))
-        found = solve(problem, init=start, tol=tol, max_steps=max_steps)
+        C, source, target, each, first = map(torch.from_numpy, (self._matrix(), a, b, eps, f))
+        start = DualPotentials(first, torch.zeros_like(target))
+        found = solve(Problem(source, target, Dense(C), each), init=start, tol=tol, max_steps=max_steps)
         values = found.potentials.f, found.potentials.g, found.error, found.steps
         return core.Result(*(value.numpy() for value in values))
 

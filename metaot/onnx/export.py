@@ -14,7 +14,7 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.folders import write_atomically
 from metaot.geometry import Geometry, Grid
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
-from metaot.onnx.graph.spaces import Space
+from metaot.onnx.graph.sums import Space
 from metaot.onnx.parity import drawn_problems, parity
 from metaot.onnx.runtime import OnnxModel
 from metaot.onnx.trace import Shapes, either, finished, traced
@@ -35,7 +35,7 @@ def export(
     """
     problems, data = drawn_problems(predictor, card, data_dir)
     content = prediction_model(predictor, card)
-    result = parity(OnnxModel.from_bytes(content, f"{path} (not yet written)"), predictor, problems, data)
+    result = parity(OnnxModel.from_bytes(content, name=f"{path} (not yet written)"), predictor, problems, data)
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
     write_atomically(path, lambda partial: partial.write_bytes(content))

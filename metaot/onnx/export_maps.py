@@ -1,8 +1,8 @@
 """A model of maps as two ONNX files: the hypernetwork, and the map that is a potential's gradient."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,28 +23,6 @@ _SIZES = ((1, 512, 512), (2, 300, 512), (5, 512, 40))
 """Batches, and samples of x and y, in which the files are compared with torch."""
 
 
-@final
-@dataclass(frozen=True)
-class MapParity:
-    """The largest distance between points as moved by the files and by torch, in standard deviations."""
-
-    push: float
-    pull: float
-    problems: int
-    data: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether the files agree with torch."""
-        return max(self.push, self.pull) <= TOLERANCE
-
-    def __str__(self) -> str:
-        return (
-            f"pushed and pulled points differ from torch by {self.push:.0e} and {self.pull:.0e} of the deviation "
-            f"({self.problems} {self.data})"
-        )
-
-
 def export_maps(
     predictor: AmortizedMap,
     card: dict[str, Any],
@@ -58,8 +36,13 @@ def export_maps(
     `weights` is the fingerprint of the weights, for files that lie beside them.
     """
     contents = map_models(predictor, card, weights)
-    result = map_parity(OnnxMap.from_bytes(*contents, f"{path} (not yet written)"), predictor, card, data_dir)
-    if not result.holds:
+    problems, data = _drawn_problems(predictor.dim, card, data_dir)
+    push, pull = _differences(OnnxMap.from_bytes(*contents, name=f"{path} (not yet written)"), predictor, problems)
+    result = (
+        f"pushed and pulled points differ from torch by {push:.0e} and {pull:.0e} of the deviation "
+        f"({sum(len(problem.x) for problem in problems)} {data})"
+    )
+    if max(push, pull) > TOLERANCE:
         raise ValueError(f"nothing was written to {path}: {result}")
     for file, content in zip((push_file(path), path), reversed(contents), strict=True):
         write_atomically(file, lambda partial, content=content: partial.write_bytes(content))
@@ -92,17 +75,14 @@ def map_models(predictor: AmortizedMap, card: dict[str, Any], weights: str | Non
 
 
 @torch.no_grad()
-def map_parity(
-    model: OnnxMap, predictor: AmortizedMap, card: dict[str, Any], data_dir: Path | None = None
-) -> MapParity:
-    """Compare the files with the model, in sizes that were not traced."""
-    problems, data = _drawn_problems(predictor.dim, card, data_dir)
+def _differences(model: OnnxMap, predictor: AmortizedMap, problems: list[SampleProblem]) -> tuple[float, float]:
+    """Return the largest distance of pushed and of pulled points from those of torch, in standard deviations."""
     push = pull = 0.0
     for problem in problems:
         expected, found = predictor.stages(problem)[-1], model.predict(problem.x.numpy(), problem.y.numpy())
         push = max(push, _difference(expected.push(problem.x), found.push(problem.x.numpy())))
         pull = max(pull, _difference(expected.pull(problem.y), found.pull(problem.y.numpy())))
-    return MapParity(push, pull, sum(len(problem.x) for problem in problems), data)
+    return push, pull
 
 
 def _difference(expected: torch.Tensor, found: np.ndarray) -> float:

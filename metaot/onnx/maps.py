@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,12 +11,11 @@ import numpy as np
 
 from metaot.folders import WEIGHTS
 from metaot.onnx.checks import first_place
-from metaot.onnx.runtime import described
+from metaot.onnx.runtime import OnnxFile, described
 from metaot.pictures import moved, palette
-from metaot.sessions import session
+from metaot.sessions import runner, session
 
 Array = np.ndarray
-Run = Callable[[None, dict[str, Array]], list[Array]]
 
 NETWORK = "model.onnx"
 """The file of a network of maps in its checkpoint's folder; model-push.onnx is there as well."""
@@ -37,7 +36,7 @@ class OnnxPair:
     phi: Array
     psi: Array
     frame: dict[str, Array]
-    run: Run
+    run: Callable[..., list[Array]]
 
     def push(self, x: Array) -> Array:
         """Send points of the source, *batch k d, to the target."""
@@ -56,46 +55,29 @@ class OnnxPair:
         feeds = {"x": points, "weights": weights, "m": start, "n": end, "U": matrix, "scale": self.frame["scale"]}
         rank = len(batch)
         flat = {key: np.ascontiguousarray(v.reshape(-1, *v.shape[rank:])) for key, v in feeds.items()}
-        return self.run(None, flat)[0].reshape(points.shape)
+        return self.run(["y"], flat, None)[0].reshape(points.shape)
 
 
 @final
-class OnnxMap:
+class OnnxMap(OnnxFile):
     """A model of maps from the two files that `export.py` wrote: FILE.onnx and FILE-push.onnx.
 
     `dim` is the dimension of the spaces, `metadata` all that the file says of the model: its recipe, training data
     and measured quality. Threads, providers, pickling and errors as for `OnnxModel`.
     """
 
-    def __init__(
-        self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
-    ) -> None:
-        files = (Path(path), push_file(Path(path)))
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"{file} is not there: `python export.py CHECKPOINT --out {files[0]}` writes it"
-                )
-        self._open(str(path), tuple(file.read_bytes() for file in files), threads, tuple(providers))
+    @staticmethod
+    def files(path: Path) -> tuple[Path, ...]:
+        return path, push_file(path)
 
-    @classmethod
-    def from_bytes(cls, predict: bytes, push: bytes, name: str = "a file in memory") -> "OnnxMap":
-        """Open the contents of both files."""
-        model = object.__new__(cls)
-        model._open(name, (predict, push), 1, ("CPUExecutionProvider",))
-        return model
-
-    def _open(self, name: str, contents: tuple[bytes, ...], threads: int, providers: tuple[str, ...]) -> None:
-        self._state = (name, contents, threads, providers)
-        sessions = [
-            session(name, content, threads=threads, providers=providers, optimise=False) for content in contents
-        ]
+    def _open(self, name: str, contents: tuple[bytes, ...], **settings: Any) -> None:
+        sessions = [session(name, content, optimise=False, **settings) for content in contents]
         found = [described(name, opened, METADATA, ("maps",), "OnnxModel") for opened in sessions]
         if found[0]["maps"] != found[1]["maps"]:
             raise ValueError(f"{name} and its -push file are of different models: export them anew")
-        self.metadata: dict[str, Any] = found[0]
+        self.metadata = found[0]
         self.dim: int = self.metadata["maps"]["dim"]
-        self._predict, self._push = sessions
+        self._predict, self._push = map(runner, sessions)
 
     def predict(self, x: Any, y: Any) -> OnnxPair:
         """Return the pair of potentials of samples x, *batch n d, and y, *batch m d, float32 or float64.
@@ -107,14 +89,13 @@ class OnnxMap:
         if y.shape[:-2] != batch:
             raise ValueError(f"x of shape {x.shape} and y of {y.shape} differ in their batch")
         feeds = {name: z.reshape(-1, *z.shape[-2:]) for name, z in (("x", x), ("y", y))}
-        found: list[Array] = self._predict.run(PARTS, feeds)  # type: ignore[assignment]
-        phi, psi, *frame = (part.reshape((*batch, *part.shape[1:])) for part in found)
-        return OnnxPair(phi, psi, dict(zip(PARTS[2:], frame, strict=True)), self._push.run)  # type: ignore[arg-type]
+        phi, psi, *frame = (part.reshape((*batch, *part.shape[1:])) for part in self._predict(PARTS, feeds, None))
+        return OnnxPair(phi, psi, dict(zip(PARTS[2:], frame, strict=True)), self._push)
 
     def weights(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return the weights of phi and psi for float32 samples, batch n d and batch m d, without checks."""
-        phi, psi = self._predict.run(PARTS[:2], {"x": x, "y": y})
-        return phi, psi  # type: ignore[return-value]
+        phi, psi = self._predict(PARTS[:2], {"x": x, "y": y}, None)
+        return phi, psi
 
     def recolor(self, source: Array, target: Array) -> Array:
         """Return a picture in the palette of another one: arrays uint8, height width 3, or 4 with transparency.
@@ -124,12 +105,6 @@ class OnnxMap:
         if self.dim != 3:
             raise ValueError(f"colours have three channels, this model is for dimension {self.dim}")
         return moved(source, self.predict(palette(source), palette(target)).push)
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self._state
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._open(*state)
 
     def __repr__(self) -> str:
         return f"OnnxMap({self._state[0]!r}: maps in dimension {self.dim})"

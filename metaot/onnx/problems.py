@@ -27,7 +27,7 @@ def predict(model: "OnnxModel", problem: Problem) -> DualPotentials:
 
 
 def require_known(model: "OnnxModel", geometry: Geometry) -> None:
-    """Raise ValueError unless this is the model's geometry; the last one that was is known again."""
+    """Raise ValueError unless this is the model's geometry, or the last one that was."""
     if geometry is model.matching:
         return
     if model.sizes is None:
@@ -38,35 +38,24 @@ def require_known(model: "OnnxModel", geometry: Geometry) -> None:
                 f"got a problem on {geometry}"
             )
     else:
-        known = model.metadata["geometry"]
-        if not _same_costs(model, geometry):
+        known, pairs = model.metadata["geometry"]["description"], _costs(model, geometry)
+        if not pairs or not all(np.allclose(mine, theirs, 1e-6, 1e-6) for mine, theirs in pairs):
+            difference = ""
+            if pairs and repr(geometry) == known:
+                largest = max(np.abs(mine - theirs).max() for mine, theirs in pairs)
+                difference = f" whose costs differ by up to {largest:.3g}"
             raise ValueError(
-                f"the model was trained on {known['description']}, got a problem on {geometry}"
-                f"{_difference(model, geometry)}: export a model that was trained for yours"
+                f"the model was trained on {known}, got a problem on {geometry}{difference}: export a model that "
+                "was trained for yours"
             )
     model.matching = geometry
 
 
-def _difference(model: "OnnxModel", geometry: Geometry) -> str:
-    """Return what differs from the model's geometry if it has the same description, to stand behind that."""
-    if repr(geometry) != model.metadata["geometry"]["description"] or geometry.batch_shape:
-        return ""
-    off = max(np.abs(mine - theirs).max() for mine, theirs in _pairs(model, geometry))
-    return f" whose costs differ by up to {off:.3g}"
-
-
-def _pairs(model: "OnnxModel", geometry: Geometry) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the costs of the model and of a geometry of the same sizes: one for each axis, or one in all."""
-    axes = geometry.axis_costs if model.costs.sizes else None
+def _costs(model: "OnnxModel", geometry: Geometry) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the costs of the model and of a geometry, for each axis or in all; none if their sizes differ."""
+    mine, sizes = model.costs, geometry.sizes if isinstance(geometry, Grid) else ()
+    if geometry.batch_shape or geometry.shape != model.sizes or (mine.sizes and mine.sizes != sizes):
+        return []
+    axes = geometry.axis_costs if mine.sizes else None
     theirs = (geometry.cost_rows(slice(None)),) if axes is None else axes
-    pairs = zip(model.costs.matrices, theirs, strict=True)
-    return [(mine, other.numpy(force=True)) for mine, other in pairs]
-
-
-def _same_costs(model: "OnnxModel", geometry: Geometry) -> bool:
-    """Return whether costs agree to six digits, as those of coordinates in float32 do."""
-    if geometry.batch_shape or geometry.shape != model.sizes:
-        return False
-    if model.costs.sizes and (not isinstance(geometry, Grid) or geometry.sizes != model.costs.sizes):
-        return False
-    return all(np.allclose(mine, theirs, 1e-6, 1e-6) for mine, theirs in _pairs(model, geometry))
+    return [(C, other.numpy(force=True)) for C, other in zip(mine.matrices, theirs, strict=True)]

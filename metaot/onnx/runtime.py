@@ -2,7 +2,9 @@
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
@@ -10,15 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
 import numpy as np
 
 from metaot.onnx import checks
-from metaot.onnx.answers import Array, OnnxSolution, Potentials
 from metaot.onnx.costs import Costs
-from metaot.sessions import CPU, session
+from metaot.sessions import CPU, runner, session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from metaot.potentials import DualPotentials
     from metaot.problem import Problem
+
+Array = np.ndarray
 
 FORMAT = "1"
 METADATA = ("metaot", "model", "passes", "recipe", "data", "eps", "quality")
@@ -29,7 +32,68 @@ _OUTPUTS = ["f", "g"]
 
 
 @final
-class OnnxModel:
+@dataclass(frozen=True)
+class Potentials:
+    """Dual potentials f, *batch n, and g, *batch m, in the units of the cost: P = a b exp((f + g - C)/eps)."""
+
+    f: Array
+    g: Array
+
+
+@final
+@dataclass(frozen=True)
+class OnnxSolution:
+    """Refined potentials f, *batch n, and g, *batch m; the L1 marginal error and the steps of each instance."""
+
+    f: Array
+    g: Array
+    error: Array
+    steps: Array
+    converged: Array
+
+
+class OnnxFile(ABC):
+    """A model in the files that `export.py` wrote; it pickles with their contents."""
+
+    metadata: dict[str, Any]
+
+    def __init__(self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> None:
+        files = self.files(Path(path))
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{file} is not there: `python export.py CHECKPOINT --out {path}` writes it"
+                )
+        self.__setstate__((str(path), tuple(file.read_bytes() for file in files), threads, tuple(providers)))
+
+    @classmethod
+    def from_bytes(
+        cls, *contents: bytes, name: str = "a file in memory", threads: int = 1, providers: Sequence[str] = CPU
+    ) -> Any:
+        """Open the contents of the files."""
+        model = object.__new__(cls)
+        model.__setstate__((name, contents, threads, tuple(providers)))
+        return model
+
+    @staticmethod
+    @abstractmethod
+    def files(path: Path) -> tuple[Path, ...]:
+        """Return the files of the model at a path."""
+
+    @abstractmethod
+    def _open(self, name: str, contents: tuple[bytes, ...], **settings: Any) -> None:
+        """Open sessions with the settings; ValueError for files of another kind."""
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._state
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._state = name, contents, threads, providers = state
+        self._open(name, contents, threads=threads, providers=providers)
+
+
+@final
+class OnnxModel(OnnxFile):
     """A model of potentials from a file that `export.py` wrote: for one geometry, or for images of any size.
 
     `eps` is the range (lowest, highest) of temperatures, `metadata` is all that the file says of the model: its
@@ -43,31 +107,19 @@ class OnnxModel:
     Raises FileNotFoundError, and ValueError for a file that is not ours or that onnxruntime cannot open.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> None:
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there: `python export.py CHECKPOINT --out {path}` writes one")
-        self._open(str(path), path.read_bytes(), threads, tuple(providers))
+    @staticmethod
+    def files(path: Path) -> tuple[Path, ...]:
+        return (path,)
 
-    @classmethod
-    def from_bytes(
-        cls, content: bytes, name: str = "a file in memory", *, threads: int = 1, providers: Sequence[str] = CPU
-    ) -> "OnnxModel":
-        """Open the content of a file."""
-        model = object.__new__(cls)
-        model._open(name, content, threads, tuple(providers))
-        return model
-
-    def _open(self, *state: Any) -> None:
-        self._state = name, content, threads, providers = state
-        self._session = session(name, content, threads=threads, providers=providers)
-        self.metadata: dict[str, Any] = described(name, self._session, METADATA, ("geometry", "images"), "OnnxMap")
+    def _open(self, name: str, contents: tuple[bytes, ...], **settings: Any) -> None:
+        opened = session(name, contents[0], **settings)
+        self.metadata = described(name, opened, METADATA, ("geometry", "images"), "OnnxMap")
+        self._run = runner(opened)
         low, high = self.metadata["eps"]
         self.eps: tuple[float, float] = (low, high)
-        self.sizes: tuple[int, int] | None = None
-        if "geometry" in self.metadata:
-            n, m = self.metadata["geometry"]["shape"]
-            self.sizes = (n, m)
+        geometry = self.metadata.get("geometry")
+        self.sizes: tuple[int, int] | None = tuple(geometry["shape"]) if geometry else None
+        self._grid: tuple[int, ...] = tuple(geometry["sizes"]) if geometry else ()
         self.matching: object = None
 
     @overload
@@ -87,7 +139,7 @@ class OnnxModel:
 
             return predict(self, a)
         rows = self._rows(a, b, eps)
-        f, g = self.evaluate(rows)
+        f, g = self._evaluated(rows)
         return Potentials(rows.shaped(f, 0), rows.shaped(g, 1))
 
     def solve(
@@ -101,7 +153,7 @@ class OnnxModel:
         """
         tol, max_steps = checks.limits(tol, max_steps)
         rows = self._rows(a, b, eps)
-        start, _ = self.evaluate(rows)
+        start, _ = self._evaluated(rows)
         costs = self.costs if rows.image is None else Costs.of_images(rows.image)
         limits = {"tol": tol, "max_steps": max_steps, "threads": self._state[2]}
         f, g, error, steps = costs.refined(rows.a, rows.b, rows.eps, start, **limits)
@@ -111,56 +163,48 @@ class OnnxModel:
     @cached_property
     def costs(self) -> Costs:
         """The costs of the model's geometry, which are outputs of the graph."""
-        geometry = self.metadata["geometry"]
-        weights = [np.full((1, n), 1 / n) for n in geometry["shape"]]
-        names = sorted(set(geometry["costs"]))
+        axes: list[str] = self.metadata["geometry"]["costs"]
+        weights = [np.full((1, n), 1 / n) for n in self.sizes or ()]
         feeds = {"a": weights[0], "b": weights[1], "eps": np.array([self.eps[1]])}
-        found = dict(zip(names, self._session.run(names, feeds), strict=True))
-        return Costs(tuple(np.asarray(found[name]) for name in geometry["costs"]), tuple(geometry["sizes"]))
+        matrices = dict(zip(set(axes), self._run(list(set(axes)), feeds, None), strict=True))
+        return Costs(tuple(matrices[name] for name in axes), self._grid)
 
     def _rows(self, a: Any, b: Any, eps: Any) -> "Rows":
         """Check weights and temperatures."""
         a, b = np.asarray(a), np.asarray(b)
         shapes = a.shape, b.shape
-        grid = tuple(self.metadata["geometry"]["sizes"]) if self.sizes else a.shape[-2:]
-        if self.sizes is None and (a.ndim < 2 or a.shape != b.shape):
-            raise ValueError(
-                f"a and b must be images of one shape (*batch, height, width), got {a.shape}, {b.shape}"
-            )
-        if self.sizes is None or (len(grid) > 1 and a.shape[-1:] != self.sizes[:1]):
-            a, b = (_flat(weights, grid) for weights in (a, b))
+        image = None
+        if self.sizes is None:
+            if a.ndim < 2 or a.shape != b.shape:
+                raise ValueError(
+                    f"a and b must be images of one shape (*batch, height, width), got {a.shape}, {b.shape}"
+                )
+            image = a.shape[-2:]
+        grid = image or self._grid
         n, m = self.sizes or (math.prod(grid),) * 2
+        if image or (len(grid) > 1 and a.shape[-1:] != (n,)):
+            a, b = (_flat(weights, grid) for weights in (a, b))
         a, b = checks.weights("a", a, n), checks.weights("b", b, m)
-        if a.shape[:-1] != b.shape[:-1]:
-            raise ValueError(f"a of shape {a.shape} and b of {b.shape} differ in their batch")
         batch = a.shape[:-1]
-        flat = [w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b)]
-        image = grid if self.sizes is None else None
-        eps = checks.temperatures(eps, self.eps, batch)
-        return Rows(flat[0], flat[1], eps, batch, shapes, a.dtype, image)
+        if batch != b.shape[:-1]:
+            raise ValueError(f"a of shape {a.shape} and b of {b.shape} differ in their batch")
+        a64, b64 = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
+        return Rows(a64, b64, checks.temperatures(eps, self.eps, batch), batch, shapes, a.dtype, image)
 
-    def evaluate(self, rows: "Rows") -> tuple[Array, Array]:
+    def _evaluated(self, rows: "Rows") -> list[Array]:
         """Return f and g of weights that were checked."""
         a, b, eps = rows.a, rows.b, rows.eps
-        sizes = rows.image or tuple(self.metadata["geometry"]["sizes"]) or b.shape[1:]
+        sizes = rows.image or self._grid or b.shape[1:]
         size = max(1, min(_CHUNK, _TERMS // (a.shape[1] * max(sizes))))
         if rows.image is not None:
             a, b = (w.reshape(len(w), *rows.image) for w in (a, b))
         if 0 < len(a) <= size:
-            found: Any = self._session.run(_OUTPUTS, {"a": a, "b": b, "eps": eps})
-        else:
-            found = np.empty(a.shape), np.empty(b.shape)
-            for k in (slice(begin, begin + size) for begin in range(0, len(a), size)):
-                feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k]}
-                found[0][k], found[1][k] = self._session.run(_OUTPUTS, feeds)
-        f, g = found
-        return f.reshape(rows.a.shape), g.reshape(rows.b.shape)
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self._state
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._open(*state)
+            return self._run(_OUTPUTS, {"a": a, "b": b, "eps": eps}, None)
+        found = [np.empty(a.shape), np.empty(b.shape)]
+        for k in (slice(begin, begin + size) for begin in range(0, len(a), size)):
+            feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k]}
+            found[0][k], found[1][k] = self._run(_OUTPUTS, feeds, None)
+        return found
 
     def __repr__(self) -> str:
         low, high = self.eps

@@ -24,29 +24,26 @@ def network_files(model: Exportable) -> list[bytes]:
     """Return the ONNX files of a network, and of its correction if it has one; ValueError if they are wrong."""
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     digest = fingerprint(model)
-    functions = [_Forward(model), _Correct(model)] if model.corrects else [_Forward(model)]
     inputs = [_inputs(model, _TRACED), _inputs(model, _COMPARED)]
     contents = []
-    for k, function in enumerate(functions):
-        proto = _exported(function, inputs[0][k], inputs[1][k])
+    for name, *examples in zip(("forward", "correct"), *inputs, strict=False):
+        proto = _exported(_Function(model, name), *examples)
         proto.metadata_props.add(key=WEIGHTS, value=digest)
         contents.append(proto.SerializeToString())
     _require_equal(model, OnnxNetwork(contents))
     return contents
 
 
-class _Forward(nn.Module):
-    def __init__(self, model: Exportable) -> None:
+class _Function(nn.Module):
+    """One of the functions of a network as a module."""
+
+    def __init__(self, model: Exportable, name: str) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.name = model, name
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.model(*inputs)
-
-
-class _Correct(_Forward):
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return (self.model.correct(*inputs),)
+        found = getattr(self.model, self.name)(*inputs)
+        return found if isinstance(found, tuple) else (found,)
 
 
 def _inputs(model: Exportable, batch: int) -> list[tuple[Tensor, ...]]:

@@ -23,25 +23,20 @@ every_method = pytest.mark.parametrize(("method", "options"), METHODS.items(), i
 @every_method
 @every_space
 @every_batch
-def test_from_the_solution_one_step_is_enough(space, batch, method, options):
+def test_the_plan_is_the_same_and_one_step_from_the_solution(space, batch, method, options):
     problem = random_problem(space, batch)
     exact = solve(problem, tol=1e-10)
-    warm = pot.sinkhorn(problem, init=exact.potentials, method=method, tol=1e-8, **options)
+    cold, warm = (
+        pot.sinkhorn(problem, init=init, method=method, tol=1e-8, **options) for init in (None, exact.potentials)
+    )
+    for found in (cold, warm):
+        assert found.converged.all()
+        assert_close(found.plan(), exact.plan(), 1e-7)
     assert warm.steps.shape == batch
     assert (warm.steps == 1).all()
-    assert warm.converged.all()
+    assert (cold.steps > 1).any()
     assert_close(warm.plan(), exact.plan(), 1e-8)
     assert_close(warm.value, exact.value, 1e-8)
-
-
-@every_method
-@every_space
-def test_cold_it_finds_the_same_plan(space, method, options):
-    problem = random_problem(space, (2,))
-    cold = pot.sinkhorn(problem, method=method, tol=1e-8, **options)
-    assert cold.converged.all()
-    assert (cold.steps > 1).any()
-    assert_close(cold.plan(), solve(problem, tol=1e-9).plan(), 1e-7)
 
 
 @every_method

@@ -17,7 +17,7 @@ from metaot.solvers import solve
 def test_the_plan_is_that_of_the_other_convention_on_the_support(space):
     problem = random_problem(space, ())
     potentials = solve(problem, tol=1e-9).potentials
-    support = Support.of(one(problem))
+    support = Support.of(one(problem)[0])
     F, G = support.absorbed(potentials)
     theirs = np.exp((F[:, None] + G - support.C) / support.eps)
     ours = plan(problem, potentials)[problem.a > 0][:, problem.b > 0]
@@ -31,7 +31,7 @@ def test_potentials_come_back_complete(space):
     problem = random_problem(space, ())
     exact = solve(problem, tol=1e-12).potentials
     g = exact.g + 0
-    support = Support.of(one(problem))
+    support = Support.of(one(problem)[0])
     back = support.completed(*support.absorbed(exact))
     shift = (back.f - exact.f).mean()
     assert_close(back.f - shift, exact.f, 1e-10)
@@ -46,7 +46,8 @@ def test_a_batch_is_taken_apart_in_order(batch):
     parts = list(each(problem, guess))
     flat = problem.flat()
     assert len(parts) == len(flat.a)
-    for i, (support, start) in enumerate(parts):
+    for i, (single, start) in enumerate(parts):
+        support = Support.of(single)
         assert_close(support.problem.a, flat.a[i])
         assert_close(torch.from_numpy(support.C), flat.geometry[i].C[flat.a[i] > 0][:, flat.b[i] > 0])
         assert_close(start.f, guess.f.reshape(len(parts), -1)[i])

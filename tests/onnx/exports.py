@@ -1,15 +1,33 @@
 """Small models with random weights, and their files."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from metaot.amortize import AmortizedPotential
 from metaot.geometry import Geometry, Grid, Points
-from metaot.models import PotentialMLP, PotentialModel, RefinedPotential, SpectralPotential, single
+from metaot.models import (
+    GroupedPotential,
+    PotentialMLP,
+    PotentialModel,
+    RefinedPotential,
+    SpectralPotential,
+    single,
+)
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "datasets", "tensorboard", "onnx", "jaxtyping"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+"""
 CARD = {"model": {"kind": "test", "config": {}}, "recipe": None, "validation": {"steps_saved": 3.0}}
 
 
@@ -39,3 +57,15 @@ def predictor(name: str, noise_size: float = 0.1) -> AmortizedPotential:
     kind, geometry, eps, settings = spaces[name]
     torch.manual_seed(0)
     return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings), noise_size), geometry, eps)
+
+
+def grouped(geometry: Geometry, eps: tuple[float, float], **settings: int) -> AmortizedPotential:
+    """Return a predictor for few suppliers and many customers."""
+    torch.manual_seed(0)
+    model = single(GroupedPotential.for_geometry(geometry, eps, depth=1, demand=4, **settings))
+    return AmortizedPotential(model.eval().requires_grad_(False), geometry, eps)
+
+
+def run_without_torch(code: str, *arguments: object) -> None:
+    """Run code in a process that can import neither torch nor what export needs."""
+    subprocess.run([sys.executable, "-c", BLOCKED + code, *map(str, arguments)], check=True)

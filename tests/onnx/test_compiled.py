@@ -2,19 +2,20 @@
 
 import copy
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
-from exports import predictor
+from exports import grouped, predictor
 
 import metaot
 from metaot import Grid, Points, Problem
 from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import save, write_network
-from metaot.models import GroupedPotential, single
 from metaot.models.universal import UniversalNetwork
 from metaot.onnx import write
 from metaot.onnx.compiled import OnnxNetwork
@@ -36,9 +37,8 @@ def made(name: str) -> StagedPredictor:
         return UniversalPotential(noisy(UniversalNetwork(**SIZES)), (1e-3, 1e-1))
     if name == "grouped":
         x, y = (torch.rand(n, 2, generator=torch.Generator().manual_seed(1)).double() for n in (6, 30))
-        settings = {"groups": 9, "fine": 20, "width": 8, "hidden": 8, "depth": 1, "demand": 4}
-        model = single(GroupedPotential.for_geometry(Points(x, y), (1e-2, 1e-1), **settings))
-        return AmortizedPotential(noisy(model), Points(x, y), (1e-2, 1e-1))
+        model = grouped(Points(x, y), (1e-2, 1e-1), groups=9, fine=20, width=8, hidden=8)
+        return AmortizedPotential(noisy(model.model), model.geometry, model.eps)
     return predictor(name)
 
 
@@ -119,33 +119,31 @@ def test_who_takes_derivatives_gets_torch(run: Path) -> None:
 
 
 def test_saving_other_weights_removes_the_network(run: Path, tmp_path: Path) -> None:
-    for file in run.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    folder = shutil.copytree(run, tmp_path / "run")
     other = made("universal")
     other.model.outputs.weight.mul_(2)
-    save(other, tmp_path)
-    assert not list(tmp_path.glob("*.onnx"))
+    save(other, folder)
+    assert not list(folder.glob("*.onnx"))
     for file in run.glob("*.onnx"):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    loaded = metaot.load(tmp_path)
+        shutil.copy(file, folder)
+    loaded = metaot.load(folder)
     assert loaded._network(problem(other)) is loaded.model
 
 
 def test_files_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:
-    for file in run.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    other = made("universal")
-    other.model.outputs.weight.mul_(2)
-    (tmp_path / "network.onnx").write_bytes(write.network_files(other.model)[0])
+    folder = shutil.copytree(run, tmp_path / "run")
+    proto = onnx.load(folder / "network.onnx")
+    proto.metadata_props[0].value = "0" * 64
+    onnx.save(proto, folder / "network.onnx")
     with pytest.raises(ValueError, match="not made from the same weights"):
-        metaot.load(tmp_path)
-    (tmp_path / "network.onnx").write_bytes(b"nothing")
+        metaot.load(folder)
+    (folder / "network.onnx").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="onnxruntime cannot open"):
-        metaot.load(tmp_path)
+        metaot.load(folder)
 
 
 def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(made("universal"), tmp_path)
+    save(made("perceptron"), tmp_path)
     monkeypatch.setattr(write, "_DIFFERENCE", -1.0)
     with pytest.raises(ValueError, match="differs from torch"):
         write_network(tmp_path)

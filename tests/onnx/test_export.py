@@ -6,12 +6,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from exports import CARD, predictor
+from exports import CARD, grouped, predictor
 
 import metaot
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import save
 from metaot.cli import main
+from metaot.data import Sphere
 from metaot.onnx import OnnxModel
 from metaot.onnx import export as module
 from metaot.onnx.export import prediction_model
@@ -33,29 +34,31 @@ def problems(guess: AmortizedPotential, *temperatures: float | None) -> list[Pro
     return batches
 
 
-@pytest.mark.parametrize("name", ["perceptron", pytest.param("cube", marks=pytest.mark.slow)])
-def test_a_file_agrees_with_its_model(name: str) -> None:
-    guess = predictor(name)
-    model = OnnxModel.from_bytes(prediction_model(guess, CARD))
-    low, high = guess.eps
-    result = parity(model, guess, problems(guess, high, None, low), "random problems")
-    assert result.difference <= 1e-5
-    assert result.steps == 0
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cube", "spectral", "low", "line")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["spectral", "low", "line"])
-def test_other_models_and_low_temperatures_agree(name: str) -> None:
+@pytest.mark.parametrize("name", ["refined", "perceptron", *SLOW])
+def test_a_file_agrees_with_its_model(name: str, written: Path) -> None:
     guess = predictor(name)
-    model = OnnxModel.from_bytes(prediction_model(guess, CARD))
-    low, high = guess.eps
+    content = written.read_bytes() if name == "refined" else prediction_model(guess, CARD)
+    (low, high), model = guess.eps, OnnxModel.from_bytes(content)
     result = parity(model, guess, problems(guess, low, high, None, (low * high) ** 0.5), "random problems")
     assert result.holds, result
 
 
-def test_the_refined_model_agrees(written: Path) -> None:
-    guess = predictor("refined")
-    assert parity(OnnxModel(written), guess, problems(guess, 1e-2, 3e-2, None, 1e-1), "random problems").holds
+def test_the_network_of_few_suppliers_agrees_also_where_they_have_nothing() -> None:
+    sphere = Sphere(batch=5, suppliers=20, customers=900, world="synthetic", eps=(1e-3, 1e-3)).split("test")
+    settings = {"groups": 32, "fine": 64, "width": 16, "hidden": 16}
+    guess, problem = (
+        grouped(sphere.geometry, (1e-3, 1e-3), passes=0, **settings),
+        sphere.sample(torch.Generator().manual_seed(0)),
+    )
+    model = OnnxModel.from_bytes(prediction_model(guess, {"model": {}}))
+    torch.testing.assert_close(vars(model.predict(problem)), vars(guess.predict(problem)), atol=1e-5, rtol=0)
+    one = model.solve(problem.a[0].numpy(), problem.b[0].numpy(), eps=1e-3, tol=1e-9)
+    assert one.error <= 1e-9
+    with pytest.raises(ValueError, match="--passes 0"):
+        prediction_model(grouped(sphere.geometry, (1e-3, 1e-3), passes=3, **settings), {"model": {}})
 
 
 def test_a_file_that_differs_is_noticed(written: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exports import run_without_torch
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import Frame, SampleProblem
@@ -21,9 +22,6 @@ from metaot.onnx.graph.hypernetwork import schulz_roots
 from metaot.onnx.maps import map_beside
 from metaot.pictures import moved, palette
 from metaot.tools.recolor import palette_maps
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
 
 
 def predictor() -> AmortizedMap:
@@ -162,22 +160,15 @@ def test_the_frame_of_the_graph_is_that_of_the_model(kind: str) -> None:
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9)
 
 
-ALONE = """
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "datasets", "tensorboard", "onnx", "jaxtyping", "PIL"):
-            raise ImportError(name + " is blocked")
-sys.meta_path.insert(0, Block())
-import numpy as np, metaot
-model = metaot.OnnxMap(sys.argv[1])
-picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-assert model.recolor(picture, picture // 2).mean() < 90
-"""
-
-
 def test_it_runs_without_torch(written: Path) -> None:
-    subprocess.run([sys.executable, "-c", ALONE, str(written)], check=True)
+    code = """if True:
+        import numpy as np, metaot
+        model = metaot.OnnxMap(sys.argv[1])
+        picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+        assert model.recolor(picture, picture // 2).mean() < 90
+        assert "PIL" not in sys.modules
+        """
+    run_without_torch(code, written)
 
 
 def test_it_is_sent_to_another_process(written: Path) -> None:
@@ -242,10 +233,9 @@ def test_the_command_recolours_with_a_file_and_without_torch(written: Path, tmp_
     for name, pixels in zip(("source", "target"), colours, strict=True):
         image.fromarray(pixels).save(tmp_path / f"{name}.png")
     code = """if True:
-        import sys; sys.modules["torch"] = None
         from metaot.cli import main
-        arguments = ["recolor", "source.png", "target.png", "-o", "out.png", "--strip", "--model", sys.argv[1]]
-        sys.exit(main(arguments))
+        source, target, out, model = sys.argv[1:]
+        sys.exit(main(["recolor", source, target, "-o", out, "--strip", "--model", model]))
         """
-    subprocess.run([sys.executable, "-c", code, str(written)], cwd=tmp_path, check=True)
+    run_without_torch(code, *(tmp_path / f"{name}.png" for name in ("source", "target", "out")), written)
     assert (tmp_path / "out.png").exists()

@@ -15,7 +15,7 @@ from benchmarks.discrete.problems import Family, Instance
 from metaot import DualPotentials, OnnxModel, Problem, Solution
 from metaot.amortize import AmortizedPotential, GaussianStart
 from metaot.checkpoint import read_card
-from metaot.onnx.answers import OnnxSolution
+from metaot.onnx import OnnxSolution
 
 CHECKPOINT = Path("checkpoints/mnist")
 NEWTON_ATOMS = 1024

@@ -1,5 +1,6 @@
 """What is exported of a model of potentials: from weights and a temperature to both potentials."""
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -9,8 +10,7 @@ from metaot.amortize.plane import GridSupport, encode
 from metaot.models import GroupedPotential, PotentialModel
 from metaot.models.base import FEATURES
 from metaot.models.universal import UniversalNetwork
-from metaot.onnx.graph.spaces import Space
-from metaot.onnx.graph.sums import LogSums, PlainSums
+from metaot.onnx.graph.sums import LogSums, PlainSums, Space, Sums
 
 
 class Prediction(nn.Module):
@@ -25,9 +25,15 @@ class Prediction(nn.Module):
         self.model: Any = model
         self.exact, self.fallback = exact, fallback
 
-    def answer(self, f: Tensor, g: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of the graph."""
-        return (f, g, (f.sum() + g.sum()).isfinite()) if self.fallback and not self.exact else (f, g)
+    def refined(
+        self, f: Tensor, a: Tensor, b: Tensor, sums: Sums, correction: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return the outputs of the graph, in the shape of f."""
+        for _ in range(self.model.passes):
+            stepped, missing = sums.step(f, a, b)
+            f = stepped + correction(missing)
+        g = sums.best_g(f, a)
+        return (f, g, (f.sum() + g.sum()).abs() < torch.inf) if self.fallback and not self.exact else (f, g)
 
 
 @final
@@ -45,13 +51,14 @@ class SpacePrediction(Prediction):
 
     def forward(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
         each = (eps + a[:, 0] * 0).float()
-        f, *features = self.model(*self.model.read(a.float(), b.float(), each))[:FEATURES]
-        a, b, f = (self.space.shaped(values) for values in (a, b, f.double()))
-        sums = self.space.sums(eps, exact=self.exact)
-        for _ in range(self.model.passes):
-            stepped, missing = sums.step(f, a, b)
-            f = stepped + self.model.correct(missing.float().flatten(1), *features).reshape(stepped.shape)
-        return self.answer(f.flatten(1), sums.best_g(f, a).flatten(1))
+        first, *features = self.model(*self.model.read(a.float(), b.float(), each))[:FEATURES]
+        shaped, sums = self.space.shaped, self.space.sums(eps, exact=self.exact)
+
+        def correction(missing: Tensor) -> Tensor:
+            return shaped(self.model.correct(missing.float().flatten(1), *features))
+
+        f, g, *right = self.refined(shaped(first).double(), shaped(a), shaped(b), sums, correction)
+        return f.flatten(1), g.flatten(1), *right
 
 
 @final
@@ -66,15 +73,14 @@ class ImagePrediction(Prediction):
         each = eps + a[:, 0, 0] * 0
         encoding = encode(GridSupport(rows, columns), a.flatten(1), b.flatten(1), each, self.model.modes)
         coefficients, x, temperature = self.model(*encoding.inputs)
-        f = encoding.potential(coefficients).reshape(a.shape)
         costs = (rows[:, None] - rows).square(), (columns[:, None] - columns).square()
         sums = LogSums(eps, costs) if self.exact else PlainSums(eps, costs, (0, 1))
-        for _ in range(self.model.passes):
-            stepped, missing = sums.step(f, a, b)
+
+        def correction(missing: Tensor) -> Tensor:
             moments = encoding.frame.analysed(missing.flatten(1))
-            correction = encoding.correction(self.model.correct(moments, x, temperature))
-            f = stepped + correction.reshape(a.shape)
-        return self.answer(f, sums.best_g(f, a))
+            return encoding.correction(self.model.correct(moments, x, temperature)).reshape(a.shape)
+
+        return self.refined(encoding.potential(coefficients).reshape(a.shape), a, b, sums, correction)
 
 
 def _axis(images: Tensor, dim: int) -> Tensor:

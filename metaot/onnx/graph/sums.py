@@ -1,6 +1,6 @@
-"""Sums over atoms in exported graphs: plain where exp(-C/eps) fits into float64, else in the log domain.
+"""A geometry in exported graphs: its costs, and the sums over its atoms at a temperature.
 
-Without branches on values, which graphs cannot have.
+Sums are plain products where exp(-C/eps) fits into float64, else in the log domain: graphs have no branches.
 """
 
 from abc import ABC, abstractmethod
@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from metaot.geometry import Geometry, Grid
+
+PLAIN = 600.0
+"""Cost in units of eps up to which sums over a whole grid are plain products, whatever the potentials."""
 _LEAST = -650.0
 """The logarithm of the least plain sum that is right: what it may lack is below the smallest number."""
 _LIFT = 300.0
@@ -40,18 +44,19 @@ class PlainSums(Sums):
 
     def __init__(self, eps: Tensor, costs: Sequence[Tensor], axes: Sequence[int]) -> None:
         self.eps = eps.reshape(-1, *[1] * len(axes))
-        different = [(cost / -eps[:, None, None]).exp() for cost in costs]
+        self.minus = -self.eps
+        minus = self.minus if len(axes) == 2 else -eps.reshape(-1, 1, 1)
+        different = [(cost / minus).exp() for cost in costs]
         self.kernels = [different[k] for k in axes]
 
     def step(self, f: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         w, top = self._scaling(f, a)
-        columns = self._times(w)
-        rows = self._times(torch.where(b > 0, b / columns, 0))
-        return (top - _logarithm(rows)) * self.eps, a - w * rows
+        rows = self._times(b / self._times(w))
+        return (_logarithm(rows) - top) * self.minus, a - w * rows
 
     def best_g(self, f: Tensor, a: Tensor) -> Tensor:
         w, top = self._scaling(f, a)
-        return (_logarithm(self._times(w)) + top) * -self.eps
+        return (_logarithm(self._times(w)) + top) * self.minus
 
     def _scaling(self, f: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """Return a exp(f/eps - top), and top, which is one number for each instance."""
@@ -114,3 +119,38 @@ class LogSums(Sums):
             sums = (terms - top).exp().sum(-1).log() + top[..., 0]
             z = sums[:, :, 0] if z.ndim == 2 else sums.unflatten(2, z.shape[1:-1]) if z.ndim > 3 else sums
         return z * -self.eps
+
+
+@final
+class Space(nn.Module):
+    """The different costs of a grid's axes, or a cost matrix, as the buffers `cost0`, `cost1` ...
+
+    `axes` holds for each axis the index of its cost. `fallback` is whether the plain sums of a grid may be wrong
+    at the lowest temperature.
+    """
+
+    def __init__(self, geometry: Geometry, lowest: float) -> None:
+        super().__init__()
+        is_grid = isinstance(geometry, Grid)
+        self.sizes = list(geometry.sizes) if is_grid else []
+        self.axes: list[int] = []
+        costs: list[Tensor] = []
+        for cost in geometry.axis_costs or (geometry.cost_rows(slice(None)).detach(),):
+            same = [k for k, other in enumerate(costs) if torch.equal(cost, other)]
+            self.axes.append(same[0] if same else len(costs))
+            if not same:
+                costs.append(cost.double().contiguous())
+        for k, cost in enumerate(costs):
+            self.register_buffer(f"cost{k}", cost)
+        self.fallback = is_grid and sum(float(costs[k].amax()) for k in self.axes) > PLAIN * lowest
+
+    def shaped(self, values: Tensor) -> Tensor:
+        """Return vectors as functions on the grid."""
+        return values.reshape(-1, *self.sizes) if self.sizes else values
+
+    def sums(self, eps: Tensor, *, exact: bool) -> Sums:
+        """Return the sums at temperatures eps; not finite where they are not right, unless `exact`."""
+        costs = [getattr(self, f"cost{k}") for k in range(max(self.axes) + 1)]
+        if exact or not self.sizes:
+            return LogSums(eps, [costs[k] for k in self.axes])
+        return PlainSums(eps, costs, self.axes)
