@@ -5,7 +5,8 @@ So, unless the caller names a method:
 
 1. Instances with few atoms with mass on one side go to Newton at once; so do those with few atoms on one side and
    many on the other, off grids, at an eps where Sinkhorn is slow.
-2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `SINKHORN_FIRST` steps.
+2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `SINKHORN_FIRST`
+   steps.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
    quick.
 4. What is still not solved goes on with Sinkhorn.
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 SMALLEST_WEIGHT = 1e-20
-"""Of mass one: atoms with less are as good as without mass, and get the best potentials for the others."""
+"""Of mass one: atoms with less count as atoms without mass, and get the best potentials for the others."""
 
 SINKHORN_FIRST = 300
 """Sinkhorn steps after which Newton would have solved the problem in the same time."""
