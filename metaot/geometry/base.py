@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot.geometry.checks import first_place
 from metaot.geometry.kernel import Kernel, MatrixKernel
 
 Eps = float | Float[Tensor, "*batch"]
@@ -145,8 +146,8 @@ class Geometry(ABC):
             one, two = (tensor.detach().double().cpu() for tensor in (mine, theirs[name]))
             if not _close(one, two):
                 off = (one - two).abs()
-                most, first = float(off.max()), _first(off > 0, one, two)
-                return f" whose {name} differ by up to {most:.3g}, first at {name}{first}"
+                first = f"{name}{first_place(off > 0, one)}, got {float(two[off > 0][0]):.6g}"
+                return f" whose {name} differ by up to {float(off.max()):.3g}, first at {first}"
         return " whose cost is another function"
 
     def cost_block(
@@ -190,7 +191,7 @@ class Geometry(ABC):
         Its columns have the sums b; a column that no i reaches is zero. The kernel is that matrix, prepared for
         many products.
         """
-        if h.numel() * b.shape[-1] > KEEP:
+        if self.axis_costs is not None or h.numel() * b.shape[-1] > KEEP:
             g = reachable(self.T.softmin(h, eps), b)
             return g, self.kernel(h, g + expand_eps(eps, g) * b.log(), eps)
         z = in_units_of(eps, h[:, :, None] - self.cost_rows(slice(None)).to(h), 2)
@@ -308,9 +309,3 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
     if mine.shape != theirs.shape:
         return False
     return torch.allclose(mine.double().cpu(), theirs.double().cpu(), 1e-6, 1e-6)
-
-
-def _first(bad: Tensor, one: Tensor, two: Tensor) -> str:
-    """Describe the first true entry: "[index] = this, got that"."""
-    index = tuple(bad.nonzero()[0].tolist())
-    return f"[{', '.join(map(str, index))}] = {float(one[index]):.6g}, got {float(two[index]):.6g}"

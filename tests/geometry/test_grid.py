@@ -4,7 +4,7 @@ import pytest
 import torch
 from strategies import assert_close, every_dtype, matrix, unchecked, weights
 
-from metaot.geometry import Dense, Grid, Points, axiswise
+from metaot.geometry import Dense, Grid, Points, separable
 
 GRIDS = {1: Grid(60), 2: Grid(11, 9), 3: Grid(5, 4, 3)}
 
@@ -61,7 +61,7 @@ def test_grids_too_large_for_their_matrix():
 def test_the_minimum_in_blocks_is_the_minimum(monkeypatch, block):
     grid, h = Grid(4, 3, cost=lambda s, t: (t - 0.5 * s).square()), torch.rand(2, 12)
     whole = grid.hardmin(h)
-    monkeypatch.setattr(axiswise, "_BLOCK", block)
+    monkeypatch.setattr(separable, "_BLOCK", block)
     assert_close(grid.hardmin(h), whole, 0)
 
 
