@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +29,7 @@ class Geometry(ABC):
     A geometry is shared by a batch of problems, or it is itself a batch with one space for each instance. An
     entry +inf of C forbids a pair.
 
-    A subclass defines `shape`, `T`, `cost_rows`, `tensors` and `with_tensors`, and where they apply `batch_shape`,
+    A subclass defines `shape`, `T`, `cost_rows` and `tensors`, and where they apply `with_tensors`, `batch_shape`,
     `points` and `settings`. Everything else follows from these, in blocks of rows; a geometry whose cost has more
     structure may answer faster, as `Grid` does axis by axis. The weights of the sums are
     w_ij = exp((h_j - C_ij)/eps), normalised over j. An atom j with h_j = -inf takes no part.
@@ -62,9 +63,9 @@ class Geometry(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that define the space, batch dimensions first."""
 
-    @abstractmethod
     def with_tensors(self, tensors: dict[str, Tensor]) -> "Geometry":
-        """Return a space of the same kind, with the same settings, defined by other tensors."""
+        """Return a space of the same kind, with the same settings; by default tensors are attributes by name."""
+        return replaced(self, **tensors)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -224,6 +225,16 @@ class Geometry(ABC):
         step = max(1, BLOCK // max(1, h.numel()))
         for start in range(0, n, step):
             yield self.cost_rows(slice(start, min(n, start + step))).to(h)
+
+
+Kind = TypeVar("Kind", bound=Geometry)
+
+
+def replaced(geometry: Kind, **attributes: Any) -> Kind:
+    """Return a copy with other attributes, which are not checked again."""
+    changed = copy(geometry)
+    vars(changed).update(attributes)
+    return changed
 
 
 class MeanKernel(Kernel):

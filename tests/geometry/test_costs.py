@@ -8,7 +8,7 @@ from strategies import assert_close, every_batch, on_sphere
 from torch.nn.functional import normalize
 
 from metaot.geometry import Points
-from metaot.geometry.costs import COSTS, euclidean, great_circle, named_cost, squared_euclidean
+from metaot.geometry.costs import COSTS, euclidean, great_circle, squared_euclidean
 from metaot.problem import Problem
 from metaot.solvers import solve
 
@@ -51,13 +51,6 @@ def test_costs_are_never_negative_and_zero_at_coinciding_points(d):
         C = cost(x, x)
         assert (C >= 0).all()
         assert_close(C.diagonal(), 0.0, 0)
-
-
-def test_names_of_costs():
-    assert named_cost("euclidean") is euclidean
-    assert named_cost(torch.cdist) is torch.cdist
-    with pytest.raises(ValueError, match=r"\['euclidean', 'sphere', 'sqeuclidean'\], got 'cosine'"):
-        named_cost("cosine")
 
 
 @pytest.mark.parametrize("d", [12, 64])

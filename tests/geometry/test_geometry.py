@@ -20,7 +20,7 @@ from strategies import (
 )
 from torch import Tensor
 
-from metaot.geometry import Dense, Geometry, Grid, Points, rebuild
+from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.solvers import solve
 
 every_eps = pytest.mark.parametrize("eps", [1.0, 1e-1, 1e-2, 1e-3, 1e-4, "one each"])
@@ -220,6 +220,6 @@ def test_pickles_and_copies_have_no_caches(space, batch):
 @pytest.mark.parametrize("name", ["dense", "points", "points, sphere", "grid", "grid, 3-D l1"])
 def test_a_space_is_rebuilt_from_its_tensors(name):
     geometry = SPACES[name](())
-    again = rebuild(type(geometry).__name__, geometry.tensors(), geometry.settings())
+    again = Geometry.kinds[type(geometry).__name__].rebuilt(geometry.tensors(), geometry.settings())
     assert again.matches(geometry)
     assert_close(matrix(again), matrix(geometry), 0)
