@@ -56,10 +56,21 @@ class Exportable(nn.Module, Network):
 class PotentialModel(Exportable):
     """A network that maps weights a and b and a temperature to the potential f, float32, on one geometry."""
 
+    bounds: tuple[float, float]
+    """The lowest and the highest eps of the training."""
+    sizes: tuple[int, int]
+    """The numbers of weights that `forward` reads of the source and of the target."""
+
     @classmethod
     @abstractmethod
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "PotentialModel":
         """Return a new model for problems on `geometry` with eps in a range."""
+
+    def example(self, batch: int) -> tuple[Tensor, ...]:
+        (n, m), eps = self.sizes, self.bounds[1]
+        shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
+        pairs = zip(shapes, values, strict=True)
+        return tuple(torch.full(shape, value, dtype=torch.float32) for shape, value in pairs)
 
     def read(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
@@ -93,13 +104,6 @@ def single(model: nn.Module) -> Any:
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
     return model
-
-
-def uniform_inputs(batch: int, n: int, m: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return uniform weights and one temperature for a batch, float32."""
-    shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
-    a, b, t = (torch.full(shape, value, dtype=torch.float32) for shape, value in zip(shapes, values, strict=True))
-    return a, b, t
 
 
 def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tensor, "k"]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metaot import core
 from metaot.geometry import Geometry
 from metaot.geometry.groups import Groups, totals
-from metaot.models.base import Network, PotentialModel, log_unit, uniform_inputs
+from metaot.models.base import Network, PotentialModel, log_unit
 from metaot.models.layers import ModulatedBlock, chebyshev
 from metaot.problem import Problem
 
@@ -59,7 +59,7 @@ class GroupedPotential(PotentialModel):
             "n": n, "m": m, "eps": eps, "groups": groups, "fine": fine,
             "width": width, "hidden": hidden, "depth": depth, "demand": demand, "passes": passes,
         }  # fmt: skip
-        self.bounds, self.passes = (eps[0], eps[1]), passes
+        self.bounds, self.sizes, self.passes = (eps[0], eps[1]), (n, groups), passes
         self.register_buffer("index", torch.zeros(m, dtype=torch.int64))
         self.register_buffer("fine_index", torch.zeros(m, dtype=torch.int64))
         self.register_buffer("fine_costs", torch.zeros(n, fine, dtype=torch.float64))
@@ -91,9 +91,6 @@ class GroupedPotential(PotentialModel):
         model.fine_costs.copy_(fine.costs)
         model.unit.copy_(0.2 * groups.costs.std())
         return model
-
-    def example(self, batch: int) -> tuple[Tensor, ...]:
-        return uniform_inputs(batch, self.config["n"], self.config["groups"], self.bounds[1])
 
     def forward(  # type: ignore[override], the inputs by name
         self, a: Float[Tensor, "batch n"], demand: Float[Tensor, "batch groups"], eps: Float[Tensor, "batch"]

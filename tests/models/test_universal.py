@@ -12,8 +12,7 @@ from metaot.amortize.predictor import FastNetwork
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
 from metaot.models import Exportable, Network
-from metaot.models.parity import mirrored
-from metaot.models.universal import UniversalNetwork, by_parity, from_parity
+from metaot.models.universal import UniversalNetwork, by_parity, from_parity, mirrored
 from metaot.potentials import centred
 
 HEIGHT, WIDTH = 9, 7
