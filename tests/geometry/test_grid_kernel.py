@@ -7,8 +7,6 @@ import torch
 from strategies import assert_close, matrix, temperatures, weights
 
 from metaot.geometry import Grid, separable_axis
-from metaot.geometry.separable import Separable
-from metaot.geometry.separable_axis import AxisKernel
 from metaot.potentials import c_transform
 from metaot.problem import Problem
 
@@ -153,14 +151,6 @@ def test_powers_in_parts_change_nothing(monkeypatch, eps, chunk):
     whole = grid.softmin(h, eps)
     monkeypatch.setattr(separable_axis, "_CHUNK", chunk)
     assert_close(grid.softmin(h, eps), whole, 1e-15)
-
-
-def test_as_few_blocks_as_eps_allows():
-    cost, log2 = Grid(128).axis_costs[0], torch.tensor([2.0]).log()
-    blocks = [AxisKernel.of(cost, eps * log2).shape[0] for eps in (1e-2, 1e-3, 3e-4, 1e-4, 1e-9)]
-    assert blocks == [1, 1, 4, 10, 128]
-    plain = [Separable(Grid(28, 28).axis_costs, eps).is_plain for eps in (1e-1, 2e-3, 1e-3)]
-    assert plain == [True, True, False]
 
 
 def test_kernels_that_are_kept_are_of_this_eps():
