@@ -17,7 +17,7 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card, write_atomically
 from metaot.geometry import Geometry
 from metaot.models import MODELS, single
-from metaot.models.hyper import HyperNetwork
+from metaot.models.base import HyperNetwork
 from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
 from metaot.models.universal import UniversalNetwork

@@ -20,8 +20,6 @@ from metaot.models.base import Network, PotentialModel, log_unit
 from metaot.models.layers import ModulatedBlock, chebyshev
 from metaot.problem import Problem
 
-Array = np.ndarray
-
 NO_MASS = 1e-6
 """The weight, as a share of the largest one, up to which a source counts as empty."""
 
@@ -104,12 +102,8 @@ class GroupedPotential(PotentialModel):
             x = block(x, temperature)
         return (self.outputs(self.norm(x)) * self.unit,)
 
-    def demands(self, b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
-        """Return the weights of the groups of targets."""
-        return totals(b, self.index, len(self.centre))
-
     def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-        return a, self.demands(b), eps
+        return a, totals(b, self.index, len(self.centre)), eps
 
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
         (f,) = network(*self.inputs_of(problem))
@@ -130,13 +124,13 @@ class GroupedPotential(PotentialModel):
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
-        weights = self.demands(b)
+        weights = totals(b, self.index, len(self.centre))
         self.scale_a.copy_(1 / a.std())
         self.centre.copy_(weights.mean(0))
         self.spread.copy_(weights.std(0) + 1e-3 * weights.mean())
 
 
-def _of_mass_one(weights: Array) -> Array:
+def _of_mass_one(weights: np.ndarray) -> np.ndarray:
     """Return weights in float64, without those that count as none."""
     weights = np.where(weights > NO_MASS * weights.max(-1, keepdims=True), weights, 0).astype(np.float64)
     return weights / weights.sum(-1, keepdims=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from metaot.brenier import Icnn
-from metaot.models.hyper import Halves, HyperNetwork
+from metaot.models.base import Halves, HyperNetwork
 
 _LARGEST = 3.0
 """Features are scaled down so that their root mean square, in standard deviations, stays below it."""

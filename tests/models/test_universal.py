@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from strategies import assert_close
 from torch import Tensor
 from universal_networks import small_predictor
 
@@ -46,14 +47,14 @@ def test_reflected_images_have_reflected_potentials(predictor, images, axes: tup
     grid = Grid(HEIGHT, WIDTH)
     straight = potential(predictor, *images, grid)
     a, b = (flipped(image, axes) for image in images)
-    torch.testing.assert_close(flipped(potential(predictor, a, b, grid), axes), straight, atol=1e-5, rtol=0)
+    assert_close(flipped(potential(predictor, a, b, grid), axes), straight, 1e-5)
 
 
 def test_units_and_places_do_not_matter(predictor, images):
     rows, columns = torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH)
     far = Grid(3 * rows + 7, 3 * columns - 2)
     scaled = potential(predictor, *images, far, 9 * EPS)
-    torch.testing.assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), atol=1e-5, rtol=0)
+    assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), 1e-5)
 
 
 def test_moving_one_measure_adds_a_linear_function(predictor, images):
@@ -62,17 +63,16 @@ def test_moving_one_measure_adds_a_linear_function(predictor, images):
     here = predictor.warm_start(Problem(a, b, Points(x, y), EPS))
     there = predictor.warm_start(Problem(a, b, Points(x, y + move), EPS))
     expected = centred(a, here - 2 * x @ move)
-    torch.testing.assert_close(centred(a, there), expected, atol=1e-5, rtol=0)
+    assert_close(centred(a, there), expected, 1e-5)
 
 
 def test_a_cloud_of_pixels_is_the_image(predictor, images):
     a, b = images
     grid = Grid(HEIGHT, WIDTH)
-    torch.testing.assert_close(
+    assert_close(
         predictor.predict(Problem(a, b, Points(*grid.points), EPS)).f,
         predictor.predict(Problem(a, b, grid, EPS)).f,
-        atol=1e-5,
-        rtol=0,
+        1e-5,
     )
 
 
@@ -82,7 +82,7 @@ def test_clouds_of_a_batch_are_predicted_as_one_by_one(predictor, generator):
     together = predictor.predict(Problem(a, b, Points(x, y), EPS)).f
     for k in range(2):
         alone = predictor.predict(Problem(a[k], b[k], Points(x[k], y[k]), EPS)).f
-        torch.testing.assert_close(together[k], alone, atol=1e-5, rtol=0)
+        assert_close(together[k], alone, 1e-5)
 
 
 def test_without_what_is_learnt_it_is_the_potential_between_gaussians(predictor, images):
@@ -92,7 +92,7 @@ def test_without_what_is_learnt_it_is_the_potential_between_gaussians(predictor,
     (a, b), (x, y) = images, Grid(HEIGHT, WIDTH).points
     exact = gaussian_potential(a, x, b, y, EPS)
     f = predictor.warm_start(Problem(a, b, Grid(HEIGHT, WIDTH), EPS))
-    torch.testing.assert_close(centred(a, f), centred(a, exact), atol=1e-5, rtol=0)
+    assert_close(centred(a, f), centred(a, exact), 1e-5)
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -111,7 +111,7 @@ def test_it_starts_solvers(predictor, images):
     solution = solve(problem, init=predictor, tol=1e-8)
     exact = solve(problem, tol=1e-8)
     assert bool(solution.converged.all())
-    torch.testing.assert_close(solution.value, exact.value, atol=1e-9, rtol=0)
+    assert_close(solution.value, exact.value, 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_matrix_between_gaussians_solves_its_equation(generator):
     a, b = (M.flatten(1)[:, [0, 1, 3]].unbind(1) for M in (A, B))
     found = gaussian_matrix(a, b, torch.full((5,), 0.1, dtype=torch.float64))
     F = torch.stack(found, 1)[:, [0, 1, 1, 2]].reshape(5, 2, 2)
-    torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-12, rtol=0)
+    assert_close(F @ A @ F + 0.05 * F, B, 1e-12)
     numbers = gaussian_matrix(*(tuple(float(part[0]) for part in M) for M in (a, b)), 0.1)
     assert numbers == pytest.approx([float(part[0]) for part in found], abs=1e-14)
 
@@ -203,8 +203,8 @@ def test_arrays_are_predicted_as_tensors(
     by_torch, start = predictor.stages(problem), predictor.warm_start(problem)
     predictor.fast = OnArrays()
     for mine, theirs in zip(predictor.stages(problem), by_torch, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
-    torch.testing.assert_close(predictor.warm_start(problem), start, atol=1e-5, rtol=0)
+        assert_close(mine, theirs, 1e-5)
+    assert_close(predictor.warm_start(problem), start, 1e-5)
 
 
 class OnArrays(FastNetwork, Network):
@@ -244,7 +244,7 @@ def test_one_pair_of_images_is_predicted_as_in_a_batch(predictor, images, eps, p
     together = predictor.predict(Problem(a, b, grid, eps if len(eps.unique()) > 1 else float(eps[0]))).f
     for k in range(3):
         alone = predictor.predict(Problem(a[k], b[k], grid, float(eps[k]))).f
-        torch.testing.assert_close(alone, together[k], atol=1e-5, rtol=0)
+        assert_close(alone, together[k], 1e-5)
 
 
 def test_a_changed_weight_changes_the_next_prediction(predictor, images):

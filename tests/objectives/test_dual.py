@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metaot.geometry import Dense, Grid
 from metaot.objectives import bootstrapped_loss, dual_loss, dual_value, scaled_dual_loss, unrolled_loss
+from metaot.objectives.semidual import semidual_loss
 from metaot.potentials import (
     DualPotentials,
     marginal_error,
@@ -196,3 +197,20 @@ def test_the_target_of_the_bootstrapped_loss_is_a_constant(problem):
     (gradient,) = torch.autograd.grad(loss, f)
     assert (gradient * problem.a.ne(0)).abs().max() > 0
     torch.testing.assert_close(gradient.sum(1), torch.zeros(3), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 3e-2, 1.0])
+def test_the_semidual_loss_is_the_dual_objective_with_its_gradient(eps, generator):
+    C = torch.rand(6, 40, generator=generator)
+    a, b = torch.rand(5, 6, generator=generator), torch.rand(5, 40, generator=generator)
+    a[:, 2] = 0
+    a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+    f = (0.1 * torch.randn(5, 6, generator=generator)).requires_grad_()
+    problem = Problem(a, b, Dense(C), eps)
+    exact = scaled_dual_loss(problem, f)
+    (expected,) = torch.autograd.grad(exact.sum(), f)
+    fast = semidual_loss(f, a, b, C, torch.full((5,), eps))
+    (gradient,) = torch.autograd.grad(fast.sum(), f)
+    assert torch.allclose(fast, exact, rtol=1e-4)
+    assert torch.allclose(gradient * eps, expected * eps, atol=1e-4)
+    assert (gradient[:, 2] == 0).all()
