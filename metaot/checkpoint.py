@@ -15,9 +15,9 @@ from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card, write_atomically
-from metaot.geometry import Geometry, rebuild
+from metaot.geometry import Geometry
 from metaot.models import MODELS, single
-from metaot.models.hyper import HyperNetwork
+from metaot.models.base import HyperNetwork
 from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
@@ -143,7 +143,7 @@ def _geometry(folder: Path, space: dict[str, Any], tensors: dict[str, Tensor]) -
     """Make the geometry of a card again; older cards have the name of a cost as their only setting."""
     settings = space.get("settings", {} if space["cost"] is None else {"cost": space["cost"]})
     try:
-        return rebuild(space["kind"], tensors, settings)
+        return Geometry.kinds[space["kind"]].rebuilt(tensors, settings)
     except KeyError as error:
         raise ValueError(
             f"{folder} is for problems on a {space['kind']!r}, which no imported module defines: import "

@@ -96,21 +96,18 @@ class SinkhornStep:
             self._arrays = a.numpy(), b.numpy(), temperatures(eps, len(a))
 
     @torch.no_grad()
-    def __call__(self, f: Any) -> tuple[Any, Any, Any]:
+    def __call__(self, f: Any) -> tuple[Any, ...]:
         """Return the next f, and of f and the best g for it a - P 1 and the dual value."""
+        are_arrays = not isinstance(f, Tensor)
         if self._costs is None:
-            following, missing, value = self._by_transforms(torch.as_tensor(f))
-            if isinstance(f, Tensor):
-                return following, missing, value
-            return following.numpy(), missing.numpy(), value.numpy()
-        start = f.detach().double().numpy() if isinstance(f, Tensor) else f
+            found = self._by_transforms(torch.as_tensor(f).to(self._problem.a))
+            return tuple(value.numpy() for value in found) if are_arrays else found
+        start = f if are_arrays else f.detach().double().numpy()
         found = core.sinkhorn_step(self._costs, *self._arrays, start, threads=torch.get_num_threads())
-        if not isinstance(f, Tensor):
-            return found
-        return torch.from_numpy(found.f), torch.from_numpy(found.missing), torch.from_numpy(found.value)
+        return found if are_arrays else tuple(map(torch.from_numpy, found))
 
-    def _by_transforms(self, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        problem, f = self._problem, f.to(self._problem.a)
+    def _by_transforms(self, f: Tensor) -> tuple[Tensor, ...]:
+        problem = self._problem
         g = c_transform(problem, f)
         following = c_transform(problem.T, g)
         marginal = tilted(problem.a, (f - following) / expand_eps(problem.eps, f))

@@ -1,7 +1,7 @@
 """A pretended device, "remote": torch takes its tensors for those of an accelerator, and a CPU computes with them.
 
-Where CPU and remote tensors meet, or numpy is asked for, an error is raised, as it would be on a GPU. Run as a
-script, because the device is registered for a whole process: it writes the errors of `CASES` by name, as JSON.
+Where CPU and remote tensors meet, or numpy is asked for, an error is raised, as on a GPU. It is run as a script,
+because the device is registered for a whole process: it writes the errors of `CASES` by name, as JSON.
 """
 
 import json
@@ -9,17 +9,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import metaot
 from metaot.amortize.maps import BuresStart, IdentityStart
-from metaot.data import Drawings, Sphere
+from metaot.data import Drawings, Palettes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
@@ -45,10 +46,8 @@ class Remote(torch.Tensor):
         found.local = local
         return found
 
-    def numpy(self, *, force: bool = False) -> Any:
-        if not force:
-            raise TypeError("a tensor on another device has no numpy(): copy it to the CPU first")
-        return self.local.detach().numpy()
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError("a tensor on another device has no numpy(): copy it to the CPU first")
 
     def tolist(self) -> Any:
         return self.local.tolist()
@@ -71,12 +70,12 @@ class OnDevice(TorchDispatchMode):
 def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operator on the CPU, and return its results on the device where they would be."""
     checked = (args[:1], args[2:]) if func in _INDEXED else (args, kwargs)
-    tensors = [value for value in tree_flatten(checked)[0] if isinstance(value, Tensor)]
+    tensors = [value for value in tree_leaves(checked) if isinstance(value, Tensor)]
     remote = any(isinstance(value, Remote) for value in tensors)
     here = [value for value in tensors if not isinstance(value, Remote) and value.ndim]
     if remote and here and func not in _COPIES:
         raise RuntimeError(f"{func} mixes devices: the CPU has tensors of shapes {[tuple(t.shape) for t in here]}")
-    if "device" in kwargs and kwargs["device"] is not None:
+    if kwargs.get("device") is not None:
         remote = torch.device(kwargs["device"]).type == NAME
         kwargs = {**kwargs, "device": torch.device("cpu")}
     out = func(*tree_map(_local, args), **tree_map(_local, kwargs))
@@ -84,45 +83,19 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return out
     if func._schema.is_mutable and isinstance(args[0], Remote):
         return args[0]
-    return tree_map(_remote, out) if remote else out
+    return tree_map_only(Tensor, Remote, out) if remote else out
 
 
 def _local(value: Any) -> Any:
     return value.local if isinstance(value, Remote) else value
 
 
-def _remote(value: Any) -> Any:
-    return Remote(value) if isinstance(value, Tensor) and not isinstance(value, Remote) else value
-
-
-class _Backend:
-    """The functions that torch calls of the module of a device."""
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def device_count(self) -> int:
-        return 1
-
-    def current_device(self) -> int:
-        return 0
-
-    def _is_in_bad_fork(self) -> bool:
-        return False
-
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16]
-
-    def manual_seed_all(self, seed: int) -> None:
-        return None
-
-
 def _register() -> torch.library.Library:
     """Register the device, and the kernels that torch calls below the dispatch to Python."""
-    _setup_privateuseone_for_python_backend(NAME, _Backend())
+    answers = {"is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0}
+    answers |= {"_is_in_bad_fork": False, "get_amp_supported_dtype": [torch.bfloat16], "manual_seed_all": None}
+    functions = {name: lambda *_, answer=answer: answer for name, answer in answers.items()}
+    _setup_privateuseone_for_python_backend(NAME, SimpleNamespace(**functions))
     kernels = torch.library.Library("aten", "IMPL")
 
     def empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Remote:
@@ -167,29 +140,34 @@ def solved(geometry: Geometry, solver: Any = None, *, eps: float = 0.02, batch: 
     metaot.solve(problem, init=solution.potentials, solver=solver, tol=1e-4)
 
 
+def shipped(name: str) -> Any:
+    """Return a shipped predictor on the device."""
+    predictor = metaot.load(f"checkpoints/{name}")
+    predictor.model.to(NAME)
+    return predictor
+
+
 def predicted(name: str, problem: metaot.Problem) -> None:
     """Predict by a shipped model, and start from the prediction."""
-    predictor = metaot.load(name)
-    predictor.model.to(NAME)
+    predictor = shipped(name)
     assert isinstance(predictor.predict(problem).f, Remote)
     assert float(metaot.solve(problem, init=predictor, tol=1e-3).error.max()) <= 1e-3
 
 
 def shipped_sphere() -> None:
-    predictor = metaot.load("checkpoints/sphere")
-    predictor.model.to(NAME)
+    predictor = shipped("sphere")
     geometry = predictor.geometry.to(torch.zeros((), device=NAME))
     n, m = geometry.shape
     problem = metaot.Problem(weights(1, n), weights(1, m), geometry, predictor.eps[0])
     assert isinstance(predictor.predict(problem).g, Remote)
 
 
-def images(side: int = 28, batch: int = 2) -> metaot.Problem:
-    return metaot.Problem(weights(batch, side**2), weights(batch, side**2), Grid(side, side), 1e-2)
+def images(side: int) -> metaot.Problem:
+    return metaot.Problem(weights(2, side**2), weights(2, side**2), Grid(side, side), 1e-2)
 
 
 def clouds() -> metaot.SampleProblem:
-    return metaot.SampleProblem(points(200, 3)[None].expand(2, -1, -1), points(150, 3)[None].expand(2, -1, -1))
+    return metaot.SampleProblem(*(points(count, 3).expand(2, -1, -1) for count in (200, 150)))
 
 
 def mapped(solver: Any, init: Any = None) -> None:
@@ -201,8 +179,7 @@ def mapped(solver: Any, init: Any = None) -> None:
 
 
 def palette() -> None:
-    predictor = metaot.load("checkpoints/palette")
-    predictor.model.to(NAME)
+    predictor = shipped("palette")
     mapped(metaot.GaussNewton(2), predictor)
     assert isinstance(predictor.predict(clouds()[0]).push(points(5, 3)), Remote)
 
@@ -230,7 +207,7 @@ def trained(name: str, **changes: Any) -> None:
 SMALL = {"first": {"width": 16, "hidden": 8, "modes": 4, "moments": 4}, "hidden": 8, "modes": 4}
 CASES: dict[str, Callable[[], None]] = {
     "grid": lambda: solved(Grid(12, 9), batch=(2,)),
-    "grid, small eps": lambda: solved(Grid(12, 12), eps=5e-4),
+    "grid, small eps": lambda: solved(Grid(6, 5), eps=1e-3),
     "grid, plain Sinkhorn": lambda: solved(Grid(9, 8), metaot.Sinkhorn(accelerated=False)),
     "grid, Newton": lambda: solved(Grid(9, 8), metaot.Newton(), batch=(2,)),
     "points": lambda: solved(Points(points(30), points(40)), batch=(2,)),
@@ -245,8 +222,8 @@ CASES: dict[str, Callable[[], None]] = {
     "maps, W2GN, the exact loss": lambda: mapped(metaot.W2GN(3, objective=brenier_loss), BuresStart()),
     "maps, GaussNewton": lambda: mapped(metaot.GaussNewton(2, linear=True, record=(0, 2))),
     "maps, from the identity": lambda: mapped(metaot.W2GN(2), IdentityStart()),
-    "mnist": lambda: predicted("checkpoints/mnist", images()),
-    "universal": lambda: predicted("checkpoints/universal", images(20)),
+    "mnist": lambda: predicted("mnist", images(28)),
+    "universal": lambda: predicted("universal", images(20)),
     "sphere": shipped_sphere,
     "palette": palette,
     "gradient of the value": gradient,
@@ -257,7 +234,9 @@ CASES: dict[str, Callable[[], None]] = {
         model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},
     ),
     "training: groups": lambda: trained("sphere", data=Sphere(batch=2, suppliers=10, customers=200)),
-    "training: maps": lambda: trained("palettes", model_settings={"hidden": [8], "features": 16, "width": 16}),
+    "training: maps": lambda: trained(
+        "palettes", data=Palettes(batch=2, samples=64), model_settings={"hidden": [8], "features": 16, "width": 16}
+    ),
 }
 
 

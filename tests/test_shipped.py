@@ -1,19 +1,35 @@
-"""The checkpoints of the repository: small, described, and as good as the README says."""
+"""The checkpoints of the repository: small, described, and as good as the README says, on problems never seen."""
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import metaot
-from metaot.data import Mnist, mnist
-from metaot.problem import Problem
+from metaot import Grid, Points, Problem, SampleProblem
+from metaot.amortize.maps import BuresStart
+from metaot.data import Deliveries, Mnist, Paintings, mnist
+from metaot.data.archives import ARCHIVES, FOLDER, ImageArchives
+from metaot.data.drawings import drawn_images
+from metaot.data.images import as_weights
+from metaot.evaluation.zero_shot import zero_shot
+from metaot.objectives import brenier_value, dual_value
+from metaot.onnx.maps import map_beside
+from metaot.potentials import marginal_error
+from metaot.tools.value import half_squared_distance
 
 ROOT = Path(__file__).parents[1] / "checkpoints"
 DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))
+SPHERE = metaot.load(ROOT / "sphere")
 needs_mnist = pytest.mark.skipif(not (DATA / "mnist" / mnist.FILES["test"]).exists(), reason="no MNIST")
+needs_paintings = pytest.mark.skipif(not (DATA / "paintings").is_dir(), reason="no paintings")
+needs_images = pytest.mark.skipif(
+    not all((DATA / FOLDER / file).exists() for file in ARCHIVES.values()) or not (DATA / "mnist").exists(),
+    reason="no images",
+)
 
 
 @pytest.mark.parametrize("folder", sorted(ROOT.iterdir()), ids=lambda folder: folder.name)
@@ -29,7 +45,7 @@ def test_a_card_says_how_the_model_was_made_and_measured(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["mnist", "universal"])
 def test_networks_are_shipped_for_the_weights_beside_them(name: str) -> None:
     model = metaot.load(ROOT / name)
-    geometry = getattr(model, "geometry", metaot.Grid(5, 5))
+    geometry = getattr(model, "geometry", Grid(5, 5))
     a = torch.full((1, geometry.shape[0]), 1 / geometry.shape[0], dtype=torch.float64)
     assert model._network(Problem(a, a, geometry, 1e-2)) is not model.model
 
@@ -68,3 +84,145 @@ def test_mnist_predicts_one_image_as_in_a_batch(passes: int) -> None:
         together = model.predict(problem).f
         for i, f in enumerate(together):
             assert (model.predict(problem[i]).f - f).abs().max() <= 2e-6 * f.abs().max()
+
+
+def pairs(name: str, side: int, eps: float, count: int) -> Problem:
+    return ImageArchives(name, side, count, (eps, eps)).split("test").sample(torch.Generator().manual_seed(8))
+
+
+@needs_images
+@pytest.mark.parametrize("name", ["mnist", "usps", "quickdraw", "fashion", "fashion:mnist"])
+def test_universal_costs_are_right_to_a_percent_with_the_one_step_inside(name: str) -> None:
+    model = metaot.load("universal")
+    model.passes = 1
+    measured = zero_shot({"model": model}, pairs(name, 28, 1e-2, 60), data=name, newton=0, most=1)
+    error = measured.starts["model"]["cost error"]
+    assert error.mean() <= 0.013
+    assert error.quantile(0.95) <= 0.04
+
+
+@needs_images
+@pytest.mark.parametrize(("name", "side", "count"), [("usps", 64, 16), ("fashion:mnist", 128, 3)])
+def test_the_resolution_does_not_matter(name: str, side: int, count: int) -> None:
+    model = metaot.load("universal")
+    measured = zero_shot({"model": model}, pairs(name, side, 1e-2, count), data=name, newton=0, most=1)
+    assert measured.starts["model"]["cost error"].mean() <= 0.016
+
+
+@needs_images
+@pytest.mark.parametrize(("eps", "floor"), [(1e-1, 0.01), (1e-2, 0.03), (3e-3, 0.08), (1e-3, 0.16)])
+def test_the_universal_model_predicts_at_every_temperature_of_its_range(eps: float, floor: float) -> None:
+    model, problem = metaot.load("universal"), pairs("mnist", 28, eps, 32)
+    assert marginal_error(problem, model.predict(problem)).mean() <= floor
+
+
+def test_the_universal_model_is_as_good_on_clouds_as_on_images(generator: torch.Generator) -> None:
+    model = metaot.load("universal")
+    a, b = as_weights(drawn_images(2, 20, generator).double() + 1e-3)
+    grid = Grid(20, 20)
+    points = Points(*(3 + 10 * atoms for atoms in grid.points))  # in other units, elsewhere
+    on_cloud = marginal_error(Problem(a, b, points, 1.0), model.predict(Problem(a, b, points, 1.0)))
+    on_grid = marginal_error(Problem(a, b, grid, 1e-2), model.predict(Problem(a, b, grid, 1e-2)))
+    torch.testing.assert_close(on_cloud, on_grid, atol=1e-4, rtol=0)
+    x, y = torch.rand(2, 80, 2, generator=generator, dtype=torch.float64)
+    uniform = torch.full((80,), 1 / 80, dtype=torch.float64)
+    problem = Problem(uniform, uniform, Points(x, y), 1e-2)
+    assert marginal_error(problem, model.predict(problem)) < 0.08
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
+@pytest.mark.parametrize("cloud", [False, True])
+def test_units_do_not_matter_to_the_universal_model(scale: float, cloud: bool, generator: torch.Generator) -> None:
+    """Potentials are in the units of the cost: of a grid scaled by s, with eps by s^2, they are scaled by s^2."""
+    model = metaot.load("universal")
+    a, b = as_weights(drawn_images(2, 20, generator).double())
+    line = torch.linspace(0, 1, 20, dtype=torch.float64)
+    here, there = (Points(*Grid(x, x).points) if cloud else Grid(x, x) for x in (line, scale * line))
+    expected = model.predict(Problem(a, b, here, 1e-2)).f
+    found = model.predict(Problem(a, b, there, 1e-2 * scale**2)).f
+    torch.testing.assert_close(found / scale**2, expected, atol=1e-6, rtol=0)
+
+
+def deliveries(count: int, *, patterns: bool = False) -> Problem:
+    drawn = Deliveries.on(SPHERE.geometry, count, SPHERE.eps, patterns=patterns)
+    return drawn.sample(torch.Generator().manual_seed(11))
+
+
+def test_on_the_sphere_the_prediction_alone_is_good() -> None:
+    problem = deliveries(8)
+    guess, exact = SPHERE.predict(problem), metaot.solve(problem, tol=1e-7).value
+    assert marginal_error(problem, guess).mean() < 0.05
+    assert ((exact - dual_value(problem, guess)) / exact).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("tol", "floor"), [(1e-3, 6.0), (1e-9, 9.0)])
+def test_few_newton_steps_are_left(tol: float, floor: float) -> None:
+    solution = metaot.solve(deliveries(8), init=SPHERE, tol=tol)
+    assert solution.converged.all()
+    assert solution.steps.double().mean() <= floor
+    assert [type(solver).__name__ for solver in solution.solvers] == ["Newton"]
+
+
+@pytest.mark.parametrize("patterns", [False, True])
+def test_no_problem_is_slower_than_cold_also_where_demand_was_never_seen(patterns: bool) -> None:
+    problem = deliveries(9, patterns=patterns)
+    cold, warm = (metaot.solve(problem, init=init, tol=1e-6) for init in (None, SPHERE))
+    assert (warm.steps <= cold.steps + 1).all()
+    assert warm.steps.sum() < 0.7 * cold.steps.sum()
+
+
+def test_the_planner_gets_a_certificate() -> None:
+    problem = deliveries(1)[0]
+    solution = metaot.solve(problem, init=SPHERE, tol=1e-9)
+    assert marginal_error(problem, solution.potentials) <= 2e-9
+    bounds = solution.bounds()
+    assert bounds.lower <= solution.cost() + 1e-12
+    assert bounds.gap <= 1e-3
+
+
+def test_tiny_weights_are_as_good_as_none() -> None:
+    """Suppliers with 1e-12 instead of nothing: the same prediction, which saves steps."""
+    empty = deliveries(6)
+    tiny = torch.where(empty.a == 0, 1e-12, empty.a)
+    problem = Problem(tiny / tiny.sum(-1, keepdim=True), empty.b, empty.geometry, empty.eps)
+    assert (problem.a < 1e-9).any()
+    on_mass = empty.a > 0
+    expected, found = SPHERE.predict(empty).f, SPHERE.predict(problem).f
+    torch.testing.assert_close(found[on_mass], expected[on_mass], atol=1e-6, rtol=0)
+    cold, warm = (metaot.solve(problem, init=init, tol=1e-6).steps for init in (None, SPHERE))
+    assert (warm <= cold + 3).all()
+    assert warm.sum() < 0.9 * cold.sum()
+
+
+@needs_paintings
+def test_held_out_palettes_come_close_to_the_optimum_in_one_pass() -> None:
+    pytest.importorskip("PIL")
+    pairs = replace(Paintings().split("test"), batch=12, samples=400)
+    problem = pairs.sample(torch.Generator().manual_seed(3))
+    distance = half_squared_distance(problem)
+    model, linear = metaot.load(ROOT / "palette"), BuresStart()
+    found, before = (
+        brenier_value(problem, start.predict(problem), tol=1e-3) / distance for start in (model, linear)
+    )
+    assert found.mean() > 0.92
+    assert 1 - found.mean() < 0.5 * (1 - before.mean())
+    assert found.max() <= 1.005
+
+
+def test_the_palette_model_reads_any_three_dimensional_clouds() -> None:
+    model = metaot.load(ROOT / "palette")
+    x, y = torch.rand(2, 100, 3)
+    problem = SampleProblem(x, y.square())
+    pair = model.predict(problem)
+    assert pair.push(x).isfinite().all()
+    assert (pair.pull(pair.push(x)) - x).abs().mean() < 0.05
+
+
+def test_the_palette_network_as_onnx_is_the_same() -> None:
+    x, y = torch.rand(2, 400, 3).float()
+    expected = metaot.load(ROOT / "palette").stages(SampleProblem(x, y**2))[-1]
+    network = map_beside(ROOT / "palette")
+    assert network is not None
+    found = network.predict(x.numpy(), (y**2).numpy())
+    torch.testing.assert_close(torch.from_numpy(found.push(x.numpy())), expected.push(x), atol=3e-5, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found.pull(y.numpy())), expected.pull(y), atol=3e-5, rtol=0)

@@ -12,7 +12,7 @@ from metaot import core
 from metaot.geometry import Grid
 from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
 from metaot.geometry.base import expand_eps
-from metaot.geometry.separable import Separables
+from metaot.geometry.separable import Separable
 from metaot.problem import Problem
 
 _SPACING, _FEWEST = 1.1, 64
@@ -47,9 +47,9 @@ class Coarse:
     def _by_softmin(self, f: Tensor) -> Tensor:
         problem, eps = self.problem, expand_eps(self.problem.eps, f)
         g = problem.geometry.T.softmin(f + eps * problem.a.log(), problem.eps)
-        kernels = Separables(tuple(cost.mT.contiguous() for cost in self.between))
-        unit = problem.eps.double() if isinstance(problem.eps, Tensor) else problem.eps
-        return kernels.at(unit).softmin((g + eps * problem.b.log()).double())
+        costs = tuple(cost.mT.contiguous() for cost in self.between)
+        each = tuple(problem.eps.tolist()) if isinstance(problem.eps, Tensor) else problem.eps
+        return Separable(costs, each).softmin((g + eps * problem.b.log()).double())
 
 
 def coarsened(problem: Problem) -> Coarse | None:

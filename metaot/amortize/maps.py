@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SampleProblem
-from metaot.models.hyper import HyperNetwork
+from metaot.models.base import HyperNetwork
 
 ExportedNetwork = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Samples x, batch n d, and y, batch m d, float32 -> the weights of phi and of psi, batch count."""

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot.geometry.checks import first_place
 from metaot.geometry.kernel import Kernel, MatrixKernel
 
 Eps = float | Float[Tensor, "*batch"]
@@ -27,7 +29,7 @@ class Geometry(ABC):
     A geometry is shared by a batch of problems, or it is itself a batch with one space for each instance. An
     entry +inf of C forbids a pair.
 
-    A subclass defines `shape`, `T`, `cost_rows`, `tensors` and `with_tensors`, and where they apply `batch_shape`,
+    A subclass defines `shape`, `T`, `cost_rows` and `tensors`, and where they apply `with_tensors`, `batch_shape`,
     `points` and `settings`. Everything else follows from these, in blocks of rows; a geometry whose cost has more
     structure may answer faster, as `Grid` does axis by axis. The weights of the sums are
     w_ij = exp((h_j - C_ij)/eps), normalised over j. An atom j with h_j = -inf takes no part.
@@ -61,9 +63,9 @@ class Geometry(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that define the space, batch dimensions first."""
 
-    @abstractmethod
     def with_tensors(self, tensors: dict[str, Tensor]) -> "Geometry":
-        """Return a space of the same kind, with the same settings, defined by other tensors."""
+        """Return a space of the same kind, with the same settings; by default tensors are attributes by name."""
+        return replaced(self, **tensors)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -145,8 +147,8 @@ class Geometry(ABC):
             one, two = (tensor.detach().double().cpu() for tensor in (mine, theirs[name]))
             if not _close(one, two):
                 off = (one - two).abs()
-                most, first = float(off.max()), _first(off > 0, one, two)
-                return f" whose {name} differ by up to {most:.3g}, first at {name}{first}"
+                first = f"{name}{first_place(off > 0, one)}, got {float(two[off > 0][0]):.6g}"
+                return f" whose {name} differ by up to {float(off.max()):.3g}, first at {first}"
         return " whose cost is another function"
 
     def cost_block(
@@ -190,7 +192,7 @@ class Geometry(ABC):
         Its columns have the sums b; a column that no i reaches is zero. The kernel is that matrix, prepared for
         many products.
         """
-        if h.numel() * b.shape[-1] > KEEP:
+        if self.axis_costs is not None or h.numel() * b.shape[-1] > KEEP:
             g = reachable(self.T.softmin(h, eps), b)
             return g, self.kernel(h, g + expand_eps(eps, g) * b.log(), eps)
         z = in_units_of(eps, h[:, :, None] - self.cost_rows(slice(None)).to(h), 2)
@@ -223,6 +225,16 @@ class Geometry(ABC):
         step = max(1, BLOCK // max(1, h.numel()))
         for start in range(0, n, step):
             yield self.cost_rows(slice(start, min(n, start + step))).to(h)
+
+
+Kind = TypeVar("Kind", bound=Geometry)
+
+
+def replaced(geometry: Kind, **attributes: Any) -> Kind:
+    """Return a copy with other attributes, which are not checked again."""
+    changed = copy(geometry)
+    vars(changed).update(attributes)
+    return changed
 
 
 class MeanKernel(Kernel):
@@ -308,9 +320,3 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
     if mine.shape != theirs.shape:
         return False
     return torch.allclose(mine.double().cpu(), theirs.double().cpu(), 1e-6, 1e-6)
-
-
-def _first(bad: Tensor, one: Tensor, two: Tensor) -> str:
-    """Describe the first true entry: "[index] = this, got that"."""
-    index = tuple(bad.nonzero()[0].tolist())
-    return f"[{', '.join(map(str, index))}] = {float(one[index]):.6g}, got {float(two[index]):.6g}"

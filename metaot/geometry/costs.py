@@ -71,15 +71,6 @@ COSTS: dict[str, Cost] = {
 }
 
 
-def named_cost(cost: str | Cost) -> Cost:
-    """Return the cost function of that name; a callable is its own."""
-    if callable(cost):
-        return cost
-    if cost not in COSTS:
-        raise ValueError(f"cost must be a callable or one of {sorted(COSTS)}, got {cost!r}")
-    return COSTS[cost]
-
-
 @final
 @dataclass(frozen=True)
 class Exchanged:

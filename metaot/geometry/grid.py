@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any, final
 
 import torch
@@ -11,13 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot import core
-from metaot.geometry.axiswise import grid_hardmin, grid_times_cost
-from metaot.geometry.base import Eps, Geometry, MeanKernel, expand_eps
+from metaot.geometry.base import Eps, Geometry, MeanKernel
 from metaot.geometry.checks import require_finite
 from metaot.geometry.kernel import Kernel
-from metaot.geometry.separable import Separable, Separables, contract
+from metaot.geometry.separable import Separable, contract, grid_hardmin, grid_times_cost
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
+
+_KEEP = 2**20
+"""Entries of the costs of all axes, 8 MiB, up to which kernels at several eps are kept."""
 
 AXIS_COSTS: dict[str, AxisCost] = {
     "sqeuclidean": lambda s, t: (s - t).square(),
@@ -53,10 +55,6 @@ class Grid(Geometry):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self._shape
-
-    @cached_property
-    def _shape(self) -> tuple[int, int]:
         n = math.prod(self.sizes)
         return n, n
 
@@ -110,12 +108,6 @@ class Grid(Geometry):
     def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         return self._at(eps, h).mean_cost(_flat(h)).reshape(h.shape).to(h)
 
-    def best_plan(
-        self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps
-    ) -> tuple[Float[Tensor, "batch m"], Kernel]:
-        g = self.T.softmin(h, eps)
-        return g, self.kernel(h, g + expand_eps(eps, g) * b.log(), eps)
-
     def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> Kernel:
         axes, f, g = self._at(eps, f), f.double(), g.double()
         return ScaledKernel(self, f, g, eps, axes) if axes.is_plain else MeanKernel(self, f, g, eps)
@@ -130,15 +122,13 @@ class Grid(Geometry):
 
         The last mean of an axis may be of fewer points. The costs are one matrix for each axis.
         """
-        coarse = self._coarse.get(by)
-        if coarse is None:
+        if by not in self._coarse:
             groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
             axes = [torch.stack([group.mean() for group in along]) for along in groups]
             pairs = zip(self.axes, axes, strict=True)
             between = tuple(self._axis_cost(s, t[:, None]).contiguous() for s, t in pairs)
-            coarse = Grid(*axes, cost=self.cost), between
-            self._coarse[by] = coarse
-        return coarse
+            self._coarse[by] = Grid(*axes, cost=self.cost), between
+        return self._coarse[by]
 
     @cached_property
     def _coarse(self) -> "dict[tuple[int, ...], tuple[Grid, tuple[Tensor, ...]]]":
@@ -154,13 +144,11 @@ class Grid(Geometry):
         return grid_times_cost(v.double().reshape(-1, *self.sizes), self.axis_costs).reshape(v.shape).to(v)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "r m"]:
-        index = torch.arange(self.shape[0], device=self.axes[0].device)[rows]
-        total = self.axes[0].new_zeros(len(index), 1)
-        for at, cost in zip(torch.unravel_index(index, self.sizes), self.axis_costs, strict=True):
-            total = (total[:, :, None] + cost[at][:, None, :]).flatten(1)
-        return total
+        return self._part_of_cost(rows, slice(None))
 
-    def _part_of_cost(self, rows: Int[Tensor, "k"], columns: Int[Tensor, "l"]) -> Float[Tensor, "k l"]:
+    def _part_of_cost(
+        self, rows: slice | Int[Tensor, "k"], columns: slice | Int[Tensor, "l"]
+    ) -> Float[Tensor, "k l"]:
         pairs = zip(self._axis_indices, self.axis_costs, strict=True)
         parts = [cost.index_select(1, at[columns]).index_select(0, at[rows]) for at, cost in pairs]
         return sum(parts[1:], parts[0])
@@ -190,13 +178,15 @@ class Grid(Geometry):
         """Return the kernel at eps, a number or one for each instance of h."""
         if isinstance(eps, Tensor):
             if eps.numel() > 1:
-                return self._kernels.at(eps.double().expand(h.shape[:-1]).reshape(-1))
+                return self._kernels(tuple(eps.double().expand(h.shape[:-1]).reshape(-1).tolist()))
             eps = float(eps) if eps.numel() else 1.0
-        return self._kernels.at(eps)
+        return self._kernels(eps)
 
     @cached_property
-    def _kernels(self) -> Separables:
-        return Separables(self.axis_costs)
+    def _kernels(self) -> Callable[[float | tuple[float, ...]], Separable]:
+        """Kernels by their eps; the last few are kept, of large axes the last one."""
+        few = sum(cost.numel() for cost in self.axis_costs) > _KEEP
+        return lru_cache(1 if few else 4)(partial(Separable, self.axis_costs))
 
     def __repr__(self) -> str:
         return f"Grid{self.sizes} with cost {self.cost!r}"

@@ -41,7 +41,8 @@ class Groups:
         features = (C[rows] - C[rows].mean(0)).T.float()
         index = _means(features, count, generator)
         index = index.unique(return_inverse=True)[1]
-        return cls(index, averages(C, index))
+        sizes = torch.bincount(index)
+        return cls(index, totals(C, index, len(sizes)) / sizes)
 
 
 def _means(features: Float[Tensor, "m d"], count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
@@ -60,9 +61,3 @@ def _means(features: Float[Tensor, "m d"], count: int, generator: torch.Generato
 def totals(b: Float[Tensor, "*batch m"], index: Int[Tensor, "m"], count: int) -> Float[Tensor, "*batch groups"]:
     """Return the weights of the groups."""
     return torch.zeros(*b.shape[:-1], count, dtype=b.dtype, device=b.device).index_add_(-1, index, b)
-
-
-def averages(C: Float[Tensor, "n m"], index: Int[Tensor, "m"]) -> Float[Tensor, "n groups"]:
-    """Return the mean of each row over each group."""
-    sizes = torch.bincount(index)
-    return totals(C, index, len(sizes)) / sizes

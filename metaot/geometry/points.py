@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaot.geometry.base import Geometry
+from metaot.geometry.base import Geometry, replaced
 from metaot.geometry.checks import first_place, require_costs, require_finite
-from metaot.geometry.costs import Cost, exchanged, named_cost
+from metaot.geometry.costs import COSTS, Cost, exchanged
 
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
@@ -44,18 +44,9 @@ class Points(Geometry):
         if cost == "sphere":
             _require_unit("x", x)
             _require_unit("y", y)
-        self._set(x, y, cost)
-
-    def _set(self, x: Tensor, y: Tensor, cost: str | Cost) -> None:
+        if not callable(cost) and cost not in COSTS:
+            raise ValueError(f"cost must be a callable or one of {sorted(COSTS)}, got {cost!r}")
         self.x, self.y, self.cost = x, y, cost
-        self._function = named_cost(cost)
-
-    @classmethod
-    def trusted(cls, x: Tensor, y: Tensor, cost: str | Cost) -> "Points":
-        """Make a geometry of clouds that were checked before."""
-        geometry = object.__new__(cls)
-        geometry._set(x, y, cost)
-        return geometry
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +62,8 @@ class Points(Geometry):
 
     @cached_property
     def _transposed(self) -> "Points":
-        return Points.trusted(self.y, self.x, exchanged(self.cost) if callable(self.cost) else self.cost)
+        cost = exchanged(self.cost) if callable(self.cost) else self.cost
+        return replaced(self, x=self.y, y=self.x, cost=cost)
 
     @property
     def points(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
@@ -93,9 +85,9 @@ class Points(Geometry):
         return self._costs(self.x, self.y)
 
     def _costs(self, x: Tensor, y: Tensor) -> Float[Tensor, "..."]:
-        C = self._function(x, y)
         if not callable(self.cost):
-            return C
+            return COSTS[self.cost](x, y)
+        C = self.cost(x, y)
         if C.shape != (*x.shape[:-1], y.shape[-2]):
             raise ValueError(
                 f"cost(x, y) of x {tuple(x.shape)} and y {tuple(y.shape)} must have one row for each x and one "
@@ -107,9 +99,6 @@ class Points(Geometry):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"x": self.x, "y": self.y}
-
-    def with_tensors(self, tensors: dict[str, Tensor]) -> "Points":
-        return Points.trusted(tensors["x"], tensors["y"], self.cost)
 
     def settings(self) -> dict[str, Any]:
         return {"cost": self.cost}

@@ -5,6 +5,7 @@ power and one logarithm for each atom, and a matrix product for each axis. Other
 """
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from typing import final
 
@@ -12,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.geometry.separable_axis import EMPTY, LOWEST, AxisKernel, AxisWeights
+from metaot.geometry.separable_axis import EMPTY, LOWEST, AxisKernel, AxisWeights, without_zeros
 
+_BLOCK = 2**18
+"""Entries of a block of (rows, lines, points), 2 MiB in float64: it stays in the cache."""
 _HIGHEST_COST = 1860.0
 """Bound of the exponents of plain sums: with 2^(z - top) scaled up to 2^910, the sums are above 2^-950."""
 _HIGHEST_AXIS_COST = 995.0
 """Bound of the exponents along one axis: the entries of its kernel are normal numbers."""
-_KEEP = 2**20
-"""Entries of the costs of all axes, 8 MiB, up to which kernels at several eps are kept."""
 
 
 def contract(x: Float[Tensor, "batch m"], kernels: tuple[Tensor, ...]) -> Float[Tensor, "batch n"]:
@@ -37,15 +38,50 @@ def contract(x: Float[Tensor, "batch m"], kernels: tuple[Tensor, ...]) -> Float[
     return x.reshape(n, batch).mT if kernels[0].ndim == 2 else x.reshape(batch, n)
 
 
+def grid_hardmin(
+    z: Float[Tensor, "batch *sizes"], costs: tuple[Float[Tensor, "_ _"], ...]
+) -> Float[Tensor, "batch *sizes"]:
+    r"""Return $\min_j \sum_k c^k_{ij} - z_j$ over all atoms j of a grid: a min-plus product with each axis."""
+    least = -z
+    for axis, cost in enumerate(costs, 1):
+        lines = least.movedim(axis, -1)
+        rows = _min_plus(cost, lines.reshape(-1, cost.shape[1]))
+        least = rows.reshape(len(cost), *lines.shape[:-1]).movedim(0, axis)
+    return least
+
+
+def _min_plus(cost: Float[Tensor, "n m"], lines: Float[Tensor, "lines m"]) -> Float[Tensor, "n lines"]:
+    r"""Return $\min_j c_{ij} + x_j$ for each line x."""
+    count, m = lines.shape
+    together = max(1, _BLOCK // max(1, count * m))
+    parts = lines.split(max(1, _BLOCK // (m * together)))
+    blocks = [[(rows[:, None] + x).amin(-1) for x in parts] for rows in cost.split(together)]
+    return torch.cat([torch.cat(block, 1) for block in blocks])
+
+
+def grid_times_cost(
+    v: Float[Tensor, "batch *sizes"], costs: tuple[Float[Tensor, "_ _"], ...]
+) -> Float[Tensor, "batch *sizes"]:
+    r"""Return $\sum_j (\sum_k c^k_{ij}) v_j$: of each axis, the cost times the marginal of v."""
+    total = torch.zeros_like(v)
+    for axis, cost in enumerate(costs, 1):
+        marginal = v
+        for other in range(1, v.ndim):
+            if other != axis:
+                marginal = marginal.sum(other, keepdim=True)
+        total = total + (marginal.movedim(axis, -1) @ cost.mT).movedim(-1, axis)
+    return total
+
+
 @final
 class Separable:
     """The Gibbs kernel of a grid at one eps, or at one eps for each instance, as a factor for each axis."""
 
-    def __init__(self, costs: tuple[Tensor, ...], eps: float | Float[Tensor, "batch"]) -> None:
-        units = (eps if isinstance(eps, Tensor) else costs[0].new_tensor([eps])) * math.log(2)
+    def __init__(self, costs: tuple[Tensor, ...], eps: float | tuple[float, ...]) -> None:
+        units = costs[0].new_tensor(eps).reshape(-1) * math.log(2)
         self._costs, self._units = costs, units
         self._lowest = [float(cost.amin()) for cost in costs]
-        self.unit = units[:, None] if isinstance(eps, Tensor) else eps * math.log(2)
+        self.unit = eps * math.log(2) if isinstance(eps, float) else units[:, None]
         """The cost of one power of two: exp(-C/eps) = exp2(-C/unit)."""
         lowest = float(units.amin())
         ranges = [(float(cost.amax()) - low) / lowest for cost, low in zip(costs, self._lowest, strict=True)]
@@ -95,34 +131,33 @@ class Separable:
         """Return the mean of each of the values under the weights of h."""
         if self.is_plain:
             powers, _ = self.powers(h)
-            sums = _without_zeros(contract(powers, self.kernels))
+            sums = without_zeros(contract(powers, self.kernels))
             return [contract(powers * v, self.kernels).div_(sums) for v in values]
-        rows, means = self.lines(h / self.unit), [self.lines(v) for v in values]
-        for axis in reversed(self.axes):
-            lines = (len(rows), -1, axis.column_part.shape[-1])
-            weights = AxisWeights(rows.reshape(lines), axis)
-            rows, means = weights.log_sum, [weights.mean(v.reshape(lines)) for v in means]
+        means = [self.lines(v) for v in values]
+        for weights in self._axis_weights(h / self.unit):
+            means = [weights.mean(v) for v in means]
         return [self.unlined(v, h) for v in means]
 
     def mean_cost(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         """Return the mean of the cost under the weights of h."""
         if self.is_plain:
-            powers, _ = self.powers(h)
-            sums = _without_zeros(contract(powers, self.kernels))
-            return self._sums_of_costs(powers).div_(sums)
-        rows = self.lines(h / self.unit)
-        total = torch.zeros_like(rows)
-        for axis in reversed(self.axes):
-            lines = (len(rows), -1, axis.column_part.shape[-1])
-            weights = AxisWeights(rows.reshape(lines), axis)
-            rows, total = weights.log_sum, weights.mean(total.reshape(lines)) + weights.mean_cost
+            (powers, _), K = self.powers(h), self.kernels
+            sums = torch.zeros_like(powers)
+            for k, cost in enumerate(self._costs):
+                sums += contract(powers, (*K[:k], K[k] * cost, *K[k + 1 :]))
+            return sums.div_(without_zeros(contract(powers, K)))
+        total = self.lines(torch.zeros_like(h))
+        for weights in self._axis_weights(h / self.unit):
+            total = weights.mean(total) + weights.mean_cost
         return self.unlined(total, h)
 
-    def _sums_of_costs(self, powers: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-        total, K = torch.zeros_like(powers), self.kernels
-        for k, cost in enumerate(self._costs):
-            total += contract(powers, (*K[:k], K[k] * cost, *K[k + 1 :]))
-        return total
+    def _axis_weights(self, z: Float[Tensor, "batch n"]) -> Iterator[AxisWeights]:
+        """Yield the weights along each axis, the last one first, after the sums over the axes before."""
+        rows = self.lines(z)
+        for axis in reversed(self.axes):
+            weights = AxisWeights(rows.reshape(len(rows), -1, axis.column_part.shape[-1]), axis)
+            yield weights
+            rows = weights.log_sum
 
     def lines(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "groups lines n"]:
         """Group the instances by their eps."""
@@ -132,34 +167,3 @@ class Separable:
         """Undo `lines`, with all axes before the instances."""
         n = math.prod(len(cost) for cost in self._costs)
         return rows.reshape(len(rows), n, -1).mT.reshape(len(like), n)
-
-
-def _without_zeros(sums: Tensor) -> Tensor:
-    """Return sums to divide by, so that means are zero where there is no mass."""
-    return torch.where(sums == 0, torch.inf, sums)
-
-
-@final
-class Separables:
-    """The kernels of a grid at the last few eps; tensors of eps are compared by value."""
-
-    def __init__(self, costs: tuple[Tensor, ...]) -> None:
-        self._costs = costs
-        self._keep = 4 if sum(cost.numel() for cost in costs) <= _KEEP else 1
-        self._recent: list[tuple[float | Tensor, Separable]] = []
-
-    def at(self, eps: float | Float[Tensor, "batch"]) -> Separable:
-        """Return the kernel at one eps, or at one eps for each instance."""
-        for key, kernel in self._recent:
-            if _same(key, eps):
-                return kernel
-        kernel = Separable(self._costs, eps)
-        key = eps.clone() if isinstance(eps, Tensor) else eps
-        self._recent = [(key, kernel), *self._recent[: self._keep - 1]]
-        return kernel
-
-
-def _same(key: float | Tensor, eps: float | Tensor) -> bool:
-    if isinstance(key, Tensor) or isinstance(eps, Tensor):
-        return isinstance(key, Tensor) and isinstance(eps, Tensor) and torch.equal(key, eps)
-    return key == eps

@@ -115,7 +115,7 @@ class AxisWeights:
     """
 
     def __init__(self, z: Float[Tensor, "groups lines m"], axis: AxisKernel) -> None:
-        self._axis = axis
+        self._axis, self._shape = axis, z.shape
         exponents = axis.repeated(z) - axis.column_part
         # One number for each line; for a line without mass any number will do, because its sums are zero.
         self._top = exponents.amax(-1, keepdim=True).clamp_min_(EMPTY)
@@ -129,18 +129,23 @@ class AxisWeights:
         """The binary logarithm of the sum over j, before normalisation; -inf for lines without mass."""
         return self._axis.join(self._sums.log2().add_(self._top.mT).sub_(self._axis.row_part))
 
-    def mean(self, v: Float[Tensor, "groups lines m"]) -> Float[Tensor, "groups n lines"]:
+    def mean(self, v: Float[Tensor, "groups ..."]) -> Float[Tensor, "groups n lines"]:
         """Return the mean of v over j; zero for lines without mass."""
-        scaled = self.scalings * self._axis.repeated(v)
-        return self._axis.join(torch.bmm(self._axis.kernel, scaled.mT) * self.inverse)
+        scaled = self.scalings * self._axis.repeated(v.reshape(self._shape))
+        return self._axis.join(torch.bmm(self._axis.kernel, scaled.mT) * self._inverse)
 
     @cached_property
     def mean_cost(self) -> Float[Tensor, "groups n lines"]:
         """The mean over j of the cost along this axis; zero for lines without mass."""
         kernel = self._axis.kernel * self._axis.costs
-        return self._axis.join(torch.bmm(kernel, self.scalings.mT) * self.inverse)
+        return self._axis.join(torch.bmm(kernel, self.scalings.mT) * self._inverse)
 
     @cached_property
-    def inverse(self) -> Float[Tensor, "pieces block_rows lines"]:
+    def _inverse(self) -> Float[Tensor, "pieces block_rows lines"]:
         """The factor that makes a mean of a sum."""
-        return torch.where(self._sums == 0, torch.inf, self._sums).reciprocal_()
+        return without_zeros(self._sums).reciprocal_()
+
+
+def without_zeros(sums: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return sums to divide by, so that means are zero where there is no mass."""
+    return torch.where(sums == 0, torch.inf, sums)

@@ -1,4 +1,4 @@
-"""The interface of a discrete network: tensors (a, b, eps) -> f, rebuilt from JSON values."""
+"""The interfaces of networks, rebuilt from JSON values: to potentials, or to the weights of convex networks."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,11 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metaot.brenier import Icnn
 from metaot.geometry import Geometry
 from metaot.problem import Problem
 
 FEATURES = 3
 """Of the outputs of a network that corrects: the first prediction and the two features that `correct` reads."""
+
+Halves = tuple[Float[Tensor, "batch count"], Float[Tensor, "batch count"]]
+"""The weights of phi, and those of psi."""
 
 
 class Network(ABC):
@@ -56,10 +60,21 @@ class Exportable(nn.Module, Network):
 class PotentialModel(Exportable):
     """A network that maps weights a and b and a temperature to the potential f, float32, on one geometry."""
 
+    bounds: tuple[float, float]
+    """The lowest and the highest eps of the training."""
+    sizes: tuple[int, int]
+    """The numbers of weights that `forward` reads of the source and of the target."""
+
     @classmethod
     @abstractmethod
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "PotentialModel":
         """Return a new model for problems on `geometry` with eps in a range."""
+
+    def example(self, batch: int) -> tuple[Tensor, ...]:
+        (n, m), eps = self.sizes, self.bounds[1]
+        shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
+        pairs = zip(shapes, values, strict=True)
+        return tuple(torch.full(shape, value, dtype=torch.float32) for shape, value in pairs)
 
     def read(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
@@ -88,6 +103,46 @@ class PotentialModel(Exportable):
         """Set the scale of the inputs from a sample of problems; called once, before training."""
 
 
+class HyperNetwork(nn.Module, ABC):
+    """A network that maps two measures to the weights of phi and of psi, float32.
+
+    One network is applied to (source, target) and to (target, source): exchanging the measures exchanges phi and
+    psi, by construction. The constructor takes JSON values only, and keeps them in `config`; nothing branches on
+    values, so that it exports.
+    """
+
+    def __init__(self, dim: int, hidden: list[int], activation: str, **settings: Any) -> None:
+        """Keep the settings and the ICNN. The network predicts a change of `base`, which is learnt as well."""
+        super().__init__()
+        self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, **settings}
+        self.icnn = Icnn(dim, tuple(hidden), activation)
+        self.base = nn.Parameter(self.icnn.weights(torch.Generator().manual_seed(0)))
+
+    @classmethod
+    def for_dim(cls, dim: int, **settings: Any) -> "HyperNetwork":
+        """Return a new model for measures on R^dim; with 64 hidden units unless `hidden` says otherwise."""
+        return cls(dim, **{"hidden": [64], **settings})
+
+    @abstractmethod
+    def stages(
+        self,
+        u: Float[Tensor, "batch n d"],
+        v: Float[Tensor, "batch m d"],
+        context: Tensor | None,
+    ) -> list[Halves]:
+        """Return the first prediction and each correction of it; no gradient flows from one to another.
+
+        u and v are samples in the coordinates of a `Frame`.
+        """
+
+    def forward(self, u: Tensor, v: Tensor, context: Tensor | None = None) -> Halves:
+        return self.stages(u, v, context)[-1]
+
+    @abstractmethod
+    def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
+        """Set the scale of the inputs from samples of many measures; called once, before training."""
+
+
 def single(model: nn.Module) -> Any:
     """Give a new model float32 weights, whatever torch's default dtype is; buffers keep their own."""
     for parameter in model.parameters():
@@ -95,14 +150,8 @@ def single(model: nn.Module) -> Any:
     return model
 
 
-def uniform_inputs(batch: int, n: int, m: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return uniform weights and one temperature for a batch, float32."""
-    shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
-    a, b, t = (torch.full(shape, value, dtype=torch.float32) for shape, value in zip(shapes, values, strict=True))
-    return a, b, t
-
-
 def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tensor, "k"]:
     """Map eps to [-1, 1], evenly in its logarithm; to 0 when the range is one number."""
     low, high = math.log(bounds[0]), math.log(bounds[1])
-    return (2 * eps.log() - low - high) / max(high - low, 1.0)
+    width = max(high - low, 1.0)
+    return eps.log() * (2 / width) - (low + high) / width

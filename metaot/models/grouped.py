@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from metaot import core
 from metaot.geometry import Geometry
 from metaot.geometry.groups import Groups, totals
-from metaot.models.base import Network, PotentialModel, log_unit, uniform_inputs
+from metaot.models.base import Network, PotentialModel, log_unit
 from metaot.models.layers import ModulatedBlock, chebyshev
 from metaot.problem import Problem
-
-Array = np.ndarray
 
 NO_MASS = 1e-6
 """The weight, as a share of the largest one, up to which a source counts as empty."""
@@ -59,7 +57,7 @@ class GroupedPotential(PotentialModel):
             "n": n, "m": m, "eps": eps, "groups": groups, "fine": fine,
             "width": width, "hidden": hidden, "depth": depth, "demand": demand, "passes": passes,
         }  # fmt: skip
-        self.bounds, self.passes = (eps[0], eps[1]), passes
+        self.bounds, self.sizes, self.passes = (eps[0], eps[1]), (n, groups), passes
         self.register_buffer("index", torch.zeros(m, dtype=torch.int64))
         self.register_buffer("fine_index", torch.zeros(m, dtype=torch.int64))
         self.register_buffer("fine_costs", torch.zeros(n, fine, dtype=torch.float64))
@@ -92,9 +90,6 @@ class GroupedPotential(PotentialModel):
         model.unit.copy_(0.2 * groups.costs.std())
         return model
 
-    def example(self, batch: int) -> tuple[Tensor, ...]:
-        return uniform_inputs(batch, self.config["n"], self.config["groups"], self.bounds[1])
-
     def forward(  # type: ignore[override], the inputs by name
         self, a: Float[Tensor, "batch n"], demand: Float[Tensor, "batch groups"], eps: Float[Tensor, "batch"]
     ) -> tuple[Tensor, ...]:
@@ -107,12 +102,8 @@ class GroupedPotential(PotentialModel):
             x = block(x, temperature)
         return (self.outputs(self.norm(x)) * self.unit,)
 
-    def demands(self, b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
-        """Return the weights of the groups of targets."""
-        return totals(b, self.index, len(self.centre))
-
     def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-        return a, self.demands(b), eps
+        return a, totals(b, self.index, len(self.centre)), eps
 
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
         (f,) = network(*self.inputs_of(problem))
@@ -134,13 +125,13 @@ class GroupedPotential(PotentialModel):
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
-        weights = self.demands(b)
+        weights = totals(b, self.index, len(self.centre))
         self.scale_a.copy_(1 / a.std())
         self.centre.copy_(weights.mean(0))
         self.spread.copy_(weights.std(0) + 1e-3 * weights.mean())
 
 
-def _of_mass_one(weights: Array) -> Array:
+def _of_mass_one(weights: np.ndarray) -> np.ndarray:
     """Return weights in float64, without those that count as none."""
     weights = np.where(weights > NO_MASS * weights.max(-1, keepdims=True), weights, 0).astype(np.float64)
     return weights / weights.sum(-1, keepdims=True)

@@ -7,23 +7,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-TEMPERATURES = 5
+_CHEBYSHEV = [
+    [1.0, 0.0, -1.0, 0.0, 1.0],
+    [0.0, 1.0, 0.0, -3.0, 0.0],
+    [0.0, 0.0, 2.0, 0.0, -8.0],
+    [0.0, 0.0, 0.0, 4.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 8.0],
+]
+"""The coefficients of the powers (rows) in the first Chebyshev polynomials (columns)."""
+
+TEMPERATURES = len(_CHEBYSHEV)
 """The number of Chebyshev polynomials of log eps that networks read."""
 
 
 def chebyshev(t: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
     """Return the first Chebyshev polynomials at t in [-1, 1]."""
     powers = t[:, None] ** torch.arange(TEMPERATURES, dtype=t.dtype, device=t.device)
-    return powers @ torch.tensor(_coefficients(), dtype=t.dtype, device=t.device)
-
-
-def _coefficients() -> list[list[float]]:
-    """Return the coefficients of the powers (rows) in the polynomials (columns), by their recurrence."""
-    columns = [[1.0, 0.0], [0.0, 1.0]]
-    while len(columns) < TEMPERATURES:
-        shifted, before = [0.0, *columns[-1]], [*columns[-2], 0.0, 0.0]
-        columns.append([2 * x - y for x, y in zip(shifted, before, strict=False)])
-    return [[column[k] if k < len(column) else 0.0 for column in columns] for k in range(TEMPERATURES)]
+    return powers @ torch.tensor(_CHEBYSHEV, dtype=t.dtype, device=t.device)
 
 
 @final

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry
-from metaot.models.base import PotentialModel, log_unit, uniform_inputs
+from metaot.models.base import PotentialModel, log_unit
 
 
 @final
@@ -21,7 +21,7 @@ class PotentialMLP(PotentialModel):
     def __init__(self, n: int, m: int, eps: list[float], width: int = 1024, depth: int = 3) -> None:
         super().__init__()
         self.config = {"n": n, "m": m, "eps": eps, "width": width, "depth": depth}
-        self.bounds = (eps[0], eps[1])
+        self.bounds, self.sizes = (eps[0], eps[1]), (n, m)
         sizes = [n + m + 1, *[width] * depth]
         layers = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
         self.layers = nn.Sequential(*layers, nn.Linear(width, n))
@@ -34,9 +34,6 @@ class PotentialMLP(PotentialModel):
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "PotentialMLP":
         n, m = geometry.shape
         return cls(n=n, m=m, eps=list(eps), **settings)
-
-    def example(self, batch: int) -> tuple[Tensor, ...]:
-        return uniform_inputs(batch, self.config["n"], self.config["m"], self.bounds[1])
 
     def forward(  # type: ignore[override], the inputs by name
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]

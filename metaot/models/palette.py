@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from metaot.brenier import Icnn
-from metaot.models.hyper import Halves, HyperNetwork
+from metaot.models.base import Halves, HyperNetwork
 
 _LARGEST = 3.0
-"""The size, in standard deviations, above which features are scaled down."""
+"""Features are scaled down so that their root mean square, in standard deviations, stays below it."""
 
 
 @final
@@ -50,18 +50,13 @@ class PaletteIcnn(HyperNetwork):
         phi, psi = _halves(self.base + self.first(features))
         stages = [(phi, psi)]
         for head in self.corrections:
-            phi, psi = phi.detach(), psi.detach()
-            at_target = self.encoder(self._moved(phi, u)) - target
-            at_source = self.encoder(self._moved(psi, v)) - source
+            with torch.no_grad():
+                there, back = self.icnn.gradient(phi, u), self.icnn.gradient(psi, v)
+            at_target, at_source = self.encoder(there) - target, self.encoder(back) - source
             change = head(torch.cat([features, _both_ways(at_target, at_source)], -1))
-            phi, psi = _halves(torch.cat([phi, psi]) + change)
+            phi, psi = _halves(torch.cat([phi, psi]).detach() + change)
             stages.append((phi, psi))
         return stages
-
-    @torch.no_grad()
-    def _moved(self, weights: Tensor, u: Tensor) -> Tensor:
-        """Return where the map sends u, in the other side's coordinates."""
-        return self.icnn.gradient(weights, u)
 
     @torch.no_grad()
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
@@ -123,15 +118,11 @@ class WeightHead(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch count"]:
-        z = self.enter(_limited(features))
+        size = 1 + features.square().mean(-1, keepdim=True) / _LARGEST**2
+        z = self.enter(features * size.rsqrt())
         for block in self.blocks:
             z = block(z)
         return self.leave(gelu(z))
-
-
-def _limited(features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
-    """Scale features down so that their root mean square stays below `_LARGEST`."""
-    return features * (1 + features.square().mean(-1, keepdim=True) / _LARGEST**2).rsqrt()
 
 
 @final

@@ -50,14 +50,12 @@ class RefinedPotential(PotentialModel):
         }  # fmt: skip
         self.passes, self.unrolled = passes, unrolled
         self.first = SpectralPotential(sizes, eps, **(first or {}))
+        self.bounds, self.sizes = self.first.bounds, self.first.sizes
         self.correction = Correction(sizes, modes, self.first.config["width"], hidden)
 
     @classmethod
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "RefinedPotential":
         return cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
-
-    def example(self, batch: int) -> tuple[Tensor, ...]:
-        return self.first.example(batch)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return self.first(*inputs)

@@ -4,14 +4,14 @@ ResNet: He et al., arXiv 1512.03385; with group instead of batch normalisation (
 that a prediction depends on its own pictures only, in training as well.
 """
 
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d, relu
 
-from metaot.models.hyper import Halves, HyperNetwork
+from metaot.models.base import Halves, HyperNetwork
 
 _CHANNELS = (64, 128, 256, 512)
 _GROUPS = 32
@@ -62,11 +62,9 @@ class ResNet18(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.norm = nn.GroupNorm(_GROUPS, 64)
-        sizes = [(64, 64, 1)]
-        for before, after in pairwise(_CHANNELS):
-            sizes += [(before, before, 1), (before, after, 2)]
-        sizes.append((_CHANNELS[-1], _CHANNELS[-1], 1))
-        self.blocks = nn.Sequential(*(BasicBlock(*size) for size in sizes))
+        pairs = pairwise((64, *_CHANNELS))
+        blocks = [(BasicBlock(before, after), BasicBlock(after, after)) for before, after in pairs]
+        self.blocks = nn.Sequential(*chain(*blocks))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 512"]:
         z = max_pool2d(relu(self.norm(self.first(4 * images - 2))), 3, stride=2, padding=1)
@@ -75,15 +73,17 @@ class ResNet18(nn.Module):
 
 @final
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions, to whose output the input is added."""
+    """Two 3 x 3 convolutions, to whose output the input is added; more channels halve the resolution."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    def __init__(self, before: int, after: int) -> None:
         super().__init__()
+        stride = 1 if before == after else 2
         self.first = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
         self.second = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, after) for _ in range(2))
-        changes = stride != 1 or before != after
-        self.around = nn.Conv2d(before, after, 1, stride=stride, bias=False) if changes else nn.Identity()
+        self.around = nn.Identity()
+        if before != after:
+            self.around = nn.Conv2d(before, after, 1, stride=stride, bias=False)
 
     def forward(self, z: Float[Tensor, "batch before height width"]) -> Float[Tensor, "batch after h w"]:
         inner = self.second(relu(self.norms[0](self.first(z))))

@@ -1,5 +1,6 @@
 """Cosine moments of both measures in, cosine coefficients of the potential out."""
 
+import math
 from typing import Any, final
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry, Grid
-from metaot.models.base import PotentialModel, log_unit, uniform_inputs
+from metaot.models.base import PotentialModel, log_unit
 from metaot.models.cosines import Cosines
 from metaot.models.layers import TEMPERATURES, ModulatedBlock, chebyshev
 
@@ -40,7 +41,7 @@ class SpectralPotential(PotentialModel):
             "sizes": sizes, "eps": eps, "moments": moments, "modes": modes,
             "width": width, "hidden": hidden, "depth": depth,
         }  # fmt: skip
-        self.bounds = (eps[0], eps[1])
+        self.bounds, self.sizes = (eps[0], eps[1]), (math.prod(sizes), math.prod(sizes))
         self.analysis, self.synthesis = Cosines(sizes, moments), Cosines(sizes, modes)
         self.register_buffer("centre", torch.zeros(self.analysis.count - 1, dtype=torch.float32))
         self.register_buffer("spread", torch.ones(self.analysis.count - 1, dtype=torch.float32))
@@ -59,10 +60,6 @@ class SpectralPotential(PotentialModel):
     @classmethod
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "SpectralPotential":
         return cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
-
-    def example(self, batch: int) -> tuple[Tensor, ...]:
-        n = torch.Size(self.config["sizes"]).numel()
-        return uniform_inputs(batch, n, n, self.bounds[1])
 
     def forward(  # type: ignore[override], the inputs by name
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]

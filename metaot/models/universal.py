@@ -1,4 +1,10 @@
-"""One network for all pairs of measures on the plane, of any resolution and at any temperature."""
+"""One network for all pairs of measures on the plane, of any resolution and at any temperature.
+
+Its layers commute with reflections of both axes. Features have four classes: even or odd along the first axis, and
+along the second. A reflection changes the sign of the two classes that are odd along its axis. A linear map that
+keeps the classes apart commutes with that, at a quarter of the weights. A pointwise function does so when it is
+applied to the four mirror images, which are the sums and differences of the classes.
+"""
 
 import math
 from typing import final
@@ -6,15 +12,21 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
-from metaot.models.base import Exportable
+from metaot.models.base import Exportable, log_unit
 from metaot.models.layers import TEMPERATURES, chebyshev
-from metaot.models.parity import CLASSES, ParityBlock, ParityLinear, normal
+
+CLASSES = 4
+"""(even, even), (even, odd), (odd, even), (odd, odd)."""
+
+_SIGNS = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+_TINY = 1e-6
 
 _COVARIANCES = 5
 """What each class reads beside the cosine moments."""
 
-_WARMEST, _COLDEST = 3.0, 0.01
+_TEMPERATURES = (0.01, 3.0)
 """The range of temperatures, in squared widths, that the network distinguishes."""
 
 
@@ -100,7 +112,7 @@ class UniversalNetwork(Exportable):
         Moments and covariances (xx, xy, yy) are those of source and target in units of their common width, eps and
         f in squared widths.
         """
-        temperature = chebyshev(_log_unit(eps))
+        temperature = chebyshev(log_unit(eps, _TEMPERATURES).clamp(-1, 1))
         emphasised = self.emphasis.repeat(1, 1, 2) * by_parity(moments)
         covariances = covariance.transpose(0, 1).reshape(-1, 6) @ self.by_class
         x = self.inputs(torch.cat([emphasised, covariances], -1)) + self.even * self.of_eps(temperature)
@@ -137,7 +149,46 @@ def from_parity(coefficients: Float[Tensor, "4 batch count"]) -> Float[Tensor, "
     return table.reshape(-1, 2 * half, 2 * half)
 
 
-def _log_unit(eps: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-    """Map the logarithms of temperatures in squared widths to [-1, 1]."""
-    low, high = math.log(_COLDEST), math.log(_WARMEST)
-    return (eps.log() * (2 / (high - low)) - (low + high) / (high - low)).clamp(-1, 1)
+@final
+class ParityLinear(nn.Module):
+    """A linear map for each class; a constant is even, so that only the first class has a bias."""
+
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0) -> None:
+        super().__init__()
+        weight = torch.randn(CLASSES, inputs, outputs, dtype=torch.float32)
+        self.weight = nn.Parameter(weight * (gain / math.sqrt(inputs)))
+        self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float32))
+
+    def forward(self, x: Float[Tensor, "4 batch inputs"]) -> Float[Tensor, "4 batch outputs"]:
+        return x @ self.weight + torch.stack([self.bias, *[torch.zeros_like(self.bias)] * (CLASSES - 1)])[:, None]
+
+
+def normal(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
+    """Scale all features of an instance to a mean square of one."""
+    return x / (x.square().mean((0, 2), keepdim=True) + _TINY).sqrt()
+
+
+def mirrored(x: Float[Tensor, "4 batch width"]) -> Float[Tensor, "4 batch width"]:
+    """Turn classes into mirror images, or mirror images into classes: its own inverse."""
+    signs = torch.tensor(_SIGNS, dtype=x.dtype, device=x.device) / 2
+    return (signs @ x.flatten(1)).reshape(x.shape)
+
+
+@final
+class ParityBlock(nn.Module):
+    """A residual gated layer, as `ModulatedBlock`, that commutes with reflections."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(CLASSES, 1, width, dtype=torch.float32))
+        self.modulation = nn.Linear(TEMPERATURES, width, bias=False, dtype=torch.float32)
+        self.inner = ParityLinear(width, 2 * hidden)
+        self.outer = ParityLinear(hidden, width, gain=0.5)
+        nn.init.zeros_(self.modulation.weight)
+
+    def forward(
+        self, x: Float[Tensor, "4 batch width"], temperature: Float[Tensor, "batch temperatures"]
+    ) -> Float[Tensor, "4 batch width"]:
+        inner = self.inner(normal(x) * (self.scale * (1 + self.modulation(temperature))))
+        gate, value = mirrored(inner).chunk(2, -1)
+        return x + self.outer(mirrored(gelu(gate) * value))

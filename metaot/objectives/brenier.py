@@ -1,6 +1,6 @@
-r"""The dual objective of continuous transport (equation 10 of Meta OT), with the conjugate solved for.
+r"""Objectives of continuous transport: the dual value (equation 10 of Meta OT), and losses to train with.
 
-Written as a lower bound of $W_2^2 / 2$: zero at the identity, and the largest at the solution.
+The dual value is a lower bound of $W_2^2 / 2$: zero at the identity, and the largest at the solution.
 """
 
 import torch
@@ -12,6 +12,10 @@ from metaot.brenier.conjugate import solve_positive
 
 REACH = 2.0
 """The longest Newton step of the loss, in standard deviations."""
+CYCLE = 3.0
+"""The weight gamma of the cycle term, in units of the frame's variance."""
+PENALTY = 1e-6
+"""The weight of the mean square of the ICNNs' weights, which keeps them finite."""
 
 
 def brenier_value(problem: SampleProblem, pair: BrenierPair, *, tol: float = 1e-5) -> Float[Tensor, "*batch"]:
@@ -36,6 +40,25 @@ def brenier_loss(problem: SampleProblem, pair: BrenierPair) -> Float[Tensor, "*b
     forth = _minus_dual_value(problem, pair.phi)
     back = _minus_dual_value(problem.T, pair.psi)
     return (forth + back) / pair.phi.frame.scale
+
+
+def w2gn_loss(
+    problem: SampleProblem, pair: BrenierPair, *, cycle: float = CYCLE, penalty: float = PENALTY
+) -> Float[Tensor, "*batch"]:
+    r"""Return the loss of Wasserstein-2 generative networks (arXiv 1909.13082; equation 12 of Meta OT).
+
+    It is the sum of the dual objective, cycle consistency and a small penalty:
+    $E[\phi(x)] + E[\langle \nabla\psi(y), y \rangle - \phi(\nabla\psi(y))]$, in which the conjugate's map
+    $\nabla\psi$ takes no gradient, and $\gamma E |\nabla\phi(\nabla\psi(y)) - y|^2$, by which psi learns to be the
+    conjugate. Divided by the frame's variance, so that gamma means the same at every scale.
+    """
+    pulled = pair.pull(problem.y)
+    still = pulled.detach()
+    means = (pair.phi.frame.m * pair.phi.frame.n).sum(-1)
+    dual = pair.phi(problem.x).mean(-1) - pair.phi(still).mean(-1) + (still * problem.y).sum(-1).mean(-1) - means
+    back = (pair.push(pulled) - problem.y).square().sum(-1).mean(-1)
+    size = pair.phi.weights.square().mean(-1) + pair.psi.weights.square().mean(-1)
+    return (dual + cycle * back) / pair.phi.frame.scale + penalty * size
 
 
 def _minus_dual_value(problem: SampleProblem, phi: BrenierPotential) -> Float[Tensor, "*batch"]:

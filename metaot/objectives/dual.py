@@ -1,4 +1,7 @@
-"""The dual objective of entropic transport, equations (5), (15) and (16) of Meta OT (arXiv 2206.05262)."""
+"""The dual objective of entropic transport, equations (5), (15) and (16) of Meta OT (arXiv 2206.05262).
+
+And, to compare with it, objectives of a few Sinkhorn steps from a prediction.
+"""
 
 import torch
 from jaxtyping import Float
@@ -6,8 +9,13 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, SinkhornStep, c_transform, tilted
+from metaot.potentials import DualPotentials, SinkhornStep, c_transform, centred, tilted
 from metaot.problem import Problem
+
+TARGET_STEPS = 5
+"""Sinkhorn steps from a prediction to its target."""
+UNROLLED_STEPS = 2
+"""Sinkhorn steps after which the error is measured."""
 
 
 def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
@@ -63,3 +71,26 @@ def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Te
     at most the square root of twice the gap (Pinsker), at every eps.
     """
     return dual_loss(problem, f) / problem.eps
+
+
+def bootstrapped_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Return the mean square under a, in units of eps, of the change of f by a few Sinkhorn steps.
+
+    As in UNOT (Geuter et al., arXiv 2411.01582), the potential after the steps is constant to the gradient.
+    """
+    with torch.no_grad():
+        target = f
+        for _ in range(TARGET_STEPS):
+            target = c_transform(problem.T, c_transform(problem, target))
+    off = centred(problem.a, f - target) / expand_eps(problem.eps, target)
+    return (problem.a * off.square()).sum(-1)
+
+
+def unrolled_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Return KL(a | P 1) after a few Sinkhorn steps, through which the gradient flows."""
+    g = c_transform(problem, f)
+    for _ in range(UNROLLED_STEPS):
+        f = c_transform(problem.T, g)
+        g = c_transform(problem, f)
+    excess = (f - c_transform(problem.T, g)) / expand_eps(problem.eps, f)
+    return tilted(problem.a, excess).sum(-1) - 1 - (problem.a * excess).sum(-1)

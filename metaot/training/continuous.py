@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import Frame, SampleProblem
 from metaot.data import SampleSet, Split
-from metaot.models.hyper import HyperNetwork
+from metaot.models.base import HyperNetwork
 from metaot.objectives import brenier_value
 from metaot.tools.recolor import recoloured_pairs
 from metaot.tools.value import half_squared_distance

@@ -1,4 +1,4 @@
-"""Cost functions against their formulas, where they are smooth and where they are not."""
+"""Cost functions against their formulas, where they are smooth and where they are not; distances on the Earth."""
 
 import math
 
@@ -8,7 +8,8 @@ from strategies import assert_close, every_batch, on_sphere
 from torch.nn.functional import normalize
 
 from metaot.geometry import Points
-from metaot.geometry.costs import COSTS, euclidean, great_circle, named_cost, squared_euclidean
+from metaot.geometry.costs import COSTS, euclidean, great_circle, squared_euclidean
+from metaot.geometry.earth import KILOMETRES, degrees, unit_vectors
 from metaot.problem import Problem
 from metaot.solvers import solve
 
@@ -53,13 +54,6 @@ def test_costs_are_never_negative_and_zero_at_coinciding_points(d):
         assert_close(C.diagonal(), 0.0, 0)
 
 
-def test_names_of_costs():
-    assert named_cost("euclidean") is euclidean
-    assert named_cost(torch.cdist) is torch.cdist
-    with pytest.raises(ValueError, match=r"\['euclidean', 'sphere', 'sqeuclidean'\], got 'cosine'"):
-        named_cost("cosine")
-
-
 @pytest.mark.parametrize("d", [12, 64])
 @pytest.mark.parametrize("close", [2, 30], ids=["few close pairs", "many"])
 def test_distances_are_right_to_rounding_between_close_points_in_many_dimensions(d, close):
@@ -83,3 +77,28 @@ def test_the_error_of_a_solution_in_many_dimensions_is_what_it_says(cost):
     f, g = solution.potentials.f, solution.potentials.g
     P = a[:, None] * a * ((f[:, None] + g - C) / 1e-2).exp()
     assert_close((P.sum(1) - a).abs().sum() + (P.sum(0) - a).abs().sum(), solution.error, 1e-11)
+
+
+def test_degrees_and_vectors_are_inverse():
+    latitude = torch.tensor([-90.0, -33.5, 0.0, 52.5, 89.9])
+    longitude = torch.tensor([0.0, -70.6, 180.0, 13.4, -179.9])
+    x = unit_vectors(latitude, longitude)
+    assert torch.allclose(x.norm(dim=-1), torch.ones(5))
+    north, east = degrees(x)
+    assert torch.allclose(north, latitude, atol=1e-6)
+    assert torch.allclose(east[1:], longitude[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "kilometres"),
+    [
+        ((52.5, 13.4), (40.7, -74.0), 6385),  # Berlin, New York
+        ((-33.9, 151.2), (51.5, -0.1), 16994),  # Sydney, London
+        ((0.0, 0.0), (0.0, 180.0), 20015),
+        ((10.0, 20.0), (10.0, 20.0), 0),
+    ],
+)
+def test_a_great_circle_is_as_long_as_it_is(here, there, kilometres):
+    x, y = (unit_vectors(*torch.tensor([place, place]).T) for place in (here, there))
+    angle = Points(x, y, "sphere").cost_rows(slice(0, 1))[0, 0]
+    assert KILOMETRES * angle.item() == pytest.approx(kilometres, abs=15)

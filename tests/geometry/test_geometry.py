@@ -20,7 +20,7 @@ from strategies import (
 )
 from torch import Tensor
 
-from metaot.geometry import Dense, Geometry, Grid, Points, rebuild
+from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.solvers import solve
 
 every_eps = pytest.mark.parametrize("eps", [1.0, 1e-1, 1e-2, 1e-3, 1e-4, "one each"])
@@ -44,7 +44,7 @@ def with_gaps(*shape: int) -> Tensor:
 def test_the_primitives_are_what_they_are_called(space, batch, eps, dtype):
     geometry = space(batch).to(torch.empty(0, dtype=dtype))
     _, m = geometry.shape
-    h, v = with_gaps(*batch, m).to(dtype), torch.rand(*batch, m, 3).to(dtype)
+    h, v, shared = (x.to(dtype) for x in (with_gaps(*batch, m), torch.rand(*batch, m, 3), torch.rand(m, 2)))
     eps = temperatures(batch, 1.0, 1e-4) if eps == "one each" else eps
     C, scale = matrix(geometry).double(), torch.as_tensor(eps)
     z = log_weights(C, h.double(), scale)
@@ -55,6 +55,7 @@ def test_the_primitives_are_what_they_are_called(space, batch, eps, dtype):
     for actual, expected, atol in (
         (geometry.softmin(h, eps), -scale[..., None] * z.logsumexp(-1), rounding),
         (geometry.mean(h, v, eps), w @ v.double(), of_weights),
+        (geometry.mean(h, shared, eps), w @ shared.double(), of_weights),
         (geometry.mean_cost(h, eps), (w * C).sum(-1), of_weights),
     ):
         assert actual.dtype == dtype
@@ -87,25 +88,6 @@ def test_softmin_is_a_smooth_minimum(name, batch, eps, t):
     assert (softmin <= hardmin + 1e-12).all()
     assert (softmin >= hardmin - eps * torch.tensor(float(m)).log() - 1e-12).all()
     assert (geometry.softmin(h + torch.rand(m), eps) <= softmin + 1e-12).all()
-
-
-@every_space
-@every_batch
-def test_values_shared_by_the_batch_have_the_same_means(space, batch):
-    geometry = space(batch)
-    _, m = geometry.shape
-    h, v = with_gaps(*batch, m), torch.rand(m, 2)
-    assert_close(geometry.mean(h, v, 0.1), geometry.mean(h, v.expand(*batch, m, 2), 0.1))
-
-
-@every_space
-def test_means_of_constants_are_constants_and_means_of_costs_are_between_costs(space):
-    geometry = space(())
-    h, C = with_gaps(geometry.shape[1]), matrix(geometry)
-    assert_close(geometry.mean(h, torch.ones(len(h), 2), 1e-2), 1.0)
-    cost = geometry.mean_cost(h, 1e-2)
-    assert (cost >= C.amin(-1) - 1e-12).all()
-    assert (cost <= C.amax(-1) + 1e-12).all()
 
 
 @every_space
@@ -220,6 +202,6 @@ def test_pickles_and_copies_have_no_caches(space, batch):
 @pytest.mark.parametrize("name", ["dense", "points", "points, sphere", "grid", "grid, 3-D l1"])
 def test_a_space_is_rebuilt_from_its_tensors(name):
     geometry = SPACES[name](())
-    again = rebuild(type(geometry).__name__, geometry.tensors(), geometry.settings())
+    again = Geometry.kinds[type(geometry).__name__].rebuilt(geometry.tensors(), geometry.settings())
     assert again.matches(geometry)
     assert_close(matrix(again), matrix(geometry), 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metaot.geometry import Dense, Points
-from metaot.geometry.groups import Groups, averages, totals
+from metaot.geometry.groups import Groups, totals
 
 
 def test_targets_whose_costs_differ_by_a_constant_are_put_together() -> None:
@@ -25,7 +25,6 @@ def test_the_costs_of_a_group_are_the_mean_of_its_members() -> None:
         assert torch.allclose(groups.costs[:, group], mean)
     b = torch.rand(3, 90)
     assert torch.allclose(totals(b, groups.index, 9).sum(-1), b.sum(-1))
-    assert torch.allclose(averages(torch.ones(2, 90), groups.index), torch.ones(2, groups.costs.shape[1]))
 
 
 def test_few_targets_are_groups_of_their_own_and_a_batch_has_none() -> None:

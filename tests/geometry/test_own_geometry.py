@@ -44,9 +44,6 @@ class Torus(metaot.Geometry):
     def tensors(self) -> dict[str, Tensor]:
         return {"x": self.x, "y": self.y}
 
-    def with_tensors(self, tensors: dict[str, Tensor]) -> "Torus":
-        return Torus(**tensors)
-
 
 def problem(*batch: int, own: bool = False, eps: float | Tensor = 0.05) -> Problem:
     """On one torus for all, or on one each."""

@@ -1,5 +1,6 @@
 """A network that reads groups of customers, and Newton steps between suppliers and groups."""
 
+import pytest
 import torch
 
 from metaot.amortize import AmortizedPotential
@@ -7,6 +8,7 @@ from metaot.data import Deliveries, Sphere
 from metaot.models import GroupedPotential
 from metaot.models import single as in_single
 from metaot.potentials import DualPotentials, marginal_error
+from metaot.problem import Problem
 from metaot.solvers import solve
 
 PROBLEMS = Sphere(batch=6, suppliers=20, customers=1000, world="synthetic", eps=(3e-3, 3e-3)).split("test")
@@ -21,8 +23,12 @@ def predictor(passes: int = 20, problems: Deliveries = PROBLEMS) -> AmortizedPot
     return AmortizedPotential(model.eval().requires_grad_(False), problems.geometry, (3e-3, 3e-3))
 
 
-def test_newton_between_suppliers_and_groups_mends_even_an_untrained_network() -> None:
-    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+@pytest.fixture
+def problem(generator: torch.Generator) -> Problem:
+    return PROBLEMS.sample(generator)
+
+
+def test_newton_between_suppliers_and_groups_mends_even_an_untrained_network(problem):
     first, last = (marginal_error(problem, DualPotentials.from_f(problem, f)) for f in predictor().stages(problem))
     assert (last < 0.3).all()
     assert (last < 0.5 * first).all()
@@ -30,8 +36,7 @@ def test_newton_between_suppliers_and_groups_mends_even_an_untrained_network() -
     assert solve(problem, init=predictor(), tol=1e-6).steps.double().mean() < 0.7 * cold
 
 
-def test_one_problem_is_predicted_as_in_a_batch() -> None:
-    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+def test_one_problem_is_predicted_as_in_a_batch(problem):
     for passes in (0, 20):
         model = predictor(passes)
         together = model.predict(problem)
@@ -42,8 +47,7 @@ def test_one_problem_is_predicted_as_in_a_batch() -> None:
             assert marginal_error(problem[k], single) < marginal_error(problem, together)[k] + 5e-3
 
 
-def test_suppliers_without_anything_get_the_best_potential_and_nothing_is_nan() -> None:
-    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+def test_suppliers_without_anything_get_the_best_potential_and_nothing_is_nan(problem):
     guess = predictor().predict(problem)
     assert guess.f.isfinite().all()
     best = DualPotentials.from_f(problem.T, guess.g).g
@@ -51,26 +55,21 @@ def test_suppliers_without_anything_get_the_best_potential_and_nothing_is_nan() 
     assert (guess.f - best)[idle].abs().max() < 0.05
 
 
-def test_customers_without_demand_are_normal() -> None:
-    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+def test_customers_without_demand_are_normal(problem):
     b = problem.b.clone()
     b[:, 100:] = 0
-    from metaot.problem import Problem  # noqa: PLC0415
-
     sparse = Problem(problem.a, b / b.sum(-1, keepdim=True), problem.geometry, 3e-3)
     assert predictor().predict(sparse).f.isfinite().all()
     assert solve(sparse, init=predictor(), tol=1e-8).converged.all()
 
 
-def test_training_looks_at_the_network_alone() -> None:
-    problem = PROBLEMS.sample(torch.Generator().manual_seed(0))
+def test_training_looks_at_the_network_alone(problem):
     model = predictor().model
     assert len(list(model.train().stages(problem, model))) == 1
     assert len(list(model.eval().stages(problem, model))) == 2
 
 
-def test_problems_of_few_places_need_no_groups() -> None:
+def test_problems_of_few_places_need_no_groups(generator):
     small = Sphere(batch=3, suppliers=4, customers=30, world="synthetic", eps=(3e-3, 3e-3)).split("test")
-    guess = predictor(problems=small).predict(small.sample(torch.Generator().manual_seed(0)))
-    problem = small.sample(torch.Generator().manual_seed(0))
-    assert (marginal_error(problem, guess) < 2e-3).all()
+    problem = small.sample(generator)
+    assert (marginal_error(problem, predictor(problems=small).predict(problem)) < 2e-3).all()

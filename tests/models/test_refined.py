@@ -12,11 +12,18 @@ from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, SinkhornStep, c_transform, source_marginal
 from metaot.problem import Problem
 
+GRID = Grid(6, 6)
+
 
 def problem(grid: Grid, eps: float) -> Problem:
     weights = torch.rand(2, 5, grid.shape[0]) * (torch.rand(2, 5, grid.shape[0]) < 0.5) + 1e-9
     a, b = weights / weights.sum(-1, keepdim=True)
     return Problem(a, b, grid, torch.full((5,), eps))
+
+
+def refined(**settings: int) -> RefinedPotential:
+    first = {"moments": 4, "modes": 4, "width": 16, "hidden": 8}
+    return single(RefinedPotential.for_geometry(GRID, (1e-2, 1e-1), first=first, modes=4, hidden=8, **settings))
 
 
 @pytest.mark.parametrize("sizes", [(9,), (5, 6), (3, 4, 2)])
@@ -37,10 +44,7 @@ def test_the_step_is_sinkhorns(sizes: tuple[int, ...], eps: float) -> None:
 
 def test_untrained_refinement_steps_are_sinkhorn_steps() -> None:
     """The correction starts at zero, so each refinement step can only raise the dual value."""
-    grid = Grid(6, 6)
-    settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
-    model = single(RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=3, **settings))
-    case = problem(grid, 0.02)
+    model, case = refined(passes=3), problem(GRID, 0.02)
     stages = list(model.stages(case, model))
     assert len(stages) == 4
     values = [(f.double() * case.a).sum(-1) + (c_transform(case, f.double()) * case.b).sum(-1) for f in stages]
@@ -57,10 +61,7 @@ def test_nothing_missing_nothing_corrected() -> None:
 
 
 def test_training_makes_the_refinement_steps_that_are_unrolled() -> None:
-    grid = Grid(6, 6)
-    settings = {"first": {"moments": 4, "modes": 4, "width": 16, "hidden": 8}, "modes": 4, "hidden": 8}
-    model = single(RefinedPotential.for_geometry(grid, (1e-2, 1e-1), passes=1, unrolled=2, **settings))
-    case = problem(grid, 0.02)
+    model, case = refined(passes=1, unrolled=2), problem(GRID, 0.02)
     trained, used = list(model.train().stages(case, model)), list(model.eval().stages(case, model))
     assert (len(trained), len(used)) == (3, 2)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(trained, used, strict=False))

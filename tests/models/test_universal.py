@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from strategies import assert_close
 from torch import Tensor
 from universal_networks import small_predictor
 
@@ -12,8 +13,7 @@ from metaot.amortize.predictor import FastNetwork
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
 from metaot.models import Exportable, Network
-from metaot.models.parity import mirrored
-from metaot.models.universal import UniversalNetwork, by_parity, from_parity
+from metaot.models.universal import UniversalNetwork, by_parity, from_parity, mirrored
 from metaot.potentials import centred
 
 HEIGHT, WIDTH = 9, 7
@@ -27,92 +27,76 @@ def predictor(generator: torch.Generator) -> UniversalPotential:
 
 @pytest.fixture
 def images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    a, b = torch.rand(2, 3, HEIGHT, WIDTH, dtype=torch.float64, generator=generator).pow(3)
-    return a / a.sum((1, 2), keepdim=True), b / b.sum((1, 2), keepdim=True)
+    a, b = torch.rand(2, 3, HEIGHT, WIDTH, dtype=torch.float64, generator=generator).pow(3).flatten(2)
+    return a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
 
 
 def potential(predictor: UniversalPotential, a: Tensor, b: Tensor, grid: Grid, eps: float = EPS) -> Tensor:
-    """Return f as images, up to the constant that is free."""
-    f = predictor.warm_start(Problem(a.flatten(1), b.flatten(1), grid, eps))
-    return centred(a.flatten(1), f).reshape(a.shape)
+    """Return f without its free constant."""
+    return centred(a, predictor.warm_start(Problem(a, b, grid, eps)))
+
+
+def flipped(images: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return images.reshape(-1, HEIGHT, WIDTH).flip(axes).flatten(1)
 
 
 @pytest.mark.parametrize("passes", [0, 1, 2])
 @pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
-def test_reflected_images_have_reflected_potentials(
-    predictor: UniversalPotential, images: tuple[Tensor, Tensor], axes: tuple[int, ...], passes: int
-) -> None:
+def test_reflected_images_have_reflected_potentials(predictor, images, axes: tuple[int, ...], passes: int):
     predictor.passes = passes
     grid = Grid(HEIGHT, WIDTH)
     straight = potential(predictor, *images, grid)
-    a, b = (image.flip(axes) for image in images)
-    torch.testing.assert_close(potential(predictor, a, b, grid).flip(axes), straight, atol=1e-5, rtol=0)
+    a, b = (flipped(image, axes) for image in images)
+    assert_close(flipped(potential(predictor, a, b, grid), axes), straight, 1e-5)
 
 
-def test_units_and_places_do_not_matter(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
+def test_units_and_places_do_not_matter(predictor, images):
     rows, columns = torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH)
     far = Grid(3 * rows + 7, 3 * columns - 2)
     scaled = potential(predictor, *images, far, 9 * EPS)
-    torch.testing.assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), atol=1e-5, rtol=0)
+    assert_close(scaled / 9, potential(predictor, *images, Grid(HEIGHT, WIDTH)), 1e-5)
 
 
-def test_moving_one_measure_adds_a_linear_function(
-    predictor: UniversalPotential, images: tuple[Tensor, Tensor]
-) -> None:
-    a, b = (image.flatten(1) for image in images)
-    x, y = Grid(HEIGHT, WIDTH).points
+def test_moving_one_measure_adds_a_linear_function(predictor, images):
+    (a, b), (x, y) = images, Grid(HEIGHT, WIDTH).points
     move = torch.tensor([0.3, -0.2], dtype=torch.float64)
     here = predictor.warm_start(Problem(a, b, Points(x, y), EPS))
     there = predictor.warm_start(Problem(a, b, Points(x, y + move), EPS))
     expected = centred(a, here - 2 * x @ move)
-    torch.testing.assert_close(centred(a, there), expected, atol=1e-5, rtol=0)
+    assert_close(centred(a, there), expected, 1e-5)
 
 
-def test_a_cloud_of_pixels_is_the_image(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
-    a, b = (image.flatten(1) for image in images)
+def test_a_cloud_of_pixels_is_the_image(predictor, images):
+    a, b = images
     grid = Grid(HEIGHT, WIDTH)
-    torch.testing.assert_close(
+    assert_close(
         predictor.predict(Problem(a, b, Points(*grid.points), EPS)).f,
         predictor.predict(Problem(a, b, grid, EPS)).f,
-        atol=1e-5,
-        rtol=0,
+        1e-5,
     )
 
 
-def test_clouds_of_a_batch_are_predicted_as_one_by_one(
-    predictor: UniversalPotential, generator: torch.Generator
-) -> None:
+def test_clouds_of_a_batch_are_predicted_as_one_by_one(predictor, generator):
     x, y = (torch.rand(2, n, 2, generator=generator, dtype=torch.float64) for n in (6, 5))
     a, b = torch.full((2, 6), 1 / 6, dtype=torch.float64), torch.full((2, 5), 1 / 5, dtype=torch.float64)
     together = predictor.predict(Problem(a, b, Points(x, y), EPS)).f
     for k in range(2):
         alone = predictor.predict(Problem(a[k], b[k], Points(x[k], y[k]), EPS)).f
-        torch.testing.assert_close(together[k], alone, atol=1e-5, rtol=0)
+        assert_close(together[k], alone, 1e-5)
 
 
-def test_without_what_is_learnt_it_is_the_potential_between_gaussians(
-    predictor: UniversalPotential, images: tuple[Tensor, Tensor]
-) -> None:
+def test_without_what_is_learnt_it_is_the_potential_between_gaussians(predictor, images):
     predictor.passes = 0
     predictor.model.outputs.weight.zero_()
     predictor.model.outputs.bias.zero_()
-    a, b = (image.flatten(1) for image in images)
-    x, y = Grid(HEIGHT, WIDTH).points
+    (a, b), (x, y) = images, Grid(HEIGHT, WIDTH).points
     exact = gaussian_potential(a, x, b, y, EPS)
     f = predictor.warm_start(Problem(a, b, Grid(HEIGHT, WIDTH), EPS))
-    torch.testing.assert_close(centred(a, f), centred(a, exact), atol=1e-5, rtol=0)
-
-
-def test_every_instance_may_have_its_own_eps(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
-    a, b = (image.flatten(1) for image in images)
-    grid, eps = Grid(HEIGHT, WIDTH), torch.tensor([1e-1, 1e-2, 3e-3], dtype=torch.float64)
-    together = predictor.predict(Problem(a, b, grid, eps)).f
-    alone = [predictor.predict(Problem(a[k], b[k], grid, float(eps[k]))).f for k in range(3)]
-    torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=0)
+    assert_close(centred(a, f), centred(a, exact), 1e-5)
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_mass_on_single_atoms_gives_numbers(predictor: UniversalPotential, same: bool) -> None:
+def test_mass_on_single_atoms_gives_numbers(predictor, same: bool):
     a = torch.zeros(HEIGHT, WIDTH, dtype=torch.float64)
     a[2, 3] = 1
     b = a if same else a.flip(0)
@@ -121,55 +105,55 @@ def test_mass_on_single_atoms_gives_numbers(predictor: UniversalPotential, same:
     assert bool(solve(problem, init=predictor).converged)
 
 
-def test_it_starts_solvers(predictor: UniversalPotential, images: tuple[Tensor, Tensor]) -> None:
-    a, b = (image.flatten(1) for image in images)
+def test_it_starts_solvers(predictor, images):
+    a, b = images
     problem = Problem(a, b, Grid(HEIGHT, WIDTH), EPS)
     solution = solve(problem, init=predictor, tol=1e-8)
     exact = solve(problem, tol=1e-8)
     assert bool(solution.converged.all())
-    torch.testing.assert_close(solution.value, exact.value, atol=1e-9, rtol=0)
+    assert_close(solution.value, exact.value, 1e-9)
 
 
 @pytest.mark.parametrize(
     "geometry",
     [Grid(4), Grid(2, 2, 1), Grid(2, 2, cost="l1"), Points(torch.rand(4, 3), torch.rand(4, 3))],
 )
-def test_other_spaces_are_refused(predictor: UniversalPotential, geometry: Grid | Points) -> None:
+def test_other_spaces_are_refused(predictor, geometry: Grid | Points):
     uniform = torch.full((4,), 0.25, dtype=torch.float64)
     with pytest.raises(ValueError, match="for images and planar points with the cost 'sqeuclidean'"):
         predictor.predict(Problem(uniform, uniform, geometry, EPS))
 
 
-def test_an_odd_number_of_modes_is_refused() -> None:
+def test_an_odd_number_of_modes_is_refused():
     with pytest.raises(ValueError, match="modes must be even"):
         UniversalNetwork(modes=7)
 
 
-def test_classes_are_sorted_back(generator: torch.Generator) -> None:
+def test_classes_are_sorted_back(generator):
     table = torch.rand(3, 6, 6, generator=generator)
     torch.testing.assert_close(from_parity(by_parity(table[None])), table)
 
 
-def test_mirror_images_of_mirror_images_are_classes(generator: torch.Generator) -> None:
+def test_mirror_images_of_mirror_images_are_classes(generator):
     x = torch.rand(4, 3, 5, generator=generator)
     torch.testing.assert_close(mirrored(mirrored(x)), x)
 
 
-def test_the_matrix_between_gaussians_solves_its_equation(generator: torch.Generator) -> None:
+def test_the_matrix_between_gaussians_solves_its_equation(generator):
     """F A F + 2 c F = B for the covariances A and B and c = eps/4."""
     roots = torch.rand(2, 5, 2, 2, generator=generator, dtype=torch.float64)
     A, B = roots @ roots.mT
     a, b = (M.flatten(1)[:, [0, 1, 3]].unbind(1) for M in (A, B))
     found = gaussian_matrix(a, b, torch.full((5,), 0.1, dtype=torch.float64))
     F = torch.stack(found, 1)[:, [0, 1, 1, 2]].reshape(5, 2, 2)
-    torch.testing.assert_close(F @ A @ F + 0.05 * F, B, atol=1e-12, rtol=0)
+    assert_close(F @ A @ F + 0.05 * F, B, 1e-12)
     numbers = gaussian_matrix(*(tuple(float(part[0]) for part in M) for M in (a, b)), 0.1)
     assert numbers == pytest.approx([float(part[0]) for part in found], abs=1e-14)
 
 
 @pytest.mark.parametrize("cloud", [False, True])
-def test_moments_are_those_of_the_measures(cloud: bool, images: tuple[Tensor, Tensor]) -> None:
-    a, b = (image.flatten(1) for image in images)
+def test_moments_are_those_of_the_measures(cloud: bool, images):
+    a, b = images
     rows, columns = torch.linspace(5, 6, HEIGHT), torch.linspace(-2, 0, WIDTH)
     grid = Grid(rows, columns)
     x = grid.points[0]
@@ -186,9 +170,9 @@ def test_moments_are_those_of_the_measures(cloud: bool, images: tuple[Tensor, Te
     )
 
 
-def test_gradients_reach_every_weight(images: tuple[Tensor, Tensor]) -> None:
+def test_gradients_reach_every_weight(images):
     network = UniversalNetwork(modes=8, width=12, hidden=10, depth=1, correction=10, passes=1, unrolled=2)
-    a, b = (image.flatten(1) for image in images)
+    a, b = images
     problem = Problem(a, b, Grid(HEIGHT, WIDTH), EPS)
     stages = UniversalPotential(network, (1e-3, 1e-1)).stages(problem)
     assert len(stages) == 3
@@ -206,9 +190,9 @@ def test_arrays_are_predicted_as_tensors(
     batch: int,
     sizes: tuple[int, int],
     eps: float | None,
-    predictor: UniversalPotential,
-    generator: torch.Generator,
-) -> None:
+    predictor,
+    generator,
+):
     """With weights that are zero, also along whole borders."""
     a, b = torch.rand(2, batch, *sizes, dtype=torch.float64, generator=generator).pow(4)
     a[:, :1], a[:, :, -4:], b[a > 0.9] = 0, 0, 0
@@ -219,8 +203,8 @@ def test_arrays_are_predicted_as_tensors(
     by_torch, start = predictor.stages(problem), predictor.warm_start(problem)
     predictor.fast = OnArrays()
     for mine, theirs in zip(predictor.stages(problem), by_torch, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
-    torch.testing.assert_close(predictor.warm_start(problem), start, atol=1e-5, rtol=0)
+        assert_close(mine, theirs, 1e-5)
+    assert_close(predictor.warm_start(problem), start, 1e-5)
 
 
 class OnArrays(FastNetwork, Network):
@@ -238,45 +222,33 @@ class OnArrays(FastNetwork, Network):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_what_numpy_cannot_read_is_left_to_torch(predictor: UniversalPotential, batch: int, images) -> None:
+def test_what_numpy_cannot_read_is_left_to_torch(predictor, batch: int, images):
     """An eps of which derivatives are taken."""
-    a, b = (image.flatten(1)[:batch] for image in images)
+    a, b = (image[:batch] for image in images)
     eps = torch.full((batch,), EPS, dtype=torch.float64, requires_grad=True)
     f = predictor.predict(Problem(a, b, Grid(HEIGHT, WIDTH), eps)).f
     (slope,) = torch.autograd.grad(f.square().sum(), eps)
     assert (slope != 0).all()
 
 
-def test_batches_are_predicted_where_no_product_of_kernels_is_right(predictor: UniversalPotential, images) -> None:
-    """At a temperature where steps are made in the log domain; from weights that lie in memory by columns."""
-    a, b = (image.flatten(1).T.contiguous().T for image in images)
-    grid, eps = Grid(HEIGHT, WIDTH), 1e-5
-    together = predictor.predict(Problem(a, b, grid, eps)).f
-    for k in range(len(a)):
-        alone = predictor.predict(Problem(a[k], b[k], grid, eps)).f
-        torch.testing.assert_close(together[k], alone, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("passes", [0, 1, 2])
-@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
-def test_one_pair_of_images_is_predicted_as_in_a_batch(
-    predictor: UniversalPotential, images: tuple[Tensor, Tensor], eps: float, passes: int
-) -> None:
+@pytest.mark.parametrize(
+    ("passes", "eps"),
+    [(passes, eps) for passes in (0, 1, 2) for eps in (1e-1, 1e-2, 1e-3)] + [(1, 1e-5), (1, (1e-1, 1e-2, 3e-3))],
+)
+def test_one_pair_of_images_is_predicted_as_in_a_batch(predictor, images, eps, passes):
+    """Also at an eps where steps are made in the log domain; from weights that lie in memory by columns."""
     predictor.passes = passes
-    a, b = (image.flatten(1) for image in images)
+    a, b = (image.T.contiguous().T for image in images)
     a[0, :20] = 0
-    a = a / a.sum(1, keepdim=True)
-    grid = Grid(HEIGHT, WIDTH)
-    together = predictor.predict(Problem(a, b, grid, eps)).f
+    a, eps, grid = a / a.sum(1, keepdim=True), torch.tensor(eps).expand(3), Grid(HEIGHT, WIDTH)
+    together = predictor.predict(Problem(a, b, grid, eps if len(eps.unique()) > 1 else float(eps[0]))).f
     for k in range(3):
-        alone = predictor.predict(Problem(a[k], b[k], grid, eps)).f
-        torch.testing.assert_close(alone, together[k], atol=1e-5, rtol=0)
+        alone = predictor.predict(Problem(a[k], b[k], grid, float(eps[k]))).f
+        assert_close(alone, together[k], 1e-5)
 
 
-def test_a_changed_weight_changes_the_next_prediction(
-    predictor: UniversalPotential, images: tuple[Tensor, Tensor]
-) -> None:
-    problem = Problem(images[0][0].flatten(), images[1][0].flatten(), Grid(HEIGHT, WIDTH), EPS)
+def test_a_changed_weight_changes_the_next_prediction(predictor, images):
+    problem = Problem(images[0][0], images[1][0], Grid(HEIGHT, WIDTH), EPS)
     before = predictor.predict(problem).f
     predictor.model.outputs.weight.mul_(2)
     assert (predictor.predict(problem).f - before).abs().max() > 1e-5

@@ -1,5 +1,7 @@
 """The dual of continuous transport: closed forms, weak duality, and the gradients that training follows."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from clouds import clouds, random_potential, random_weights
@@ -9,15 +11,15 @@ from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SamplePro
 from metaot.objectives import brenier_loss, brenier_value, w2gn_loss
 
 
+def framed_pair(icnn: Icnn, weights: Sequence[torch.Tensor], frame: Frame) -> BrenierPair:
+    return BrenierPair(BrenierPotential(icnn, weights[0], frame), BrenierPotential(icnn, weights[1], frame.T))
+
+
 def flat_pair(problem: SampleProblem, kind=Frame.gaussian) -> BrenierPair:
     """The frame's linear map and its inverse: ICNNs without ridges."""
     icnn, frame = Icnn(problem.dim, (4,)), kind(problem)
     weights = icnn.quadratic().double().expand((*problem.batch_shape, -1))
-    return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))
-
-
-def random_pair(problem: SampleProblem) -> BrenierPair:
-    return BrenierPair(random_potential(problem), random_potential(problem.T, seed=1))
+    return framed_pair(icnn, (weights, weights), frame)
 
 
 def exact_on_a_line(problem: SampleProblem) -> torch.Tensor:
@@ -60,7 +62,7 @@ def test_the_loss_is_bounded_by_the_distance_however_wild_the_networks() -> None
     icnn = Icnn(1, (8, 8))
     for strength in (0.1, 1.0, 10.0, 100.0):
         weights = random_weights(icnn, 5, strength=strength)
-        pair = BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))
+        pair = framed_pair(icnn, (weights, weights), frame)
         assert (brenier_loss(problem, pair) >= lowest - 1e-6).all()
 
 
@@ -70,7 +72,7 @@ def test_the_loss_has_the_value_and_the_gradient_of_both_duals() -> None:
     icnn = Icnn(2, (8,))
     frame = Frame.gaussian(problem)
     weights = [random_weights(icnn, 2, seed=seed, strength=0.5).requires_grad_() for seed in (0, 1)]
-    pair = BrenierPair(BrenierPotential(icnn, weights[0], frame), BrenierPotential(icnn, weights[1], frame.T))
+    pair = framed_pair(icnn, weights, frame)
     loss = brenier_loss(problem, pair)
     constant = (problem.x.square().sum(-1).mean(-1) + problem.y.square().sum(-1).mean(-1)) / frame.scale
     linear = 2 * (frame.m * frame.n).sum(-1) / frame.scale
@@ -94,7 +96,7 @@ def test_the_cycle_is_closed_between_inverse_maps() -> None:
 @pytest.mark.parametrize("loss", [w2gn_loss, brenier_loss])
 def test_losses_of_a_batch_are_one_by_one(loss) -> None:
     problem = clouds(3)
-    pair = random_pair(problem)
+    pair = BrenierPair(random_potential(problem), random_potential(problem.T, seed=1))
     for k in range(3):
         assert_close(loss(problem, pair)[k], loss(problem[k], pair[k]), rtol=1e-9)
 
@@ -103,7 +105,7 @@ def test_the_conjugates_map_takes_no_gradient_from_the_dual_term() -> None:
     problem, icnn = clouds(2), Icnn(3, (8,))
     frame = Frame.gaussian(problem)
     weights = [random_weights(icnn, 2, seed=seed).requires_grad_() for seed in (0, 1)]
-    pair = BrenierPair(BrenierPotential(icnn, weights[0], frame), BrenierPotential(icnn, weights[1], frame.T))
+    pair = framed_pair(icnn, weights, frame)
     loss = w2gn_loss(problem, pair, cycle=0.0, penalty=0.0).sum()
     own, other = torch.autograd.grad(loss, weights, allow_unused=True)
     assert own.norm() > 0

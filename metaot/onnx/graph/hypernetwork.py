@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.brenier import Frame, Icnn, SampleProblem
-from metaot.models.hyper import HyperNetwork
+from metaot.models.base import HyperNetwork
 
 _CONDITION = 1e10
 """The largest condition number for which the roots converge."""
