@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,10 @@ from metaot.geometry.checks import first_place
 from metaot.models import Exportable, Network, PotentialModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
+from metaot.solvers import Newton, solve
+
+_ENOUGH = 1e-3
+"""L1 error at which steps on smaller problems end: what they leave out makes a larger one."""
 
 
 class Predictor(ABC):
@@ -104,7 +109,15 @@ class AmortizedPotential(StagedPredictor):
     def _stages(self, flat: Problem) -> Iterator[Tensor]:
         self._require_known_geometry(flat.geometry)
         self._require_known_eps(flat.eps)
-        return self.model.stages(flat, self._network(flat))
+        stages = self.model.stages(flat, self._network(flat))
+        yield (f := next(stages))
+        for f in stages:
+            yield f
+        smaller = self.model.smaller(flat) if self.passes and not self.model.training else None
+        if smaller is not None:
+            start = DualPotentials(f.to(smaller.a), torch.zeros_like(smaller.b))
+            solution = solve(smaller, init=start, solver=Newton(), tol=_ENOUGH, max_steps=self.passes)
+            yield solution.potentials.f.to(f)
 
     def _require_known_geometry(self, geometry: Geometry) -> None:
         if geometry is self.geometry or geometry is self._matching:

@@ -93,6 +93,12 @@ class PotentialModel(Exportable):
         """
         yield network(*self.inputs_of(problem))[0]
 
+    def smaller(self, problem: Problem) -> Problem | None:
+        """Return problems with fewer atoms and nearly the same f, if a prediction solves them to refine its own.
+
+        `passes` is then the largest number of their solver's steps.
+        """
+
     def inputs_of(self, problem: Problem) -> tuple[Tensor, ...]:
         """Return the inputs of `forward` for the problems of a flat batch."""
         eps = torch.as_tensor(problem.eps, dtype=torch.float32, device=problem.a.device)

@@ -5,26 +5,20 @@ where in a group mass lies. The network predicts that potential, and a few Newto
 groups, a small problem, refine it.
 """
 
-from collections.abc import Iterator
 from typing import Any, final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot import core
-from metaot.geometry import Geometry
+from metaot.geometry import Dense, Geometry
 from metaot.geometry.groups import Groups, totals
-from metaot.models.base import Network, PotentialModel, log_unit
+from metaot.models.base import PotentialModel, log_unit
 from metaot.models.layers import ModulatedBlock, chebyshev
 from metaot.problem import Problem
 
 NO_MASS = 1e-6
 """The weight, as a share of the largest one, up to which a source counts as empty."""
-
-_ENOUGH = 1e-3
-"""L1 error between sources and groups at which the Newton steps end: grouping itself makes a larger one."""
 
 
 @final
@@ -105,23 +99,12 @@ class GroupedPotential(PotentialModel):
     def read(self, a: Tensor, b: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
         return a, totals(b, self.index, len(self.centre)), eps
 
-    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
-        (f,) = network(*self.inputs_of(problem))
-        yield f
-        if self.passes > 0 and not self.training:
-            yield self._refined(f, problem)
-
-    def _refined(self, f: Tensor, problem: Problem) -> Tensor:
-        """Refine one problem after the other, on the CPU."""
+    def smaller(self, problem: Problem) -> Problem:
+        """Return the problems between the sources and `fine` groups of targets, whose f is nearly the same."""
         demand = totals(problem.b, self.fine_index, self.fine_costs.shape[1])
-        if not core.COMPILED:  # without compiled code the solver makes all the steps
-            return f
-        a, b = (_of_mass_one(weights.detach().cpu().numpy()) for weights in (problem.a, demand))
-        eps = torch.as_tensor(problem.eps).double().expand(len(f)).detach().cpu().numpy()
-        costs, start = core.Costs.of_matrix(self.fine_costs.detach().cpu().numpy()), f.detach().cpu().numpy()
-        newton = core.Compiled(costs, a, b, eps).newton
-        found = newton(core.EVERY, start, tol=_ENOUGH, max_steps=self.passes)
-        return torch.from_numpy(found.f).to(f)
+        a, b = (_of_mass_one(weights.detach().double()) for weights in (problem.a, demand))
+        eps = problem.eps.detach().double() if isinstance(problem.eps, Tensor) else problem.eps
+        return Problem.trusted(a, b, Dense(self.fine_costs.double()), eps)
 
     @torch.no_grad()
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
@@ -131,7 +114,7 @@ class GroupedPotential(PotentialModel):
         self.spread.copy_(weights.std(0) + 1e-3 * weights.mean())
 
 
-def _of_mass_one(weights: np.ndarray) -> np.ndarray:
-    """Return weights in float64, without those that count as none."""
-    weights = np.where(weights > NO_MASS * weights.max(-1, keepdims=True), weights, 0).astype(np.float64)
-    return weights / weights.sum(-1, keepdims=True)
+def _of_mass_one(weights: Tensor) -> Tensor:
+    """Return weights of mass one, without those that count as none."""
+    weights = torch.where(weights > NO_MASS * weights.amax(-1, keepdim=True), weights, 0)
+    return weights / weights.sum(-1, keepdim=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from metaot import core
 from metaot.amortize import AmortizedPotential
 from metaot.data import Deliveries, Sphere
 from metaot.models import GroupedPotential
@@ -64,9 +65,19 @@ def test_customers_without_demand_are_normal(problem):
 
 
 def test_training_looks_at_the_network_alone(problem):
-    model = predictor().model
-    assert len(list(model.train().stages(problem, model))) == 1
-    assert len(list(model.eval().stages(problem, model))) == 2
+    whole = predictor()
+    assert len(whole.stages(problem)) == 2
+    whole.model.train()
+    assert len(whole.stages(problem)) == 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_predictions_solve_the_problem_of_groups_on_every_back_end(problem, compiled, monkeypatch):
+    monkeypatch.setattr(core, "COMPILED", compiled and core.COMPILED)
+    whole = predictor()
+    groups = whole.model.smaller(problem)
+    guess = DualPotentials.from_f(groups, whole.predict(problem).f)
+    assert (marginal_error(groups, guess) <= 1.01e-3).all()
 
 
 def test_problems_of_few_places_need_no_groups(generator):
