@@ -1,6 +1,5 @@
-"""All that a run needs to go on exactly: weights, their running mean, the optimiser, the step."""
+"""All that a run needs to continue exactly: weights, their running mean, the optimiser, the step."""
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -11,6 +10,7 @@ from torch import nn
 from metaot.folders import write_atomically
 
 FILE = "training.pt"
+_PARTS = ("model", "average", "optimizer")
 
 
 @final
@@ -26,25 +26,22 @@ class TrainingState:
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
-        content = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
+        content = {name: getattr(self, name).state_dict() for name in _PARTS}
+        content |= {"step": self.step, "seconds": self.seconds}
         write_atomically(folder / FILE, lambda path: torch.save(content, path))
 
     def load(self, folder: Path) -> None:
         content = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(content["model"])
-        self.average.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(content[name])
         self.step, self.seconds = content["step"], content["seconds"]
 
     def begin_from(self, trained: nn.Module) -> None:
         """Take the weights of a trained network; ValueError unless it is built as this one."""
-        ours, theirs = _shapes(self.model), _shapes(trained)
+        ours, theirs = (
+            {name: tuple(value.shape) for name, value in model.state_dict().items()}
+            for model in (self.model, trained)
+        )
         differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if type(trained) is not type(self.model) or differing:
             name = differing[0] if differing else "model"
@@ -60,15 +57,5 @@ class TrainingState:
     def update_average(self, decay: float) -> None:
         """Move the mean towards the weights; faster in the beginning, when the mean is of few."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-        for mean, value in pairs:
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-
-
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """Return a copy that takes no gradients."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
