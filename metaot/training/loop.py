@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 from metaot import __version__
 from metaot.checkpoint import load, read_card, save, write_network
-from metaot.training.recipe import Recipe
+from metaot.training.recipe import Recipe, Task
 from metaot.training.state import FILE, TrainingState
-from metaot.training.task import Task
 
 _MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "compact", "device"}
 """Settings that --resume accepts with another value."""
