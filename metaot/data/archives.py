@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from metaot.data.base import EpsRange, Source, Split
-from metaot.data.folder import find_data
 from metaot.data.images import ImagePairs
 from metaot.data.mnist import FILES, read_idx_images
+from metaot.folders import find_data
 
 FOLDER = "ood"
 ARCHIVES = {"usps": "usps.npz", "quickdraw": "quickdraw.npz", "fashion": "fashion_mnist_900.npz"}

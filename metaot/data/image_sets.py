@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from metaot.data.folder import data_folder
+from metaot.folders import data_folder
 
 LIMIT = 2000
 """The default number of images to fetch of a data set."""

@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from metaot.data.base import EpsRange, Source, Split
-from metaot.data.folder import data_folder, find_data
 from metaot.data.images import ImagePairs
+from metaot.folders import data_folder, find_data, write_atomically
 
 FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 HELD_OUT = 2000
@@ -60,13 +60,9 @@ def fetch(data_dir: Path | None = None) -> Path:
     folder = data_folder(data_dir) / "mnist"
     folder.mkdir(parents=True, exist_ok=True)
     for split, file in FILES.items():
-        images = load_dataset("ylecun/mnist", split=split).with_format("numpy")["image"]
-        _write_idx_images(folder / file, np.stack(list(images)).astype(np.uint8))
+        rows = load_dataset("ylecun/mnist", split=split).with_format("numpy")["image"]
+        images = np.stack(list(rows)).astype(np.uint8)
+        header = np.array([_IDX_IMAGES, *images.shape], dtype=">i4").tobytes()
+        content = gzip.compress(header + images.tobytes(), mtime=0)
+        write_atomically(folder / file, lambda path, content=content: path.write_bytes(content))
     return folder
-
-
-def _write_idx_images(path: Path, images: np.ndarray) -> None:
-    header = np.array([_IDX_IMAGES, *images.shape], dtype=">i4").tobytes()
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(gzip.compress(header + images.tobytes(), mtime=0))
-    partial.replace(path)

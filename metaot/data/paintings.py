@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaot.data.base import Source, Split
-from metaot.data.folder import data_folder
+from metaot.folders import data_folder
 from metaot.data.image_sets import even_pixels, open_images, read_rows
 from metaot.data.palettes import random_palettes, recoloured
 from metaot.data.samples import CloudPairs, SampleSet

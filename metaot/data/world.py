@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.folder import data_folder, find_data
+from metaot.folders import data_folder, find_data
 
 FILE = "world/gpw4_density_2020_15min.npz"
 _STEP = 1.0
