@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
-from metaot.data.places import Places, drawn_places, great_circles, read_places
-from metaot.data.world import read_world
+from metaot.data.world import Places, read_places, read_world
 from metaot.geometry import Points
 
 DEMANDS = ("uniform", "patterns")
@@ -46,9 +45,9 @@ class Sphere(Source):
         if self.demand not in DEMANDS:
             raise ValueError(f"demand is one of {DEMANDS}, got {self.demand!r}")
         source, target = self.places(data_dir)
-        return Deliveries.between(
-            source, target, self.batch, self.eps, patterns=self.demand == "patterns", stream=STREAMS[name]
-        )
+        space = Points(source.vectors, target.vectors, "sphere")
+        patterns = self.demand == "patterns"
+        return Deliveries(self.batch, self.eps, space, source.weight, target.weight, patterns, STREAMS[name])
 
     def places(self, data_dir: Path | None = None) -> tuple[Places, Places]:
         """Return suppliers and customers."""
@@ -60,7 +59,9 @@ class Sphere(Source):
         if self.suppliers < 2 or self.customers < 2:
             raise ValueError(f"at least 2 suppliers and customers, got {self.suppliers} and {self.customers}")
         world = read_world(self.world, data_dir)
-        return drawn_places(world, self.suppliers, self.customers, self.places_seed)
+        generator = torch.Generator().manual_seed(self.places_seed)
+        suppliers = world.draw(world.land, self.suppliers, generator)
+        return suppliers, world.draw(world.population, self.customers, generator)
 
 
 @final
@@ -78,33 +79,14 @@ class Deliveries(ProblemSet):
     demand: Float[Tensor, "m"]
     patterns: bool = False
     stream: int = 0
-    origin: str = "given"
-    """The source of the places."""
-
-    @classmethod
-    def between(
-        cls,
-        source: Places,
-        target: Places,
-        batch: int,
-        eps: EpsRange,
-        *,
-        patterns: bool = False,
-        stream: int = 0,
-    ) -> "Deliveries":
-        """Return the problems between suppliers and customers."""
-        origin = source.origin if source.origin == target.origin else f"{source.origin}, {target.origin}"
-        space = great_circles(source, target)
-        return cls(batch, eps, space, source.weight, target.weight, patterns, stream, origin)
 
     @classmethod
     def on(
         cls, space: Points, batch: int, eps: EpsRange, *, patterns: bool = False, stream: int = 2
     ) -> "Deliveries":
         """Return the problems on a given space, such as a checkpoint's; by default of the test split."""
-        n, m = space.shape
-        supply, demand = (torch.ones(size, dtype=torch.float64) for size in (n, m))
-        return cls(batch, eps, space, supply, demand, patterns, stream, "given")
+        supply, demand = (torch.ones(size, dtype=torch.float64) for size in space.shape)
+        return cls(batch, eps, space, supply, demand, patterns, stream)
 
     @property
     def geometry(self) -> Points:

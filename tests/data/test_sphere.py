@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from metaot.data import Deliveries, Sphere, source_from_json
-from metaot.data.places import read_places
 from metaot.data.sphere import hours, surges
-from metaot.data.world import FILE, read_world, synthetic_world
+from metaot.data.world import FILE, read_places, read_world, synthetic_world
 from metaot.geometry.earth import unit_vectors
 
 SMALL = Sphere(batch=32, suppliers=20, customers=300, world="synthetic")
@@ -23,7 +22,6 @@ def test_places_are_drawn_once_and_quantities_every_time() -> None:
     train, test = SMALL.split("train"), SMALL.split("test")
     assert train.geometry.matches(test.geometry)
     assert not train.geometry.matches(replace(SMALL, places_seed=1).split("train").geometry)
-    assert train.origin == "synthetic"
     first, again, other = drawn(train), drawn(train), drawn(test)
     assert torch.equal(first.a, again.a)
     assert torch.equal(first.b, again.b)
@@ -108,7 +106,6 @@ def test_places_of_the_user(tmp_path: Path) -> None:
     problem = drawn(problems)
     assert (problem.b[:, 1] == 0).all()
     assert problem.b[:, 0].mean() > problem.b[:, 2].mean()
-    assert str(suppliers) in problems.origin
     settings = {"kind": "Sphere", **{name: getattr(source, name) for name in source.__dataclass_fields__}}
     assert source_from_json(settings) == source
     with pytest.raises(ValueError, match="supplier_file is set and customer_file is not"):
