@@ -1,7 +1,6 @@
 """Pairs of images as measures on a grid: intensities are masses."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import torch
@@ -35,10 +34,6 @@ class ImagePairs(ProblemSet):
 
     @property
     def geometry(self) -> Grid:
-        return self._grid
-
-    @cached_property
-    def _grid(self) -> Grid:
         return Grid(*self.images.shape[1:])
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from metaot.data.base import Source, Split
-from metaot.folders import data_folder
+from metaot.brenier import SampleProblem
+from metaot.data.base import SampleSet, Source, Split
 from metaot.data.image_sets import even_pixels, open_images, read_rows
 from metaot.data.palettes import random_palettes, recoloured
-from metaot.data.samples import CloudPairs, SampleSet
+from metaot.folders import data_folder
 from metaot.pictures import pillow
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -46,26 +46,22 @@ class Paintings(Source):
     column: str = "image"
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
-        images = self._from_dataset(name, data_dir) if self.dataset else self._from_folder(name, data_dir)
-        if name == "train":
-            return PaintingPairs(self.batch, self.samples, images, not self.pictures, self.variety, self.pictures)
-        return PaintingPairs(self.batch, self.samples, images, False, 0.0, self.pictures)
-
-    def _from_folder(self, name: Split, data_dir: Path | None) -> Tensor:
-        folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
-        return torch.stack([read_pixels(file) for file in _part(image_files(folder), name)])
-
-    def _from_dataset(self, name: Split, data_dir: Path | None) -> Tensor:
-        if self.path:
+        if self.path and self.dataset:
             raise ValueError(f"name a path or a dataset, got {self.path!r} and {self.dataset!r}")
-        rows = open_images(self.dataset, self.column, data_dir)
-        _require_enough(len(rows), self.dataset)
-        return read_rows(rows, self.column, _part(range(len(rows)), name), SIDE)
+        if self.dataset:
+            rows = open_images(self.dataset, self.column, data_dir)
+            images = read_rows(rows, self.column, _part(range(len(rows)), name, self.dataset), SIDE)
+        else:
+            folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
+            files = _part(image_files(folder), name, f"{folder} ({sorted(SUFFIXES)})")
+            images = torch.stack([read_pixels(file) for file in files])
+        parts, variety = (not self.pictures, self.variety) if name == "train" else (False, 0.0)
+        return PaintingPairs(self.batch, self.samples, images, parts, variety, self.pictures)
 
 
 @final
 @dataclass(frozen=True)
-class PaintingPairs(CloudPairs):
+class PaintingPairs(SampleSet):
     """Colours in [0, 1] of two different images; with `parts`, of a random rectangle of each."""
 
     images: UInt8[Tensor, "count side side 3"]
@@ -74,39 +70,37 @@ class PaintingPairs(CloudPairs):
     pictures: bool = False
 
     def __post_init__(self) -> None:
-        SampleSet.__post_init__(self)
+        super().__post_init__()
         if self.pictures and (self.parts or self.variety):
             raise ValueError("pictures as context are whole images as they are: set variety=0")
 
-    @property
-    def dim(self) -> int:
-        return 3
+    def sample(self, generator: torch.Generator) -> SampleProblem:
+        which = self._which(generator)
+        x, y = self._palettes(which, generator).float().chunk(2)
+        context = None
+        if self.pictures:
+            context = torch.stack((self.images[which].movedim(-1, 1).float() / 255).chunk(2), 1)
+        return SampleProblem(x, y, context)
 
-    def context(self, generator: torch.Generator) -> Tensor | None:
-        if not self.pictures:
-            return None
-        images = self.images[self._which(2 * self.batch, generator)].movedim(-1, 1).float() / 255
-        return torch.stack(images.chunk(2), 1)
-
-    def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
-        which = self._which(count, generator)
-        palettes = self._colours(which, generator)
+    def _palettes(self, which: Tensor, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
+        """Draw colours of the images; a share `variety` of the palettes is changed."""
+        count, palettes = len(which), self._colours(which, generator)
         if not self.variety:
             return palettes
         other = self._colours(torch.randint(len(self.images), (count,), generator=generator), generator)
         share = torch.rand(count, 1, 1, generator=generator)
         mixed = torch.where(torch.rand(count, self.samples, 1, generator=generator) < share, palettes, other)
-        options = [mixed, random_palettes(count, self.samples, generator), palettes]
+        drawn = random_palettes(count, self.samples, generator)
         lot = torch.rand(count, 1, 1, generator=generator)
-        palettes = torch.where(lot < 0.2 * self.variety, options[0], palettes)
-        palettes = torch.where((lot > 0.4) & (lot < 0.4 + 0.3 * self.variety), options[1], palettes)
+        palettes = torch.where(lot < 0.2 * self.variety, mixed, palettes)
+        palettes = torch.where((lot > 0.4) & (lot < 0.4 + 0.3 * self.variety), drawn, palettes)
         changed = recoloured(palettes, generator)
         return torch.where(torch.rand(count, 1, 1, generator=generator) < self.variety, changed, palettes)
 
-    def _which(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw images; the first and the second half of them differ, pair by pair."""
-        first = torch.randint(len(self.images), (count // 2,), generator=generator)
-        shift = torch.randint(1, len(self.images), (count // 2,), generator=generator)
+    def _which(self, generator: torch.Generator) -> Tensor:
+        """Draw the sources, then the targets; the two images of a pair differ."""
+        first = torch.randint(len(self.images), (self.batch,), generator=generator)
+        shift = torch.randint(1, len(self.images), (self.batch,), generator=generator)
         return torch.cat([first, (first + shift) % len(self.images)])
 
     def _colours(self, which: Tensor, generator: torch.Generator) -> Tensor:
@@ -122,15 +116,13 @@ class PaintingPairs(CloudPairs):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of their names; ValueError for fewer than twenty."""
+    """Return the images of a folder in the order of their names."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
             "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
         )
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    _require_enough(len(files), f"{folder} ({sorted(SUFFIXES)})")
-    return files
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
@@ -144,10 +136,8 @@ def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
         raise ValueError(f"{file} is not an image that can be read: {error}") from error
 
 
-def _part(items: Sequence[T], name: Split) -> list[T]:
+def _part(items: Sequence[T], name: Split, where: str) -> list[T]:
+    """Return the images of a split; ValueError for fewer than twenty in all."""
+    if len(items) < _LEAST:
+        raise ValueError(f"{where} holds {len(items)} images, at least {_LEAST} are needed")
     return [item for k, item in enumerate(items) if k % 10 in _INDICES[name]]
-
-
-def _require_enough(count: int, where: str) -> None:
-    if count < _LEAST:
-        raise ValueError(f"{where} holds {count} images, at least {_LEAST} are needed")
