@@ -61,6 +61,5 @@ class ContinuousTask(Task):
 def _recoloured(predictor: AmortizedMap, images: Tensor) -> dict[str, Tensor]:
     """Show validation images with each other's palettes: source, target, pushed, and target pulled back."""
     pairs = recoloured_pairs(predictor, images[: 2 * _PAIRS])
-    return {
-        "source, target, source recoloured, target recoloured": pairs.movedim(1, 2).flatten(2, 3).flatten(0, 1)
-    }
+    title = "source, target, source recoloured, target recoloured"
+    return {title: pairs.movedim(1, 2).flatten(2, 3).flatten(0, 1)}
