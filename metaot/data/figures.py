@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 FLOAT = torch.float32
-_POINTS = 48
-"""Points of a curve."""
+_POINTS = 48  # of a curve
 _HARMONICS = 4
-_CURVES = 4
-"""The most curves in an image."""
+_CURVES = 4  # at most, in an image
 _FIGURES = 3
 _LOBES = 5
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
 from metaot.data.world import Places, read_places, read_world
 from metaot.geometry import Points
+from metaot.geometry.earth import unit_vectors
 
 DEMANDS = ("uniform", "patterns")
 
@@ -45,8 +46,9 @@ class Sphere(Source):
         if self.demand not in DEMANDS:
             raise ValueError(f"demand is one of {DEMANDS}, got {self.demand!r}")
         source, target = self.places(data_dir)
-        space = Points(source.vectors, target.vectors, "sphere")
+        x, y = (unit_vectors(places.latitude, places.longitude) for places in (source, target))
         patterns = self.demand == "patterns"
+        space = Points(x, y, "sphere")
         return Deliveries(self.batch, self.eps, space, source.weight, target.weight, patterns, STREAMS[name])
 
     def places(self, data_dir: Path | None = None) -> tuple[Places, Places]:
@@ -101,15 +103,10 @@ class Deliveries(ProblemSet):
         supply = chosen * (1 - amounts) * self.supply
         demand = torch.rand(self.batch, m, generator=own, dtype=torch.float64) * self.demand
         if self.patterns:
-            demand = demand * self._patterns(own)
+            y, kind = self.space.y, torch.arange(self.batch)[:, None] % 3  # surges, the time of day, both
+            factors = torch.where(kind != 1, surges(y, self.batch, own), 1.0)
+            demand = demand * (factors * torch.where(kind != 0, hours(y, self.batch, own), 1.0))
         return supply / supply.sum(-1, keepdim=True), demand / demand.sum(-1, keepdim=True)
-
-    def _patterns(self, generator: torch.Generator) -> Float[Tensor, "batch m"]:
-        """Draw factors of demand: surges, the time of day or both, each for a third of the problems."""
-        y = self.space.y
-        kind = torch.arange(self.batch)[:, None] % 3
-        factors = torch.where(kind != 1, surges(y, self.batch, generator), 1.0)
-        return factors * torch.where(kind != 0, hours(y, self.batch, generator), 1.0)
 
 
 def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
@@ -125,11 +122,10 @@ def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> F
 
 def hours(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
     """Draw an hour of the day for each problem; return factors of demand at that hour."""
-    noon = 2 * math.pi * torch.rand(batch, generator=generator, dtype=torch.float64)
-    return torch.stack([hours_at(y, float(longitude)) for longitude in noon])
+    return hours_at(y, 2 * math.pi * torch.rand(batch, 1, generator=generator, dtype=torch.float64))
 
 
-def hours_at(y: Float[Tensor, "m 3"], noon: float) -> Float[Tensor, "m"]:
-    """Return factors of demand when noon is at a longitude: from 0.1 at midnight to 1."""
+def hours_at(y: Float[Tensor, "m 3"], noon: float | Float[Tensor, "batch 1"]) -> Float[Tensor, "*batch m"]:
+    """Return factors of demand when noon is at a longitude in radians: from 0.1 at midnight to 1."""
     longitude = torch.atan2(y[:, 1], y[:, 0])
     return 0.1 + 0.9 * (0.5 + 0.5 * torch.cos(longitude - noon)).square()

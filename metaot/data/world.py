@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.folders import data_folder, find_data
-from metaot.geometry.earth import unit_vectors
 
 FILE = "world/gpw4_density_2020_15min.npz"
 _RASTER = ("lat", "lon", "land", "population")
@@ -27,8 +26,7 @@ _COLUMNS = {
     "weight": (("weight", "quantity"), 0.0, math.inf),
 }
 """Columns of CSV files: their names in upper or lower case, the lowest and the highest value."""
-_STEP = 1.0
-"""Degrees between the cells of the synthetic world."""
+_STEP = 1.0  # degrees between the cells of the synthetic world
 
 # latitude and longitude of the centre, half-axes north and east, all in degrees
 _LAND = (
@@ -64,11 +62,6 @@ class Places:
     longitude: Float[Tensor, "count"]
     weight: Float[Tensor, "count"]
     origin: str
-
-    @property
-    def vectors(self) -> Float[Tensor, "count 3"]:
-        """The places on the unit sphere."""
-        return unit_vectors(self.latitude, self.longitude)
 
 
 @final
