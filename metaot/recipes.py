@@ -17,13 +17,7 @@ from metaot.training.discrete import DiscreteTask, GroupedTask, UniversalTask
 def shapes() -> Recipe:
     """Embedded random images on the 28 x 28 grid; no data is read."""
     return Recipe(
-        "shapes",
-        Shapes(batch=64, eps=(1e-2, 1e-2)),
-        RefinedPotential,
-        DiscreteTask,
-        steps=10_000,
-        learning_rate=3e-3,
-        warmup=200,
+        "shapes", Shapes(batch=64), RefinedPotential, DiscreteTask, steps=10_000, learning_rate=3e-3, warmup=200
     )
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import metaot
-from metaot.data import Mnist, mnist
+from metaot.data import Mnist
+from metaot.data.images import MNIST_FILES
 from metaot.problem import Problem
 
 ROOT = Path(__file__).parents[1] / "checkpoints"
 DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))
-needs_mnist = pytest.mark.skipif(not (DATA / "mnist" / mnist.FILES["test"]).exists(), reason="no MNIST")
+needs_mnist = pytest.mark.skipif(not (DATA / "mnist" / MNIST_FILES["test"]).exists(), reason="no MNIST")
 
 
 @pytest.mark.parametrize("folder", sorted(ROOT.iterdir()), ids=lambda folder: folder.name)

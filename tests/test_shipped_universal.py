@@ -8,9 +8,8 @@ import torch
 
 import metaot
 from metaot import Grid, Points, Problem
-from metaot.data.archives import ARCHIVES, FOLDER, ImageArchives
 from metaot.data.drawings import drawn_images
-from metaot.data.images import as_weights
+from metaot.data.images import ARCHIVES, FOLDER, ImageArchives, as_weights
 from metaot.evaluation.zero_shot import zero_shot
 from metaot.potentials import marginal_error
 

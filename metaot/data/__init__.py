@@ -4,8 +4,7 @@ from typing import Any
 
 from metaot.data.base import ProblemSet, SampleSet, Source, Split, middle
 from metaot.data.drawings import Drawings, Shapes
-from metaot.data.images import ImagePairs
-from metaot.data.mnist import Mnist
+from metaot.data.images import ImagePairs, Mnist
 from metaot.data.paintings import Paintings
 from metaot.data.palettes import Palettes
 from metaot.data.planted import Planted

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metaot.data.archives import ImageArchives
+from metaot.data.images import ImageArchives
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from metaot.data import Mnist, mnist
+from metaot.data import Mnist
+from metaot.data.images import HELD_OUT, MNIST_FILES, fetch_mnist, read_idx_images
 
 REAL = os.environ.get("METAOT_DATA")
 needs_mnist = pytest.mark.skipif(
-    REAL is None or not Path(REAL, "mnist", mnist.FILES["test"]).exists(), reason="no MNIST in METAOT_DATA"
+    REAL is None or not Path(REAL, "mnist", MNIST_FILES["test"]).exists(), reason="no MNIST in METAOT_DATA"
 )
 
 
@@ -24,14 +25,14 @@ def write_idx(path: Path, images: np.ndarray) -> None:
 def test_idx_files_are_read_to_the_byte(tmp_path: Path) -> None:
     images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     write_idx(tmp_path / "x.gz", images)
-    assert torch.equal(mnist.read_idx_images(tmp_path / "x.gz"), torch.from_numpy(images))
+    assert torch.equal(read_idx_images(tmp_path / "x.gz"), torch.from_numpy(images))
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     header = np.array([2051, 2, 3, 4], dtype=">i4").tobytes()
     (tmp_path / "x.gz").write_bytes(gzip.compress(header + b"\0" * 23))
     with pytest.raises(ValueError, match="not a whole idx file"):
-        mnist.read_idx_images(tmp_path / "x.gz")
+        read_idx_images(tmp_path / "x.gz")
 
 
 def test_missing_data_names_both_ways(tmp_path: Path) -> None:
@@ -41,17 +42,17 @@ def test_missing_data_names_both_ways(tmp_path: Path) -> None:
 
 def test_fetch_writes_what_split_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    images = {"train": _images(mnist.HELD_OUT + 3, 1), "test": _images(5, 2)}
+    images = {"train": _images(HELD_OUT + 3, 1), "test": _images(5, 2)}
 
     def load_dataset(name: str, split: str) -> "datasets.Dataset":
         features = datasets.Features({"image": datasets.Image()})
         return datasets.Dataset.from_dict({"image": list(images[split])}, features=features)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    mnist.fetch(tmp_path)
+    fetch_mnist(tmp_path)
     assert torch.equal(Mnist().split("test", tmp_path).images, torch.from_numpy(images["test"]))
     assert len(Mnist().split("train", tmp_path).images) == 3
-    assert len(Mnist().split("validation", tmp_path).images) == mnist.HELD_OUT
+    assert len(Mnist().split("validation", tmp_path).images) == HELD_OUT
 
 
 @needs_mnist
