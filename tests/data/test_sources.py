@@ -1,12 +1,13 @@
 """All sources that draw their problems: JSON holds them, and a problem depends on its seed and split only."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, source_from_json
-from metaot.training import Recipe
+from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, Split, source_from_json
+from metaot.recipes import shapes
 
 SOURCES: dict[str, Source] = {
     "shapes": Shapes(batch=6, eps=(0.1, 1.0), side=8),
@@ -18,7 +19,7 @@ SOURCES: dict[str, Source] = {
 every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
 
 
-def drawn(source: Source, split: str, seed: int) -> list[torch.Tensor]:
+def drawn(source: Source, split: Split, seed: int) -> list[torch.Tensor]:
     problem = source.split(split).sample(torch.Generator().manual_seed(seed))
     return [value for value in vars(problem).values() if isinstance(value, torch.Tensor)]
 
@@ -34,5 +35,5 @@ def test_a_problem_depends_on_the_seed_and_the_split_only(source: Source) -> Non
 
 @every_source
 def test_json_holds_a_source(source: Source) -> None:
-    settings = Recipe("name", source, object, object).to_json()["data"]
+    settings = replace(shapes(), data=source).to_json()["data"]
     assert source_from_json(json.loads(json.dumps(settings))) == source
