@@ -75,7 +75,7 @@ class TrainingState:
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
-        """Move the mean towards the weights; faster in the beginning, when the mean is of few."""
+        """Move the mean towards the weights; faster in the first steps."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
         for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
