@@ -10,8 +10,8 @@ A recipe (metaot/recipes.py) names the data, the network, the objective and the 
     problems    your own arrays, written by metaot.data.write_problems; --set data.path=FOLDER
 
 The loop is metaot/training/loop.py: sample problems, predict potentials, ascend the dual. The run's folder
-gets the weights (model.pt), what a person wants to know of them (model.json), TensorBoard's files (board/)
-and what --resume needs (training.pt). `metaot.load(folder)` gives the predictor.
+gets the weights (model.pt), a readable description (model.json), TensorBoard's files (board/) and what --resume
+needs (training.pt). `metaot.load(folder)` gives the predictor.
 """
 
 import sys

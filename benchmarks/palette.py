@@ -33,7 +33,7 @@ from metaot.brenier import SampleProblem
 from metaot.checkpoint import load, read_card, write_atomically
 from metaot.cli import main
 from metaot.data import Paintings
-from metaot.data.folder import data_folder
+from metaot.folders import data_folder
 from metaot.geometry import Points
 from metaot.objectives import brenier_value
 from metaot.potentials import DualPotentials, barycentric_map

@@ -25,7 +25,7 @@ from metaot.amortize import GaussianStart, Predictor
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load, located, write_atomically
 from metaot.data import Split
-from metaot.data.archives import ImageArchives
+from metaot.data.images import ImageArchives
 from metaot.evaluation.report import markdown
 from metaot.evaluation.zero_shot import ZeroShot, table, zero_shot
 from metaot.objectives import bootstrapped_loss, scaled_dual_loss, unrolled_loss

@@ -1,15 +1,15 @@
 """Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read.
 
-The network may be there as ONNX, too, for onnxruntime to evaluate on CPUs: `write_network`.
+`write_network` adds the network as ONNX, for onnxruntime to evaluate on CPUs.
 """
 
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
@@ -24,22 +24,16 @@ from metaot.models.universal import UniversalNetwork
 from metaot.onnx.compiled import FILES, OnnxNetwork
 from metaot.onnx.maps import NETWORK, fingerprint, map_beside, push_file
 
-HYPERNETWORKS: dict[str, type[HyperNetwork]] = {"PaletteIcnn": PaletteIcnn, "ResNetIcnn": ResNetIcnn}
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_NETWORKS = {**MODELS, **{kind.__name__: kind for kind in (PaletteIcnn, ResNetIcnn, UniversalNetwork)}}
+Saved = AmortizedPotential | UniversalPotential | AmortizedMap
 
 
-def save(
-    predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
-    folder: Path,
-    *,
-    compact: bool = False,
-    **facts: Any,
-) -> None:
-    """Write a predictor and what is known of it; both files are replaced as a whole or not at all.
+def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any) -> None:
+    """Write a predictor and facts about it; both files are replaced as a whole or not at all.
 
-    The ONNX files of the weights before are removed: `write_network` makes new ones.
-    `facts` are JSON values: the recipe, seed, step, versions, metrics. `compact` halves the file: the weights are
-    rounded to float16, and are float32 again when they are loaded.
+    ONNX files of earlier weights are removed: `write_network` makes new ones. `facts` are JSON values: the recipe,
+    seed, step, versions, metrics. `compact` rounds the weights to float16, for a smaller file; they are float32
+    again when they are loaded.
     """
     space, tensors = _described(predictor)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +45,14 @@ def save(
         **space,
         **facts,
     }
-    for name in (*FILES, NETWORK, push_file(Path(NETWORK))):  # of other weights
+    for name in (*FILES, NETWORK, push_file(Path(NETWORK))):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, lambda path: torch.save(tensors, path))
     write_atomically(folder / CARD, lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
 
 
-def _described(
-    predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what the card and the weights say of the problems that a predictor is for."""
+def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the problems that a predictor is for, as entries of the card and of the weights."""
     if isinstance(predictor, AmortizedMap):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
     if isinstance(predictor, UniversalPotential):
@@ -84,43 +76,45 @@ def _described(
 def load(path: str | Path) -> Any:
     """Return the predictor of a checkpoint folder, on the CPU and ready to predict.
 
-    `path` is a folder, or the name of a checkpoint that comes with the package, such as "universal". An
-    `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential` for those on the plane, an
-    `AmortizedMap` for continuous ones. Only tensors and JSON are read, no code. Raises FileNotFoundError when a
-    file is missing, and ValueError when the files are not a checkpoint of this version.
+    `path` is a folder, or the name of a checkpoint that comes with the package, such as "universal". The predictor
+    is an `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential` for problems on the
+    plane, an `AmortizedMap` for continuous problems. Only tensors and JSON are read, no code. Raises
+    FileNotFoundError when a file is missing, and ValueError when the files are not a checkpoint of this version.
     """
     folder = located(path)
     card = read_card(folder)
     tensors = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-    kind, config = card["model"]["kind"], card["model"]["config"]
-    if kind in HYPERNETWORKS:
+    weights, space = (
+        {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+        for part in ("model.", "geometry.")
+    )
+    kind = card["model"]["kind"]
+    if kind not in _NETWORKS:
+        raise ValueError(f"{folder} holds a {kind!r}; this version knows {sorted(_NETWORKS)}")
+    model: Any = _NETWORKS[kind](**card["model"]["config"])
+    model = model.float() if isinstance(model, HyperNetwork) else single(model)
+    for name in [name for name in weights if name.startswith("step.cost")]:
+        del weights[name]  # older files repeat the costs of the grid
+    model.load_state_dict(weights)
+    model.eval().requires_grad_(False)
+    if isinstance(model, HyperNetwork):
         network = map_beside(folder)
-        model = _filled(HYPERNETWORKS[kind](**config).float(), tensors)
         return AmortizedMap(model, None if network is None else network.weights)
-    if kind == UniversalNetwork.__name__:
-        return _with_network(
-            UniversalPotential(_filled(UniversalNetwork(**config), tensors), _range(card)), folder
-        )
-    if kind not in MODELS:
-        known = sorted({*MODELS, *HYPERNETWORKS, UniversalNetwork.__name__})
-        raise ValueError(f"{folder} holds a {kind!r}; this version knows {known}")
-    geometry = _geometry(folder, card["geometry"], _part("geometry", tensors))
-    model = _filled(single(MODELS[kind](**config)), tensors)
-    return _with_network(AmortizedPotential(model, geometry, _range(card)), folder)
-
-
-def _with_network(predictor: StagedPredictor, folder: Path) -> StagedPredictor:
-    """Let onnxruntime evaluate the network, where its files are there and belong to the weights."""
-    predictor.fast = OnnxNetwork.beside(folder)
+    low, high = card["eps"]
+    if isinstance(model, UniversalNetwork):
+        predictor = UniversalPotential(model, (low, high))
+    else:
+        predictor = AmortizedPotential(model, _geometry(folder, card["geometry"], space), (low, high))
+    predictor.fast = OnnxNetwork.beside(folder)  # where there is one of these weights
     return predictor
 
 
 def write_network(folder: Path, data_dir: Path | None = None) -> bool:
     """Write the network of a checkpoint as ONNX files beside its weights, once they agree with torch.
 
-    A predictor loaded afterwards evaluates it by onnxruntime on CPUs. Returns whether files were written: not
-    where the extra `export` is not installed, nor for a network that reads pictures. Raises ValueError if the two
-    disagree. Maps are compared on the test data of the recipe, where `data_dir` has them.
+    A predictor loaded afterwards evaluates it by onnxruntime on CPUs. Returns whether files were written: False
+    without the extra `export`, and for a network that reads pictures. Raises ValueError if the two disagree. Maps
+    are compared on the test data of the recipe if `data_dir` has them.
     """
     if not all(map(find_spec, ("onnx", "onnxscript"))):
         return False
@@ -140,7 +134,7 @@ def write_network(folder: Path, data_dir: Path | None = None) -> bool:
 
 
 def _geometry(folder: Path, space: dict[str, Any], tensors: dict[str, Tensor]) -> Geometry:
-    """Make the geometry of a card again; older cards have the name of a cost as their only setting."""
+    """Rebuild the geometry of a card; older cards have the name of a cost as their only setting."""
     settings = space.get("settings", {} if space["cost"] is None else {"cost": space["cost"]})
     try:
         return Geometry.kinds[space["kind"]].rebuilt(tensors, settings)
@@ -151,26 +145,7 @@ def _geometry(folder: Path, space: dict[str, Any], tensors: dict[str, Tensor]) -
         ) from error
 
 
-def _filled(model: ModuleT, tensors: dict[str, Tensor]) -> ModuleT:
-    """Return a model with these weights, in its own precision, that takes no gradients."""
-    weights = _part("model", tensors)
-    for name in [name for name in weights if name.startswith("step.cost")]:
-        del weights[name]  # older files repeat the costs of the grid
-    model.load_state_dict(weights)
-    return model.eval().requires_grad_(False)
-
-
-def _range(card: dict[str, Any]) -> tuple[float, float]:
-    low, high = card["eps"]
-    return low, high
-
-
 def annotate(folder: Path, **facts: Any) -> None:
     """Add facts to the readable half of a checkpoint, or replace them."""
     content = json.dumps({**read_card(folder), **facts}, indent=2) + "\n"
     write_atomically(folder / CARD, lambda path: path.write_text(content))
-
-
-def _part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = name + "."
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,6 +1,7 @@
-"""Checkpoints as folders: where they are, the half of them that a person can read, and files written whole."""
+"""Folders: where checkpoints and data are, the readable half of a checkpoint, and files written whole."""
 
 import json
+import os
 import site
 import sysconfig
 from collections.abc import Callable
@@ -49,3 +50,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(path.name + ".partial")
     write(partial)
     partial.replace(path)
+
+
+def data_folder(explicit: Path | None = None) -> Path:
+    """Return the data folder: `explicit`, else $METAOT_DATA, else ~/.cache/metaot."""
+    if explicit is not None:
+        return Path(explicit)
+    if named := os.environ.get("METAOT_DATA"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metaot"
+
+
+def find_data(name: str, explicit: Path | None = None) -> Path:
+    """Return a file of the data folder; FileNotFoundError names both ways to get it."""
+    path = data_folder(explicit) / name
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there: copy it there (or name another folder with --data-dir or METAOT_DATA), "
+            f"or fetch it from the Hugging Face hub with `metaot fetch {Path(name).parts[0]}`"
+        )
+    return path

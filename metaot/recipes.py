@@ -11,20 +11,13 @@ from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
 from metaot.training.continuous import ContinuousTask
-from metaot.training.discrete import DiscreteTask, UniversalTask
-from metaot.training.grouped import GroupedTask
+from metaot.training.discrete import DiscreteTask, GroupedTask, UniversalTask
 
 
 def shapes() -> Recipe:
     """Embedded random images on the 28 x 28 grid; no data is read."""
     return Recipe(
-        "shapes",
-        Shapes(batch=64, eps=(1e-2, 1e-2)),
-        RefinedPotential,
-        DiscreteTask,
-        steps=10_000,
-        learning_rate=3e-3,
-        warmup=200,
+        "shapes", Shapes(batch=64), RefinedPotential, DiscreteTask, steps=10_000, learning_rate=3e-3, warmup=200
     )
 
 
@@ -129,17 +122,8 @@ def sphere_mlp() -> Recipe:
     return replace(sphere(), name="sphere-mlp", model=PotentialMLP, learning_rate=1e-3)
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "shapes": shapes,
-    "mnist": mnist,
-    "mnist-spectral": mnist_spectral,
-    "mnist-mlp": mnist_mlp,
-    "problems": problems,
-    "universal": universal,
-    "palette": palette,
-    "palettes": palettes,
-    "palette-resnet": palette_resnet,
-    "planted": planted,
-    "sphere": sphere,
-    "sphere-mlp": sphere_mlp,
-}
+_ALL = (
+    shapes, mnist, mnist_spectral, mnist_mlp, problems, universal,
+    palette, palettes, palette_resnet, planted, sphere, sphere_mlp,
+)  # fmt: skip
+RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

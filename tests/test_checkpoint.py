@@ -10,7 +10,7 @@ import torch
 
 import metaot
 from metaot.amortize import AmortizedPotential
-from metaot.checkpoint import read_card, save, write_atomically
+from metaot.checkpoint import located, read_card, save, write_atomically
 from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.models import PotentialMLP, single
 from metaot.problem import Problem
@@ -45,14 +45,10 @@ def test_a_loaded_predictor_predicts_the_same(name: str, tmp_path: Path) -> None
     assert read_card(tmp_path / "run")["note"] == "hello"
 
 
-def test_the_weights_file_holds_tensors_only(tmp_path: Path) -> None:
+def test_a_fresh_process_loads_a_file_of_tensors(tmp_path: Path) -> None:
     save(predictor(Grid(2, 3)), tmp_path)
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in content.values())
-
-
-def test_a_fresh_process_loads_it(tmp_path: Path) -> None:
-    save(predictor(Grid(2, 3)), tmp_path)
     code = f"import metaot; m = metaot.load({str(tmp_path)!r}); print(m.eps, m.geometry.shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(0.01, 0.1) (6, 6)"
@@ -91,6 +87,7 @@ def test_a_cost_of_the_users_own_cannot_be_saved(tmp_path: Path) -> None:
 
 def test_another_geometry_or_eps_is_refused() -> None:
     known = predictor(Grid(2, 3))
+    assert known.predict(problem(Grid(2, 3))).f.shape == (3, 6)  # an equal grid is the same geometry
     with pytest.raises(ValueError, match=r"trained on Grid\(2, 3\).*got a problem on Grid\(3, 2\)"):
         known.predict(problem(Grid(3, 2)))
     with pytest.raises(ValueError, match=r"\[0\.01, 0\.1\], got eps = 0\.2"):
@@ -98,9 +95,6 @@ def test_another_geometry_or_eps_is_refused() -> None:
     many = Problem(*torch.rand(2, 2, 6).softmax(-1), Grid(2, 3), torch.tensor([0.05, 0.001]))
     with pytest.raises(ValueError, match=r"eps\[1\] = 0\.001"):
         known.predict(many)
-
-
-def test_what_differs_between_geometries_that_look_the_same_is_named() -> None:
     x, y = torch.rand(2, 6, 2, dtype=torch.float64)
     moved = y.clone()
     moved[3, 1] += 0.25
@@ -108,5 +102,12 @@ def test_what_differs_between_geometries_that_look_the_same_is_named() -> None:
         predictor(Points(x, y)).predict(problem(Points(x, moved)))
 
 
-def test_an_equal_grid_is_the_same_geometry() -> None:
-    assert predictor(Grid(2, 3)).predict(problem(Grid(2, 3))).f.shape == (3, 6)
+def test_a_name_is_a_shipped_checkpoint_unless_a_folder_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert located("mnist") == Path(metaot.__file__).parents[1] / "checkpoints" / "mnist"
+    with pytest.raises(FileNotFoundError, match="nothing is not a checkpoint"):
+        metaot.load("nothing")
+    (tmp_path / "mnist").mkdir()
+    assert located("mnist") == Path("mnist")

@@ -11,10 +11,9 @@ import torch
 import metaot
 from metaot import Grid, Points, Problem, SampleProblem
 from metaot.amortize.maps import BuresStart
-from metaot.data import Deliveries, Mnist, Paintings, mnist
-from metaot.data.archives import ARCHIVES, FOLDER, ImageArchives
+from metaot.data import Deliveries, Mnist, Paintings
 from metaot.data.drawings import drawn_images
-from metaot.data.images import as_weights
+from metaot.data.images import ARCHIVES, FOLDER, MNIST_FILES, ImageArchives, as_weights
 from metaot.evaluation.zero_shot import zero_shot
 from metaot.objectives import brenier_value, dual_value
 from metaot.onnx.maps import map_beside
@@ -24,7 +23,7 @@ from metaot.tools.value import half_squared_distance
 ROOT = Path(__file__).parents[1] / "checkpoints"
 DATA = Path(os.environ.get("METAOT_DATA", "nowhere"))
 SPHERE = metaot.load(ROOT / "sphere")
-needs_mnist = pytest.mark.skipif(not (DATA / "mnist" / mnist.FILES["test"]).exists(), reason="no MNIST")
+needs_mnist = pytest.mark.skipif(not (DATA / "mnist" / MNIST_FILES["test"]).exists(), reason="no MNIST")
 needs_paintings = pytest.mark.skipif(not (DATA / "paintings").is_dir(), reason="no paintings")
 needs_images = pytest.mark.skipif(
     not all((DATA / FOLDER / file).exists() for file in ARCHIVES.values()) or not (DATA / "mnist").exists(),

@@ -12,8 +12,8 @@ from PIL import Image
 
 from metaot import Grid, Points, Problem
 from metaot.data import Mnist
-from metaot.data.folder import data_folder
 from metaot.data.images import ImagePairs
+from metaot.folders import data_folder
 
 SEED, CALIBRATION_SEED = 20261122, 7
 CLOUD = 1000

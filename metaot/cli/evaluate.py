@@ -13,8 +13,8 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load
 from metaot.data import ProblemSet, SampleSet, middle, source_from_json
-from metaot.data.archives import NAMES, ImageArchives
 from metaot.data.base import EpsRange
+from metaot.data.images import NAMES, ImageArchives
 from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
 from metaot.evaluation.zero_shot import table, zero_shot

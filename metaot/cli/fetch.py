@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from metaot.data import mnist
-from metaot.data.image_sets import LIMIT, fetch_images
-from metaot.data.paintings import SIDE
+from metaot.data.images import fetch_mnist
+from metaot.data.paintings import LIMIT, fetch_images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,13 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.data == "mnist":
-        folder = mnist.fetch(options.data_dir)
+        folder = fetch_mnist(options.data_dir)
     elif "/" in options.data:
         if options.limit < 1:
             raise ValueError(f"--limit must be at least 1, got {options.limit}")
-        folder = fetch_images(
-            options.data, options.data_dir, column=options.column, limit=options.limit, side=SIDE
-        )
+        folder = fetch_images(options.data, options.data_dir, column=options.column, limit=options.limit)
     else:
         raise ValueError(f"fetch mnist, or a data set of images by its name OWNER/NAME, got {options.data!r}")
     print(f"saved in {folder}")

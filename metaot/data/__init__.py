@@ -2,28 +2,17 @@
 
 from typing import Any
 
-from metaot.data.base import ProblemSet, Source, Split, middle
-from metaot.data.drawings import Drawings
-from metaot.data.images import ImagePairs
-from metaot.data.mnist import Mnist
+from metaot.data.base import ProblemSet, SampleSet, Source, Split, middle
+from metaot.data.drawings import Drawings, Shapes
+from metaot.data.images import ImagePairs, Mnist
 from metaot.data.paintings import Paintings
 from metaot.data.palettes import Palettes
 from metaot.data.planted import Planted
 from metaot.data.problems import ProblemFolder, write_problems
-from metaot.data.samples import SampleSet
-from metaot.data.shapes import Shapes
 from metaot.data.sphere import Deliveries, Sphere
 
-SOURCES: dict[str, type[Source]] = {
-    "Mnist": Mnist,
-    "Shapes": Shapes,
-    "Drawings": Drawings,
-    "ProblemFolder": ProblemFolder,
-    "Paintings": Paintings,
-    "Palettes": Palettes,
-    "Planted": Planted,
-    "Sphere": Sphere,
-}
+_ALL = (Mnist, Shapes, Drawings, ProblemFolder, Paintings, Palettes, Planted, Sphere)
+SOURCES: dict[str, type[Source]] = {source.__name__: source for source in _ALL}
 
 
 def source_from_json(settings: dict[str, Any]) -> Source:

@@ -1,4 +1,4 @@
-"""A distribution of transport problems: settings that a recipe can hold, and batches drawn from them."""
+"""Distributions of transport problems: settings that a recipe can hold, and batches drawn from them."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.samples import SampleSet
+from metaot.brenier import SampleProblem
 from metaot.geometry import Geometry
 from metaot.problem import Problem
 
@@ -56,6 +56,22 @@ class ProblemSet(ABC):
             return Problem(a, b, self.geometry, low)
         share = torch.rand(len(a), generator=generator, dtype=torch.float64)
         return Problem(a, b, self.geometry, low * torch.exp(share * math.log(high / low)))
+
+
+@dataclass(frozen=True)
+class SampleSet(ABC):
+    """Pairs of measures, each given by `samples` points; `dataclasses.replace` changes the batch or `samples`."""
+
+    batch: int
+    samples: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.samples < 2:
+            raise ValueError(f"batch >= 1 and samples >= 2 are needed, got {self.batch} and {self.samples}")
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> SampleProblem:
+        """Draw a batch of problems, float32."""
 
 
 class Source(ABC):

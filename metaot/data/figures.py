@@ -1,27 +1,57 @@
-"""More kinds of random images, for a model of all images: curves, filled figures, pictures without black."""
+"""Random images, many at once: seven kinds, and the random numbers, bumps and fields that they are made of."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from metaot.data.drawing import (
-    FLOAT,
-    bumps,
-    coin,
-    first_few,
-    gaussian,
-    smooth_field,
-    uniform,
-)
-
-_POINTS = 48
-"""Points of a curve."""
+FLOAT = torch.float32
+_POINTS = 48  # of a curve
 _HARMONICS = 4
-_CURVES = 4
-"""The most curves in an image."""
+_CURVES = 4  # at most, in an image
 _FIGURES = 3
 _LOBES = 5
+
+
+def blobs(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """One to six round bumps of different widths and heights."""
+    centres = uniform((count, 6, 2), generator, 0.1, 0.9)
+    widths = uniform((count, 6, 2), generator, 0.03, 0.2)
+    heights = uniform((count, 6), generator, 0.2, 1.0) * first_few(count, 6, generator)
+    return cut(bumps(centres, widths, heights, side), uniform((count, 1, 1), generator, 0.0, 0.3))
+
+
+def strokes(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Pen strokes: one to three cubic curves of constant width, with hard edges, as in handwriting."""
+    controls = uniform((count, 3, 4, 2), generator, 0.1, 0.9)
+    joined = torch.rand((count, 1, 1), generator=generator, dtype=FLOAT) < 0.6
+    controls[:, 1:, 0] = torch.where(joined, controls[:, :-1, 3], controls[:, 1:, 0])
+    t = torch.linspace(0, 1, 32, dtype=FLOAT)
+    bernstein = torch.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], -1)
+    points = torch.einsum("tk,cskd->cstd", bernstein, controls).flatten(1, 2)
+    width = uniform((count, 1, 1), generator, 0.015, 0.05).expand(count, points.shape[1], 2)
+    heights = first_few(count, 3, generator).repeat_interleave(32, dim=1)
+    ink = bumps(points, width, heights, side)
+    return cut((2 * ink).clamp_max(1), uniform((count, 1, 1), generator, 0.2, 0.6))
+
+
+def textures(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Smooth random fields, some exponentiated, some cut at zero, some within a round window."""
+    field = smooth_field(count, side, generator, 0.4, 1.5)
+    field = torch.where(coin(count, generator), (1.5 * field).exp().clamp_max(20), field.clamp_min(0))
+    centre = uniform((count, 1, 2), generator, 0.3, 0.7)
+    radius = uniform((count, 1, 2), generator, 0.15, 0.5)
+    window = bumps(centre, radius, torch.ones(count, 1, dtype=FLOAT), side) > 0.5
+    image = torch.where(coin(count, generator), field * window, field)
+    return image / image.amax((1, 2), keepdim=True).clamp_min(1e-6) + 1e-6 * window
+
+
+def sparse(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """A few to a few dozen single pixels of random weight."""
+    share = 2 ** uniform((count, 1, 1), generator, 0.0, 6.0) / side**2
+    lot = torch.rand((count, side, side), generator=generator, dtype=FLOAT)
+    chosen = (lot < share) | (lot == lot.amin((1, 2), keepdim=True))
+    return chosen * uniform((count, side, side), generator, 0.1, 1.0)
 
 
 def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -96,3 +126,48 @@ def _bounding_box(count: int, generator: torch.Generator) -> tuple[Tensor, Tenso
     size = torch.where(coin(count, generator), full, part)
     size = torch.where(coin(count, generator), size[..., :1], size)
     return torch.rand((count, 1, 2), generator=generator, dtype=FLOAT) * (1 - size), size
+
+
+def bumps(centres: Tensor, widths: Tensor, heights: Tensor, side: int) -> Tensor:
+    """Return sums of Gaussian bumps with centres and widths (count p 2) and heights (count p)."""
+    x = torch.linspace(0, 1, side, dtype=FLOAT)
+    profile = (-0.5 * ((x - centres[..., None]) / widths[..., None]).square()).exp()
+    return (heights[..., None] * profile[:, :, 0]).mT @ profile[:, :, 1]
+
+
+def smooth_field(count: int, side: int, generator: torch.Generator, low: float, high: float) -> Tensor:
+    """Return Gaussian random fields of unit mean square, whose spectra fall with powers from `low` to `high`."""
+    modes = min(12, side)
+    k = torch.arange(modes, dtype=FLOAT)
+    x = torch.linspace(0, 1, side, dtype=FLOAT)
+    basis = torch.cos(torch.pi * k[:, None] * x)
+    decay = (1 + k[:, None] ** 2 + k**2) ** (-uniform((count, 1, 1), generator, low, high))
+    field = basis.T @ (gaussian((count, modes, modes), generator) * decay) @ basis
+    return field / field.square().mean((1, 2), keepdim=True).sqrt()
+
+
+def cut(image: Tensor, threshold: Tensor) -> Tensor:
+    """Scale to a maximum of one and set values below the threshold to zero."""
+    image = image / image.amax((1, 2), keepdim=True)
+    return torch.where(image > threshold, image, 0.0)
+
+
+def first_few(count: int, most: int, generator: torch.Generator) -> Tensor:
+    """Return count x most ones and zeros: a random number (one to `most`) of ones, then zeros."""
+    number = torch.randint(1, most + 1, (count, 1), generator=generator)
+    return (torch.arange(most) < number).to(FLOAT)
+
+
+def coin(count: int, generator: torch.Generator, chance: float = 0.5) -> Tensor:
+    """Return true with a chance, one for each image."""
+    return torch.rand((count, 1, 1), generator=generator, dtype=FLOAT) < chance
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator, low: float, high: float) -> Tensor:
+    """Draw from an interval."""
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=FLOAT)
+
+
+def gaussian(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw from the normal distribution."""
+    return torch.randn(shape, generator=generator, dtype=FLOAT)

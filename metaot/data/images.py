@@ -1,15 +1,65 @@
-"""Pairs of images as measures on a grid: intensities are masses."""
+"""Pairs of images as measures on a grid, intensities as masses: MNIST, other sets by name, and files."""
 
+import gzip
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from metaot.data.base import ProblemSet
+from metaot.data.base import EpsRange, ProblemSet, Source, Split
+from metaot.folders import data_folder, find_data, write_atomically
 from metaot.geometry import Grid
+
+MNIST_FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
+HELD_OUT = 2000
+"""The last of the 60000 training images of MNIST, which are kept for validation."""
+FOLDER = "ood"
+ARCHIVES = {"usps": "usps.npz", "quickdraw": "quickdraw.npz", "fashion": "fashion_mnist_900.npz"}
+NAMES = ("mnist", *ARCHIVES)
+_IDX_IMAGES = 2051
+
+
+@final
+@dataclass(frozen=True)
+class Mnist(Source):
+    """Pairs of digits of MNIST (LeCun, Cortes, Burges): the paper's first experiment.
+
+    The last 2000 training images are for validation, the 10000 test images for test.
+    """
+
+    batch: int = 128
+    eps: EpsRange = (1e-2, 1e-2)
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "ImagePairs":
+        file = MNIST_FILES["test" if name == "test" else "train"]
+        images = read_idx_images(find_data(f"mnist/{file}", data_dir))
+        kept = {"train": slice(-HELD_OUT), "validation": slice(-HELD_OUT, None), "test": slice(None)}[name]
+        return ImagePairs(self.batch, self.eps, images[kept])
+
+
+@final
+@dataclass(frozen=True)
+class ImageArchives(Source):
+    """Pairs of images of a set, such as "mnist", or of two, such as "fashion:mnist", at `side` x `side` pixels.
+
+    A set is one of `NAMES`, or the path of an .npz file with an array `images` (count height width), uint8. The
+    images with even indices are for training and validation, the others for test; MNIST has its own splits.
+    """
+
+    name: str = "mnist"
+    side: int = 28
+    batch: int = 128
+    eps: EpsRange = (1e-2, 1e-2)
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "ImagePairs":
+        first, _, second = self.name.partition(":")
+        pools = [_resized(_images(part, name, data_dir), self.side) for part in (first, second or first)]
+        return ImagePairs(self.batch, self.eps, pools[0], pools[1])
 
 
 @final
@@ -35,10 +85,6 @@ class ImagePairs(ProblemSet):
 
     @property
     def geometry(self) -> Grid:
-        return self._grid
-
-    @cached_property
-    def _grid(self) -> Grid:
         return Grid(*self.images.shape[1:])
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
@@ -50,3 +96,53 @@ def as_weights(images: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*
     """Flatten images and scale each to mass one."""
     flat = images.flatten(-2)
     return flat / flat.sum(-1, keepdim=True)
+
+
+def read_idx_images(path: Path) -> UInt8[Tensor, "count height width"]:
+    """Read a gzip-compressed idx file of images; ValueError when it is another file or cut short."""
+    with gzip.open(path) as file:
+        content = file.read()
+    magic, *shape = np.frombuffer(content[:16], dtype=">i4").tolist() if len(content) >= 16 else [0]
+    if magic != _IDX_IMAGES or len(content) != 16 + int(np.prod(shape)):
+        raise ValueError(f"{path} is not a whole idx file of images (magic {magic}, {len(content)} bytes)")
+    pixels = np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape)
+    return torch.from_numpy(pixels.copy())
+
+
+def fetch_mnist(data_dir: Path | None = None) -> Path:
+    """Download MNIST from the Hugging Face hub into `mnist/` of the data folder; return that folder."""
+    from datasets import load_dataset  # noqa: PLC0415, slow to import and needed only here
+
+    folder = data_folder(data_dir) / "mnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, file in MNIST_FILES.items():
+        rows = load_dataset("ylecun/mnist", split=split).with_format("numpy")["image"]
+        images = np.stack(list(rows)).astype(np.uint8)
+        header = np.array([_IDX_IMAGES, *images.shape], dtype=">i4").tobytes()
+        content = gzip.compress(header + images.tobytes(), mtime=0)
+        write_atomically(folder / file, lambda path, content=content: path.write_bytes(content))
+    return folder
+
+
+def _images(name: str, split: Split, data_dir: Path | None) -> UInt8[Tensor, "count height width"]:
+    if name == "mnist":
+        return read_idx_images(find_data(f"mnist/{MNIST_FILES['test' if split == 'test' else 'train']}", data_dir))
+    if name in ARCHIVES:
+        path = find_data(f"{FOLDER}/{ARCHIVES[name]}", data_dir)
+    elif name.endswith(".npz"):
+        path = Path(name)
+    else:
+        raise ValueError(f"images are one of {sorted(NAMES)} or an .npz file with `images`, got {name!r}")
+    with np.load(path, allow_pickle=False) as archive:
+        if "images" not in archive or archive["images"].ndim != 3 or archive["images"].dtype != np.uint8:
+            raise ValueError(f"{path} must hold an array `images` (count, height, width) of uint8")
+        images = torch.from_numpy(archive["images"])
+    images = images[1 if split == "test" else 0 :: 2]
+    return images[images.flatten(1).amax(1) > 0]
+
+
+def _resized(images: UInt8[Tensor, "count height width"], side: int) -> Float[Tensor, "count side side"]:
+    """Interpolate linearly between pixels; corners stay corners, as on a `Grid`."""
+    if images.shape[1:] == (side, side):
+        return images.float()
+    return interpolate(images[:, None].float(), (side, side), mode="bilinear", align_corners=True)[:, 0]

@@ -1,28 +1,33 @@
-"""Palettes of pictures: pairs of images of a folder, split by image, as in the paper's colour transfer."""
+"""Palettes of pictures, split by image, as in the paper's colour transfer.
+
+The images are files of a folder, or a data set of the library `datasets`: a local folder, or a data set of the hub
+that was fetched before.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from metaot.data.base import Source, Split
-from metaot.data.folder import data_folder
-from metaot.data.image_sets import even_pixels, open_images, read_rows
+from metaot.brenier import SampleProblem
+from metaot.data.base import SampleSet, Source, Split
 from metaot.data.palettes import random_palettes, recoloured
-from metaot.data.samples import CloudPairs, SampleSet
+from metaot.folders import data_folder
 from metaot.pictures import pillow
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SIDE = 160
 """Rows and columns of pixels that are kept of each image, evenly spaced and unchanged."""
+LIMIT = 2000
+"""The default number of images to fetch of a data set."""
 
 T = TypeVar("T")
-_LEAST = 20
-"""The fewest images: two for validation and four for test."""
+_LEAST = 20  # images: two of them for validation and four for test
 _INDICES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9)}
 """The images of a split among every ten, in the order of their names."""
 
@@ -32,7 +37,7 @@ _INDICES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "valid
 class Paintings(Source):
     """Pairs of images of the folder `path`, by default `paintings/` in the data folder, split by image.
 
-    `dataset` and `column` name a data set instead: a folder or a name of the hub, see `metaot.data.image_sets`.
+    `dataset` and `column` name a data set instead: see `open_images`.
     `variety` is the share of training palettes that are changed: recoloured, mixed with another palette, or
     random. `pictures` gives whole images as context. Validation and test pairs are two whole images.
     """
@@ -46,26 +51,22 @@ class Paintings(Source):
     column: str = "image"
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
-        images = self._from_dataset(name, data_dir) if self.dataset else self._from_folder(name, data_dir)
-        if name == "train":
-            return PaintingPairs(self.batch, self.samples, images, not self.pictures, self.variety, self.pictures)
-        return PaintingPairs(self.batch, self.samples, images, False, 0.0, self.pictures)
-
-    def _from_folder(self, name: Split, data_dir: Path | None) -> Tensor:
-        folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
-        return torch.stack([read_pixels(file) for file in _part(image_files(folder), name)])
-
-    def _from_dataset(self, name: Split, data_dir: Path | None) -> Tensor:
-        if self.path:
+        if self.path and self.dataset:
             raise ValueError(f"name a path or a dataset, got {self.path!r} and {self.dataset!r}")
-        rows = open_images(self.dataset, self.column, data_dir)
-        _require_enough(len(rows), self.dataset)
-        return read_rows(rows, self.column, _part(range(len(rows)), name), SIDE)
+        if self.dataset:
+            rows = open_images(self.dataset, self.column, data_dir)
+            images = read_rows(rows, self.column, _part(range(len(rows)), name, self.dataset))
+        else:
+            folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
+            files = _part(image_files(folder), name, f"{folder} ({sorted(SUFFIXES)})")
+            images = torch.stack([read_pixels(file) for file in files])
+        parts, variety = (not self.pictures, self.variety) if name == "train" else (False, 0.0)
+        return PaintingPairs(self.batch, self.samples, images, parts, variety, self.pictures)
 
 
 @final
 @dataclass(frozen=True)
-class PaintingPairs(CloudPairs):
+class PaintingPairs(SampleSet):
     """Colours in [0, 1] of two different images; with `parts`, of a random rectangle of each."""
 
     images: UInt8[Tensor, "count side side 3"]
@@ -74,39 +75,37 @@ class PaintingPairs(CloudPairs):
     pictures: bool = False
 
     def __post_init__(self) -> None:
-        SampleSet.__post_init__(self)
+        super().__post_init__()
         if self.pictures and (self.parts or self.variety):
             raise ValueError("pictures as context are whole images as they are: set variety=0")
 
-    @property
-    def dim(self) -> int:
-        return 3
+    def sample(self, generator: torch.Generator) -> SampleProblem:
+        which = self._which(generator)
+        x, y = self._palettes(which, generator).float().chunk(2)
+        context = None
+        if self.pictures:
+            context = torch.stack((self.images[which].movedim(-1, 1).float() / 255).chunk(2), 1)
+        return SampleProblem(x, y, context)
 
-    def context(self, generator: torch.Generator) -> Tensor | None:
-        if not self.pictures:
-            return None
-        images = self.images[self._which(2 * self.batch, generator)].movedim(-1, 1).float() / 255
-        return torch.stack(images.chunk(2), 1)
-
-    def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
-        which = self._which(count, generator)
-        palettes = self._colours(which, generator)
+    def _palettes(self, which: Tensor, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
+        """Draw colours of the images; a share `variety` of the palettes is changed."""
+        count, palettes = len(which), self._colours(which, generator)
         if not self.variety:
             return palettes
         other = self._colours(torch.randint(len(self.images), (count,), generator=generator), generator)
         share = torch.rand(count, 1, 1, generator=generator)
         mixed = torch.where(torch.rand(count, self.samples, 1, generator=generator) < share, palettes, other)
-        options = [mixed, random_palettes(count, self.samples, generator), palettes]
+        drawn = random_palettes(count, self.samples, generator)
         lot = torch.rand(count, 1, 1, generator=generator)
-        palettes = torch.where(lot < 0.2 * self.variety, options[0], palettes)
-        palettes = torch.where((lot > 0.4) & (lot < 0.4 + 0.3 * self.variety), options[1], palettes)
+        palettes = torch.where(lot < 0.2 * self.variety, mixed, palettes)
+        palettes = torch.where((lot > 0.4) & (lot < 0.4 + 0.3 * self.variety), drawn, palettes)
         changed = recoloured(palettes, generator)
         return torch.where(torch.rand(count, 1, 1, generator=generator) < self.variety, changed, palettes)
 
-    def _which(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw images; the first and the second half of them differ, pair by pair."""
-        first = torch.randint(len(self.images), (count // 2,), generator=generator)
-        shift = torch.randint(1, len(self.images), (count // 2,), generator=generator)
+    def _which(self, generator: torch.Generator) -> Tensor:
+        """Draw the sources, then the targets; the two images of a pair differ."""
+        first = torch.randint(len(self.images), (self.batch,), generator=generator)
+        shift = torch.randint(1, len(self.images), (self.batch,), generator=generator)
         return torch.cat([first, (first + shift) % len(self.images)])
 
     def _colours(self, which: Tensor, generator: torch.Generator) -> Tensor:
@@ -122,15 +121,13 @@ class PaintingPairs(CloudPairs):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of their names; ValueError for fewer than twenty."""
+    """Return the images of a folder in the order of their names."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
             "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
         )
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    _require_enough(len(files), f"{folder} ({sorted(SUFFIXES)})")
-    return files
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
@@ -144,10 +141,89 @@ def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
         raise ValueError(f"{file} is not an image that can be read: {error}") from error
 
 
-def _part(items: Sequence[T], name: Split) -> list[T]:
+def _part(items: Sequence[T], name: Split, where: str) -> list[T]:
+    """Return the images of a split; ValueError for fewer than twenty in all."""
+    if len(items) < _LEAST:
+        raise ValueError(f"{where} holds {len(items)} images, at least {_LEAST} are needed")
     return [item for k, item in enumerate(items) if k % 10 in _INDICES[name]]
 
 
-def _require_enough(count: int, where: str) -> None:
-    if count < _LEAST:
-        raise ValueError(f"{where} holds {count} images, at least {_LEAST} are needed")
+def open_images(name: str, column: str, data_dir: Path | None = None) -> Any:
+    """Return a `datasets.Dataset` with a column of images, all its splits concatenated.
+
+    `name` is a folder (saved by `save_to_disk`, or with images or parquet files), or a data set of the hub that
+    `metaot fetch NAME` has saved in the data folder. Raises FileNotFoundError, and ValueError when the column is
+    missing or has no images.
+    """
+    import datasets  # noqa: PLC0415, slow to import and needed only here
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415, the same
+
+    folder = Path(name) if Path(name).is_dir() else fetched_folder(name, data_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{name} is no folder, and the data folder has no {folder}: fetch it from the hub with "
+            f"`metaot fetch {name}`, or name a folder"
+        )
+    saved = (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists()
+    try:
+        found = datasets.load_from_disk(folder) if saved else datasets.load_dataset(str(folder))
+    except (OSError, ValueError, DatasetsError) as error:
+        raise ValueError(f"{folder} is not a data set that `datasets` reads: {error}") from error
+    rows = datasets.concatenate_datasets(list(found.values())) if isinstance(found, dict) else found
+    return require_images(rows, name, column)
+
+
+def require_images(rows: Any, name: str, column: str) -> Any:
+    """Return the rows with one column only; ValueError unless it holds images."""
+    import datasets  # noqa: PLC0415, as above
+
+    kinds = rows.features or {}
+    if not isinstance(kinds.get(column), datasets.Image):
+        there = [key for key, kind in kinds.items() if isinstance(kind, datasets.Image)]
+        raise ValueError(
+            f"{name} has no images in {column!r}: columns with images are {there}, name one with data.column"
+        )
+    return rows.select_columns([column])
+
+
+def read_rows(rows: Any, column: str, which: Sequence[int]) -> UInt8[Tensor, "count side side 3"]:
+    """Return pixels of some rows on an even grid; ValueError names a row that cannot be read."""
+    pixels = []
+    for k in which:
+        try:
+            pixels.append(even_pixels(rows[k][column]))
+        except (OSError, SyntaxError, AttributeError) as error:
+            raise ValueError(f"image {k} cannot be read: {error}") from error
+    return torch.stack(pixels)
+
+
+def even_pixels(image: Any, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
+    """Return pixels of a Pillow image on an even grid, in RGB."""
+    pixels = np.asarray(image.convert("RGB"))
+    rows, columns = (np.linspace(0, length - 1, side).round().astype(int) for length in pixels.shape[:2])
+    return torch.from_numpy(pixels[rows][:, columns].copy())
+
+
+def fetched_folder(name: str, data_dir: Path | None = None) -> Path:
+    """Return the folder of a data set that was fetched from the hub."""
+    return data_folder(data_dir) / "images" / name.replace("/", "--")
+
+
+def fetch_images(name: str, data_dir: Path | None = None, *, column: str = "image", limit: int = LIMIT) -> Path:
+    """Download the first images of a data set of the hub and keep an even grid of their pixels; return the folder.
+
+    The data set is streamed, so that only these rows are downloaded.
+    """
+    import datasets  # noqa: PLC0415, as above
+    from PIL import Image  # noqa: PLC0415, an extra
+
+    folder = fetched_folder(name, data_dir)
+    if folder.exists():
+        raise ValueError(f"{folder} is there already: remove it to fetch {name} again")
+    parts = datasets.load_dataset(name, streaming=True)
+    rows = require_images(next(iter(parts.values())), name, column)
+    small = [Image.fromarray(even_pixels(row[column]).numpy()) for row in rows.take(limit)]
+    kept = datasets.Dataset.from_dict({"image": small}, features=datasets.Features({"image": datasets.Image()}))
+    partial = folder.with_name(folder.name + ".partial")
+    kept.save_to_disk(partial)
+    return partial.rename(folder)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.base import STREAMS, Source, Split, stream
-from metaot.data.drawing import FLOAT, uniform
-from metaot.data.samples import CloudPairs
+from metaot.brenier import SampleProblem
+from metaot.data.base import STREAMS, SampleSet, Source, Split, stream
+from metaot.data.figures import FLOAT, uniform
 
 _COLOURS = 7
 
@@ -29,21 +29,14 @@ class Palettes(Source):
 
 @final
 @dataclass(frozen=True)
-class PalettePairs(CloudPairs):
+class PalettePairs(SampleSet):
     """Random palettes in RGB, values in [0, 1]; `stream` keeps the splits apart."""
 
     stream: int = 0
 
-    @property
-    def dim(self) -> int:
-        return 3
-
-    def context(self, generator: torch.Generator) -> None:
-        return None
-
-    def clouds(self, count: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
-        own = stream(generator, self.stream)
-        return random_palettes(count, self.samples, own)
+    def sample(self, generator: torch.Generator) -> SampleProblem:
+        colours = random_palettes(2 * self.batch, self.samples, stream(generator, self.stream))
+        return SampleProblem(*colours.chunk(2))
 
 
 def random_palettes(count: int, samples: int, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:

@@ -9,13 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
-from metaot.data.base import STREAMS, Source, Split, stream
-from metaot.data.samples import SampleSet
+from metaot.data.base import STREAMS, SampleSet, Source, Split, stream
+from metaot.data.figures import FLOAT
 
 HIDDEN = (8, 8)
 """Few units, because the mean of many ridges is nearly quadratic."""
 _BUMPS = 4
-_FLOAT = torch.float32
 
 
 @final
@@ -40,13 +39,9 @@ class Planted(Source):
 class PlantedPairs(SampleSet):
     """Pairs with their map; `stream` keeps the splits apart."""
 
-    dimension: int
+    dim: int
     gaussians: float = 0.1
     stream: int = 0
-
-    @property
-    def dim(self) -> int:
-        return self.dimension
 
     def sample(self, generator: torch.Generator) -> SampleProblem:
         return self.with_map(generator)[0]
@@ -62,17 +57,17 @@ class PlantedPairs(SampleSet):
 def random_potential(batch: int, dim: int, gaussians: float, generator: torch.Generator) -> BrenierPotential:
     """Draw strongly convex functions whose gradients keep the scale; the first `gaussians` are quadratic."""
     icnn = Icnn(dim, HIDDEN, "softplus", floor=0.2)
-    mix = torch.randn(batch, dim, dim, generator=generator, dtype=_FLOAT) / dim**0.5
-    eye = torch.eye(dim, dtype=_FLOAT).expand(batch, dim, dim)
+    mix = torch.randn(batch, dim, dim, generator=generator, dtype=FLOAT) / dim**0.5
+    eye = torch.eye(dim, dtype=FLOAT).expand(batch, dim, dim)
     U = 0.6 * eye + 0.3 * (mix + mix.mT) @ (mix + mix.mT)
-    shift = torch.randn(batch, dim, generator=generator, dtype=_FLOAT)
+    shift = torch.randn(batch, dim, generator=generator, dtype=FLOAT)
     weights = icnn.weights(generator, batch)
     weights[:, : sum(HIDDEN) * (dim + 1)] *= 2
     positive = slice(-(icnn.hidden[-1] * (icnn.hidden[0] + 1) + dim + 1), -(dim + 1))
-    weights[:, positive] = 8 + 8 * torch.randn(weights[:, positive].shape, generator=generator, dtype=_FLOAT)
+    weights[:, positive] = 8 + 8 * torch.randn(weights[:, positive].shape, generator=generator, dtype=FLOAT)
     quadratic = torch.arange(batch) < round(gaussians * batch)
     weights[quadratic, positive] = -30.0
-    points = 1.5 * torch.randn(batch, 200, dim, generator=generator, dtype=_FLOAT)
+    points = 1.5 * torch.randn(batch, 200, dim, generator=generator, dtype=FLOAT)
     scale = 1.5 / (icnn.gradient(weights, points @ U) @ U).std((1, 2))
     V = torch.linalg.inv(U) / scale[:, None, None]
     return BrenierPotential(icnn, weights, Frame(torch.zeros_like(shift), shift, U, V, scale))
@@ -82,9 +77,9 @@ def _bumps(
     batch: int, samples: int, dim: int, gaussians: float, generator: torch.Generator
 ) -> Float[Tensor, "batch samples dim"]:
     """Draw from mixtures of four Gaussians each; the first `gaussians` of the batch from a single one."""
-    centres = 1.2 * torch.randn(batch, _BUMPS, dim, generator=generator, dtype=_FLOAT)
+    centres = 1.2 * torch.randn(batch, _BUMPS, dim, generator=generator, dtype=FLOAT)
     centres[torch.arange(batch) < round(gaussians * batch)] = 0
-    widths = 0.4 + 0.6 * torch.rand(batch, 1, dim, generator=generator, dtype=_FLOAT)
+    widths = 0.4 + 0.6 * torch.rand(batch, 1, dim, generator=generator, dtype=FLOAT)
     which = torch.randint(_BUMPS, (batch, samples), generator=generator)
     chosen = centres.gather(1, which[..., None].expand(-1, -1, dim))
-    return chosen + widths * torch.randn(batch, samples, dim, generator=generator, dtype=_FLOAT)
+    return chosen + widths * torch.randn(batch, samples, dim, generator=generator, dtype=FLOAT)

@@ -6,7 +6,6 @@ folder/card.json     the cost's name and eps
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -42,22 +41,32 @@ def write_problems(
     coordinates x (n, d) and y (m, d) with the name of a cost. `eps` is a number or the range (lowest,
     highest) to train for. Everything is checked as by `Problem` before it is written.
     """
+    import pyarrow as pa  # noqa: PLC0415, slow to import and needed only here
+    from datasets import Dataset  # noqa: PLC0415, the same
+
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name a new folder")
-    rows_a, rows_b = _double(a), _double(b)
-    if rows_a.ndim != 2 or len(rows_a) < _PART:
-        raise ValueError(f"a must have the shape (count, n) with count >= {_PART}, got {tuple(rows_a.shape)}")
-    arrays = _geometry_arrays(C, x, y)
+    weights = {name: torch.from_numpy(_double(rows)) for name, rows in (("a", a), ("b", b))}
+    count, shape = len(weights["a"]), tuple(weights["a"].shape)
+    if len(shape) != 2 or count < _PART:
+        raise ValueError(f"a must have the shape (count, n) with count >= {_PART}, got {shape}")
+    arrays = {name: _double(value) for name, value in (("C", C), ("x", x), ("y", y)) if value is not None}
+    if arrays.keys() not in ({"C"}, {"x", "y"}):
+        raise ValueError(f"the geometry is C, or x and y; got {sorted(arrays) or 'none of them'}")
     low, high = (eps, eps) if isinstance(eps, int | float) else eps
     for bound in (low, high):
-        Problem(rows_a, rows_b, _geometry(arrays, cost), float(bound))
+        Problem(weights["a"], weights["b"], _geometry(arrays, cost), float(bound))
     if low > high:
         raise ValueError(f"eps must be a number or (lowest, highest), got {eps}")
+    columns = {}
+    for name, rows in weights.items():
+        flat = pa.array(rows.numpy().astype(np.float32).reshape(-1))
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     folder.mkdir(parents=True, exist_ok=True)
-    _dataset(rows_a, rows_b).save_to_disk(folder / "problems")
+    Dataset(pa.table(columns)).save_to_disk(folder / "problems")
     np.savez(folder / "geometry.npz", allow_pickle=False, **arrays)
-    card = {"cost": cost, "eps": [float(low), float(high)], "count": len(rows_a)}
+    card = {"cost": cost, "eps": [float(low), float(high)], "count": count}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return folder
 
@@ -84,10 +93,11 @@ class ProblemFolder(Source):
         with np.load(folder / "geometry.npz", allow_pickle=False) as arrays:
             geometry = _geometry(dict(arrays), card["cost"])
         rows = load_from_disk(folder / "problems").with_format("numpy")
-        keep = _part(name, len(rows))
-        a, b = (_normalised(torch.as_tensor(rows[column][:])[keep].double()) for column in ("a", "b"))
+        place = torch.arange(len(rows)) % _PART
+        kept = {"train": place < _PART - 2, "validation": place == _PART - 2, "test": place == _PART - 1}[name]
+        a, b = (torch.as_tensor(rows[column][:])[kept].double() for column in ("a", "b"))
         eps = self.eps if self.eps[0] > 0 else tuple(card["eps"])
-        return StoredProblems(self.batch, eps, a, b, geometry)
+        return StoredProblems(self.batch, eps, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), geometry)
 
 
 @final
@@ -108,42 +118,10 @@ class StoredProblems(ProblemSet):
         return self.a[index], self.b[index]
 
 
-def _double(values: ArrayLike) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float64))
-
-
-def _normalised(weights: Tensor) -> Tensor:
-    """Normalise float32 weights of a file in float64."""
-    return weights / weights.sum(-1, keepdim=True)
-
-
-def _geometry_arrays(C: ArrayLike | None, x: ArrayLike | None, y: ArrayLike | None) -> dict[str, np.ndarray]:
-    given: Sequence[tuple[str, ArrayLike | None]] = (("C", C), ("x", x), ("y", y))
-    arrays = {name: np.ascontiguousarray(value, dtype=np.float64) for name, value in given if value is not None}
-    if arrays.keys() not in ({"C"}, {"x", "y"}):
-        raise ValueError(f"the geometry is C, or x and y; got {sorted(arrays) or 'none of them'}")
-    return arrays
+def _double(values: ArrayLike) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _geometry(arrays: dict[str, np.ndarray], cost: str) -> Geometry:
-    if "C" in arrays:
-        return Dense(torch.as_tensor(arrays["C"]))
-    return Points(torch.as_tensor(arrays["x"]), torch.as_tensor(arrays["y"]), cost)
-
-
-def _dataset(a: Tensor, b: Tensor):
-    import pyarrow as pa  # noqa: PLC0415
-    from datasets import Dataset  # noqa: PLC0415
-
-    columns = {}
-    for name, rows in (("a", a), ("b", b)):
-        flat = pa.array(rows.numpy().astype(np.float32).reshape(-1))
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-    return Dataset(pa.table(columns))
-
-
-def _part(name: Split, count: int) -> Tensor:
-    index = torch.arange(count) % _PART
-    if name == "train":
-        return index < _PART - 2
-    return index == (_PART - 2 if name == "validation" else _PART - 1)
+    tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
+    return Dense(tensors["C"]) if "C" in tensors else Points(tensors["x"], tensors["y"], cost)

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
-from metaot.data.places import Places, drawn_places, great_circles, read_places
-from metaot.data.world import read_world
+from metaot.data.world import Places, read_places, read_world
 from metaot.geometry import Points
+from metaot.geometry.earth import unit_vectors
 
 DEMANDS = ("uniform", "patterns")
 
@@ -46,9 +46,10 @@ class Sphere(Source):
         if self.demand not in DEMANDS:
             raise ValueError(f"demand is one of {DEMANDS}, got {self.demand!r}")
         source, target = self.places(data_dir)
-        return Deliveries.between(
-            source, target, self.batch, self.eps, patterns=self.demand == "patterns", stream=STREAMS[name]
-        )
+        x, y = (unit_vectors(places.latitude, places.longitude) for places in (source, target))
+        patterns = self.demand == "patterns"
+        space = Points(x, y, "sphere")
+        return Deliveries(self.batch, self.eps, space, source.weight, target.weight, patterns, STREAMS[name])
 
     def places(self, data_dir: Path | None = None) -> tuple[Places, Places]:
         """Return suppliers and customers."""
@@ -60,7 +61,9 @@ class Sphere(Source):
         if self.suppliers < 2 or self.customers < 2:
             raise ValueError(f"at least 2 suppliers and customers, got {self.suppliers} and {self.customers}")
         world = read_world(self.world, data_dir)
-        return drawn_places(world, self.suppliers, self.customers, self.places_seed)
+        generator = torch.Generator().manual_seed(self.places_seed)
+        suppliers = world.draw(world.land, self.suppliers, generator)
+        return suppliers, world.draw(world.population, self.customers, generator)
 
 
 @final
@@ -78,33 +81,14 @@ class Deliveries(ProblemSet):
     demand: Float[Tensor, "m"]
     patterns: bool = False
     stream: int = 0
-    origin: str = "given"
-    """The source of the places."""
-
-    @classmethod
-    def between(
-        cls,
-        source: Places,
-        target: Places,
-        batch: int,
-        eps: EpsRange,
-        *,
-        patterns: bool = False,
-        stream: int = 0,
-    ) -> "Deliveries":
-        """Return the problems between suppliers and customers."""
-        origin = source.origin if source.origin == target.origin else f"{source.origin}, {target.origin}"
-        space = great_circles(source, target)
-        return cls(batch, eps, space, source.weight, target.weight, patterns, stream, origin)
 
     @classmethod
     def on(
         cls, space: Points, batch: int, eps: EpsRange, *, patterns: bool = False, stream: int = 2
     ) -> "Deliveries":
         """Return the problems on a given space, such as a checkpoint's; by default of the test split."""
-        n, m = space.shape
-        supply, demand = (torch.ones(size, dtype=torch.float64) for size in (n, m))
-        return cls(batch, eps, space, supply, demand, patterns, stream, "given")
+        supply, demand = (torch.ones(size, dtype=torch.float64) for size in space.shape)
+        return cls(batch, eps, space, supply, demand, patterns, stream)
 
     @property
     def geometry(self) -> Points:
@@ -119,15 +103,10 @@ class Deliveries(ProblemSet):
         supply = chosen * (1 - amounts) * self.supply
         demand = torch.rand(self.batch, m, generator=own, dtype=torch.float64) * self.demand
         if self.patterns:
-            demand = demand * self._patterns(own)
+            y, kind = self.space.y, torch.arange(self.batch)[:, None] % 3  # surges, the time of day, both
+            factors = torch.where(kind != 1, surges(y, self.batch, own), 1.0)
+            demand = demand * (factors * torch.where(kind != 0, hours(y, self.batch, own), 1.0))
         return supply / supply.sum(-1, keepdim=True), demand / demand.sum(-1, keepdim=True)
-
-    def _patterns(self, generator: torch.Generator) -> Float[Tensor, "batch m"]:
-        """Draw factors of demand: surges, the time of day or both, each for a third of the problems."""
-        y = self.space.y
-        kind = torch.arange(self.batch)[:, None] % 3
-        factors = torch.where(kind != 1, surges(y, self.batch, generator), 1.0)
-        return factors * torch.where(kind != 0, hours(y, self.batch, generator), 1.0)
 
 
 def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
@@ -143,11 +122,10 @@ def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> F
 
 def hours(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
     """Draw an hour of the day for each problem; return factors of demand at that hour."""
-    noon = 2 * math.pi * torch.rand(batch, generator=generator, dtype=torch.float64)
-    return torch.stack([hours_at(y, float(longitude)) for longitude in noon])
+    return hours_at(y, 2 * math.pi * torch.rand(batch, 1, generator=generator, dtype=torch.float64))
 
 
-def hours_at(y: Float[Tensor, "m 3"], noon: float) -> Float[Tensor, "m"]:
-    """Return factors of demand when noon is at a longitude: from 0.1 at midnight to 1."""
+def hours_at(y: Float[Tensor, "m 3"], noon: float | Float[Tensor, "batch 1"]) -> Float[Tensor, "*batch m"]:
+    """Return factors of demand when noon is at a longitude in radians: from 0.1 at midnight to 1."""
     longitude = torch.atan2(y[:, 1], y[:, 0])
     return 0.1 + 0.9 * (0.5 + 0.5 * torch.cos(longitude - noon)).square()

@@ -1,10 +1,12 @@
-"""Densities of people and of land: a raster of the Earth, or a rough synthetic picture of it.
+"""Places on the Earth: drawn from densities of land and people, or read from CSV files.
 
-The raster is `world/gpw4_density_2020_15min.npz` of the data folder (Gridded Population of the World, version 4, a
-quarter of a degree): `population` (persons per square kilometre) and `land` (0 or 1), rows by `lat`, columns by
-`lon`.
+The densities are a raster or a rough synthetic picture. The raster is `world/gpw4_density_2020_15min.npz` of the
+data folder (Gridded Population of the World, version 4, a quarter of a degree): `population` (persons per square
+kilometre) and `land` (0 or 1), rows by `lat`, columns by `lon`.
 """
 
+import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -14,11 +16,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.data.folder import data_folder, find_data
+from metaot.folders import data_folder, find_data
 
 FILE = "world/gpw4_density_2020_15min.npz"
-_STEP = 1.0
-"""Degrees between the cells of the synthetic world."""
+_RASTER = ("lat", "lon", "land", "population")
+_COLUMNS = {
+    "latitude": (("latitude", "lat"), -90.0, 90.0),
+    "longitude": (("longitude", "lon", "lng", "long"), -180.0, 360.0),
+    "weight": (("weight", "quantity"), 0.0, math.inf),
+}
+"""Columns of CSV files: their names in upper or lower case, the lowest and the highest value."""
+_STEP = 1.0  # degrees between the cells of the synthetic world
 
 # latitude and longitude of the centre, half-axes north and east, all in degrees
 _LAND = (
@@ -47,6 +55,17 @@ _PEOPLE = (
 
 @final
 @dataclass(frozen=True)
+class Places:
+    """Degrees north and east, and the relative supply or demand of each place; `origin` names the source."""
+
+    latitude: Float[Tensor, "count"]
+    longitude: Float[Tensor, "count"]
+    weight: Float[Tensor, "count"]
+    origin: str
+
+
+@final
+@dataclass(frozen=True)
 class World:
     """Two densities on cells of the same size in degrees; `origin` names their source."""
 
@@ -56,38 +75,33 @@ class World:
     population: Float[Tensor, "rows columns"]
     origin: str
 
-    def draw(
-        self, density: Float[Tensor, "rows columns"], count: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "count"], Float[Tensor, "count"]]:
-        """Draw degrees north and east from a density per area: a cell first, then a point evenly in the cell."""
+    def draw(self, density: Float[Tensor, "rows columns"], count: int, generator: torch.Generator) -> Places:
+        """Draw places of weight one from a density per area: a cell first, then a point evenly in the cell."""
         area = torch.deg2rad(self.latitude).cos().clamp_min(0)[:, None]
         cells = torch.multinomial((density * area).flatten(), count, replacement=True, generator=generator)
         rows, columns = cells // density.shape[1], cells % density.shape[1]
-        offset = torch.rand(2, count, generator=generator, dtype=torch.float64) - 0.5
         step = self.latitude[1] - self.latitude[0]
-        return self.latitude[rows] + step * offset[0], self.longitude[columns] + step * offset[1]
+        north, east = step * (torch.rand(2, count, generator=generator, dtype=torch.float64) - 0.5)
+        weight = torch.ones(count, dtype=torch.float64)
+        return Places(self.latitude[rows] + north, self.longitude[columns] + east, weight, self.origin)
 
 
 def read_world(kind: str, data_dir: Path | None = None) -> World:
     """Return the "raster" of the data folder, the "synthetic" world, or for "auto" the first that exists.
 
-    Raises ValueError for another kind, FileNotFoundError for a missing raster.
+    Raises ValueError for another kind and for another file, FileNotFoundError for a missing raster.
     """
     if kind not in ("auto", "raster", "synthetic"):
         raise ValueError(f"world is 'auto', 'raster' or 'synthetic', got {kind!r}")
     there = (data_folder(data_dir) / FILE).exists()
     if kind == "synthetic" or (kind == "auto" and not there):
         return synthetic_world()
-    return _read_raster(find_data(FILE, data_dir))
-
-
-def _read_raster(path: Path) -> World:
+    path = find_data(FILE, data_dir)
     with np.load(path, allow_pickle=False) as file:
-        names = ("lat", "lon", "land", "population")
-        missing = [name for name in names if name not in file]
+        missing = [name for name in _RASTER if name not in file]
         if missing:
             raise ValueError(f"{path} is not the raster: it has no {missing[0]!r}, only {sorted(file)}")
-        lat, lon, land, people = (torch.from_numpy(file[name].astype(np.float64)) for name in names)
+        lat, lon, land, people = (torch.from_numpy(file[name].astype(np.float64)) for name in _RASTER)
     return World(lat, lon, land, people.nan_to_num(0.0).clamp_min(0), f"raster {path.name}")
 
 
@@ -105,3 +119,48 @@ def synthetic_world() -> World:
         distance = (latitude - north).square()[:, None] + ((longitude - east) * stretch).square()
         people = people + count / width**2 * torch.exp(-0.5 * distance / width**2)
     return World(latitude, longitude, land, people * land, "synthetic")
+
+
+def read_places(path: Path) -> Places:
+    """Read a CSV file with a header: latitude, longitude (degrees) and optionally weight, among other columns.
+
+    Raises FileNotFoundError, and ValueError for a missing column, fewer than two places, and a value that is not a
+    number or out of its range, with the number of its line.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there: name a CSV file with the columns latitude, longitude[, weight]"
+        )
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        header = list(reader.fieldnames or ())
+        known = {column.strip().lower(): column for column in header}
+        columns = {}
+        for name, (names, *_) in _COLUMNS.items():
+            found = [known[own] for own in names if own in known]
+            if found:
+                columns[name] = found[0]
+            elif name != "weight":
+                raise ValueError(f"{path} needs a column {name!r} in its first line, got {header}")
+        rows = [
+            {name: _number(path, reader.line_num, name, row[column]) for name, column in columns.items()}
+            for row in reader
+        ]
+    if len(rows) < 2:
+        raise ValueError(f"{path} names {len(rows)} places: at least 2 are needed")
+    values = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in columns}
+    weight = values.get("weight", torch.ones(len(rows), dtype=torch.float64))
+    if not bool((weight > 0).any()):
+        raise ValueError(f"{path}: every weight is zero")
+    return Places(values["latitude"], values["longitude"], weight, str(path))
+
+
+def _number(path: Path, line: int, name: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    _, low, high = _COLUMNS[name]
+    if not (low <= value <= high and math.isfinite(value)):
+        raise ValueError(f"{path}, line {line}: {name} must be a number in [{low:g}, {high:g}], got {text!r}")
+    return value

@@ -1,8 +1,8 @@
 """Discrete problems: a network predicts potentials, on one geometry or on all grids."""
 
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -10,36 +10,36 @@ from torch import Tensor, nn
 
 from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.universal import UniversalPotential
-from metaot.data import ProblemSet, Split, middle
+from metaot.data import ProblemSet, middle
 from metaot.geometry import Grid
-from metaot.models import PotentialModel, single
+from metaot.geometry.groups import Groups, totals
+from metaot.models import single
 from metaot.models.universal import UniversalNetwork
-from metaot.potentials import DualPotentials
+from metaot.objectives import dual_value
+from metaot.objectives.semidual import semidual_loss
+from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
+from metaot.solvers import Sinkhorn, solve
 from metaot.tools.plan import displacement_interpolation
-from metaot.training.recipe import Recipe
-from metaot.training.task import Task
-from metaot.training.validation import Validation
+from metaot.training.recipe import Recipe, Task
 
+_TARGET = 1e-3
+"""The marginal error to which steps after a prediction are counted."""
 _PAIRS = 4
 """How many validation pairs a picture shows."""
+_GROUPS = 512
 
 
-class DiscreteTask(Task[Problem, StagedPredictor]):
+class DiscreteTask(Task):
     """Problems on one geometry, at temperatures of a range."""
 
-    counts_cold = True
-    """Whether validation compares with the steps of plain Sinkhorn from zeros."""
-
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
-        self.like = torch.zeros((), dtype=torch.float64, device=device)
-        self.problems = _problem_set(recipe, "train", data_dir)
-        held_out = _problem_set(recipe, "validation", data_dir)
+        like = torch.zeros((), dtype=torch.float64, device=device)
+        super().__init__(recipe, data_dir, like, ProblemSet, "potentials from weights on a geometry")
         eps = recipe.validation_eps or middle(self.problems.eps)
-        drawn = replace(held_out, batch=recipe.validation_batch, eps=(eps, eps))
-        self.validation = Validation.of(drawn, self.like, counts_cold=self.counts_cold)
-        self.geometry = self.validation.problem.geometry
+        self.validation: Problem = self.validation_problems(eps=(eps, eps))
+        self.geometry = self.validation.geometry
+        self.exact = solve(self.validation, tol=1e-6, max_steps=5000)
 
     def new_model(self) -> nn.Module:
         recipe, problems = self.recipe, self.problems
@@ -48,24 +48,32 @@ class DiscreteTask(Task[Problem, StagedPredictor]):
         model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
         return model
 
-    def predictor(self, model: nn.Module) -> StagedPredictor:
-        assert isinstance(model, PotentialModel)
+    def predictor(self, model: Any) -> StagedPredictor:
         return AmortizedPotential(model, self.geometry, self.problems.eps)
 
     def problem(self, step: int) -> Problem:
         return self.drawn(step).to(self.like, self.geometry)
 
-    def drawn(self, step: int) -> Problem:
-        """Draw the problems of a step where the data is."""
-        return self.problems.sample(torch.Generator().manual_seed(self.recipe.seed * 2**40 + step))
-
-    def loss(self, predictor: StagedPredictor, problem: Problem) -> Tensor:
-        losses = [self.recipe.objective(problem, f).mean() for f in predictor.stages(problem)]
-        return torch.stack(losses).sum()
-
+    @torch.no_grad()
     def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
-        figures, guess = self.validation.measure(predictor)
-        return figures, _pictures(self.validation, guess)
+        guess = predictor.predict(self.validation)
+        steps = self._plain_steps(guess)
+        figures = {
+            "dual_gap": self.exact.value - dual_value(self.validation, guess),
+            "marginal_error": marginal_error(self.validation, guess),
+            "steps": steps,
+            "steps_saved": self._cold_steps - steps,
+        }
+        means = {name: values.mean().item() for name, values in figures.items()}
+        return means, _pictures(self.validation, self.exact.potentials, guess)
+
+    @cached_property
+    def _cold_steps(self) -> Tensor:
+        return self._plain_steps(None)
+
+    def _plain_steps(self, init: DualPotentials | None) -> Tensor:
+        """Count the steps of plain Sinkhorn from a start; None for zeros."""
+        return solve(self.validation, init=init, solver=Sinkhorn(accelerated=False), tol=_TARGET).steps.double()
 
 
 @final
@@ -75,27 +83,50 @@ class UniversalTask(DiscreteTask):
     def new_model(self) -> UniversalNetwork:
         return UniversalNetwork(**self.recipe.model_settings)
 
-    def predictor(self, model: nn.Module) -> UniversalPotential:
-        assert isinstance(model, UniversalNetwork)
+    def predictor(self, model: Any) -> UniversalPotential:
         return UniversalPotential(model, self.problems.eps)
 
     def problem(self, step: int) -> Problem:
         return self.drawn(step).to(self.like)
 
 
-def _problem_set(recipe: Recipe, name: Split, data_dir: Path | None) -> ProblemSet:
-    problems = recipe.data.split(name, data_dir)
-    if not isinstance(problems, ProblemSet):
-        raise ValueError(f"the recipe {recipe.name} learns potentials: {recipe.data} has no weights on a geometry")
-    return problems
+@final
+class GroupedTask(DiscreteTask):
+    """Problems with few sources and many targets: the loss is that of groups of targets, which is much cheaper.
+
+    Predictions are measured on the whole problems.
+    """
+
+    def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
+        super().__init__(recipe, data_dir, device)
+        self.groups = Groups.of(self.problems.geometry, _GROUPS)
+        self.costs = self.groups.costs.float()
+
+    def loss(self, predictor: StagedPredictor, problem: Problem) -> Tensor:
+        single = problem.to(self.like.float(), self.geometry)
+        f = next(predictor.model.stages(single, predictor.model))
+        grouped = totals(problem.b.cpu(), self.groups.index, self.costs.shape[1])
+        eps = torch.as_tensor(single.eps).to(single.a).expand(len(single.a))
+        return semidual_loss(f, single.a, grouped, self.costs, eps).mean()
+
+    @torch.no_grad()
+    def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
+        problem, value = self.validation, self.exact.value
+        guesses = [DualPotentials.from_f(problem, f) for f in predictor.stages(problem)]
+        figures = {"steps": solve(problem, init=guesses[-1], tol=_TARGET).steps.double().mean().item()}
+        for guess, of in ((guesses[-1], ""), (guesses[0], "_of_the_network")):
+            gap = (value - dual_value(problem, guess)) / value.abs()
+            figures[f"relative_dual_gap{of}"] = gap.mean().item()
+            figures[f"marginal_error{of}"] = marginal_error(problem, guess).mean().item()
+        return figures, {}
 
 
-def _pictures(validation: Validation, guess: DualPotentials) -> dict[str, Tensor]:
+def _pictures(problem: Problem, exact: DualPotentials, guess: DualPotentials) -> dict[str, Tensor]:
     """Show pairs of images with predicted and exact potential and the mass that both move halfway."""
-    grid = validation.problem.geometry
+    grid = problem.geometry
     if not isinstance(grid, Grid) or len(grid.sizes) != 2:
         return {}
-    problem, exact, guess = validation.problem[:_PAIRS], validation.exact[:_PAIRS], guess[:_PAIRS]
+    problem, exact, guess = problem[:_PAIRS], exact[:_PAIRS], guess[:_PAIRS]
     centred = [f - (f * problem.a).sum(-1, keepdim=True) for f in (guess.f, exact.f)]
     low, high = centred[1].amin(-1, keepdim=True), centred[1].amax(-1, keepdim=True)
     halves = [displacement_interpolation(problem, potentials, 0.5) for potentials in (guess, exact)]

@@ -1,28 +1,84 @@
 """The training loop: minimise the amortised dual objective over sampled problems.
 
 Algorithm 3 of Meta OT (arXiv 2206.05262): no solver runs and nothing is labelled. The problems of a step
-depend on the seed and the step only, so that a resumed run goes on exactly.
+depend on the seed and the step only, so that a resumed run is the same as an uninterrupted one.
 """
 
+import copy
+import json
 import math
 import platform
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, final
 
 import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from metaot import __version__
 from metaot.checkpoint import load, read_card, save, write_network
-from metaot.training.board import Board
-from metaot.training.recipe import Recipe
-from metaot.training.signals import stop_on_signal
-from metaot.training.state import FILE, TrainingState, frozen_copy
-from metaot.training.task import Task
+from metaot.folders import write_atomically
+from metaot.training.recipe import Recipe, Task
 
+FILE = "training.pt"
 _MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "compact", "device"}
 """Settings that --resume accepts with another value."""
+_PARTS = ("model", "average", "optimizer")
+
+
+@final
+@dataclass
+class TrainingState:
+    """What changes during a run, and all that it needs to continue exactly."""
+
+    model: nn.Module
+    average: nn.Module
+    """The running mean of the weights: what is validated and saved."""
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        content = {name: getattr(self, name).state_dict() for name in _PARTS}
+        content |= {"step": self.step, "seconds": self.seconds}
+        write_atomically(folder / FILE, lambda path: torch.save(content, path))
+
+    def load(self, folder: Path) -> None:
+        content = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(content[name])
+        self.step, self.seconds = content["step"], content["seconds"]
+
+    def begin_from(self, trained: nn.Module) -> None:
+        """Take the weights of a trained network; ValueError unless it is built as this one."""
+        ours, theirs = (
+            {name: tuple(value.shape) for name, value in model.state_dict().items()}
+            for model in (self.model, trained)
+        )
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if type(trained) is not type(self.model) or differing:
+            name = differing[0] if differing else "model"
+            raise ValueError(
+                f"the recipe trains a {type(self.model).__name__}, where {name} is {ours.get(name)}; the weights "
+                f"to begin from are of a {type(trained).__name__}, where it is {theirs.get(name)}: set the same "
+                "model_settings (its model.json has them), or another recipe"
+            )
+        for model in (self.model, self.average):
+            model.load_state_dict(trained.state_dict())
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the mean towards the weights; faster in the first steps."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
 
 
 def train(
@@ -40,13 +96,14 @@ def train(
     Ctrl-C and SIGTERM save and return early. `begin_from` is a checkpoint (a folder, or the name of one that comes
     with the package): training begins with its weights instead of random ones, to fine-tune a model on problems of
     your own. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call at
-    a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/, and after the
-    last step the network as ONNX, where the extra `export` is installed.
-    Raises ValueError when the folder holds a run and `resume` is not given, or one by another recipe, and when the
-    weights to begin from are those of another network.
+    a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/ (TensorBoard),
+    and after the last step the network as ONNX, if the extra `export` is installed.
+    Raises ValueError when the folder holds a run and `resume` is not given, or a run by another recipe, and when
+    the weights to begin from are those of another network.
     """
     _check_folder(recipe, folder, resume)
-    device = _device(recipe.device)
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if recipe.device == "auto" else recipe.device)
     task = recipe.task(recipe, data_dir, device)
     state = _new_state(recipe, task, device)
     if resume:
@@ -55,58 +112,33 @@ def train(
         state.begin_from(load(begin_from).model)
     folder.mkdir(parents=True, exist_ok=True)
     learner, predictor = task.predictor(state.model), task.predictor(state.average)
-    board = Board(folder, state.step, recipe.to_json())
+    board = SummaryWriter(str(folder / "board"), purge_step=state.step)
+    board.add_text("recipe", f"```json\n{json.dumps(recipe.to_json(), indent=2)}\n```", state.step)
     last = min(recipe.steps, stop_at or recipe.steps)
     bar = tqdm(total=recipe.steps, initial=state.step, desc=recipe.name, disable=not progress, unit="step")
     started = time.perf_counter() - state.seconds
-    figures: dict[str, float] = {}
-    with stop_on_signal() as request, bar:
-        while state.step < last and not request.asked:
-            loss, norm = _update(state, recipe, task, learner)
+    validation: dict[str, float] = {}
+    with _stop_on_signal() as signals, bar:
+        while state.step < last and not signals:
+            figures = _update(state, recipe, task, learner)
             state.seconds = time.perf_counter() - started
             bar.update()
 
             if state.step % recipe.validate_every == 0:
-                figures = _validate(task, predictor, board, state.step)
+                validation = _validate(task, predictor, board, state.step)
             if state.step % recipe.log_every == 0:
-                board.scalars("training", _progress(state, recipe, loss, norm), state.step)
-                bar.set_postfix(_short({"loss": loss.item(), **figures}))
+                speed = state.step * getattr(recipe.data, "batch", 1) / state.seconds
+                _show(board, "training", {**figures, "instances_per_second": speed}, state.step)
+                shown = {"loss": figures["loss"], **validation}
+                bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()})
             if state.step % recipe.save_every == 0:
-                _save(state, predictor, recipe, figures, folder)
-        figures = _validate(task, predictor, board, state.step)
-        _save(state, predictor, recipe, figures, folder)
+                _save(state, predictor, recipe, validation, folder)
+        validation = _validate(task, predictor, board, state.step)
+        _save(state, predictor, recipe, validation, folder)
     if state.step == recipe.steps:
         write_network(folder, data_dir)
     board.close()
     return state.step
-
-
-def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make one gradient step; return the loss and the norm of its gradient."""
-    rate = recipe.learning_rate * schedule(state.step, recipe.warmup, recipe.steps)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    loss = task.loss(learner, task.problem(state.step))
-    state.optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
-    if not bool(norm.isfinite()):
-        raise FloatingPointError(
-            f"the gradient of step {state.step} is not finite: lower learning_rate, then go on from the last "
-            "save with --resume"
-        )
-    state.optimizer.step()
-    state.step += 1
-    state.update_average(recipe.average)
-    return loss.detach(), norm
-
-
-def _validate(task: Task, predictor: Any, board: Board, step: int) -> dict[str, float]:
-    """Measure the predictor on the fixed problems, show it on the board, and return the figures."""
-    figures, pictures = task.measure(predictor)
-    board.scalars("validation", figures, step)
-    board.pictures(pictures, step)
-    return figures
 
 
 def schedule(step: int, warmup: int, steps: int) -> float:
@@ -114,13 +146,6 @@ def schedule(step: int, warmup: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingState:
-    torch.manual_seed(recipe.seed)
-    model = task.new_model().to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
-    return TrainingState(model, frozen_copy(model), optimizer)
 
 
 def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
@@ -131,52 +156,90 @@ def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
         raise ValueError(f"{folder} holds no run to resume: leave --resume away to begin one")
     if resume:
         old, new = read_card(folder)["recipe"], recipe.to_json()
-        changed = [key for key in new if key not in _MAY_CHANGE and old.get(key) != new[key]]
-        if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{folder} was started with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings"
-            )
+        for key in new:
+            if key not in _MAY_CHANGE and old.get(key) != new[key]:
+                raise ValueError(
+                    f"{folder} was started with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings"
+                )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingState:
+    torch.manual_seed(recipe.seed)
+    model = task.new_model().to(device)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+    return TrainingState(model, average, optimizer)
 
 
-def _progress(state: TrainingState, recipe: Recipe, loss: torch.Tensor, norm: torch.Tensor) -> dict[str, float]:
-    batch = getattr(recipe.data, "batch", 1)
-    return {
-        "loss": loss.item(),
-        "gradient_norm": norm.item(),
-        "learning_rate": state.optimizer.param_groups[0]["lr"],
-        "instances_per_second": state.step * batch / max(state.seconds, 1e-9),
-    }
+@contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once."""
+    received: list[int] = []
+    old: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, old[number])
+
+    for number in old:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
-def _short(figures: dict[str, float]) -> dict[str, str]:
-    return {name: f"{value:.3g}" for name, value in figures.items()}
+def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> dict[str, float]:
+    """Make one gradient step; return its loss, the norm of the gradient and the learning rate."""
+    rate = recipe.learning_rate * schedule(state.step, recipe.warmup, recipe.steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    loss = task.loss(learner, task.problem(state.step))
+    state.optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"the gradient of step {state.step} is not finite: lower learning_rate, then go on from the last "
+            "save with --resume"
+        )
+    figures = {"loss": loss.item(), "gradient_norm": norm, "learning_rate": rate}
+    state.optimizer.step()
+    state.step += 1
+    state.update_average(recipe.average)
+    return figures
+
+
+def _validate(task: Task, predictor: Any, board: SummaryWriter, step: int) -> dict[str, float]:
+    """Measure the predictor on the fixed problems, show it on the board, and return the figures."""
+    figures, pictures = task.measure(predictor)
+    _show(board, "validation", figures, step)
+    for title, picture in pictures.items():
+        board.add_image(title, picture, step, dataformats="HW" if picture.ndim == 2 else "HWC")
+    return figures
+
+
+def _show(board: SummaryWriter, group: str, figures: dict[str, float], step: int) -> None:
+    for name, value in figures.items():
+        board.add_scalar(f"{group}/{name}", value, step)
 
 
 def _save(
-    state: TrainingState,
-    predictor: Any,
-    recipe: Recipe,
-    figures: dict[str, float],
-    folder: Path,
+    state: TrainingState, predictor: Any, recipe: Recipe, validation: dict[str, float], folder: Path
 ) -> None:
+    parameters = list(predictor.model.parameters())
     facts: dict[str, Any] = {
         "recipe": recipe.to_json(),
         "seed": recipe.seed,
         "step": state.step,
         "training_seconds": round(state.seconds, 1),
-        "parameters": sum(p.numel() for p in predictor.model.parameters()),
-        "validation": figures,
+        "parameters": sum(p.numel() for p in parameters),
+        "validation": validation,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
-            "device": str(next(predictor.model.parameters()).device),
+            "device": str(parameters[0].device),
         },
         "versions": {"metaot": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

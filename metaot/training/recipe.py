@@ -1,15 +1,20 @@
-"""The settings of a training run: plain values, frozen, written beside every checkpoint."""
+"""The settings of a training run, plain values written beside every checkpoint, and tasks made of them."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, final
+
+import torch
+from torch import Tensor, nn
 
 from metaot.data import Source
 from metaot.objectives import Objective, scaled_dual_loss
-from metaot.training.task import Task
 
 T = TypeVar("T")
+_HELD_OUT_SEED = 2**31 - 1
 
 
 @final
@@ -21,8 +26,8 @@ class Recipe:
     data: Source
     model: Any
     """The class of the network: a `PotentialModel`, or a `HyperNetwork` for continuous problems."""
-    task: Callable[..., Task]
-    """What makes a task of (recipe, data_dir, device): `DiscreteTask` or `ContinuousTask`."""
+    task: "Callable[[Recipe, Path | None, torch.device], Task]"
+    """The class of the task, such as `DiscreteTask` or `ContinuousTask`."""
     model_settings: dict[str, Any] = field(default_factory=dict)
     objective: Objective = scaled_dual_loss
     steps: int = 20_000
@@ -47,13 +52,56 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values, to be read by a person and compared on --resume."""
-        settings = {item.name: getattr(self, item.name) for item in fields(self)}
-        data = {item.name: getattr(self.data, item.name) for item in fields(self.data)}  # type: ignore[arg-type]
-        settings["data"] = {"kind": type(self.data).__name__, **data}
+        settings = _fields(self)
+        settings["data"] = {"kind": type(self.data).__name__, **_fields(self.data)}
         settings["model"] = self.model.__name__
         settings["task"] = getattr(self.task, "__name__", repr(self.task))
         settings["objective"] = getattr(self.objective, "__name__", repr(self.objective))
         return json.loads(json.dumps(settings))
+
+
+class Task(ABC):
+    """A recipe with its data read and its validation problems drawn: what the loop asks of a kind of problems.
+
+    `like` has the dtype and the device of the problems.
+    """
+
+    def __init__(self, recipe: Recipe, data_dir: Path | None, like: Tensor, kind: type, learned: str) -> None:
+        self.recipe, self.like = recipe, like
+        self.problems: Any = recipe.data.split("train", data_dir)
+        self.held_out: Any = recipe.data.split("validation", data_dir)
+        if not isinstance(self.problems, kind):
+            raise ValueError(f"the recipe {recipe.name} learns {learned}: {recipe.data} has none")
+
+    def validation_problems(self, **settings: Any) -> Any:
+        """Draw the fixed problems of validation; `settings` replace those of their set."""
+        chosen = replace(self.held_out, batch=self.recipe.validation_batch, **settings)
+        return chosen.sample(torch.Generator().manual_seed(_HELD_OUT_SEED)).to(self.like)
+
+    def drawn(self, step: int) -> Any:
+        """Draw the problems of a step on the CPU: they depend on the seed and the step only."""
+        return self.problems.sample(torch.Generator().manual_seed(self.recipe.seed * 2**40 + step))
+
+    def problem(self, step: int) -> Any:
+        """Return the problems of a step for training."""
+        return self.drawn(step).to(self.like)
+
+    def loss(self, predictor: Any, problem: Any) -> Tensor:
+        """Return the number to be minimised: the objective, summed over the stages of the prediction."""
+        stages = predictor.stages(problem)
+        return torch.stack([self.recipe.objective(problem, stage).mean() for stage in stages]).sum()
+
+    @abstractmethod
+    def new_model(self) -> nn.Module:
+        """Return the recipe's model, not yet trained, with float32 weights."""
+
+    @abstractmethod
+    def predictor(self, model: Any) -> Any:
+        """Return what predicts with a model, with its weights as they are at each prediction."""
+
+    @abstractmethod
+    def measure(self, predictor: Any) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Return figures on the validation problems, and pictures (height width [3]) by title."""
 
 
 def override(settings: T, assignments: list[str]) -> T:

@@ -29,19 +29,15 @@ def test_cost_matrix_round_trip(tmp_path: Path, generator: torch.Generator) -> N
     assert problem.a.shape == (9, 5)
 
 
-def test_pairs_stay_together(tmp_path: Path, generator: torch.Generator) -> None:
-    a = weights(40, 6)
-    write_problems(tmp_path / "set", a, a[:, ::-1], x=RNG.random((6, 2)), y=RNG.random((6, 2)), eps=(0.01, 1.0))
+def test_pairs_stay_together_and_float32_weights_keep_their_mass(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    a, x = weights(40, 3000), RNG.random((3000, 1))
+    write_problems(tmp_path / "set", a, a[:, ::-1], x=x, y=x, eps=(0.01, 1.0))
     problem = ProblemFolder(str(tmp_path / "set"), batch=16).split("train").sample(generator)
     assert isinstance(problem.geometry, Points)
-    assert torch.equal(problem.a.flip(-1), problem.b)
+    torch.testing.assert_close(problem.a.flip(-1), problem.b, rtol=1e-14, atol=0.0)
     assert problem.eps.shape == (16,)
-
-
-def test_float32_weights_keep_their_mass(tmp_path: Path, generator: torch.Generator) -> None:
-    a = weights(20, 3000)
-    write_problems(tmp_path / "set", a, a, x=RNG.random((3000, 1)), y=RNG.random((3000, 1)), eps=0.1)
-    problem = ProblemFolder(str(tmp_path / "set"), batch=4).split("train").sample(generator)
     assert (problem.a.sum(-1) - 1).abs().max() < 1e-14
 
 
@@ -64,12 +60,9 @@ def test_bad_arrays_write_nothing(tmp_path: Path, change: dict, words: str) -> N
     assert not (tmp_path / "set").exists()
 
 
-def test_an_existing_folder_is_kept(tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept_and_a_missing_one_named(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="not empty"):
         write_problems(tmp_path, weights(20, 5), weights(20, 5), C=np.zeros((5, 5)), eps=0.1)
-
-
-def test_a_missing_folder_says_how_to_make_one() -> None:
     with pytest.raises(FileNotFoundError, match="write_problems"):
         ProblemFolder().split("train")

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from metaot.data import Deliveries, Sphere, source_from_json
-from metaot.data.places import read_places
+from metaot.data import Deliveries, Sphere
 from metaot.data.sphere import hours, surges
-from metaot.data.world import FILE, read_world, synthetic_world
+from metaot.data.world import FILE, read_places, read_world, synthetic_world
 from metaot.geometry.earth import unit_vectors
 
 SMALL = Sphere(batch=32, suppliers=20, customers=300, world="synthetic")
@@ -19,30 +19,15 @@ def drawn(problems: Deliveries, seed: int = 0):
     return problems.sample(torch.Generator().manual_seed(seed))
 
 
-def test_places_are_drawn_once_and_quantities_every_time() -> None:
-    train, test = SMALL.split("train"), SMALL.split("test")
-    assert train.geometry.matches(test.geometry)
-    assert not train.geometry.matches(replace(SMALL, places_seed=1).split("train").geometry)
-    assert train.origin == "synthetic"
-    first, again, other = drawn(train), drawn(train), drawn(test)
-    assert torch.equal(first.a, again.a)
-    assert torch.equal(first.b, again.b)
-    assert not torch.equal(first.b, other.b)
-
-
 def test_half_of_the_suppliers_have_something_and_all_customers_want_something() -> None:
     problem = drawn(replace(SMALL, batch=400).split("train"))
     active = (problem.a > 0).double().mean()
     assert 0.47 < active < 0.53
-    assert ((problem.a > 0).sum(-1) > 0).all()
+    few = drawn(replace(SMALL, batch=500, suppliers=2).split("train"))
+    assert ((few.a > 0).sum(-1) > 0).all()
     assert (problem.b > 0).double().mean() > 0.99
     ratios = problem.b / problem.b.mean(-1, keepdim=True)
     assert ratios.std().item() == pytest.approx(1 / 3**0.5, abs=0.02)
-
-
-def test_one_supplier_always_has_something() -> None:
-    problem = drawn(replace(SMALL, batch=500, suppliers=2).split("train"))
-    assert ((problem.a > 0).sum(-1) >= 1).all()
 
 
 def test_the_synthetic_earth_looks_like_one() -> None:
@@ -63,8 +48,6 @@ def test_the_raster_is_taken_where_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'auto', 'raster' or 'synthetic', got 'globe'"):
         read_world("globe", tmp_path)
     (tmp_path / "world").mkdir()
-    import numpy as np  # noqa: PLC0415
-
     land = np.zeros((18, 36), dtype=np.uint8)
     land[9, 20] = 1
     lat, lon = np.arange(-85, 90, 10.0), np.arange(-175, 180, 10.0)
@@ -79,8 +62,9 @@ def test_the_raster_is_taken_where_it_is(tmp_path: Path) -> None:
 
 
 def test_patterns_are_other_problems_at_the_same_places() -> None:
-    uniform, patterns = SMALL.split("test"), replace(SMALL, demand="patterns").split("test")
+    uniform, patterns = SMALL.split("test"), replace(SMALL, demand="patterns").split("train")
     assert uniform.geometry.matches(patterns.geometry)
+    assert not uniform.geometry.matches(replace(SMALL, places_seed=1).split("test").geometry)
     ratios = [(p.b / p.b.mean(-1, keepdim=True)).std(-1) for p in (drawn(uniform), drawn(patterns))]
     assert ratios[1].mean() > 1.2 * ratios[0].mean()
     with pytest.raises(ValueError, match="got 'monsoon'"):
@@ -108,9 +92,6 @@ def test_places_of_the_user(tmp_path: Path) -> None:
     problem = drawn(problems)
     assert (problem.b[:, 1] == 0).all()
     assert problem.b[:, 0].mean() > problem.b[:, 2].mean()
-    assert str(suppliers) in problems.origin
-    settings = {"kind": "Sphere", **{name: getattr(source, name) for name in source.__dataclass_fields__}}
-    assert source_from_json(settings) == source
     with pytest.raises(ValueError, match="supplier_file is set and customer_file is not"):
         replace(SMALL, supplier_file=str(suppliers)).split("train")
 
@@ -119,10 +100,7 @@ def test_places_of_the_user(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("latitude,longitude\n10,20\n91,0\n", r"line 3: latitude must be a number in \[-90, 90\], got '91'"),
-        (
-            "latitude,longitude\n10,20\n5,-181\n",
-            r"line 3: longitude must be a number in \[-180, 360\], got '-181'",
-        ),
+        ("latitude,longitude\n10,20\n5,-181\n", r"line 3: longitude .* in \[-180, 360\], got '-181'"),
         ("latitude,longitude\n10,here\n5,1\n", r"line 2: longitude .* got 'here'"),
         ("latitude,longitude\n10,\n5,1\n", r"line 2: longitude .* got ''"),
         ("latitude,longitude\n10\n5,1\n", r"line 2: longitude .* got None"),
@@ -139,8 +117,5 @@ def test_bad_places_are_named(tmp_path: Path, text: str, words: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_places(path)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere.csv is not there: name a CSV file"):
         read_places(tmp_path / "nowhere.csv")
