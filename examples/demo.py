@@ -40,5 +40,6 @@ if __name__ == "__main__":
     main(["export", str(FOLDER), "--out", str(FOLDER / "model.onnx")])
     a, b = problem.a.numpy(), problem.b.numpy()
     served = metaot.OnnxModel(FOLDER / "model.onnx").solve(a, b, eps=1e-2, tol=1e-3)
-    print(f"the same from the exported file: steps {served.steps.tolist()}, errors <= {served.error.max():.1e}")
+    steps = f"steps {served.steps.tolist()} after the refinement steps in the file"
+    print(f"the same from the exported file: {steps}, errors <= {served.error.max():.1e}")
     print(f"pictures: {FOLDER}/evaluation/*.png; curves: tensorboard --logdir {FOLDER}")
