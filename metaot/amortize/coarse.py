@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from functools import lru_cache
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -27,33 +28,30 @@ class Coarse:
 
     problem: Problem
     fine: Problem
-    between: tuple[Float[Tensor, "_ _"], ...]
-    """Costs along each axis between the points of the coarse grid and those of the fine one."""
+    between: "_Between"
 
     def lifted(self, f: Any) -> Any:
         """Return the f on the fine grid after half a Sinkhorn step from the best g for f, a tensor or an array."""
-        here, there = self.problem, self.fine
-        if not is_for_the_core(there.geometry, there.a.double()):
+        here = self.problem
+        if self.between.compiled is None or not is_for_the_core(self.fine.geometry, self.fine.a.double()):
             lifted = self._by_softmin(torch.as_tensor(f).to(here.a))
             return lifted if isinstance(f, Tensor) else lifted.numpy()
         start = f.detach().double().numpy() if isinstance(f, Tensor) else f
-        a, b, fine = (weights.detach().double().numpy() for weights in (here.a, here.b, there.a))
+        a, b, fine = (weights.detach().double().numpy() for weights in (here.a, here.b, self.fine.a))
         eps, threads = temperatures(here.eps, len(a)), torch.get_num_threads()
         g = core.best_potential(core_costs(here.geometry), a, b, eps, start, threads=threads)
-        between = core.Costs.on_axes(tuple(cost.numpy() for cost in self.between))
-        lifted = core.best_potential(between, b, fine, eps, g, threads=threads)
+        lifted = core.best_potential(self.between.compiled, b, fine, eps, g, threads=threads)
         return torch.from_numpy(lifted) if isinstance(f, Tensor) else lifted
 
     def _by_softmin(self, f: Tensor) -> Tensor:
         problem, eps = self.problem, expand_eps(self.problem.eps, f)
         g = problem.geometry.T.softmin(f + eps * problem.a.log(), problem.eps)
-        costs = tuple(cost.mT.contiguous() for cost in self.between)
         each = tuple(problem.eps.tolist()) if isinstance(problem.eps, Tensor) else problem.eps
-        return Separable(costs, each).softmin((g + eps * problem.b.log()).double())
+        return Separable(self.between.costs, each).softmin((g + eps * problem.b.log()).double())
 
 
 def coarsened(problem: Problem) -> Coarse | None:
-    """Return a flat batch of images on a coarser grid.
+    """Return a flat batch of images, with the cost "sqeuclidean", on a coarser grid.
 
     None for other geometries, and where potentials have detail that the coarse grid has not.
     """
@@ -68,9 +66,27 @@ def coarsened(problem: Problem) -> Coarse | None:
     )
     if max(by) == 1:
         return None
-    coarse, between = grid.coarsened(by)
+    coarse, between = _coarser(grid, by)
     a, b = (_pooled(weights, grid.sizes, by) for weights in (problem.a, problem.b))
     return Coarse(Problem.trusted(a, b, coarse, problem.eps), problem, between)
+
+
+class _Between(NamedTuple):
+    """Costs along each axis between the points of a fine grid and those of a coarse one."""
+
+    costs: tuple[Float[Tensor, "fine coarse"], ...]
+    compiled: core.Costs | None
+    """From the coarse grid to the fine one, as compiled code takes them on a CPU."""
+
+
+@lru_cache(maxsize=8)
+def _coarser(grid: Grid, by: tuple[int, ...]) -> tuple[Grid, _Between]:
+    """Return the grid of the means of `by` neighbouring points of each axis; the last mean may be of fewer."""
+    groups = [axis.split(count) for axis, count in zip(grid.axes, by, strict=True)]
+    coarse = Grid(*(torch.stack([group.mean() for group in along]) for along in groups))
+    costs = tuple((s[:, None] - t).square() for s, t in zip(grid.axes, coarse.axes, strict=True))
+    compiled = core.Costs.on_axes(tuple(cost.mT.numpy() for cost in costs)) if costs[0].is_cpu else None
+    return coarse, _Between(costs, compiled)
 
 
 def _pooled(weights: Float[Tensor, "batch n"], sizes: tuple[int, ...], by: tuple[int, ...]) -> Tensor:

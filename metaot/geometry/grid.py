@@ -117,23 +117,6 @@ class Grid(Geometry):
         """The largest distance between neighbouring points of each axis."""
         return tuple(float(axis.diff().abs().max()) if len(axis) > 1 else math.inf for axis in self.axes)
 
-    def coarsened(self, by: tuple[int, ...]) -> "tuple[Grid, tuple[Float[Tensor, '_ _'], ...]]":
-        """Return the grid of the means of `by` neighbouring points of each axis, and the costs from there to here.
-
-        The last mean of an axis may be of fewer points. The costs are one matrix for each axis.
-        """
-        if by not in self._coarse:
-            groups = [axis.split(count) for axis, count in zip(self.axes, by, strict=True)]
-            axes = [torch.stack([group.mean() for group in along]) for along in groups]
-            pairs = zip(self.axes, axes, strict=True)
-            between = tuple(self._axis_cost(s, t[:, None]).contiguous() for s, t in pairs)
-            self._coarse[by] = Grid(*axes, cost=self.cost), between
-        return self._coarse[by]
-
-    @cached_property
-    def _coarse(self) -> "dict[tuple[int, ...], tuple[Grid, tuple[Tensor, ...]]]":
-        return {}
-
     def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
             found = core.hard_minimum(self.core_costs, _flat(h).numpy(), threads=torch.get_num_threads())
