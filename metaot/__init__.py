@@ -47,7 +47,8 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'metaot' has no attribute {name!r}")
-    return getattr(import_module(f"metaot.{_HOME[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"metaot.{_HOME[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:
