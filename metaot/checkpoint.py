@@ -22,7 +22,7 @@ from metaot.models.palette import PaletteIcnn
 from metaot.models.resnet import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
 from metaot.onnx.compiled import FILES, OnnxNetwork
-from metaot.onnx.maps import NETWORK, fingerprint, map_beside, push_file
+from metaot.onnx.maps import NETWORK, map_beside, push_file
 
 _NETWORKS = {**MODELS, **{kind.__name__: kind for kind in (PaletteIcnn, ResNetIcnn, UniversalNetwork)}}
 Saved = AmortizedPotential | UniversalPotential | AmortizedMap
@@ -127,9 +127,9 @@ def write_network(folder: Path, data_dir: Path | None = None) -> bool:
         return True
     if not isinstance(predictor.model, PaletteIcnn):
         return False
-    from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, an extra
+    from metaot.onnx.export import export  # noqa: PLC0415, an extra
 
-    export_maps(predictor, read_card(folder), folder / NETWORK, data_dir=data_dir, weights=fingerprint(folder))
+    export(predictor, folder, folder / NETWORK, data_dir=data_dir)
     return True
 
 

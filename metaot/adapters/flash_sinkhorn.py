@@ -36,15 +36,24 @@ def sinkhorn(
     potentials since the last test with `tol eps/4`; it makes at least 2 `check_every` + 2 steps. Atoms without
     mass are kept. `options` go to `sinkhorn_flashstyle_symmetric`.
     """
-    _require_points(problem)
+    if problem.geometry.points is None or problem.geometry.cost_name != "sqeuclidean":
+        raise ValueError(f"FlashSinkhorn is for coordinates with the cost 'sqeuclidean', got {problem.geometry}")
+    if problem.a.device.type != "cuda":
+        raise ValueError(
+            f"FlashSinkhorn runs on CUDA, the problem is on {problem.a.device}: move its weights there"
+        )
     solvers = library("flash_sinkhorn.sinkhorn_solvers", "flash")
 
     def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
-        eps = float(single.eps)
+        eps, points = float(single.eps), single.geometry.points
+        assert points is not None
+        x, y = points
+        middle = (x.mean(0) + y.mean(0)) / 2  # centred clouds lose fewer digits in float32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the solution says so
             f, g, steps = solvers.sinkhorn_flashstyle_symmetric(
-                *_clouds(single), single.a.float(), single.b.float(), use_epsilon_scaling=False, eps=eps,
+                *((z - middle).float().contiguous() for z in (x, y)),
+                single.a.float(), single.b.float(), use_epsilon_scaling=False, eps=eps,
                 n_iters=max_steps, check_every=check_every, return_n_iters=True,
                 **({} if guess is None else start(single, guess)),
                 **{"threshold": tol * eps / 4, "allow_tf32": False, **options},
@@ -53,21 +62,3 @@ def sinkhorn(
         return potentials, float(marginal_error(single, potentials)), int(steps)
 
     return solved(problem, init, run, tol=tol, max_steps=max_steps, solver="FlashSinkhorn")
-
-
-def _require_points(problem: Problem) -> None:
-    if problem.geometry.points is None or problem.geometry.cost_name != "sqeuclidean":
-        raise ValueError(f"FlashSinkhorn is for coordinates with the cost 'sqeuclidean', got {problem.geometry}")
-    if problem.a.device.type != "cuda":
-        raise ValueError(
-            f"FlashSinkhorn runs on CUDA, the problem is on {problem.a.device}: move its weights there"
-        )
-
-
-def _clouds(problem: Problem) -> list[Tensor]:
-    """Return both clouds with their common centre at zero, which saves digits of float32."""
-    points = problem.geometry.points
-    assert points is not None
-    x, y = points
-    middle = (x.mean(0) + y.mean(0)) / 2
-    return [(z - middle).float().contiguous() for z in (x, y)]

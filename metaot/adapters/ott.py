@@ -36,8 +36,7 @@ def init(problem: Problem, init: Init) -> tuple[Any, Any]:
 
     These are f + eps log a and g + eps log b; OTT uses the first.
     """
-    F, G = _absorbed(*one(problem, init))
-    return _array(F), _array(G)
+    return _absorbed(*one(problem, init))
 
 
 def sinkhorn(
@@ -54,9 +53,11 @@ def sinkhorn(
     compiled = _compiled(tuple(sorted({"threshold": tol, "max_iterations": max_steps, **options}.items())))
 
     def run(single: Problem, guess: DualPotentials | None) -> tuple[DualPotentials, float, int]:
-        start = None if guess is None else tuple(map(_array, _absorbed(single, guess)))
-        f, g, steps = compiled(linear_problem(single), start)
-        potentials = _potentials(single, np.asarray(f, np.float64), np.asarray(g, np.float64))
+        start = None if guess is None else _absorbed(single, guess)
+        *found, steps = compiled(linear_problem(single), start)
+        pairs = zip(found, _logarithms(single), strict=True)
+        f, g = (torch.from_numpy(np.asarray(F, np.float64) - log).to(single.a) for F, log in pairs)
+        potentials = without_mass_completed(single, f, g)
         return potentials, float(marginal_error(single, potentials)), int(steps)
 
     return solved(problem, init, run, tol=tol, max_steps=max_steps, solver="OTT Sinkhorn")
@@ -91,18 +92,15 @@ def _positive(weights: Tensor) -> Array:
     return np.maximum(weights.numpy(force=True), tiny)
 
 
-def _absorbed(problem: Problem, potentials: DualPotentials) -> tuple[Array, Array]:
+def _logarithms(problem: Problem) -> tuple[Array, Array]:
+    """Return eps log a and eps log b, by which OTT's potentials differ from metaot's."""
     eps = float(problem.eps)
-    F = potentials.f.numpy(force=True) + eps * np.log(_positive(problem.a))
-    G = potentials.g.numpy(force=True) + eps * np.log(_positive(problem.b))
-    return F, G
+    return eps * np.log(_positive(problem.a)), eps * np.log(_positive(problem.b))
 
 
-def _potentials(problem: Problem, F: Array, G: Array) -> DualPotentials:
-    """Return f and g of F and G; on atoms without mass, the c-transforms of the others."""
-    eps = float(problem.eps)
-    f, g = F - eps * np.log(_positive(problem.a)), G - eps * np.log(_positive(problem.b))
-    return without_mass_completed(problem, torch.from_numpy(f).to(problem.a), torch.from_numpy(g).to(problem.b))
+def _absorbed(problem: Problem, potentials: DualPotentials) -> tuple[Any, Any]:
+    log_a, log_b = _logarithms(problem)
+    return _array(potentials.f.numpy(force=True) + log_a), _array(potentials.g.numpy(force=True) + log_b)
 
 
 def _array(values: Array) -> Any:

@@ -111,12 +111,16 @@ def emd(
     """
     plans, costs, potentials = [], [], []
     for support, P, log in _simplex("emd", problem, init, max_pivots, options):
-        mask = (support.problem.a > 0)[:, None] & (support.problem.b > 0)
+        rows, columns, geometry = support.problem.a > 0, support.problem.b > 0, support.problem.geometry
+        mask = rows[:, None] & columns
         plans.append(problem.a.new_zeros(mask.shape).masked_scatter(mask, torch.from_numpy(P).to(problem.a)))
         costs.append(log["cost"] + support.least)
-        potentials.append(_hard_potentials(support, log["u"] + support.least, log["v"]))
+        f, g = support.on_all_atoms(log["u"] + support.least, log["v"], -math.inf)
+        f = torch.where(rows, f, geometry.hardmin(g))  # without mass, the largest with f + g <= C
+        potentials.append(DualPotentials(f, torch.where(columns, g, geometry.T.hardmin(f))))
     plan = torch.stack(plans).reshape(*problem.batch_shape, *problem.geometry.shape)
-    return ExactTransport(plan, _costs(problem, costs), stacked(problem, potentials))
+    cost = problem.a.new_tensor(costs).reshape(problem.batch_shape)
+    return ExactTransport(plan, cost, stacked(problem, potentials))
 
 
 def emd2(
@@ -124,7 +128,8 @@ def emd2(
 ) -> Float[Tensor, "*batch"]:
     """Return the costs of `emd`, by `ot.emd2`."""
     found = _simplex("emd2", problem, init, max_pivots, options)
-    return _costs(problem, [float(cost) + support.least for support, cost, _ in found])
+    costs = [float(cost) + support.least for support, cost, _ in found]
+    return problem.a.new_tensor(costs).reshape(problem.batch_shape)
 
 
 def _simplex(
@@ -139,18 +144,6 @@ def _simplex(
         if log["result_code"] != 1:
             raise RuntimeError(f"POT found no optimum ({log['warning']}): raise max_pivots, or check the costs")
         yield support, found, log
-
-
-def _costs(problem: Problem, costs: list[float]) -> Tensor:
-    return torch.tensor(costs, dtype=torch.float64).to(problem.a).reshape(problem.batch_shape)
-
-
-def _hard_potentials(support: Support, f: Array, g: Array) -> DualPotentials:
-    """Return dual potentials of all atoms; on atoms without mass, the largest with f + g <= C."""
-    problem = support.problem
-    whole_f, whole_g = support.on_all_atoms(f, g, -math.inf)
-    whole_f = torch.where(problem.a > 0, whole_f, problem.geometry.hardmin(whole_g))
-    return DualPotentials(whole_f, torch.where(problem.b > 0, whole_g, problem.geometry.T.hardmin(whole_f)))
 
 
 @final

@@ -3,9 +3,7 @@
 import argparse
 from pathlib import Path
 
-from metaot.amortize.maps import AmortizedMap
-from metaot.checkpoint import load, located, read_card
-from metaot.onnx.maps import fingerprint
+from metaot.checkpoint import load, located
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,14 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from metaot.onnx.export import export  # noqa: PLC0415, onnx is an extra
-    from metaot.onnx.export_maps import export_maps  # noqa: PLC0415, the same
 
     out = options.out or Path(options.checkpoint.resolve().name + ".onnx")
-    predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
+    predictor = load(options.checkpoint)
     if options.passes is not None:
         predictor.passes = options.passes
-    if isinstance(predictor, AmortizedMap):
-        weights = fingerprint(located(options.checkpoint))
-        print(export_maps(predictor, card, out, data_dir=options.data_dir, weights=weights))
-    else:
-        print(export(predictor, card, out, data_dir=options.data_dir))
+    print(export(predictor, located(options.checkpoint), out, data_dir=options.data_dir))

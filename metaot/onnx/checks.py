@@ -1,7 +1,7 @@
 """The checks of problems in numpy: the same limits and words as `metaot.problem`, in microseconds."""
 
-import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +9,8 @@ Array = np.ndarray
 
 MASS_TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 """How far from one the mass of a weight vector may be."""
+
+_minimum, _ones = np.minimum.reduce, lru_cache(np.ones)  # a product with ones is the fastest sum
 
 
 def weights(name: str, values: object, size: int) -> Array:
@@ -23,27 +25,34 @@ def weights(name: str, values: object, size: int) -> Array:
         mass = w.dot(_ones(size, w.dtype))
         lowest, highest = (mass.item(),) * 2 if mass.size == 1 else (float(mass.min()), float(mass.max()))
         if not (1 - tolerance <= lowest and highest <= 1 + tolerance and _minimum(w, None) >= 0):
-            raise ValueError(_what_is_wrong(name, w, tolerance))
+            raise ValueError(_what_is_wrong(name, w, mass.astype(np.float64), tolerance))
     return w
 
 
-_minimum, _ones = np.minimum.reduce, lru_cache(np.ones)  # a product with ones is the fastest sum
-
-
-def _what_is_wrong(name: str, w: Array, tolerance: float) -> str:
+def _what_is_wrong(name: str, w: Array, mass: Any, tolerance: float) -> str:
     infinite = ~np.isfinite(w)
     if infinite.any():
         return f"{name} must be finite, got {name}{first_place(infinite, w)}"
     if (w < 0).any():
         return f"{name} must not be negative, got {name}{first_place(w < 0, w)}"
-    mass = np.asarray(w.sum(-1))
-    off = np.asarray(np.abs(mass - 1) > tolerance)
-    if not off.any():  # at the limit: rounding of two ways to sum
-        off = np.asarray(np.abs(mass - 1) == np.abs(mass - 1).max())
+    off = (mass < 1 - tolerance) | (mass > 1 + tolerance)
     return (
         f"the weights {name} must sum to one, got sum {name}{first_place(off, mass)}: "
         f"divide by {name}.sum(-1, keepdims=True)"
     )
+
+
+def samples(name: str, values: object, dim: int, *, least: int) -> Array:
+    """Return samples as float32, *batch n dim; ValueError says where and what is wrong."""
+    z = np.asarray(values)
+    if z.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {z.dtype}: use .astype(float)")
+    if z.ndim < 2 or z.shape[-1] != dim or z.shape[-2] < least:
+        raise ValueError(f"{name} must have the shape (*batch, samples, {dim}), got {z.shape}")
+    infinite = ~np.isfinite(z)
+    if infinite.any():
+        raise ValueError(f"{name} must be finite, got {name}{first_place(infinite, z)}")
+    return z.astype(np.float32, copy=False)
 
 
 def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...]) -> Array:
@@ -58,9 +67,9 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
     values = np.asarray(eps, dtype=np.float64)
     if values.shape not in ((), batch):
         raise ValueError(f"eps must be a number or of the batch's shape {batch}, got {values.shape}")
-    bad = np.asarray(~((values >= low) & (values <= high)))
+    bad = ~((values >= low) & (values <= high))
     if bad.any():
-        invalid = np.asarray(~(np.isfinite(values) & (values > 0)))
+        invalid = ~(np.isfinite(values) & (values > 0))
         if invalid.any():
             raise ValueError(f"eps must be positive and finite, got eps{first_place(invalid, values)}")
         raise ValueError(
@@ -70,18 +79,8 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
     return values.reshape(-1)
 
 
-def first_place(bad: Array | np.bool_, values: Array | np.floating) -> str:
+def first_place(bad: Any, values: Any) -> str:
     """Describe the first true entry of `bad` as "[index] = value", to follow a name."""
-    if bad.ndim == 0:
-        return f" = {float(values):.6g}"
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return f"[{', '.join(map(str, index))}] = {float(np.asarray(values)[index]):.6g}"
-
-
-def limits(tol: float, max_steps: int) -> tuple[float, int]:
-    """Return them; ValueError unless tol is positive and max_steps is not negative."""
-    if not 0 < tol < math.inf:
-        raise ValueError(f"tol must be positive, got {tol}")
-    if max_steps < 0:
-        raise ValueError(f"max_steps must not be negative, got {max_steps}")
-    return float(tol), int(max_steps)
+    index = tuple(map(int, np.argwhere(bad)[0]))
+    where = f"[{', '.join(map(str, index))}]" if index else ""
+    return f"{where} = {float(values[index]):.6g}"

@@ -4,14 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 from metaot.amortize.predictor import FastNetwork
 from metaot.models import Exportable, Network
-from metaot.sessions import runner, session
+from metaot.onnx.files import runner, session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 FILES = "network.onnx", "correction.onnx"
 """The files beside the weights: the network, and the correction of its refinement steps."""
@@ -30,21 +33,18 @@ class OnnxNetwork(FastNetwork):
 
     def __init__(self, contents: Sequence[bytes], name: str = "files in memory") -> None:
         self._contents, self._name = tuple(contents), name
-        self._open()
+        self._sessions: dict[int, Evaluated] = {}
+        found = self._at(1).weights
+        if len(found) != 1 or "" in found:
+            raise ValueError(f"the ONNX files of {name} were not made from the same weights")
+        (self._weights,) = found
+        self._known: _Known | None = None
 
     @classmethod
     def beside(cls, folder: Path) -> "OnnxNetwork | None":
         """Open the files in a checkpoint's folder; None if there are none."""
         paths = [folder / name for name in FILES if (folder / name).exists()]
         return cls([path.read_bytes() for path in paths], str(folder)) if paths else None
-
-    def _open(self) -> None:
-        self._functions = {1: [_Function(content, self._name, 1) for content in self._contents]}
-        found = {function.metadata.get(WEIGHTS, "") for function in self._functions[1]}
-        if len(found) != 1 or "" in found:
-            raise ValueError(f"the ONNX files of {self._name} were not made from the same weights")
-        self._weights = found.pop()
-        self._known: _Known | None = None
 
     def of(self, model: Exportable, *inputs: Tensor) -> "Evaluated | None":
         """Return the network for these inputs; None unless the model has these weights and all is on a CPU.
@@ -54,19 +54,19 @@ class OnnxNetwork(FastNetwork):
         derived = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         if derived or not inputs[0].is_cpu or len(inputs[0]) == 0 or not self._belongs_to(model):
             return None
-        return Evaluated(self._at(torch.get_num_threads() if inputs[0].numel() >= _MANY else 1))
+        return self._at(torch.get_num_threads() if inputs[0].numel() >= _MANY else 1)
 
-    def _at(self, threads: int) -> "list[_Function]":
-        if threads not in self._functions:
-            functions = [_Function(content, self._name, threads) for content in self._contents]
-            self._functions = {**self._functions, threads: functions}
-        return self._functions[threads]
+    def _at(self, threads: int) -> "Evaluated":
+        if threads not in self._sessions:
+            self._sessions[threads] = Evaluated(self._contents, self._name, threads)
+        return self._sessions[threads]
 
     def _belongs_to(self, model: Exportable) -> bool:
         """Return whether the model has these weights; compared again when one of them was written to or moved."""
         known = self._known
         if known is None or known.model is not model:
-            known = _Known(model, _tables(model), None, False)
+            tables = [table for part in model.modules() for table in (part._parameters, part._buffers) if table]
+            known = _Known(model, tables, None, False)
         tensors = [tensor for table in known.tables for tensor in table.values() if tensor is not None]
         if torch.is_grad_enabled() and any(map(_takes_gradients, tensors)):
             return False
@@ -87,8 +87,10 @@ class OnnxNetwork(FastNetwork):
 class Evaluated(Network):
     """A network in sessions: tensors in, tensors out; arrays in, arrays out."""
 
-    def __init__(self, functions: "list[_Function]") -> None:
-        self._functions = functions
+    def __init__(self, contents: Sequence[bytes], name: str, threads: int) -> None:
+        sessions = [session(name, content, threads=threads) for content in contents]
+        self.weights = {opened.get_modelmeta().custom_metadata_map.get(WEIGHTS, "") for opened in sessions}
+        self._functions = list(map(_Function, sessions))
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         return tuple(self._functions[0](inputs))
@@ -98,9 +100,7 @@ class Evaluated(Network):
 
 
 class _Function:
-    def __init__(self, content: bytes, name: str, threads: int) -> None:
-        opened = session(name, content, threads=threads)
-        self.metadata: dict[str, str] = opened.get_modelmeta().custom_metadata_map
+    def __init__(self, opened: "InferenceSession") -> None:
         self._run = runner(opened)
         self._outputs = [value.name for value in opened.get_outputs()]
         self._inputs = [value.name for value in opened.get_inputs()]
@@ -116,16 +116,12 @@ class _Known(NamedTuple):
 
     model: nn.Module
     tables: list[dict[str, Any]]
+    """The dictionaries in which its modules hold their tensors."""
     state: object
     same: bool
 
 
 _version, _takes_gradients = attrgetter("_version"), attrgetter("requires_grad")
-
-
-def _tables(model: nn.Module) -> list[dict[str, Any]]:
-    """Return the dictionaries in which the modules of a model hold their tensors."""
-    return [table for part in model.modules() for table in (part._parameters, part._buffers) if table]
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -1,6 +1,7 @@
-"""A checkpoint as one ONNX file: exported by torch, described, compared with torch, and only then written."""
+"""A checkpoint as ONNX files: exported by torch, described, compared with torch, and only then written."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 from torch import Tensor
 
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
-from metaot.folders import write_atomically
+from metaot.brenier import Frame, SampleProblem
+from metaot.folders import read_card, write_atomically
 from metaot.geometry import Geometry, Grid
+from metaot.models.palette import PaletteIcnn
+from metaot.onnx.graph.hypernetwork import PredictedMaps, PushedPoints
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
 from metaot.onnx.graph.sums import Space
-from metaot.onnx.parity import drawn_problems, parity
+from metaot.onnx.maps import PARTS, OnnxMap, fingerprint
+from metaot.onnx.parity import drawn_clouds, drawn_problems, parity, parity_of_maps
 from metaot.onnx.runtime import OnnxModel
 from metaot.onnx.trace import Shapes, either, finished, traced
 
@@ -23,23 +29,32 @@ INPUTS, OUTPUTS = ["a", "b", "eps"], ["f", "g"]
 
 
 def export(
-    predictor: AmortizedPotential | UniversalPotential,
-    card: dict[str, Any],
+    predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
+    folder: Path,
     path: Path,
     *,
     data_dir: Path | None = None,
 ) -> str:
-    """Write the file of a model, or nothing if the two differ; return words on what was done.
+    """Write the file of a model, or both of a model of maps; return words on what was done.
 
-    `card` is what its checkpoint says of it. Raises ValueError when the file does not agree with torch.
+    `folder` is the checkpoint that the predictor is from. Raises ValueError, and writes nothing, when a file does
+    not agree with torch.
     """
-    problems, data = drawn_problems(predictor, card, data_dir)
-    content = prediction_model(predictor, card)
-    result = parity(OnnxModel.from_bytes(content, name=f"{path} (not yet written)"), predictor, problems, data)
+    card, name = read_card(folder), f"{path} (not yet written)"
+    if isinstance(predictor, AmortizedMap):
+        contents = map_models(predictor, card, fingerprint(folder))
+        model = OnnxMap.from_bytes(*contents, name=name)
+        result = parity_of_maps(model, predictor, *drawn_clouds(predictor, card, data_dir))
+    else:
+        contents = (prediction_model(predictor, card),)
+        model = OnnxModel.from_bytes(*contents, name=name)
+        result = parity(model, predictor, *drawn_problems(predictor, card, data_dir))
     if not result.holds:
         raise ValueError(f"nothing was written to {path}: {result}")
-    write_atomically(path, lambda partial: partial.write_bytes(content))
-    return f"{path}: {len(content) / 1e6:.1f} MB, {result}"
+    files = model.files(path)
+    for file, content in reversed(list(zip(files, contents, strict=True))):  # last the file that is looked for
+        write_atomically(file, lambda partial, content=content: partial.write_bytes(content))
+    return f"{' and '.join(map(str, files))}: {sum(map(len, contents)) / 1e6:.1f} MB, {result}"
 
 
 def prediction_model(predictor: AmortizedPotential | UniversalPotential, card: dict[str, Any]) -> bytes:
@@ -61,7 +76,17 @@ def prediction_model(predictor: AmortizedPotential | UniversalPotential, card: d
         plain, exact = (SpacePrediction(predictor.model, space, exact=exact) for exact in (False, True))
         a, b = (torch.full((3, size), 1 / size, dtype=torch.float64) for size in predictor.geometry.shape)
         proto = _with_fallback(plain, exact, (a, b, eps), ({0: batch},) * 3)
-        about = {"geometry": _described(predictor, _with_costs(proto, space))}
+        geometry = predictor.geometry
+        description = {
+            "kind": type(geometry).__name__,
+            "cost": geometry.cost_name,
+            "shape": list(geometry.shape),
+            "sizes": list(geometry.sizes) if isinstance(geometry, Grid) else [],
+            "description": repr(geometry),
+            "sha256": _fingerprint(geometry),
+            "costs": _with_costs(proto, space),
+        }
+        about = {"geometry": description}
     return finished(proto, card, {"passes": predictor.passes, "eps": list(predictor.eps), **about})
 
 
@@ -80,19 +105,6 @@ def _with_fallback(
         if value.name == "eps":
             value.type.tensor_type.shape.dim[0].dim_param = "temperatures"
     return proto
-
-
-def _described(predictor: AmortizedPotential, costs: list[str]) -> dict[str, Any]:
-    geometry = predictor.geometry
-    return {
-        "kind": type(geometry).__name__,
-        "cost": geometry.cost_name,
-        "shape": list(geometry.shape),
-        "sizes": list(geometry.sizes) if isinstance(geometry, Grid) else [],
-        "description": repr(geometry),
-        "sha256": _fingerprint(geometry),
-        "costs": costs,
-    }
 
 
 def _with_costs(proto: onnx.ModelProto, space: Space) -> list[str]:
@@ -114,3 +126,27 @@ def _fingerprint(geometry: Geometry) -> str:
         values = np.ascontiguousarray(tensor.numpy(force=True), dtype="<f8")
         digest.update(f" {name} {values.shape} ".encode() + values.tobytes())
     return digest.hexdigest()
+
+
+def map_models(predictor: AmortizedMap, card: dict[str, Any], weights: str) -> tuple[bytes, bytes]:
+    """Return the contents of the files: (x, y) -> `PARTS`, and (x, weights, m, n, U, scale) -> y."""
+    model = predictor.model
+    if not isinstance(model, PaletteIcnn):
+        raise ValueError(f"a {type(model).__name__} reads pictures; only networks that read samples are exported")
+    batch, n, m = (torch.export.Dim(name, min=2, max=2**31) for name in ("batch", "n", "m"))
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 3, 7, predictor.dim, generator=generator, dtype=torch.float32)
+    example, clouds = (x, y[:, :6]), ({0: batch, 1: n}, {0: batch, 1: m})
+    first = traced(PredictedMaps(model), example, clouds, inputs=["x", "y"], outputs=list(PARTS))
+    frame = Frame.gaussian(SampleProblem(x, y))
+    potential = (x, model.icnn.weights(generator, 3), frame.m, frame.n, frame.U, frame.scale)
+    names = ["x", "weights", "m", "n", "U", "scale"]
+    shapes = ({0: batch, 1: n}, *[{0: batch}] * 5)
+    second = traced(PushedPoints(model.icnn), potential, shapes, inputs=names, outputs=["y"])
+    maps = {
+        "dim": predictor.dim,
+        "icnn": asdict(model.icnn),
+        **{key: card.get(key) for key in ("step", "seed")},
+        "weights": weights,
+    }
+    return finished(first, card, {"maps": maps}), finished(second, card, {"maps": maps})

@@ -10,10 +10,9 @@ from typing import Any, final
 import numpy as np
 
 from metaot.folders import WEIGHTS
-from metaot.onnx.checks import first_place
-from metaot.onnx.runtime import OnnxFile, described
+from metaot.onnx.checks import samples
+from metaot.onnx.files import OnnxFile, described, runner, session
 from metaot.pictures import moved, palette
-from metaot.sessions import runner, session
 
 Array = np.ndarray
 
@@ -136,16 +135,3 @@ def map_beside(folder: Path, *, threads: int = 1) -> OnnxMap | None:
         f"{file} is not used: {fault}; `metaot export {folder} --out {file}` makes it anew", stacklevel=2
     )
     return None
-
-
-def samples(name: str, values: Any, dim: int, *, least: int) -> Array:
-    """Return samples as float32, *batch n dim; ValueError says where and what is wrong."""
-    z = np.asarray(values)
-    if z.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {z.dtype}: use .astype(float)")
-    if z.ndim < 2 or z.shape[-1] != dim or z.shape[-2] < least:
-        raise ValueError(f"{name} must have the shape (*batch, samples, {dim}), got {z.shape}")
-    infinite = ~np.isfinite(z)
-    if infinite.any():
-        raise ValueError(f"{name} must be finite, got {name}{first_place(infinite, z)}")
-    return z.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""The comparison of a file with its model: on test problems where there are some, in new batch sizes."""
+"""The comparison of files with their model: on test problems where there are some, in new batch sizes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,21 +9,24 @@ import torch
 from torch import Tensor
 
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
-from metaot.data import ProblemSet, SampleSet, middle, source_from_json
+from metaot.brenier import SampleProblem
+from metaot.data import Palettes, Planted, ProblemSet, SampleSet, middle, source_from_json
 from metaot.data.drawings import drawn_images
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
+from metaot.onnx.maps import OnnxMap
 from metaot.onnx.runtime import OnnxModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 
-TOLERANCE = 1e-5
-"""The largest difference from torch's potentials, as a share of the range of each."""
 _BATCHES = (1, 2, 5, 16)
 _IMAGES = ((1, 28, 28), (2, 16, 16), (3, 40, 25), (2, 64, 64))
 """Batches of images for models of any size."""
+_CLOUDS = ((1, 512, 512), (2, 300, 512), (5, 512, 40))
+"""Batches, and samples of x and y, for models of maps."""
 _TARGET, _STEPS, _LARGE = 1e-3, 200, 2**19
 """The L1 error to which steps are counted; most of them; and entries of a plan from which on only one is made."""
 
@@ -31,22 +34,24 @@ _TARGET, _STEPS, _LARGE = 1e-3, 200, 2**19
 @final
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference of a potential as a share of its range, and how many step counts differ."""
+    """The largest difference from torch, in `unit`, and how many step counts differ."""
 
     difference: float
     steps: int
     problems: int
     data: str
+    unit: str = "potentials' range"
+    tolerance: float = 1e-5
 
     @property
     def holds(self) -> bool:
         """Whether the file agrees with torch."""
-        return self.difference <= TOLERANCE and self.steps == 0
+        return self.difference <= self.tolerance and self.steps == 0
 
     def __str__(self) -> str:
         words = "no steps" if self.steps == 0 else f"{self.steps} step counts"
         return (
-            f"potentials differ from torch by {self.difference:.1e} of their range, {words} differ "
+            f"differs from torch by {self.difference:.1e} of the {self.unit}, {words} differ "
             f"({self.problems} {self.data})"
         )
 
@@ -59,15 +64,30 @@ def parity(
     difference, steps = 0.0, 0
     for problem in problems:
         expected, found = predictor.predict(problem), model.predict(problem)
-        difference = max(difference, _difference(expected.f, found.f), _difference(expected.g, found.g))
+        for mine, theirs in ((expected.f, found.f), (expected.g, found.g)):
+            difference = max(difference, largest((mine - theirs).abs(), mine.amax(-1) - mine.amin(-1)))
         steps += int((_steps(problem, expected) != _steps(problem, found)).sum())
     return Parity(difference, steps, sum(len(problem.a) for problem in problems), data)
 
 
-def _difference(expected: Tensor, found: Tensor) -> float:
-    size = expected.amax(-1) - expected.amin(-1)
-    worst = ((expected - found).abs().amax(-1) / size.clamp_min(1e-12)).max()
-    return float(worst.nan_to_num(torch.inf))
+@torch.no_grad()
+def parity_of_maps(model: OnnxMap, predictor: AmortizedMap, problems: list[SampleProblem], data: str) -> Parity:
+    """Compare pushed and pulled points of two files with those of their model."""
+    difference = 0.0
+    for problem in problems:
+        x, y = problem.x, problem.y
+        expected, found = predictor.stages(problem)[-1], model.predict(x.numpy(), y.numpy())
+        pushed, pulled = expected.push(x), expected.pull(y)
+        for mine, theirs in ((pushed, found.push(x.numpy())), (pulled, found.pull(y.numpy()))):
+            distance = (mine - torch.from_numpy(theirs)).norm(dim=-1)
+            difference = max(difference, largest(distance, mine.var(-2).sum(-1).sqrt()))
+    count = sum(len(problem.x) for problem in problems)
+    return Parity(difference, 0, count, data, unit="points' deviation", tolerance=1e-4)
+
+
+def largest(difference: Tensor, size: Tensor) -> float:
+    """Return the largest entry of differences, *batch k, as a share of a size, *batch; infinite for NaN."""
+    return float((difference.amax(-1) / size.clamp_min(1e-12)).nan_to_num(torch.inf).max())
 
 
 def _steps(problem: Problem, guess: DualPotentials) -> Tensor:
@@ -99,7 +119,7 @@ def drawn_problems(
             a, b = as_weights(images.double()).split(batch)
             problems.append(Problem(a, b, Grid(height, width), mixed(batch)))
         return problems, "drawn pairs"
-    split, data = recorded_split(card, data_dir)
+    split, data = _recorded_split(card, data_dir)
     for batch, eps in zip(batches, (middle(predictor.eps), low, high, None), strict=False):
         if isinstance(split, ProblemSet):
             a, b = replace(split, batch=batch).weights(generator)
@@ -109,7 +129,24 @@ def drawn_problems(
     return problems, data
 
 
-def recorded_split(card: dict[str, Any], data_dir: Path | None) -> tuple[ProblemSet | SampleSet | None, str]:
+def drawn_clouds(
+    predictor: AmortizedMap, card: dict[str, Any], data_dir: Path | None = None
+) -> tuple[list[SampleProblem], str]:
+    """Return problems of the model's test data, of embedded data where these are missing; and their name."""
+    split, data = _recorded_split(card, data_dir)
+    if split is None:
+        source = Palettes() if predictor.dim == 3 else Planted(dim=predictor.dim)
+        split, data = source.split("test"), f"test problems of {type(source).__name__}"
+    assert isinstance(split, SampleSet)
+    generator = torch.Generator().manual_seed(4)
+    problems = []
+    for batch, n, m in _CLOUDS:
+        drawn = replace(split, batch=batch, samples=max(n, m)).sample(generator)
+        problems.append(SampleProblem(drawn.x[:, :n], drawn.y[:, :m]))
+    return problems, data
+
+
+def _recorded_split(card: dict[str, Any], data_dir: Path | None) -> tuple[ProblemSet | SampleSet | None, str]:
     """Return the test data of a checkpoint's recipe and its name; None where that is not here."""
     try:
         source = source_from_json(card["recipe"]["data"])

@@ -1,16 +1,21 @@
-"""Predictions of a `Problem`, for those who have torch: its geometry must be the model's."""
+"""What of `OnnxModel` needs torch: predictions of a `Problem`, and steps where there is no compiled code."""
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from metaot.geometry import Geometry, Grid
+from metaot import core
+from metaot.geometry import Dense, Geometry, Grid
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
+from metaot.solvers import solve
 
 if TYPE_CHECKING:
     from metaot.onnx.runtime import OnnxModel
+
+Array = np.ndarray
 
 
 def predict(model: "OnnxModel", problem: Problem) -> DualPotentials:
@@ -51,11 +56,26 @@ def require_known(model: "OnnxModel", geometry: Geometry) -> None:
     model.matching = geometry
 
 
-def _costs(model: "OnnxModel", geometry: Geometry) -> list[tuple[np.ndarray, np.ndarray]]:
+def _costs(model: "OnnxModel", geometry: Geometry) -> list[tuple[Array, Array]]:
     """Return the costs of the model and of a geometry, for each axis or in all; none if their sizes differ."""
-    mine, sizes = model.costs, geometry.sizes if isinstance(geometry, Grid) else ()
-    if geometry.batch_shape or geometry.shape != model.sizes or (mine.sizes and mine.sizes != sizes):
+    sizes = geometry.sizes if isinstance(geometry, Grid) else ()
+    if geometry.batch_shape or geometry.shape != model.sizes or (model.grid and model.grid != sizes):
         return []
-    axes = geometry.axis_costs if mine.sizes else None
+    axes = geometry.axis_costs if model.grid else None
     theirs = (geometry.cost_rows(slice(None)),) if axes is None else axes
-    return [(C, other.numpy(force=True)) for C, other in zip(mine.matrices, theirs, strict=True)]
+    return [(C, other.numpy(force=True)) for C, other in zip(model.costs, theirs, strict=True)]
+
+
+def refined(
+    costs: tuple[Array, ...], a: Array, b: Array, eps: Array, f: Array, *, tol: float, max_steps: int
+) -> core.Result:
+    """Refine the rows of f by torch, for costs that are the sum of one matrix for each axis of a grid."""
+    C, source, target, each, first = map(torch.from_numpy, (reduce(_outer_sum, costs), a, b, eps, f))
+    start = DualPotentials(first, torch.zeros_like(target))
+    found = solve(Problem(source, target, Dense(C), each), init=start, tol=tol, max_steps=max_steps)
+    values = found.potentials.f, found.potentials.g, found.error, found.steps
+    return core.Result(*(value.numpy() for value in values))
+
+
+def _outer_sum(C: Array, axis: Array) -> Array:
+    return (C[:, None, :, None] + axis[None, :, None, :]).reshape(len(C) * len(axis), -1)

@@ -1,9 +1,6 @@
 """`OnnxModel`: predictions with numpy and onnxruntime only."""
 
-import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
 
 import numpy as np
 
+from metaot import core
+from metaot.core import method
 from metaot.onnx import checks
-from metaot.onnx.costs import Costs
-from metaot.sessions import CPU, runner, session
+from metaot.onnx.files import OnnxFile, described, runner, session
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
     from metaot.potentials import DualPotentials
     from metaot.problem import Problem
 
 Array = np.ndarray
 
-FORMAT = "1"
 METADATA = ("metaot", "model", "passes", "recipe", "data", "eps", "quality")
 """What the file says of the model, each as JSON; and its `geometry`, or `images` for images of any size."""
 _CHUNK, _TERMS = 64, 2**24
@@ -50,46 +45,6 @@ class OnnxSolution:
     error: Array
     steps: Array
     converged: Array
-
-
-class OnnxFile(ABC):
-    """A model in the files that `export.py` wrote; it pickles with their contents."""
-
-    metadata: dict[str, Any]
-
-    def __init__(self, path: str | Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> None:
-        files = self.files(Path(path))
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"{file} is not there: `python export.py CHECKPOINT --out {path}` writes it"
-                )
-        self.__setstate__((str(path), tuple(file.read_bytes() for file in files), threads, tuple(providers)))
-
-    @classmethod
-    def from_bytes(
-        cls, *contents: bytes, name: str = "a file in memory", threads: int = 1, providers: Sequence[str] = CPU
-    ) -> Any:
-        """Open the contents of the files."""
-        model = object.__new__(cls)
-        model.__setstate__((name, contents, threads, tuple(providers)))
-        return model
-
-    @staticmethod
-    @abstractmethod
-    def files(path: Path) -> tuple[Path, ...]:
-        """Return the files of the model at a path."""
-
-    @abstractmethod
-    def _open(self, name: str, contents: tuple[bytes, ...], **settings: Any) -> None:
-        """Open sessions with the settings; ValueError for files of another kind."""
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self._state
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._state = name, contents, threads, providers = state
-        self._open(name, contents, threads=threads, providers=providers)
 
 
 @final
@@ -119,7 +74,8 @@ class OnnxModel(OnnxFile):
         self.eps: tuple[float, float] = (low, high)
         geometry = self.metadata.get("geometry")
         self.sizes: tuple[int, int] | None = tuple(geometry["shape"]) if geometry else None
-        self._grid: tuple[int, ...] = tuple(geometry["sizes"]) if geometry else ()
+        self.grid: tuple[int, ...] = tuple(geometry["sizes"]) if geometry else ()
+        """The numbers of points along the axes of the geometry; empty if it has none."""
         self.matching: object = None
 
     @overload
@@ -139,8 +95,7 @@ class OnnxModel(OnnxFile):
 
             return predict(self, a)
         rows = self._rows(a, b, eps)
-        f, g = self._evaluated(rows)
-        return Potentials(rows.shaped(f, 0), rows.shaped(g, 1))
+        return Potentials(*rows.shaped(*self._evaluated(rows)))
 
     def solve(
         self, a: Any, b: Any, *, eps: Any = None, tol: float = 1e-6, max_steps: int = 10_000
@@ -151,23 +106,43 @@ class OnnxModel(OnnxFile):
         them, do the rest beside it. float64 inside. Raises ValueError as `predict`; not converging within
         `max_steps` is a result.
         """
-        tol, max_steps = checks.limits(tol, max_steps)
+        if not 0 < tol < math.inf:
+            raise ValueError(f"tol must be positive, got {tol}")
+        if max_steps < 0:
+            raise ValueError(f"max_steps must not be negative, got {max_steps}")
         rows = self._rows(a, b, eps)
         start, _ = self._evaluated(rows)
-        costs = self.costs if rows.image is None else Costs.of_images(rows.image)
-        limits = {"tol": tol, "max_steps": max_steps, "threads": self._state[2]}
-        f, g, error, steps = costs.refined(rows.a, rows.b, rows.eps, start, **limits)
+        costs = self.costs if rows.image is None else tuple(map(_squared_distances, rows.image))
+        f, g, error, steps = self._refined(costs, rows, start, tol=tol, max_steps=max_steps)
         batch = (values.reshape(rows.batch) for values in (error, steps, error <= tol))
-        return OnnxSolution(rows.shaped(f, 0), rows.shaped(g, 1), *batch)
+        return OnnxSolution(*rows.shaped(f, g), *batch)
+
+    def _refined(self, costs: tuple[Array, ...], rows: "Rows", f: Array, **limits: Any) -> core.Result:
+        """Refine f for weights whose masses are made equal to the last digit.
+
+        Compiled code makes the steps, or torch where there is none.
+        """
+        a, b = (weights / weights.sum(-1, keepdims=True) for weights in (rows.a, rows.b))
+        eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
+        if core.COMPILED:
+            back_end = core.Compiled(core.Costs.on_axes(costs), a, b, eps, threads=self._state[2])
+            return method.choose(back_end, f, **limits)[0]
+        try:
+            from metaot.onnx.problems import refined  # noqa: PLC0415, compiled code needs no torch
+        except ImportError:
+            raise RuntimeError(
+                "solving needs compiled code or torch: install metaot where there is a C compiler, or torch"
+            ) from None
+        return refined(costs, a, b, eps, f, **limits)
 
     @cached_property
-    def costs(self) -> Costs:
-        """The costs of the model's geometry, which are outputs of the graph."""
+    def costs(self) -> tuple[Array, ...]:
+        """The cost matrix of the model's geometry, or one for each axis of a grid; outputs of the graph."""
         axes: list[str] = self.metadata["geometry"]["costs"]
-        weights = [np.full((1, n), 1 / n) for n in self.sizes or ()]
-        feeds = {"a": weights[0], "b": weights[1], "eps": np.array([self.eps[1]])}
-        matrices = dict(zip(set(axes), self._run(list(set(axes)), feeds, None), strict=True))
-        return Costs(tuple(matrices[name] for name in axes), self._grid)
+        names = sorted(set(axes))
+        a, b = (np.full((1, n), 1 / n) for n in self.sizes or ())
+        found = self._run(names, {"a": a, "b": b, "eps": np.array([self.eps[1]])}, None)
+        return tuple(found[names.index(name)] for name in axes)
 
     def _rows(self, a: Any, b: Any, eps: Any) -> "Rows":
         """Check weights and temperatures."""
@@ -180,10 +155,11 @@ class OnnxModel(OnnxFile):
                     f"a and b must be images of one shape (*batch, height, width), got {a.shape}, {b.shape}"
                 )
             image = a.shape[-2:]
-        grid = image or self._grid
+        grid = image or self.grid
         n, m = self.sizes or (math.prod(grid),) * 2
         if image or (len(grid) > 1 and a.shape[-1:] != (n,)):
-            a, b = (_flat(weights, grid) for weights in (a, b))
+            dims = len(grid)
+            a, b = (w.reshape(*w.shape[:-dims], n) if w.shape[-dims:] == grid else w for w in (a, b))
         a, b = checks.weights("a", a, n), checks.weights("b", b, m)
         batch = a.shape[:-1]
         if batch != b.shape[:-1]:
@@ -194,7 +170,7 @@ class OnnxModel(OnnxFile):
     def _evaluated(self, rows: "Rows") -> list[Array]:
         """Return f and g of weights that were checked."""
         a, b, eps = rows.a, rows.b, rows.eps
-        sizes = rows.image or self._grid or b.shape[1:]
+        sizes = rows.image or self.grid or b.shape[1:]
         size = max(1, min(_CHUNK, _TERMS // (a.shape[1] * max(sizes))))
         if rows.image is not None:
             a, b = (w.reshape(len(w), *rows.image) for w in (a, b))
@@ -226,39 +202,13 @@ class Rows(NamedTuple):
     image: tuple[int, ...] | None
     """The size of the images, for a model that takes any."""
 
-    def shaped(self, potentials: Array, side: int) -> Array:
-        """Return potentials of the source (0) or of the target (1) in the shape and dtype of the weights."""
-        return potentials.reshape(self.shapes[side]).astype(self.dtype, copy=False)
+    def shaped(self, *potentials: Array) -> tuple[Array, ...]:
+        """Return f and g in the shapes and the dtype of the weights."""
+        pairs = zip(potentials, self.shapes, strict=True)
+        return tuple(values.reshape(shape).astype(self.dtype, copy=False) for values, shape in pairs)
 
 
-def _flat(weights: Array, grid: tuple[int, ...]) -> Array:
-    """Return images as vectors; others as they are."""
-    dims = len(grid)
-    if weights.shape[-dims:] != grid:
-        return weights
-    return weights.reshape(*weights.shape[:-dims], math.prod(grid))
-
-
-def described(
-    name: str, opened: "InferenceSession", keys: Sequence[str], kinds: Sequence[str], other: str
-) -> dict[str, Any]:
-    """Return what a file says of its model; ValueError unless it is one of ours, with metadata of these kinds.
-
-    `other` is the class for files without.
-    """
-    found = opened.get_modelmeta().custom_metadata_map
-    if "metaot" not in found:
-        raise ValueError(f"{name} was not written by metaot: `python export.py CHECKPOINT` writes one")
-    try:
-        values = {key: json.loads(value) for key, value in found.items()}
-        version = values["metaot"]["format"]
-    except (ValueError, KeyError, TypeError):
-        values, version = {}, None
-    if version != FORMAT:
-        raise ValueError(f"{name} has format {version!r}, this version reads {FORMAT!r}")
-    if not any(kind in values for kind in kinds):
-        raise ValueError(f"{name} holds another kind of model: metaot.{other} opens it")
-    missing = [key for key in keys if key not in values]
-    if missing:
-        raise ValueError(f"{name} is damaged: it does not say its {missing[0]!r}")
-    return values
+def _squared_distances(size: int) -> Array:
+    """Return the costs between points that lie evenly on [0, 1]."""
+    axis = np.linspace(0, 1, size)
+    return (axis[:, None] - axis) ** 2

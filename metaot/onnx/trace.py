@@ -16,7 +16,7 @@ except ImportError:
     raise ImportError("exporting needs the extra `export`: pip install 'metaot[export]'") from None
 
 from metaot import __version__
-from metaot.onnx.runtime import FORMAT
+from metaot.onnx.files import FORMAT
 
 Shapes = tuple[Any, ...]
 """For each input, the names of the dimensions that may be of any size."""
@@ -78,14 +78,11 @@ def traced(
     return proto
 
 
-def either(first: onnx.ModelProto, second: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Return the graph with the outputs of the first one where that says `right`, else with those of the second.
+def either(main: onnx.ModelProto, other: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return the first graph, with its outputs where it says `right`, else with those of the second.
 
     Both have the same inputs; the second is evaluated only if it is needed. Equal tensors are stored once.
     """
-    main, other = onnx.ModelProto(), onnx.ModelProto()
-    main.CopyFrom(first)
-    other.CopyFrom(second)
     kept = {tensor.raw_data: tensor.name for tensor in main.graph.initializer if len(tensor.raw_data) > _FEW}
     names = {value.name: value.name for value in other.graph.input}
     for tensor in list(other.graph.initializer):
@@ -95,17 +92,17 @@ def either(first: onnx.ModelProto, second: onnx.ModelProto, outputs: Sequence[st
             other.graph.initializer.remove(tensor)
     _rename(other.graph, lambda name: names.get(name, f"else_{name}"))
     _rename(main.graph, lambda name: f"then_{name}" if name in outputs else name)
-    then = onnx.GraphProto(name="then")
-    for value in main.graph.output:
-        if value.name != "right":
-            name = f"given_{value.name}"
-            then.node.append(onnx.helper.make_node("Identity", [value.name], [name]))
-            then.output.append(onnx.helper.make_value_info(name, value.type))
-    branches: dict[str, Any] = {"then_branch": then, "else_branch": other.graph}
+    types = [value.type for value in main.graph.output if value.name != "right"]
+    then, results = onnx.GraphProto(name="then"), []
+    for name, kind in zip(outputs, types, strict=True):
+        then.node.append(onnx.helper.make_node("Identity", [f"then_{name}"], [f"given_{name}"]))
+        then.output.append(onnx.helper.make_value_info(f"given_{name}", kind))
+        results.append(onnx.helper.make_value_info(name, kind))
     del other.graph.input[:]
     del main.graph.output[:]
+    branches: dict[str, Any] = {"then_branch": then, "else_branch": other.graph}
     main.graph.node.append(onnx.helper.make_node("If", ["right"], list(outputs), **branches))
-    main.graph.output.extend(first.graph.output[: len(outputs)])
+    main.graph.output.extend(results)
     return main
 
 

@@ -8,7 +8,6 @@ pytest.importorskip("ott")
 import jax
 
 from metaot.adapters import ott
-from metaot.problem import Problem
 from metaot.solvers import solve
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -25,7 +24,7 @@ def atol(request):
 
 @pytest.mark.parametrize("name", ["dense", "points, sphere", "grid", "grid, 3-D l1"])
 def test_from_the_solution_one_step_is_enough(name, atol):
-    problem = random_problem(SPACES[name], (2,))
+    problem = random_problem(SPACES[name], (2,), torch.tensor([0.1, 0.2]))
     exact = solve(problem, tol=1e-10)
     warm = ott.sinkhorn(problem, init=exact.potentials, tol=atol, inner_iterations=1)
     assert (warm.steps == 1).all()
@@ -37,15 +36,12 @@ def test_from_the_solution_one_step_is_enough(name, atol):
     assert_close(cold.plan(), exact.plan(), 10 * atol)
 
 
-def test_a_prediction_saves_steps(model, images, atol):
+def test_a_prediction_saves_steps_also_by_the_call_that_ott_documents(model, images, atol):
+    from ott.solvers.linear.sinkhorn import Sinkhorn  # noqa: PLC0415
+
     cold, warm = (ott.sinkhorn(images, init=init, tol=1e-2, inner_iterations=1) for init in (None, model))
     assert warm.converged.all()
     assert warm.steps.sum() <= 0.5 * cold.steps.sum()
-
-
-def test_the_start_alone_is_the_one_that_ott_documents(model, images, atol):
-    from ott.solvers.linear.sinkhorn import Sinkhorn  # noqa: PLC0415
-
     one = images[0]
     out = Sinkhorn(threshold=1e-2, inner_iterations=1)(ott.linear_problem(one), init=ott.init(one, model))
     assert out.n_iters <= 2
@@ -55,9 +51,3 @@ def test_the_start_alone_is_the_one_that_ott_documents(model, images, atol):
 def test_scalings_are_refused(images):
     with pytest.raises(ValueError, match="lse_mode must be true"):
         ott.sinkhorn(images, lse_mode=False)
-
-
-def test_problems_of_several_temperatures(atol):
-    base = random_problem(SPACES["grid"], (3,))
-    problem = Problem(base.a, base.b, base.geometry, torch.tensor([0.05, 0.1, 0.2]))
-    assert_close(ott.sinkhorn(problem, tol=atol).plan(), solve(problem, tol=1e-9).plan(), 10 * atol)

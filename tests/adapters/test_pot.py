@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from strategies import assert_close, every_batch, every_space, random_problem
+from strategies import assert_close, every_batch, every_space, random_problem, temperatures
 
 from metaot.adapters import pot
+from metaot.adapters.support import library
 from metaot.geometry import Dense, Points
 from metaot.objectives import dual_value
-from metaot.potentials import DualPotentials
+from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers import solve
 
@@ -24,35 +25,34 @@ every_method = pytest.mark.parametrize(("method", "options"), METHODS.items(), i
 @every_space
 @every_batch
 def test_the_plan_is_the_same_and_one_step_from_the_solution(space, batch, method, options):
-    problem = random_problem(space, batch)
+    """Potentials may be huge, and come back complete where there is no mass, of which POT knows nothing."""
+    problem = random_problem(space, batch, temperatures(batch, 0.2, 0.1))
     exact = solve(problem, tol=1e-10)
-    cold, warm = (
-        pot.sinkhorn(problem, init=init, method=method, tol=1e-8, **options) for init in (None, exact.potentials)
-    )
+    f, g = exact.potentials.f, exact.potentials.g
+    start = DualPotentials(f + 1e5, g - 1e5)
+    cold, warm = (pot.sinkhorn(problem, init=init, method=method, tol=1e-8, **options) for init in (None, start))
     for found in (cold, warm):
         assert found.converged.all()
         assert_close(found.plan(), exact.plan(), 1e-7)
     assert warm.steps.shape == batch
     assert (warm.steps == 1).all()
     assert (cold.steps > 1).any()
-    assert_close(warm.plan(), exact.plan(), 1e-8)
     assert_close(warm.value, exact.value, 1e-8)
+    shift = (warm.potentials.f - f).mean(-1, keepdim=True)
+    assert_close(warm.potentials.f - shift, f, 1e-7)
+    assert_close(warm.potentials.g + shift, g, 1e-7)
 
 
 @every_method
-def test_a_prediction_saves_steps(model, images, method, options):
+def test_a_prediction_saves_steps_also_by_the_call_that_pot_documents(model, images, method, options):
     cold, warm = (pot.sinkhorn(images, init=init, method=method, tol=1e-2, **options) for init in (None, model))
     assert warm.converged.all()
     assert warm.steps.sum() <= 0.5 * cold.steps.sum()
-
-
-def test_the_start_alone_is_the_one_that_pot_documents(images, model):
-    for method in METHODS:
-        a, b, M, reg = pot.arguments(images[0])
-        start = pot.warmstart(images[0], model, method=method)
-        P, log = ot.sinkhorn(a, b, M, reg, method=method, warmstart=start, log=True, stopThr=1e-2)
-        assert log.get("niter", log.get("n_iter")) == 0
-        assert abs(P.sum() - 1) <= 1e-2
+    a, b, M, reg = pot.arguments(images[0])
+    start = pot.warmstart(images[0], model, method=method)
+    P, log = ot.sinkhorn(a, b, M, reg, method=method, warmstart=start, log=True, stopThr=1e-2)
+    assert log.get("niter", log.get("n_iter")) == 0
+    assert abs(P.sum() - 1) <= 1e-2
 
 
 def test_not_converging_is_a_result(images):
@@ -97,7 +97,6 @@ def test_from_dual_potentials_the_network_simplex_has_no_pivot_to_make():
         exact.potentials.g - problem.eps * problem.b.log(),
     )
     assert pivots(problem, on_mass) == 0
-    assert pivots(problem, None) > 50
 
 
 @pytest.mark.filterwarnings("ignore:numItermax")
@@ -111,11 +110,11 @@ def test_the_network_simplex_needs_fewer_pivots_from_an_entropic_solution_and_fr
 
 @every_space
 @every_batch
-def test_exact_transport_is_primal_and_dual(space, batch):
+def test_exact_transport_is_primal_and_dual_and_within_the_bounds(space, batch):
     problem = random_problem(space, batch)
-    for init in (None, solve(problem, tol=1e-3).potentials):
+    entropic, C = solve(problem, tol=1e-3), problem.geometry.cost_rows(slice(None))
+    for init in (None, entropic.potentials):
         exact = pot.emd(problem, init=init)
-        C = problem.geometry.cost_rows(slice(None))
         f, g = exact.potentials.f, exact.potentials.g
         assert_close(exact.plan.sum(-1), problem.a, 1e-12)
         assert_close(exact.plan.sum(-2), problem.b, 1e-12)
@@ -123,14 +122,9 @@ def test_exact_transport_is_primal_and_dual(space, batch):
         assert (C - f[..., :, None] - g[..., None, :] >= -1e-12).all()
         assert_close((f * problem.a).sum(-1) + (g * problem.b).sum(-1), exact.cost, 1e-12)
         assert_close(pot.emd2(problem, init=init), exact.cost, 1e-12)
-
-
-def test_exact_transport_lies_within_the_bounds_and_below_the_entropic_value():
-    problem = clouds()
-    exact, entropic = pot.emd(problem), solve(problem)
-    bounds = entropic.bounds()
-    assert bounds.lower <= exact.cost <= bounds.upper
-    assert dual_value(problem, entropic.potentials) <= exact.cost + problem.eps * math.log(40)
+    bounds, entropy = entropic.bounds(), problem.eps * math.log(problem.geometry.shape[0])
+    assert ((bounds.lower <= exact.cost + 1e-12) & (exact.cost <= bounds.upper + 1e-12)).all()
+    assert (dual_value(problem, entropic.potentials) <= exact.cost + entropy).all()
 
 
 def test_wrong_settings_are_named(images):
@@ -140,6 +134,29 @@ def test_wrong_settings_are_named(images):
         pot.sinkhorn(images, tol=0.0)
     with pytest.raises(ValueError, match="max_steps must be at least one, got 0"):
         pot.sinkhorn(images, max_steps=0)
+    with pytest.raises(ImportError, match=r"pip install 'metaot\[peers\]'"):
+        library("surely_not_installed", "peers")
+
+
+def test_bad_starts_are_named():
+    problem = random_problem()
+    f, g = torch.zeros_like(problem.a), torch.zeros_like(problem.b)
+    broken = f.clone()
+    broken[2] = float("nan")
+    with pytest.raises(ValueError, match=r"init.f must be finite, got init.f\[2\] = nan"):
+        pot.warmstart(problem, DualPotentials(broken, g))
+    with pytest.raises(ValueError, match=r"init.g has the shape \(7,\), the problem's weights \(5,\)"):
+        pot.warmstart(problem, DualPotentials(f, f))
+    with pytest.raises(ValueError, match=r"got a batch \(3,\): take problem\[i\]"):
+        pot.warmstart(random_problem(batch=(3,)), DualPotentials(f.expand(3, 7), g.expand(3, 5)))
+
+
+def test_float32_problems_get_float32_results():
+    double = random_problem()
+    problem = Problem(double.a.float(), double.b.float(), Dense(double.geometry.C.float()), 0.1)
+    solution = pot.sinkhorn(problem, tol=1e-5)
+    assert solution.potentials.f.dtype == torch.float32
+    assert marginal_error(double, DualPotentials(*(z.double() for z in vars(solution.potentials).values()))) < 1e-4
 
 
 def dense(C: torch.Tensor, eps: float) -> Problem:

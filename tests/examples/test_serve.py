@@ -44,24 +44,19 @@ def asked(body: object):
     return question(MODEL, Limits(), *from_json(text))
 
 
-def test_one_row_and_several():
-    one = asked({"a": A, "b": B, "eps": 0.01})
-    assert one.vector
-    assert one.a.shape == (1, N)
-    several = asked({"a": [A, A], "b": [B, B], "eps": [0.01, 0.02]})
-    assert not several.vector
-    assert several.eps.tolist() == [0.01, 0.02]
-
-
-def test_json_and_npy_say_the_same():
+@pytest.mark.parametrize("eps", [0.01, [0.01, 0.02]])
+def test_json_and_npy_say_the_same(eps):
     rows = np.array([A + B, A + B])
-    by_npy = question(MODEL, Limits(), *from_npy(MODEL, npy(rows), "0.01"))
-    by_json = asked({"a": [A, A], "b": [B, B], "eps": 0.01})
+    by_npy = question(MODEL, Limits(), *from_npy(MODEL, npy(rows), json.dumps(eps)))
+    by_json = asked({"a": [A, A], "b": [B, B], "eps": eps})
     for name in ("a", "b", "eps"):
         np.testing.assert_array_equal(getattr(by_npy, name), getattr(by_json, name))
-    single = question(MODEL, Limits(), *from_npy(MODEL, npy(rows[0].astype(np.float32)), "0.01"))
-    assert single.vector
-    assert single.a.dtype == np.float64
+    assert not by_json.vector
+    assert by_json.eps.tolist() == np.broadcast_to(eps, 2).tolist()
+    one = question(MODEL, Limits(), *from_npy(MODEL, npy(rows[0].astype(np.float32)), "0.01"))
+    assert one.vector
+    assert one.a.shape == (1, N)
+    assert one.a.dtype == np.float64
 
 
 @pytest.mark.parametrize(

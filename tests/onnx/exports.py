@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any, TypeVar
 
 import pytest
 import torch
 
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.maps import AmortizedMap
+from metaot.amortize.universal import UniversalPotential
 from metaot.geometry import Geometry, Grid, Points
 from metaot.models import (
     GroupedPotential,
@@ -16,6 +19,8 @@ from metaot.models import (
     SpectralPotential,
     single,
 )
+from metaot.models.palette import PaletteIcnn
+from metaot.models.universal import UniversalNetwork
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -28,10 +33,10 @@ class Block:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Block())
 """
-CARD = {"model": {"kind": "test", "config": {}}, "recipe": None, "validation": {"steps_saved": 3.0}}
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
 
-def randomised(model: PotentialModel, noise_size: float) -> PotentialModel:
+def randomised(model: ModelT, noise_size: float = 0.1) -> ModelT:
     """Give every parameter a value that matters."""
     generator = torch.Generator().manual_seed(3)
     for parameter in single(model).parameters():
@@ -40,8 +45,18 @@ def randomised(model: PotentialModel, noise_size: float) -> PotentialModel:
     return model.eval().requires_grad_(False)
 
 
-def predictor(name: str, noise_size: float = 0.1) -> AmortizedPotential:
-    """Return a predictor with random weights: a model, a space and a range of eps."""
+def predictor(name: str) -> Any:
+    """Return a predictor with random weights."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
+    if name == "maps":
+        return AmortizedMap(randomised(PaletteIcnn(3, [6, 5], features=12, width=16, depth=1).float()))
+    if name == "universal":
+        network = UniversalNetwork(modes=4, width=8, hidden=6, depth=1, correction=6)
+        return UniversalPotential(randomised(network, 0.03), (1e-3, 1e-1))
+    if name == "grouped":
+        x, y = (torch.rand(n, 2, generator=torch.Generator().manual_seed(1)).double() for n in (6, 30))
+        return grouped(Points(x, y), (1e-2, 1e-1), groups=9, fine=20, width=8, hidden=8)
     points = torch.rand(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     first = {"moments": 4, "modes": 4, "width": 16, "hidden": 8}
     refined = {"first": first, "hidden": 8, "modes": 4}
@@ -55,15 +70,14 @@ def predictor(name: str, noise_size: float = 0.1) -> AmortizedPotential:
         "perceptron": (PotentialMLP, Points(points, points[:7] * 2, "euclidean"), (5e-2, 5e-2), {"width": 16}),
     }
     kind, geometry, eps, settings = spaces[name]
-    torch.manual_seed(0)
-    return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings), noise_size), geometry, eps)
+    return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings)), geometry, eps)
 
 
 def grouped(geometry: Geometry, eps: tuple[float, float], **settings: int) -> AmortizedPotential:
     """Return a predictor for few suppliers and many customers."""
     torch.manual_seed(0)
-    model = single(GroupedPotential.for_geometry(geometry, eps, depth=1, demand=4, **settings))
-    return AmortizedPotential(model.eval().requires_grad_(False), geometry, eps)
+    model = GroupedPotential.for_geometry(geometry, eps, depth=1, demand=4, **settings)
+    return AmortizedPotential(randomised(single(model), 0.03), geometry, eps)
 
 
 def run_without_torch(code: str, *arguments: object) -> None:

@@ -9,37 +9,15 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from exports import grouped, predictor
+from exports import predictor
 
 import metaot
 from metaot import Grid, Points, Problem
 from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import save, write_network
-from metaot.models.universal import UniversalNetwork
 from metaot.onnx import write
 from metaot.onnx.compiled import OnnxNetwork
-
-pytest.importorskip("onnxscript")
-SIZES = {"modes": 4, "width": 8, "hidden": 6, "depth": 1, "correction": 6}
-
-
-def noisy(model: torch.nn.Module) -> torch.nn.Module:
-    torch.manual_seed(0)
-    for weight in model.parameters():
-        weight.data += 0.03 * torch.randn(weight.shape, dtype=weight.dtype)
-    return model.eval().requires_grad_(False)
-
-
-def made(name: str) -> StagedPredictor:
-    """Return a small predictor with random weights."""
-    if name == "universal":
-        return UniversalPotential(noisy(UniversalNetwork(**SIZES)), (1e-3, 1e-1))
-    if name == "grouped":
-        x, y = (torch.rand(n, 2, generator=torch.Generator().manual_seed(1)).double() for n in (6, 30))
-        model = grouped(Points(x, y), (1e-2, 1e-1), groups=9, fine=20, width=8, hidden=8)
-        return AmortizedPotential(noisy(model.model), model.geometry, model.eps)
-    return predictor(name)
 
 
 def problem(known: StagedPredictor, batch: int = 3) -> Problem:
@@ -53,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a small universal model with its network."""
     torch.set_default_dtype(torch.float64)
     folder = tmp_path_factory.mktemp("run")
-    save(made("universal"), folder, compact=True)
+    save(predictor("universal"), folder, compact=True)
     assert write_network(folder)
     return folder
 
@@ -62,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name", ["refined", "perceptron", *(pytest.param(k, marks=pytest.mark.slow) for k in ("cube", "grouped"))]
 )
 def test_a_written_network_is_the_network(name: str, tmp_path: Path) -> None:
-    known = made(name)
+    known = predictor(name)
     if name == "perceptron":
         known.eps = (2e-2, 5e-2)
     save(known, tmp_path)
@@ -90,7 +68,7 @@ def test_one_file_serves_all_grids_and_clouds(geometry: Grid | Points, run: Path
 
 
 def test_other_weights_are_evaluated_by_torch(run: Path) -> None:
-    loaded, case = metaot.load(run), problem(made("universal"))
+    loaded, case = metaot.load(run), problem(predictor("universal"))
     before = loaded.predict(case).f
     kept = copy.deepcopy(loaded.model.state_dict())
     with torch.no_grad():
@@ -105,7 +83,7 @@ def test_other_weights_are_evaluated_by_torch(run: Path) -> None:
 
 
 def test_who_takes_derivatives_gets_torch(run: Path) -> None:
-    loaded, case = metaot.load(run), problem(made("universal"))
+    loaded, case = metaot.load(run), problem(predictor("universal"))
     eps = case.eps.clone().requires_grad_()
     (slope,) = torch.autograd.grad(
         loaded.predict(Problem(case.a, case.b, case.geometry, eps)).f.square().sum(), eps
@@ -120,7 +98,7 @@ def test_who_takes_derivatives_gets_torch(run: Path) -> None:
 
 def test_saving_other_weights_removes_the_network(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
-    other = made("universal")
+    other = predictor("universal")
     other.model.outputs.weight.mul_(2)
     save(other, folder)
     assert not list(folder.glob("*.onnx"))
@@ -143,7 +121,7 @@ def test_files_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path
 
 
 def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(made("perceptron"), tmp_path)
+    save(predictor("perceptron"), tmp_path)
     monkeypatch.setattr(write, "_DIFFERENCE", -1.0)
     with pytest.raises(ValueError, match="differs from torch"):
         write_network(tmp_path)

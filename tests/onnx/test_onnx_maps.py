@@ -1,53 +1,27 @@
 """Files of a model of maps say what the model says, without torch; what does not fit is refused."""
 
-import pickle
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from exports import run_without_torch
+from exports import predictor, run_without_torch
 
-from metaot.amortize.maps import AmortizedMap
 from metaot.brenier import Frame, SampleProblem
 from metaot.checkpoint import load, save
-from metaot.cli import main
-from metaot.models.palette import PaletteIcnn
-from metaot.models.resnet import ResNetIcnn
-from metaot.onnx import OnnxMap, OnnxModel
+from metaot.onnx import OnnxMap
 from metaot.onnx.graph.hypernetwork import schulz_roots
 from metaot.onnx.maps import map_beside
 from metaot.pictures import moved, palette
 from metaot.tools.recolor import palette_maps
 
 
-def predictor() -> AmortizedMap:
-    """Return a small model with random weights that matter."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
-    model = PaletteIcnn(3, [6, 5], features=12, width=16, depth=1).float()
-    generator = torch.Generator().manual_seed(3)
-    for parameter in model.parameters():
-        parameter.data.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float32), alpha=0.1)
-    return AmortizedMap(model.eval().requires_grad_(False))
-
-
-def exported(run: Path, file: Path) -> None:
-    """Export by the command, in a process without the checks of types: torch cannot trace them inside of loops."""
-    command = [sys.executable, "-m", "metaot", "export", str(run), "--out", str(file)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of that model, with its network as ONNX beside the weights."""
-    folder = tmp_path_factory.mktemp("maps") / "run"
-    save(predictor(), folder, recipe={"data": {"kind": "Planted", "batch": 2}}, step=7)
-    exported(folder, folder / "model.onnx")
-    return folder
+@pytest.fixture
+def run(exported: Callable[[str], Path]) -> Path:
+    """A checkpoint of a small model, with its network as ONNX beside the weights."""
+    return exported("maps")
 
 
 @pytest.fixture
@@ -64,7 +38,7 @@ def clouds(*batch: int, n: int = 60, m: int = 50, seed: int = 0) -> tuple[np.nda
 def test_it_sends_points_where_torch_does(written: Path, batch: tuple[int, ...]) -> None:
     x, y = clouds(*batch)
     found = OnnxMap(written).predict(x, y)
-    expected = predictor().predict(SampleProblem(torch.tensor(x), torch.tensor(y)))
+    expected = predictor("maps").predict(SampleProblem(torch.tensor(x), torch.tensor(y)))
     assert found.phi.shape == expected.phi.weights.shape
     np.testing.assert_allclose(found.push(x), expected.push(torch.tensor(x)), atol=1e-5)
     np.testing.assert_allclose(found.pull(y[..., :7, :]), expected.pull(torch.tensor(y[..., :7, :])), atol=1e-5)
@@ -74,7 +48,7 @@ def test_pictures_are_recoloured_as_with_torch(written: Path) -> None:
     draw = np.random.default_rng(1)
     source = draw.integers(30, 220, (40, 30, 4), np.uint8)
     target = (draw.random((20, 50, 3)) ** 2 * 255).astype(np.uint8)
-    expected = moved(source, palette_maps(palette(source), palette(target), predictor()).push)
+    expected = moved(source, palette_maps(palette(source), palette(target), predictor("maps")).push)
     result = OnnxMap(written).recolor(source, target)
     assert np.abs(result.astype(int) - expected.astype(int)).max() <= 1
     np.testing.assert_array_equal(result[..., 3], source[..., 3])
@@ -82,19 +56,6 @@ def test_pictures_are_recoloured_as_with_torch(written: Path) -> None:
         OnnxMap(written).recolor(source / 255, target)
 
 
-@pytest.fixture
-def python_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the loops of graphs as Python does: torch would compile them."""
-
-    def while_loop(unfinished, step, state):
-        while unfinished(*state):
-            state = step(*state)
-        return state
-
-    monkeypatch.setattr(torch, "while_loop", while_loop)
-
-
-@pytest.mark.usefixtures("python_loop")
 def test_the_roots_by_products_are_those_by_eigenvalues() -> None:
     Q = torch.linalg.qr(torch.randn(5, 4, 4)).Q
     values = torch.tensor([1.0, 1e-3, 1e-6, 1e-9])
@@ -136,7 +97,7 @@ def test_a_file_of_other_weights_is_not_used(run: Path, tmp_path: Path) -> None:
     assert map_beside(run) is not None
     assert map_beside(tmp_path) is None
     shutil.copytree(run, tmp_path / "run")
-    other = predictor()
+    other = predictor("maps")
     other.model.base.data.mul_(1.5)
     save(other, tmp_path / "run")
     assert not list((tmp_path / "run").glob("*.onnx"))
@@ -149,33 +110,14 @@ def test_a_file_of_other_weights_is_not_used(run: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(model.predict(SampleProblem(x, y)).phi.weights, expected)
 
 
-@pytest.mark.usefixtures("python_loop")
 @pytest.mark.parametrize("kind", ["grey", "one colour", "any"])
 def test_the_frame_of_the_graph_is_that_of_the_model(kind: str) -> None:
     x, y = torch.rand(2, 50, 3)
     x = x[:, :1].expand(-1, 3) if kind == "grey" else x[:1].expand(50, -1) if kind == "one colour" else x
-    problem = SampleProblem(x, y)
+    problem = SampleProblem(x[None], y[None])
     expected, found = Frame.gaussian(problem), Frame.gaussian(problem, schulz_roots)
     for name in ("m", "n", "U", "V", "scale"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9)
-
-
-def test_it_runs_without_torch(written: Path) -> None:
-    code = """if True:
-        import numpy as np, metaot
-        model = metaot.OnnxMap(sys.argv[1])
-        picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-        assert model.recolor(picture, picture // 2).mean() < 90
-        assert "PIL" not in sys.modules
-        """
-    run_without_torch(code, written)
-
-
-def test_it_is_sent_to_another_process(written: Path) -> None:
-    model, (x, y) = OnnxMap(written), clouds(2)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(again.predict(x, y).push(x), model.predict(x, y).push(x))
-    assert model.metadata["maps"]["step"] == 7
 
 
 def test_wrong_input_is_named(written: Path) -> None:
@@ -194,37 +136,6 @@ def test_wrong_input_is_named(written: Path) -> None:
         assert words in str(caught.value)
     with pytest.raises(ValueError, match="x must have the shape"):
         model.predict(x, y).push(x[0])
-
-
-def test_files_that_do_not_fit_are_refused(written: Path, tmp_path: Path) -> None:
-    push = written.with_name("model-push.onnx")
-    (tmp_path / "maps.onnx").write_bytes(written.read_bytes())
-    with pytest.raises(FileNotFoundError, match=r"maps-push\.onnx is not there"):
-        OnnxMap(tmp_path / "maps.onnx")
-    with pytest.raises(ValueError, match=r"metaot\.OnnxMap opens it"):
-        OnnxModel(written)
-    with pytest.raises(ValueError, match="onnxruntime cannot open"):
-        OnnxMap.from_bytes(written.read_bytes(), push.read_bytes()[:50])
-
-
-def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(predictor(), tmp_path / "run")
-    save(AmortizedMap(ResNetIcnn(3, [4]).float()), tmp_path / "pictures")
-    assert main(["export", str(tmp_path / "pictures"), "--out", str(tmp_path / "a.onnx")]) == 2
-    assert "reads pictures" in capsys.readouterr().err
-
-
-def test_nothing_is_written_when_the_files_differ(
-    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    contents = (written.read_bytes(), written.with_name("model-push.onnx").read_bytes())
-    monkeypatch.setattr("metaot.onnx.export_maps.map_models", lambda *_: contents)
-    other = predictor()
-    other.model.base.data.mul_(1.001)
-    save(other, tmp_path / "run", recipe=None)
-    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "a.onnx")]) == 2
-    assert "nothing was written" in capsys.readouterr().err
-    assert not list(tmp_path.glob("a*"))
 
 
 def test_the_command_recolours_with_a_file_and_without_torch(written: Path, tmp_path: Path) -> None:

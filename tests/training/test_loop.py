@@ -120,11 +120,11 @@ def test_the_command_ends_with_the_network_as_onnx(
     pytest.importorskip("onnxscript")
     written = []
 
-    def export_maps(predictor, card, path, *, weights, data_dir):
-        written.append((path, weights, card["step"]))
+    def export(predictor, folder, path, *, data_dir):
+        written.append((path, fingerprint(folder), read_card(folder)["step"]))
 
     monkeypatch.setattr("metaot.training.loop.write_network", write_network)
-    monkeypatch.setattr("metaot.onnx.export_maps.export_maps", export_maps)
+    monkeypatch.setattr("metaot.onnx.export.export", export)
     settings = ("steps=2", "data.batch=2", "validation_batch=2", "model_settings.features=16")
     command = ["train", "palettes", "--out", str(tmp_path), "--quiet", *(f"--set={each}" for each in settings)]
     assert main([*command, "--stop-at", "1"]) == 0

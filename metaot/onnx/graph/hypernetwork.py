@@ -1,5 +1,6 @@
 """What is exported of a model of maps: the hypernetwork with its frame, and the gradient of a potential."""
 
+import math
 from typing import final
 
 import torch
@@ -49,8 +50,8 @@ class PushedPoints(nn.Module):
 
 
 def schulz_roots(
-    S: Float[Tensor, "*batch d d"],
-) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d d"]]:
+    S: Float[Tensor, "batch d d"],
+) -> tuple[Float[Tensor, "batch d d"], Float[Tensor, "batch d d"]]:
     """Return the square root of a positive definite matrix, float64, and its inverse, by matrix products.
 
     The coupled iteration of Newton and Schulz (Higham, Functions of Matrices, 2008, section 6.3), with the scaling
@@ -59,17 +60,11 @@ def schulz_roots(
     """
     size = S.square().sum((-2, -1), keepdim=True).sqrt()
     eye = torch.eye(S.shape[-1]).to(S)
-
-    def unfinished(low: Tensor, root: Tensor, inverse: Tensor) -> Tensor:
-        return low < 1 - 1e-15
-
-    def step(low: Tensor, root: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        s = (3 / (1 + low + low * low)).sqrt().clamp_max(_STRETCH)
-        change = 1.5 * s * eye - 0.5 * s**3 * (inverse @ root)
+    low, root, inverse = _CONDITION**-0.5, S / size, eye.expand_as(S)
+    while low < 1 - 1e-15:  # the same steps for all matrices
+        s = min(math.sqrt(3 / (1 + low + low * low)), _STRETCH)
+        change = torch.baddbmm(eye, inverse, root, beta=1.5 * s, alpha=-0.5 * s**3)
+        root, inverse = torch.bmm(root, change), torch.bmm(change, inverse)
         end = s * low
-        low = 0.5 * torch.minimum(end * (3 - end * end), s * (3 - s * s))
-        return low, root @ change, change @ inverse
-
-    low = torch.full((), _CONDITION**-0.5, dtype=S.dtype)
-    _, root, inverse = torch.while_loop(unfinished, step, (low, S / size, eye.expand_as(S).clone()))
+        low = 0.5 * min(end * (3 - end * end), s * (3 - s * s))
     return root * size.sqrt(), inverse / size.sqrt()
