@@ -6,7 +6,7 @@ import pytest
 import torch
 from strategies import assert_close, matrix, temperatures, unchecked, weights
 
-from metaot.geometry import Dense, Grid, separable, separable_axis
+from metaot.geometry import Dense, Grid, separable
 from metaot.potentials import c_transform
 from metaot.problem import Problem
 
@@ -149,7 +149,7 @@ def test_powers_in_parts_change_nothing(monkeypatch, eps, chunk):
     grid, h = Grid(29, 5), torch.rand(2, 145)
     eps = temperature(eps, 2)
     whole = grid.softmin(h, eps)
-    monkeypatch.setattr(separable_axis, "_CHUNK", chunk)
+    monkeypatch.setattr(separable, "_CHUNK", chunk)
     assert_close(grid.softmin(h, eps), whole, 1e-15)
 
 
