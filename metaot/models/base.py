@@ -1,17 +1,33 @@
-"""The interfaces of networks, rebuilt from JSON values: to potentials, or to the weights of convex networks."""
+"""The interfaces of networks, rebuilt from JSON values, to potentials or to the weights of convex networks.
+
+And the layers that know the temperature.
+"""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from metaot.brenier import Icnn
 from metaot.geometry import Geometry
 from metaot.problem import Problem
+
+_CHEBYSHEV = [
+    [1.0, 0.0, -1.0, 0.0, 1.0],
+    [0.0, 1.0, 0.0, -3.0, 0.0],
+    [0.0, 0.0, 2.0, 0.0, -8.0],
+    [0.0, 0.0, 0.0, 4.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 8.0],
+]
+"""The coefficients of the powers (rows) in the first Chebyshev polynomials (columns)."""
+
+TEMPERATURES = len(_CHEBYSHEV)
+"""The number of Chebyshev polynomials of log eps that networks read."""
 
 FEATURES = 3
 """Of the outputs of a network that corrects: the first prediction and the two features that `correct` reads."""
@@ -43,10 +59,17 @@ class Exportable(nn.Module, Network):
     """The arguments of the constructor, JSON values."""
     passes: int = 0
     """The number of refinement steps in a prediction."""
+    unrolled: int | None = None
+    """The number of refinement steps in training; None for `passes`."""
     refines: bool = False
     """Whether `passes` may be set to another number."""
     corrects: bool = False
     """Whether refinement steps use `correct`."""
+
+    @property
+    def refinements(self) -> int:
+        """The number of refinement steps that are made now."""
+        return self.unrolled if self.training and self.unrolled is not None else self.passes
 
     @abstractmethod
     def example(self, batch: int) -> tuple[Tensor, ...]:
@@ -155,3 +178,32 @@ def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tens
     low, high = math.log(bounds[0]), math.log(bounds[1])
     width = max(high - low, 1.0)
     return eps.log() * (2 / width) - (low + high) / width
+
+
+def chebyshev(t: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
+    """Return the first Chebyshev polynomials at t in [-1, 1]."""
+    powers = t[:, None] ** torch.arange(TEMPERATURES, dtype=t.dtype, device=t.device)
+    return powers @ torch.tensor(_CHEBYSHEV, dtype=t.dtype, device=t.device)
+
+
+@final
+class ModulatedBlock(nn.Module):
+    """A residual gated layer (GEGLU, Shazeer, arXiv 2002.05202) with its input scaled by the temperature."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.modulation = nn.Linear(TEMPERATURES, 2 * width, bias=False)
+        self.inner = nn.Linear(width, 2 * hidden)
+        self.outer = nn.Linear(hidden, width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.outer.bias)
+        with torch.no_grad():
+            self.outer.weight.mul_(0.5)
+
+    def forward(
+        self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
+    ) -> Float[Tensor, "batch width"]:
+        scale, shift = self.modulation(temperature).chunk(2, -1)
+        gate, value = self.inner(self.norm(x) * (1 + scale) + shift).chunk(2, -1)
+        return x + self.outer(gelu(gate) * value)

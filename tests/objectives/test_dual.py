@@ -1,4 +1,4 @@
-"""The dual objective, a lower bound whose gradient is the error of the marginals; objectives of Sinkhorn steps."""
+"""The dual objective, a lower bound whose gradient is the error of the marginals."""
 
 import pytest
 import torch
@@ -7,8 +7,7 @@ from strategies import SPACES, assert_close, every_space, given_problems, matrix
 from torch import Tensor
 
 from metaot.geometry import Dense, Grid
-from metaot.objectives import bootstrapped_loss, dual_loss, dual_value, scaled_dual_loss, unrolled_loss
-from metaot.objectives.semidual import semidual_loss
+from metaot.objectives.dual import dual_loss, dual_value, scaled_dual_loss, semidual_loss
 from metaot.potentials import (
     DualPotentials,
     marginal_error,
@@ -168,35 +167,6 @@ def test_at_the_solution_the_derivatives_in_the_weights_are_the_potentials():
     difference = slope - solution.potentials.f
     assert_close(difference, difference.mean(), 1e-9)
     assert_close(transport_cost(problem, solution.potentials), solution.cost(), 0)
-
-
-@pytest.fixture
-def problem(generator):
-    a, b = torch.rand(2, 3, 12, generator=generator).pow(2)
-    a[0, 3] = 0
-    return Problem(a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True), Grid(4, 3), 0.05)
-
-
-@pytest.mark.parametrize("objective", [bootstrapped_loss, unrolled_loss])
-def test_it_is_zero_at_the_solution_only(objective, problem):
-    exact = solve(problem, tol=1e-12).potentials.f
-    assert objective(problem, exact).abs().max() < 1e-12
-    assert objective(problem, exact + 1).abs().max() < 1e-12
-    off = exact + 0.02 * torch.randn_like(exact)
-    assert objective(problem, off).min() > 1e-8
-
-
-def test_the_derivative_of_the_unrolled_loss_is_that_of_its_values(problem):
-    f = (0.05 * torch.randn_like(problem.a)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda f: unrolled_loss(problem, f).sum(), f, atol=1e-6)
-
-
-def test_the_target_of_the_bootstrapped_loss_is_a_constant(problem):
-    f = (0.05 * torch.randn_like(problem.a)).requires_grad_()
-    loss = bootstrapped_loss(problem, f).sum()
-    (gradient,) = torch.autograd.grad(loss, f)
-    assert (gradient * problem.a.ne(0)).abs().max() > 0
-    torch.testing.assert_close(gradient.sum(1), torch.zeros(3), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("eps", [1e-3, 3e-2, 1.0])
