@@ -14,12 +14,15 @@ from metaot import core
 from metaot.geometry.base import Eps, Geometry, MeanKernel
 from metaot.geometry.checks import require_finite
 from metaot.geometry.kernel import Kernel
-from metaot.geometry.separable import Separable, contract, grid_hardmin, grid_times_cost
+from metaot.geometry.separable import Separable, contract
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
 _KEEP = 2**20
 """Entries of the costs of all axes, 8 MiB, up to which kernels at several eps are kept."""
+
+_BLOCK = 2**18
+"""Entries of a block of (rows, lines, points), 2 MiB in float64: it stays in the cache."""
 
 AXIS_COSTS: dict[str, AxisCost] = {
     "sqeuclidean": lambda s, t: (s - t).square(),
@@ -138,10 +141,23 @@ class Grid(Geometry):
         if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
             found = core.hard_minimum(self.core_costs, _flat(h).numpy(), threads=torch.get_num_threads())
             return torch.from_numpy(found).reshape(h.shape).to(h)
-        return grid_hardmin(h.double().reshape(-1, *self.sizes), self.axis_costs).reshape(h.shape).to(h)
+        least = -h.double().reshape(-1, *self.sizes)
+        for axis, cost in enumerate(self.axis_costs, 1):
+            lines = least.movedim(axis, -1)
+            rows = _min_plus(cost, lines.reshape(-1, cost.shape[1]))
+            least = rows.reshape(len(cost), *lines.shape[:-1]).movedim(0, axis)
+        return least.reshape(h.shape).to(h)
 
     def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        return grid_times_cost(v.double().reshape(-1, *self.sizes), self.axis_costs).reshape(v.shape).to(v)
+        masses = v.double().reshape(-1, *self.sizes)
+        total = torch.zeros_like(masses)
+        for axis, cost in enumerate(self.axis_costs, 1):
+            marginal = masses
+            for other in range(1, masses.ndim):
+                if other != axis:
+                    marginal = marginal.sum(other, keepdim=True)
+            total = total + (marginal.movedim(axis, -1) @ cost.mT).movedim(-1, axis)
+        return total.reshape(v.shape).to(v)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "r m"]:
         return self._part_of_cost(rows, slice(None))
@@ -215,6 +231,15 @@ class ScaledKernel(MeanKernel):
 
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return (self._left * contract(self._right * v.double(), self._axes)).to(v)
+
+
+def _min_plus(cost: Float[Tensor, "n m"], lines: Float[Tensor, "lines m"]) -> Float[Tensor, "n lines"]:
+    r"""Return $\min_j c_{ij} + x_j$ for each line x."""
+    count, m = lines.shape
+    together = max(1, _BLOCK // max(1, count * m))
+    parts = lines.split(max(1, _BLOCK // (m * together)))
+    blocks = [[(rows[:, None] + x).amin(-1) for x in parts] for rows in cost.split(together)]
+    return torch.cat([torch.cat(block, 1) for block in blocks])
 
 
 def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:

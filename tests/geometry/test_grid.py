@@ -7,6 +7,7 @@ import torch
 from strategies import assert_close, matrix, temperatures, unchecked, weights
 
 from metaot.geometry import Dense, Grid, separable
+from metaot.geometry import grid as grid_module
 from metaot.potentials import c_transform
 from metaot.problem import Problem
 
@@ -196,7 +197,7 @@ def test_grids_too_large_for_their_matrix():
 def test_the_minimum_in_blocks_is_the_minimum(monkeypatch, block):
     grid, h = Grid(4, 3, cost=lambda s, t: (t - 0.5 * s).square()), torch.rand(2, 12)
     whole = grid.hardmin(h)
-    monkeypatch.setattr(separable, "_BLOCK", block)
+    monkeypatch.setattr(grid_module, "_BLOCK", block)
     assert_close(grid.hardmin(h), whole, 0)
 
 
