@@ -2,7 +2,7 @@
 
 from metaot.models.base import Exportable, Network, PotentialModel, single
 from metaot.models.grouped import GroupedPotential
-from metaot.models.mlp import PotentialMLP
+from metaot.models.paper import PotentialMLP
 from metaot.models.spectral import RefinedPotential, SpectralPotential
 
 _KINDS = (PotentialMLP, SpectralPotential, RefinedPotential, GroupedPotential)

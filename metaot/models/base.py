@@ -47,9 +47,9 @@ class Network(ABC):
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Return the first prediction, and features."""
 
-    @abstractmethod
     def correct(self, missing: Any, *features: Any) -> Any:
         """Return the correction for a missing marginal."""
+        raise ValueError(f"a {type(self).__name__} has no corrected refinement steps")
 
 
 class Exportable(nn.Module, Network):
@@ -105,9 +105,6 @@ class PotentialModel(Exportable):
         """Return the inputs of `forward`, for float32 weights and temperatures."""
         return a, b, eps
 
-    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
-        raise ValueError(f"a {type(self).__name__} has no corrected refinement steps")
-
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
         """Yield the first prediction of f and f after each refinement step, computed on demand.
 
@@ -129,13 +126,12 @@ class PotentialModel(Exportable):
 class HyperNetwork(nn.Module, ABC):
     """A network that maps two measures to the weights of phi and of psi, float32.
 
-    One network is applied to (source, target) and to (target, source): exchanging the measures exchanges phi and
-    psi, by construction. The constructor takes JSON values only, and keeps them in `config`; nothing branches on
-    values, so that it exports.
+    Exchanging the measures exchanges phi and psi, by construction. The constructor takes JSON values only, and
+    keeps them in `config`; nothing branches on values, so that it exports.
     """
 
     def __init__(self, dim: int, hidden: list[int], activation: str, **settings: Any) -> None:
-        """Keep the settings and the ICNN. The network predicts a change of `base`, which is learnt as well."""
+        """Keep the settings. The network predicts a change of `base`, which is learnt as well."""
         super().__init__()
         self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, **settings}
         self.icnn = Icnn(dim, tuple(hidden), activation)

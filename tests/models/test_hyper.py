@@ -8,7 +8,7 @@ from strategies import assert_close, unchecked
 from metaot.amortize.maps import AmortizedMap, BuresStart, IdentityStart
 from metaot.brenier import Frame, SampleProblem
 from metaot.models.palette import PaletteIcnn
-from metaot.models.resnet import ResNet18, ResNetIcnn
+from metaot.models.paper import ResNet18, ResNetIcnn
 
 
 def predictor(passes: int = 1, trained: bool = True, dim: int = 3) -> AmortizedMap:

@@ -16,7 +16,7 @@ from metaot.brenier import Frame, SampleProblem
 from metaot.checkpoint import load, save
 from metaot.cli import main
 from metaot.models.palette import PaletteIcnn
-from metaot.models.resnet import ResNetIcnn
+from metaot.models.paper import ResNetIcnn
 from metaot.onnx import OnnxMap, OnnxModel
 from metaot.onnx.graph.hypernetwork import schulz_roots
 from metaot.onnx.maps import map_beside

@@ -13,7 +13,7 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import read_card, write_network
 from metaot.cli import main
 from metaot.data import Paintings, Palettes, Planted, Shapes
-from metaot.models.resnet import ResNetIcnn
+from metaot.models.paper import ResNetIcnn
 from metaot.onnx.maps import fingerprint
 from metaot.recipes import RECIPES
 from metaot.training import Recipe, train
