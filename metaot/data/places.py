@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metaot.data.world import World
 from metaot.geometry import Points
-from metaot.geometry.earth import unit_vectors
+from metaot.geometry.costs import unit_vectors
 
 _NAMES = {
     "latitude": ("latitude", "lat"),
