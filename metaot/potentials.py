@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot import core
-from metaot.geometry.arrays import core_costs, has_axes, is_for_the_core, temperatures
 from metaot.geometry.base import expand_eps, reachable
 from metaot.problem import Problem
 
@@ -88,16 +87,14 @@ def sinkhorn_step(
     For a flat batch of problems, in float64 and without derivatives. Compiled code makes steps on grids.
     """
     problem = problem.to(problem.a.detach().double())
-    f, eps = f.detach().to(problem.a), problem.eps
-    if has_axes(problem.geometry) and is_for_the_core(problem.geometry, problem.a):
-        a, b = problem.a.detach().numpy(), problem.b.detach().numpy()
-        each, threads = temperatures(eps, len(a)), torch.get_num_threads()
-        found = core.sinkhorn_step(core_costs(problem.geometry), a, b, each, f.numpy(), threads=threads)
+    f = f.detach().to(problem.a)
+    if problem.has_axes and problem.suits_core:
+        found = core.sinkhorn_step(*problem.arrays(), f.numpy(), threads=torch.get_num_threads())
         following, missing, value = map(torch.from_numpy, found)
         return following, missing, value
     g = c_transform(problem, f)
     following = c_transform(problem.T, g)
-    missing = problem.a - tilted(problem.a, (f - following) / expand_eps(eps, f))
+    missing = problem.a - tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
     return following, missing, (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, final
 
@@ -73,9 +72,12 @@ class Grid(Geometry):
     def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
         return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
-    @cached_property
+    @property
     def core_costs(self) -> core.Costs:
-        """The costs along the axes as the compiled core takes them, on a CPU."""
+        return self._core_costs
+
+    @cached_property
+    def _core_costs(self) -> core.Costs:
         return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in self._axis_costs))
 
     @property
@@ -84,7 +86,7 @@ class Grid(Geometry):
 
     @cached_property
     def _transposed(self) -> "Grid":
-        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=_Exchanged(self.cost))
+        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=partial(_exchanged, self.cost))
 
     @property
     def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
@@ -209,17 +211,6 @@ class Grid(Geometry):
 
 
 @final
-@dataclass(frozen=True)
-class _Exchanged:
-    """The cost of an axis with source and target exchanged."""
-
-    cost: AxisCost
-
-    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
-        return self.cost(t, s)
-
-
-@final
 class ScaledKernel(MeanKernel):
     """The kernel of potentials on a grid whose plain kernels fit into float64: these between two scalings."""
 
@@ -231,6 +222,10 @@ class ScaledKernel(MeanKernel):
 
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return (self._left * contract(self._right * v.double(), self._axes)).to(v)
+
+
+def _exchanged(cost: AxisCost, s: Tensor, t: Tensor) -> Tensor:
+    return cost(t, s)
 
 
 def _min_plus(cost: Float[Tensor, "n m"], lines: Float[Tensor, "lines m"]) -> Float[Tensor, "n lines"]:

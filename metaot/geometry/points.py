@@ -1,5 +1,6 @@
 """Point clouds and a cost function between them."""
 
+import math
 from functools import cached_property
 from typing import Any, final
 
@@ -7,9 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.geometry.base import Geometry, replaced
 from metaot.geometry.checks import first_place, require_costs, require_finite
 from metaot.geometry.costs import COSTS, Cost, exchanged
+
+_FEW_ANGLES = 2**22
+"""Entries of the largest matrix of angles that is made for the compiled core: to make them takes long."""
 
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
@@ -72,6 +77,15 @@ class Points(Geometry):
     @property
     def cost_name(self) -> str | None:
         return None if callable(self.cost) else self.cost
+
+    @property
+    def core_costs(self) -> core.Costs:
+        few = math.prod(self.shape) <= _FEW_ANGLES and not self.batch_shape
+        if self.cost_name is None or (
+            self.cost_name == "sphere" and few
+        ):  # angles take longer to make than to read
+            return super().core_costs
+        return core.Costs.between_points(self.x.detach().numpy(), self.y.detach().numpy(), self.cost_name)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "..."]:
         n, m = self.shape
