@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from clouds import small_predictor
 from torch import Tensor
-from universal_networks import small_predictor
 
 import metaot
 from metaot import Grid, Points, Problem

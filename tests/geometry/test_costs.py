@@ -8,8 +8,15 @@ from strategies import assert_close, every_batch, on_sphere
 from torch.nn.functional import normalize
 
 from metaot.geometry import Points
-from metaot.geometry.costs import COSTS, euclidean, great_circle, squared_euclidean
-from metaot.geometry.earth import KILOMETRES, degrees, unit_vectors
+from metaot.geometry.costs import (
+    COSTS,
+    KILOMETRES,
+    degrees,
+    euclidean,
+    great_circle,
+    squared_euclidean,
+    unit_vectors,
+)
 from metaot.problem import Problem
 from metaot.solvers import solve
 
@@ -33,25 +40,11 @@ def test_angles_are_accurate_between_close_and_between_antipodal_points(angle):
 
 @pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
 def test_costs_are_differentiable_in_both_clouds(cost):
+    """With finite derivatives also at coinciding and at antipodal points."""
     x, y = on_sphere(3).requires_grad_(), on_sphere(4).requires_grad_()
     assert torch.autograd.gradcheck(cost, (x, y))
-
-
-@pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
-def test_derivatives_are_finite_at_coinciding_and_at_antipodal_points(cost):
-    x = on_sphere(3).requires_grad_()
-    y = torch.cat([x, -x]).detach()
-    (slope,) = torch.autograd.grad(cost(x, y).sum(), x)
+    (slope,) = torch.autograd.grad(cost(x, torch.cat([x, -x]).detach()).sum(), x)
     assert slope.isfinite().all()
-
-
-@pytest.mark.parametrize("d", [3, 12])
-def test_costs_are_never_negative_and_zero_at_coinciding_points(d):
-    x = (1e3 + torch.randn(5, d)).float()
-    for cost in (squared_euclidean, euclidean):
-        C = cost(x, x)
-        assert (C >= 0).all()
-        assert_close(C.diagonal(), 0.0, 0)
 
 
 @pytest.mark.parametrize("d", [12, 64])
