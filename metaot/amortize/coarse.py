@@ -11,7 +11,7 @@ from torch import Tensor
 from metaot import core
 from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
-from metaot.geometry.separable import Separable
+from metaot.geometry.kernel import Separable
 from metaot.problem import Problem
 
 _SPACING, _FEWEST = 1.1, 64

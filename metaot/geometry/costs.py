@@ -68,11 +68,7 @@ def _safe_sqrt(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
-COSTS: dict[str, Cost] = {
-    "sqeuclidean": squared_euclidean,
-    "euclidean": euclidean,
-    "sphere": great_circle,
-}
+COSTS: dict[str, Cost] = {"sqeuclidean": squared_euclidean, "euclidean": euclidean, "sphere": great_circle}
 
 
 def exchanged(cost: Cost) -> Cost:

@@ -12,8 +12,7 @@ from torch import Tensor
 from metaot import core
 from metaot.geometry.base import Eps, Geometry, MeanKernel
 from metaot.geometry.checks import require_finite
-from metaot.geometry.kernel import Kernel
-from metaot.geometry.separable import Separable, contract
+from metaot.geometry.kernel import Kernel, Separable, contract
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 

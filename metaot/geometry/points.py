@@ -30,12 +30,7 @@ class Points(Geometry):
     they claim, and when a function, called at its first use, returns NaN, -inf or another shape.
     """
 
-    def __init__(
-        self,
-        x: Float[Tensor, "..."],
-        y: Float[Tensor, "..."],
-        cost: str | Cost = "sqeuclidean",
-    ) -> None:
+    def __init__(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."], cost: str | Cost = "sqeuclidean") -> None:
         for name, cloud in (("x", x), ("y", y)):
             require_finite(name, cloud)
             if cloud.ndim < 2 or 0 in cloud.shape[-2:]:
@@ -46,9 +41,12 @@ class Points(Geometry):
             )
         if x.dtype != y.dtype or x.device != y.device:
             raise ValueError(f"x is {x.dtype} on {x.device}, y is {y.dtype} on {y.device}: bring them together")
-        if cost == "sphere":
-            _require_unit("x", x)
-            _require_unit("y", y)
+        for name, cloud in (("x", x), ("y", y)) if cost == "sphere" else ():
+            norm = cloud.norm(dim=-1)
+            bad = (norm - 1).abs() > 1e-4
+            if bad.any():
+                first = f"|{name}|{first_place(bad, norm)}"
+                raise ValueError(f"cost 'sphere' wants unit vectors, got {first}: normalise them")
         if not callable(cost) and cost not in COSTS:
             raise ValueError(f"cost must be a callable or one of {sorted(COSTS)}, got {cost!r}")
         self.x, self.y, self.cost = x, y, cost
@@ -119,10 +117,3 @@ class Points(Geometry):
 
     def __repr__(self) -> str:
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={self.cost!r})"
-
-
-def _require_unit(name: str, x: Tensor) -> None:
-    norm = x.norm(dim=-1)
-    bad = (norm - 1).abs() > 1e-4
-    if bad.any():
-        raise ValueError(f"cost 'sphere' wants unit vectors, got |{name}|{first_place(bad, norm)}: normalise them")

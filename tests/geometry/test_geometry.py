@@ -22,7 +22,7 @@ from strategies import (
 )
 from torch import Tensor
 
-from metaot.geometry import Dense, Geometry, Grid, Points, base, points, separable
+from metaot.geometry import Dense, Geometry, Grid, Points, base, kernel, points
 from metaot.geometry import grid as grids
 from metaot.solvers import solve
 
@@ -108,7 +108,7 @@ def test_blocks_change_nothing(monkeypatch, space, batch, block):
         return [*sums, new.hardmin(h), new.times_cost(h), matrix(new)]
 
     whole = answers()
-    for module, limit in ((base, "BLOCK"), (separable, "_CHUNK"), (grids, "_BLOCK")):
+    for module, limit in ((base, "BLOCK"), (kernel, "_CHUNK"), (grids, "_BLOCK")):
         monkeypatch.setattr(module, limit, block)
     monkeypatch.setattr(points, "_KEEP", 0)
     for actual, expected in zip(answers(), whole, strict=True):
@@ -211,6 +211,46 @@ def test_a_space_is_rebuilt_from_its_tensors(name):
     again = Geometry.kinds[type(geometry).__name__].rebuilt(geometry.tensors(), geometry.settings())
     assert again.matches(geometry)
     assert_close(matrix(again), matrix(geometry), 0)
+
+
+def test_no_block_is_larger_than_asked(monkeypatch):
+    sizes = []
+
+    def cost(x, y):
+        sizes.append(x.shape[-2])
+        return (x[..., :, None, 0] - y[..., None, :, 0]).square()
+
+    monkeypatch.setattr(base, "BLOCK", 3 * 5)
+    monkeypatch.setattr(points, "_KEEP", 0)
+    Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
+    assert sizes == [3, 3, 1]
+
+
+def test_solvers_make_a_small_matrix_once():
+    calls = []
+    cloud = Points(torch.rand(7, 1), torch.rand(5, 1), lambda x, y: calls.append(1) or (x - y.mT).abs())
+    with torch.no_grad():
+        for _ in range(3):
+            cloud.softmin(torch.zeros(5), 0.1)
+    assert len(calls) == 1
+
+
+def test_a_matrix_that_is_kept_takes_no_derivative_away():
+    """A solver has used the cloud before, without derivatives; and each backward has a graph of its own."""
+    x, y, h = torch.rand(4, 2, requires_grad=True), torch.rand(5, 2), torch.rand(5)
+    cloud = Points(x, y)
+    with torch.no_grad():
+        cloud.softmin(h, 0.1)
+    (expected,) = torch.autograd.grad(Points(x, y).softmin(h, 0.1).sum(), x)
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(cloud.softmin(h, 0.1).sum(), x)
+        assert_close(slope, expected, 0)
+
+
+def test_a_cost_function_may_count():
+    x, y = torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    cloud = Points(x, y, lambda x, y: (x[..., :, None, :] != y[..., None, :, :]).sum(-1))
+    assert_close(matrix(cloud), torch.tensor([[2.0], [1.0]]), 0)
 
 
 X, Y = torch.rand(3, 2, dtype=torch.float64), torch.rand(4, 2, dtype=torch.float64)

@@ -164,12 +164,8 @@ def test_atoms_are_in_the_order_of_a_flattened_image():
     assert_close(y, x, 0)
     assert_close(matrix(grid), (x[:, None] - y).square().sum(-1), 0)
     assert_close(matrix(Grid(*grid.axes, cost="l1")), (x[:, None] - y).abs().sum(-1), 0)
-
-
-def test_a_cost_that_is_not_symmetric_is_from_source_to_target():
-    grid = Grid(torch.tensor([0.0, 1.0]), cost=lambda s, t: (t - s).clamp_min(0))
-    assert matrix(grid).tolist() == [[0, 1], [0, 0]]
-    assert matrix(grid.T).tolist() == [[0, 0], [1, 0]]
+    one_way = Grid(grid.axes[0], cost=lambda s, t: (t - s).clamp_min(0))
+    assert matrix(one_way).tolist() == matrix(one_way.T).T.tolist() == [[0, 1], [0, 0]]
 
 
 def test_grids_too_large_for_their_matrix():
