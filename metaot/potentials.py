@@ -82,9 +82,10 @@ class _CTransform(torch.autograd.Function):
 def sinkhorn_step(
     problem: Problem, f: Float[Tensor, "batch n"]
 ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"], Float[Tensor, "batch"]]:
-    """Return the next f, and of f and the best g for it a - P 1 and the dual value.
+    """Return f after a Sinkhorn step, and for f with its best g the missing marginal a - P 1 and the dual value.
 
-    For a flat batch of problems, in float64 and without derivatives. Compiled code makes steps on grids.
+    The problems have one batch dimension; results are float64, without derivatives. Compiled code makes steps on
+    grids.
     """
     problem = problem.to(problem.a.detach().double())
     f = f.detach().to(problem.a)

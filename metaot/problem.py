@@ -99,13 +99,9 @@ class Problem:
 
     def flat(self) -> "Problem":
         """Return the same problems with exactly one batch dimension."""
-        (n, m), eps = self.geometry.shape, self.eps
-        return Problem.trusted(
-            self.a.reshape(-1, n),
-            self.b.reshape(-1, m),
-            self.geometry.flat(),
-            eps.reshape(-1) if isinstance(eps, Tensor) else eps,
-        )
+        n, m = self.geometry.shape
+        eps = self.eps.reshape(-1) if isinstance(self.eps, Tensor) else self.eps
+        return Problem.trusted(self.a.reshape(-1, n), self.b.reshape(-1, m), self.geometry.flat(), eps)
 
     def to(self, like: Tensor, geometry: Geometry | None = None) -> "Problem":
         """Return the problems in the dtype and on the device of `like`.
@@ -126,9 +122,9 @@ class Problem:
         """Whether compiled code solves these problems, and sooner than torch."""
         if not (core.COMPILED and self.a.is_cpu and self.a.dtype == torch.float64):
             return False
-        geometry, has_axes = self.geometry, self.has_axes
-        is_cloud = geometry.axis_costs is None and geometry.cost_name in core.POINT_COSTS
-        return suits_compiled_code(geometry.shape, has_axes=has_axes, needs_matrix=not (has_axes or is_cloud))
+        is_cloud = self.geometry.axis_costs is None and self.geometry.cost_name in core.POINT_COSTS
+        needs_matrix = not (self.has_axes or is_cloud)
+        return suits_compiled_code(self.geometry.shape, has_axes=self.has_axes, needs_matrix=needs_matrix)
 
     def arrays(self) -> tuple[core.Costs, np.ndarray, np.ndarray, np.ndarray]:
         """Return costs, weights and temperatures of a flat batch as the compiled core takes them."""

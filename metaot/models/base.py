@@ -94,10 +94,9 @@ class PotentialModel(Exportable):
         """Return a new model for problems on `geometry` with eps in a range."""
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
-        (n, m), eps = self.sizes, self.bounds[1]
-        shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
-        pairs = zip(shapes, values, strict=True)
-        return tuple(torch.full(shape, value, dtype=torch.float32) for shape, value in pairs)
+        n, m = self.sizes
+        parts = ((batch, n), 1 / n), ((batch, m), 1 / m), ((batch,), self.bounds[1])
+        return tuple(torch.full(shape, value, dtype=torch.float32) for shape, value in parts)
 
     def read(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
@@ -144,10 +143,7 @@ class HyperNetwork(nn.Module, ABC):
 
     @abstractmethod
     def stages(
-        self,
-        u: Float[Tensor, "batch n d"],
-        v: Float[Tensor, "batch m d"],
-        context: Tensor | None,
+        self, u: Float[Tensor, "batch n d"], v: Float[Tensor, "batch m d"], context: Tensor | None
     ) -> list[Halves]:
         """Return the first prediction and each correction of it; no gradient flows from one to another.
 

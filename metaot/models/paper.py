@@ -73,10 +73,7 @@ class ResNetIcnn(HyperNetwork):
         nn.init.zeros_(self.leave.bias)
 
     def stages(
-        self,
-        u: Float[Tensor, "batch n d"],
-        v: Float[Tensor, "batch m d"],
-        context: Tensor | None = None,
+        self, u: Float[Tensor, "batch n d"], v: Float[Tensor, "batch m d"], context: Tensor | None = None
     ) -> list[Halves]:
         if context is None or context.ndim != 5:
             raise ValueError(

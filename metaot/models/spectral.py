@@ -33,8 +33,11 @@ class Cosines(nn.Module):
     def __init__(self, sizes: list[int], modes: int) -> None:
         super().__init__()
         self.sizes, self.modes = sizes, modes
+        frequencies = torch.arange(modes, dtype=torch.float64)[:, None]
         for axis, size in enumerate(sizes):
-            self.register_buffer(f"basis{axis}", _cosines(modes, size), persistent=False)
+            x = torch.linspace(0, 1, size, dtype=torch.float64)
+            basis = torch.cos(math.pi * frequencies * x).float()
+            self.register_buffer(f"basis{axis}", basis, persistent=False)
 
     @property
     def count(self) -> int:
@@ -72,14 +75,18 @@ def _contracted(matrices: list[Tensor], values: Float[Tensor, "batch n"]) -> Flo
     return values.reshape(batch, -1)
 
 
-def _cosines(count: int, size: int) -> Float[Tensor, "count size"]:
-    k = torch.arange(count, dtype=torch.float64)
-    x = torch.linspace(0, 1, size, dtype=torch.float64)
-    return torch.cos(math.pi * k[:, None] * x).float()
+class GridPotential(PotentialModel):
+    """A model of problems on a grid; its constructor takes `sizes`, `eps` and settings."""
+
+    @classmethod
+    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "GridPotential":
+        if not isinstance(geometry, Grid):
+            raise ValueError(f"{cls.__name__} reads images on a Grid, got {geometry}: use PotentialMLP")
+        return cls(sizes=list(geometry.sizes), eps=list(eps), **settings)
 
 
 @final
-class SpectralPotential(PotentialModel):
+class SpectralPotential(GridPotential):
     """A network between functions on a grid of any dimension.
 
     A potential is smooth at the scale of sqrt(eps), and what moves mass far are the low frequencies of a and
@@ -119,10 +126,6 @@ class SpectralPotential(PotentialModel):
         nn.init.zeros_(self.gain.weight)
         nn.init.ones_(self.gain.bias)
 
-    @classmethod
-    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "SpectralPotential":
-        return cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
-
     def forward(  # type: ignore[override], the inputs by name
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
     ) -> tuple[Tensor, ...]:
@@ -142,15 +145,8 @@ class SpectralPotential(PotentialModel):
         self.spread.copy_(moments.std(0) + 1e-6)
 
 
-def grid_sizes(model: str, geometry: Geometry) -> list[int]:
-    """Return the sizes of a grid; ValueError for other geometries."""
-    if not isinstance(geometry, Grid):
-        raise ValueError(f"{model} reads images on a Grid, got {geometry}: use PotentialMLP")
-    return list(geometry.sizes)
-
-
 @final
-class RefinedPotential(PotentialModel):
+class RefinedPotential(GridPotential):
     """A `SpectralPotential` and `passes` refinement steps, all with the same correction.
 
     A refinement step is a Sinkhorn step and a correction. `first` holds the settings of the spectral network.
@@ -180,10 +176,6 @@ class RefinedPotential(PotentialModel):
         self.first = SpectralPotential(sizes, eps, **(first or {}))
         self.bounds, self.sizes = self.first.bounds, self.first.sizes
         self.correction = Correction(sizes, modes, self.first.config["width"], hidden)
-
-    @classmethod
-    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "RefinedPotential":
-        return cls(sizes=grid_sizes(cls.__name__, geometry), eps=list(eps), **settings)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return self.first(*inputs)
