@@ -17,10 +17,7 @@ from metaot.problem import Problem
 CASES = {
     "PotentialMLP": (Dense(torch.rand(12, 9)), {"width": 16, "depth": 2}),
     "SpectralPotential": (Grid(4, 5), {"moments": 3, "modes": 3, "width": 16}),
-    "RefinedPotential": (
-        Grid(4, 5),
-        {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8},
-    ),
+    "RefinedPotential": (Grid(4, 5), {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8}),
     "GroupedPotential": (
         Dense(torch.rand(12, 30)),
         {"groups": 9, "fine": 20, "width": 16, "hidden": 8, "depth": 1, "demand": 4},
