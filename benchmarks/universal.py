@@ -19,6 +19,8 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 import metaot
 from metaot.amortize import GaussianStart, Predictor
@@ -28,7 +30,9 @@ from metaot.data import Split
 from metaot.data.images import ImageArchives
 from metaot.evaluation.report import markdown
 from metaot.evaluation.zero_shot import ZeroShot, table, zero_shot
-from metaot.objectives import bootstrapped_loss, scaled_dual_loss, unrolled_loss
+from metaot.geometry.base import expand_eps
+from metaot.objectives import scaled_dual_loss
+from metaot.potentials import c_transform, centred, tilted
 from metaot.problem import Problem
 from metaot.recipes import RECIPES
 from metaot.solvers import Sinkhorn, solve
@@ -48,6 +52,35 @@ CELLS = {
 
 TIMED = {1: 200, 64: 6}
 """Problems (or batches) that are timed for each size of a batch."""
+
+TARGET_STEPS = 5
+"""Sinkhorn steps from a prediction to its target."""
+UNROLLED_STEPS = 2
+"""Sinkhorn steps after which the error is measured."""
+
+
+def bootstrapped_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Return the mean square under a, in units of eps, of the change of f by a few Sinkhorn steps.
+
+    As in UNOT (Geuter et al., arXiv 2411.01582), the potential after the steps is constant to the gradient.
+    """
+    with torch.no_grad():
+        target = f
+        for _ in range(TARGET_STEPS):
+            target = c_transform(problem.T, c_transform(problem, target))
+    off = centred(problem.a, f - target) / expand_eps(problem.eps, target)
+    return (problem.a * off.square()).sum(-1)
+
+
+def unrolled_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Return KL(a | P 1) after a few Sinkhorn steps, through which the gradient flows."""
+    g = c_transform(problem, f)
+    for _ in range(UNROLLED_STEPS):
+        f = c_transform(problem.T, g)
+        g = c_transform(problem, f)
+    excess = (f - c_transform(problem.T, g)) / expand_eps(problem.eps, f)
+    return tilted(problem.a, excess).sum(-1) - 1 - (problem.a * excess).sum(-1)
+
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "dual value, two passes": {},

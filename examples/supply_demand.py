@@ -25,7 +25,7 @@ from metaot.amortize import AmortizedPotential
 from metaot.data import Deliveries
 from metaot.data.sphere import hours_at
 from metaot.data.world import World, read_world
-from metaot.geometry.earth import degrees
+from metaot.geometry.costs import degrees
 from metaot.tools import kilometres, marginal_prices, shipments
 
 TOL = 1e-6

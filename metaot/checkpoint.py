@@ -19,7 +19,7 @@ from metaot.geometry import Geometry
 from metaot.models import MODELS, single
 from metaot.models.base import HyperNetwork
 from metaot.models.palette import PaletteIcnn
-from metaot.models.resnet import ResNetIcnn
+from metaot.models.paper import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
 from metaot.onnx.compiled import FILES, OnnxNetwork
 from metaot.onnx.maps import NETWORK, map_beside, push_file

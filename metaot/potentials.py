@@ -6,7 +6,7 @@ or b is zero, and f -> f + t, g -> g - t changes nothing. Equations (6) and (8) 
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot import core
-from metaot.geometry.arrays import core_costs, has_axes, is_for_the_core, temperatures
 from metaot.geometry.base import expand_eps, reachable
 from metaot.problem import Problem
 
@@ -79,39 +78,25 @@ class _CTransform(torch.autograd.Function):
         return gradient_f, gradient_a, None
 
 
-@final
-class SinkhornStep:
-    """Sinkhorn steps of a flat batch of problems on all atoms, in float64 and without derivatives.
+@torch.no_grad()
+def sinkhorn_step(
+    problem: Problem, f: Float[Tensor, "batch n"]
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"], Float[Tensor, "batch"]]:
+    """Return f after a Sinkhorn step, and for f with its best g the missing marginal a - P 1 and the dual value.
 
-    Potentials are tensors, or arrays for problems on a CPU, batch n. Compiled code makes steps on grids.
+    The problems have one batch dimension; results are float64, without derivatives. Compiled code makes steps on
+    grids.
     """
-
-    def __init__(self, problem: Problem) -> None:
-        eps = problem.eps.detach().double() if isinstance(problem.eps, Tensor) else problem.eps
-        a, b = problem.a.detach().double(), problem.b.detach().double()
-        self._problem = Problem.trusted(a, b, problem.geometry.to(a), eps)
-        self._costs = None
-        if has_axes(problem.geometry) and is_for_the_core(problem.geometry, a):
-            self._costs = core_costs(problem.geometry)
-            self._arrays = a.numpy(), b.numpy(), temperatures(eps, len(a))
-
-    @torch.no_grad()
-    def __call__(self, f: Any) -> tuple[Any, ...]:
-        """Return the next f, and of f and the best g for it a - P 1 and the dual value."""
-        are_arrays = not isinstance(f, Tensor)
-        if self._costs is None:
-            found = self._by_transforms(torch.as_tensor(f).to(self._problem.a))
-            return tuple(value.numpy() for value in found) if are_arrays else found
-        start = f if are_arrays else f.detach().double().numpy()
-        found = core.sinkhorn_step(self._costs, *self._arrays, start, threads=torch.get_num_threads())
-        return found if are_arrays else tuple(map(torch.from_numpy, found))
-
-    def _by_transforms(self, f: Tensor) -> tuple[Tensor, ...]:
-        problem = self._problem
-        g = c_transform(problem, f)
-        following = c_transform(problem.T, g)
-        marginal = tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
-        return following, problem.a - marginal, (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
+    problem = problem.to(problem.a.detach().double())
+    f = f.detach().to(problem.a)
+    if problem.has_axes and problem.suits_core:
+        found = core.sinkhorn_step(*problem.arrays(), f.numpy(), threads=torch.get_num_threads())
+        following, missing, value = map(torch.from_numpy, found)
+        return following, missing, value
+    g = c_transform(problem, f)
+    following = c_transform(problem.T, g)
+    missing = problem.a - tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
+    return following, missing, (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
 
 
 def centred(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

@@ -4,10 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot import core
+from metaot.core.method import suits_compiled_code
 from metaot.geometry import Eps, Geometry
 from metaot.geometry.checks import first_place, require_finite
 
@@ -96,13 +99,9 @@ class Problem:
 
     def flat(self) -> "Problem":
         """Return the same problems with exactly one batch dimension."""
-        (n, m), eps = self.geometry.shape, self.eps
-        return Problem.trusted(
-            self.a.reshape(-1, n),
-            self.b.reshape(-1, m),
-            self.geometry.flat(),
-            eps.reshape(-1) if isinstance(eps, Tensor) else eps,
-        )
+        n, m = self.geometry.shape
+        eps = self.eps.reshape(-1) if isinstance(self.eps, Tensor) else self.eps
+        return Problem.trusted(self.a.reshape(-1, n), self.b.reshape(-1, m), self.geometry.flat(), eps)
 
     def to(self, like: Tensor, geometry: Geometry | None = None) -> "Problem":
         """Return the problems in the dtype and on the device of `like`.
@@ -111,6 +110,27 @@ class Problem:
         """
         eps = self.eps.to(like) if isinstance(self.eps, Tensor) else self.eps
         return Problem.trusted(self.a.to(like), self.b.to(like), geometry or self.geometry.to(like), eps)
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether the atoms are those of a grid with several axes."""
+        costs = self.geometry.axis_costs
+        return costs is not None and len(costs) > 1
+
+    @property
+    def suits_core(self) -> bool:
+        """Whether compiled code solves these problems, and sooner than torch."""
+        if not (core.COMPILED and self.a.is_cpu and self.a.dtype == torch.float64):
+            return False
+        is_cloud = self.geometry.axis_costs is None and self.geometry.cost_name in core.POINT_COSTS
+        needs_matrix = not (self.has_axes or is_cloud)
+        return suits_compiled_code(self.geometry.shape, has_axes=self.has_axes, needs_matrix=needs_matrix)
+
+    def arrays(self) -> tuple[core.Costs, np.ndarray, np.ndarray, np.ndarray]:
+        """Return costs, weights and temperatures of a flat batch as the compiled core takes them."""
+        a, b = self.a.detach().numpy(), self.b.detach().numpy()
+        eps = self.eps.detach().numpy() if isinstance(self.eps, Tensor) else np.full(len(a), self.eps)
+        return self.geometry.core_costs, a, b, eps
 
     def normalised(self) -> "Problem":
         """Return the problems in float64, with masses that are one to its precision.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Sphere
 from metaot.models import GroupedPotential, PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
-from metaot.models.resnet import ResNetIcnn
+from metaot.models.paper import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from metaot.amortize.universal import UniversalPotential
 from metaot.brenier import ACTIVATIONS, BrenierPotential, Frame, Icnn, SampleProblem
+from metaot.models.universal import UniversalNetwork
 
 SMOOTH = [name for name in ACTIVATIONS if name != "leaky_relu"]
 
@@ -30,3 +32,12 @@ def random_weights(icnn: Icnn, *batch: int, seed: int = 0, strength: float = 2.0
 def random_potential(problem: SampleProblem, icnn: Icnn | None = None, seed: int = 0) -> BrenierPotential:
     icnn = icnn or Icnn(problem.dim, (16, 8))
     return BrenierPotential(icnn, random_weights(icnn, *problem.batch_shape, seed=seed), Frame.gaussian(problem))
+
+
+def small_predictor(generator: torch.Generator, passes: int) -> UniversalPotential:
+    """Return one with weights that are not zero: some are in a new network, and would hide what they break."""
+    torch.manual_seed(0)
+    network = UniversalNetwork(modes=8, width=12, hidden=10, depth=2, correction=10, passes=passes)
+    for weight in network.parameters():
+        weight.data += 0.03 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    return UniversalPotential(network.eval().requires_grad_(False), (1e-3, 1e-1))

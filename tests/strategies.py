@@ -94,6 +94,11 @@ def random_problem(
     return Problem(weights(*batch, n), weights(*batch, m), geometry, eps)
 
 
+def some_potentials(problem: Problem, size: float = 0.1) -> DualPotentials:
+    """Return potentials that solve nothing."""
+    return DualPotentials(size * torch.randn_like(problem.a), size * torch.randn_like(problem.b))
+
+
 def given_problems(*, lowest_eps: float = 1e-2, examples: int = 30, **others: st.SearchStrategy) -> Callable:
     """Give a test many problems: on every kind of space, in every batch shape, with weights of zero."""
 

@@ -1,24 +1,276 @@
-"""Solvers, geometries, predictors and training work on another device: no tensor of the CPU gets in."""
+"""Solvers, geometries, predictors and training work on another device: no tensor of the CPU gets in.
+
+The device is pretended, "remote": torch takes its tensors for those of an accelerator, and a CPU computes with
+them. Where CPU and remote tensors meet, or numpy is asked for, an error is raised, as on a GPU. The device is
+registered for a whole process; so this file is run as a script, which writes the errors of `CASES` as JSON.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from remote import CASES
+import torch
+from strategies import on_sphere
+from strategies import weights as weights_here
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+import metaot
+from metaot.amortize.maps import BuresStart, IdentityStart
+from metaot.data import Drawings, Palettes, Sphere
+from metaot.geometry import Dense, Geometry, Grid, Points
+from metaot.objectives import brenier_loss
+from metaot.recipes import RECIPES
+from metaot.training.loop import _new_state, _update
+
+NAME = "remote"
+_aten = torch.ops.aten
+_COPIES = {_aten._to_copy.default, _aten.copy_.default}
+_INDEXED = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default}
+"""Operators whose second argument, the indices, may lie on the CPU."""
+
+
+class Remote(torch.Tensor):
+    """A tensor on the device; `local` holds its numbers."""
+
+    local: Tensor
+
+    @staticmethod
+    def __new__(cls, local: Tensor) -> "Remote":
+        found = torch.Tensor._make_wrapper_subclass(
+            cls, local.shape, strides=local.stride(), dtype=local.dtype, device=torch.device(NAME, 0)
+        )
+        found.local = local
+        return found
+
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError("a tensor on another device has no numpy(): copy it to the CPU first")
+
+    def tolist(self) -> Any:
+        return self.local.tolist()
+
+    def __repr__(self) -> str:
+        return f"Remote({self.local!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _call(func, args, kwargs or {})
+
+
+class OnDevice(TorchDispatchMode):
+    """While it is active, tensors can be made on the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _call(func, args, kwargs or {})
+
+
+def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operator on the CPU, and return its results on the device where they would be."""
+    checked = (args[:1], args[2:]) if func in _INDEXED else (args, kwargs)
+    tensors = [value for value in tree_leaves(checked) if isinstance(value, Tensor)]
+    remote = any(isinstance(value, Remote) for value in tensors)
+    here = [value for value in tensors if not isinstance(value, Remote) and value.ndim]
+    if remote and here and func not in _COPIES:
+        raise RuntimeError(f"{func} mixes devices: the CPU has tensors of shapes {[tuple(t.shape) for t in here]}")
+    if kwargs.get("device") is not None:
+        remote = torch.device(kwargs["device"]).type == NAME
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    out = func(*tree_map(_local, args), **tree_map(_local, kwargs))
+    if func is _aten._local_scalar_dense.default:
+        return out
+    if func._schema.is_mutable and isinstance(args[0], Remote):
+        return args[0]
+    return tree_map_only(Tensor, Remote, out) if remote else out
+
+
+def _local(value: Any) -> Any:
+    return value.local if isinstance(value, Remote) else value
+
+
+def _register() -> torch.library.Library:
+    """Register the device, and the kernels that torch calls below the dispatch to Python."""
+    answers = {"is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0}
+    answers |= {"_is_in_bad_fork": False, "get_amp_supported_dtype": [torch.bfloat16], "manual_seed_all": None}
+    functions = {name: lambda *_, answer=answer: answer for name, answer in answers.items()}
+    _setup_privateuseone_for_python_backend(NAME, SimpleNamespace(**functions))
+    kernels = torch.library.Library("aten", "IMPL")
+
+    def empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Remote:
+        return Remote(torch.empty_strided(size, stride, dtype=dtype))
+
+    def copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+        _local(target).copy_(_local(source))
+        return target
+
+    kernels.impl("empty_strided", empty_strided, "PrivateUse1")
+    kernels.impl("_copy_from", copy_from, "PrivateUse1")
+    return kernels
+
+
+def weights(*shape: int) -> Tensor:
+    """Return weights on the device, some of them zero."""
+    return weights_here(*shape).to(NAME)
+
+
+def points(count: int, dim: int = 2) -> Tensor:
+    return torch.rand(count, dim).to(NAME)
+
+
+def solved(geometry: Geometry, solver: Any = None, *, eps: float = 0.02, batch: tuple[int, ...] = ()) -> None:
+    """Solve a problem, and use all parts of the solution."""
+    n, m = geometry.shape
+    problem = metaot.Problem(weights(*batch, n), weights(*batch, m), geometry, eps)
+    solution = metaot.solve(problem, solver=solver, tol=1e-4)
+    used = [*vars(solution.potentials).values(), solution.error, solution.converged, solution.steps]
+    used += [solution.value, solution.cost(), solution.plan(), *vars(solution.bounds()).values()]
+    if geometry.points is not None:
+        used.append(solution.transport())
+    assert all(isinstance(value, Remote) for value in used if isinstance(value, Tensor))
+    assert float(solution.error.max()) <= 1e-4
+    metaot.solve(problem, init=solution.potentials, solver=solver, tol=1e-4)
+
+
+def shipped(name: str) -> Any:
+    """Return a shipped predictor on the device."""
+    predictor = metaot.load(f"checkpoints/{name}")
+    predictor.model.to(NAME)
+    return predictor
+
+
+def predicted(name: str, problem: metaot.Problem) -> None:
+    """Predict by a shipped model, and start from the prediction."""
+    predictor = shipped(name)
+    assert isinstance(predictor.predict(problem).f, Remote)
+    assert float(metaot.solve(problem, init=predictor, tol=1e-3).error.max()) <= 1e-3
+
+
+def shipped_sphere() -> None:
+    predictor = shipped("sphere")
+    geometry = predictor.geometry.to(torch.zeros((), device=NAME))
+    n, m = geometry.shape
+    problem = metaot.Problem(weights(1, n), weights(1, m), geometry, predictor.eps[0])
+    assert isinstance(predictor.predict(problem).g, Remote)
+
+
+def images(side: int) -> metaot.Problem:
+    return metaot.Problem(weights(2, side**2), weights(2, side**2), Grid(side, side), 1e-2)
+
+
+def clouds() -> metaot.SampleProblem:
+    return metaot.SampleProblem(*(points(count, 3).expand(2, -1, -1) for count in (200, 150)))
+
+
+def mapped(solver: Any, init: Any = None) -> None:
+    """Fine-tune maps, and use all parts of the solution."""
+    problem = clouds()
+    solution = metaot.solve(problem, init=init, solver=solver)
+    used = [solution.transport(), solution.value, solution.error, solution.history, solution.pair.pull(problem.y)]
+    assert all(isinstance(value, Remote) for value in used)
+
+
+def palette() -> None:
+    predictor = shipped("palette")
+    mapped(metaot.GaussNewton(2), predictor)
+    assert isinstance(predictor.predict(clouds()[0]).push(points(5, 3)), Remote)
+
+
+def gradient() -> None:
+    problem = images(8)
+    a = problem.a.detach().requires_grad_()
+    metaot.ot_value(replace(problem, a=a)).sum().backward()
+    assert isinstance(a.grad, Remote)
+
+
+def trained(name: str, **changes: Any) -> None:
+    """Make a training step of a small recipe, and measure the model."""
+    recipe = replace(RECIPES[name](), steps=2, validation_batch=2, device=NAME, **changes)
+    task = recipe.task(recipe, None, torch.device(NAME))
+    state = _new_state(recipe, task, torch.device(NAME))
+    before = [weight.detach().clone() for weight in state.model.parameters()]
+    _update(state, recipe, task, task.predictor(state.model))
+    after = list(state.model.parameters())
+    assert all(isinstance(weight.data, Remote) for weight in after)
+    assert any(bool((old != new).any()) for old, new in zip(before, after, strict=True))
+    task.measure(task.predictor(state.average))
+
+
+SMALL = {"first": {"width": 16, "hidden": 8, "modes": 4, "moments": 4}, "hidden": 8, "modes": 4}
+CASES: dict[str, Callable[[], None]] = {
+    "grid": lambda: solved(Grid(12, 9), batch=(2,)),
+    "grid, small eps": lambda: solved(Grid(6, 5), eps=1e-3),
+    "grid, plain Sinkhorn": lambda: solved(Grid(9, 8), metaot.Sinkhorn(accelerated=False)),
+    "grid, Newton": lambda: solved(Grid(9, 8), metaot.Newton(), batch=(2,)),
+    "points": lambda: solved(Points(points(30), points(40)), batch=(2,)),
+    "points, euclidean": lambda: solved(Points(points(30), points(40), "euclidean")),
+    "points, on the sphere": lambda: solved(Points(on_sphere(30).to(NAME), on_sphere(40).to(NAME), "sphere")),
+    "points, a function": lambda: solved(
+        Points(points(30), points(40), lambda x, y: (x[:, None] - y).abs().sum(-1))
+    ),
+    "dense": lambda: solved(Dense(torch.rand(20, 30).to(NAME)), batch=(2,)),
+    "dense, Newton": lambda: solved(Dense(torch.rand(20, 30).to(NAME)), metaot.Newton(), eps=1e-3),
+    "maps, W2GN": lambda: mapped(metaot.W2GN(3, record=(0, 3))),
+    "maps, W2GN, the exact loss": lambda: mapped(metaot.W2GN(3, objective=brenier_loss), BuresStart()),
+    "maps, GaussNewton": lambda: mapped(metaot.GaussNewton(2, linear=True, record=(0, 2))),
+    "maps, from the identity": lambda: mapped(metaot.W2GN(2), IdentityStart()),
+    "mnist": lambda: predicted("mnist", images(28)),
+    "universal": lambda: predicted("universal", images(20)),
+    "sphere": shipped_sphere,
+    "palette": palette,
+    "gradient of the value": gradient,
+    "training: images": lambda: trained("shapes", model_settings=SMALL),
+    "training: universal": lambda: trained(
+        "universal",
+        data=Drawings(batch=4),
+        model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},
+    ),
+    "training: groups": lambda: trained("sphere", data=Sphere(batch=2, suppliers=10, customers=200)),
+    "training: maps": lambda: trained(
+        "palettes", data=Palettes(batch=2, samples=64), model_settings={"hidden": [8], "features": 16, "width": 16}
+    ),
+}
+
+
+def main() -> None:
+    """Run all cases, and write the error of each one, or null."""
+    _kernels = _register()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    errors: dict[str, str | None] = {}
+    for name, case in CASES.items():
+        torch.manual_seed(0)
+        try:
+            with OnDevice():
+                case()
+            errors[name] = None
+        except Exception:  # whatever it is, the test shows it
+            errors[name] = traceback.format_exc()
+    sys.stdout.write(json.dumps(errors))
 
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, str | None]:
     """The errors of all cases, from a process of its own."""
     folder = Path(__file__).parents[1]
-    command = [sys.executable, str(folder / "tests" / "remote.py")]
-    limits = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return json.loads(subprocess.run(command, check=True, cwd=folder, env=limits, stdout=subprocess.PIPE).stdout)
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    command = [sys.executable, __file__]
+    return json.loads(subprocess.run(command, check=True, cwd=folder, env=settings, stdout=subprocess.PIPE).stdout)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_stays_on_the_device(name: str, errors: dict[str, str | None]) -> None:
     assert errors[name] is None, errors[name]
+
+
+if __name__ == "__main__":
+    main()

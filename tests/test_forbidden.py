@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from strategies import assert_close, drift, every_dtype, every_solver
-from torch import Tensor
+from strategies import assert_close, every_dtype, every_solver
 
 from metaot.geometry import Dense, Points
 from metaot.potentials import DualPotentials, barycentric_map, c_transform, marginal_error, plan, transport_cost
@@ -48,7 +47,7 @@ def test_the_only_plan_is_found(geometry, dtype, solver):
 
 
 def test_derivatives_are_those_of_the_only_plan():
-    """In C the plan, in eps the divergence; in the weights along a direction that keeps both masses."""
+    """In C the plan, in eps the divergence; in the weights the potentials, where both masses are kept."""
     parts = [part.clone().requires_grad_() for part in (A, B, C, torch.tensor(EPS).double())]
     a, b, costs, eps = parts
     value = ot_value(Problem(a, b, Dense(costs), eps))
@@ -56,13 +55,8 @@ def test_derivatives_are_those_of_the_only_plan():
     assert_close(value.detach(), VALUE, 1e-9)
     assert_close(in_C, P, 1e-8)
     assert_close(in_eps, (VALUE - COST) / EPS, 1e-8)
-
-    def moved(t: float) -> Tensor:
-        """The only plan of A + t (1, -1) and B moves t from the second row of the second column to the first."""
-        Q, a = P + t * torch.tensor([[0.0, 1.0], [0.0, -1.0]]), A + t * torch.tensor([1.0, -1.0])
-        return (C.nan_to_num(posinf=0) * Q + EPS * Q * (Q / (a[:, None] * B)).clamp_min(1e-300).log()).sum()
-
-    assert_close(in_a[0] - in_a[1], (moved(1e-5) - moved(-1e-5)) / 2e-5, 1e-7)
+    f = C[:, 1] + EPS * (P[:, 1] / (A * B[1])).log()
+    assert_close(in_a[0] - in_a[1], f[0] - f[1], 1e-8)
     assert in_b.isfinite().all()
 
 
@@ -148,12 +142,3 @@ def test_without_a_plan_nothing_converges(parts, dtype, solver):
     assert not solution.converged
     assert solution.status in (Status.MAX_STEPS, Status.STALLED, Status.NONFINITE)
     assert transport_bounds(problem, DualPotentials(torch.zeros_like(a), torch.zeros_like(b))).upper == INF
-
-
-def test_a_cost_function_returns_no_nan():
-    x = torch.rand(3, 2)
-    cloud = Points(x, x, lambda x, y: torch.where(drift(x, y) == drift(x, y)[1, 2], torch.nan, drift(x, y)))
-    with pytest.raises(
-        ValueError, match=r"cost\(x, y\) must be finite, or \+inf .* got cost\(x, y\)\[1, 2\] = nan"
-    ):
-        solve(Problem(torch.full((3,), 1 / 3), torch.full((3,), 1 / 3), cloud, 0.1))

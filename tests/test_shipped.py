@@ -66,23 +66,11 @@ def test_mnist_predicts_at_every_temperature_of_its_range(eps: float, floor: flo
     """L1 error after two steps, of which one is inside the prediction."""
     model = metaot.load(ROOT / "mnist")
     problem = Mnist(batch=32, eps=(eps, eps)).split("test").sample(torch.Generator().manual_seed(6))
-    solution = metaot.solve(
-        problem, init=model.predict(problem), solver=metaot.Sinkhorn(accelerated=False), tol=1e-9, max_steps=1
-    )
+    guess, alone = model.predict(problem), model.predict(problem[0])
+    assert (alone.f - guess.f[0]).abs().max() <= 2e-6 * guess.f[0].abs().max(), "as in a batch"
+    plain = metaot.Sinkhorn(accelerated=False)
+    solution = metaot.solve(problem, init=guess, solver=plain, tol=1e-9, max_steps=1)
     assert solution.error.mean() < floor
-
-
-@needs_mnist
-@pytest.mark.parametrize("passes", [0, 1, 2])
-def test_mnist_predicts_one_image_as_in_a_batch(passes: int) -> None:
-    model = metaot.load(ROOT / "mnist")
-    model.passes = passes
-    for eps in (1e-3, 3e-3, 1e-2, 1e-1):
-        problem = Mnist(batch=8, eps=(eps, eps)).split("test").sample(torch.Generator().manual_seed(7))
-        problem = Problem(problem.a, problem.b, problem.geometry, eps)
-        together = model.predict(problem).f
-        for i, f in enumerate(together):
-            assert (model.predict(problem[i]).f - f).abs().max() <= 2e-6 * f.abs().max()
 
 
 def pairs(name: str, side: int, eps: float, count: int) -> Problem:
@@ -90,22 +78,19 @@ def pairs(name: str, side: int, eps: float, count: int) -> Problem:
 
 
 @needs_images
-@pytest.mark.parametrize("name", ["mnist", "usps", "quickdraw", "fashion", "fashion:mnist"])
-def test_universal_costs_are_right_to_a_percent_with_the_one_step_inside(name: str) -> None:
-    model = metaot.load("universal")
-    model.passes = 1
-    measured = zero_shot({"model": model}, pairs(name, 28, 1e-2, 60), data=name, newton=0, most=1)
-    error = measured.starts["model"]["cost error"]
-    assert error.mean() <= 0.013
-    assert error.quantile(0.95) <= 0.04
-
-
-@needs_images
-@pytest.mark.parametrize(("name", "side", "count"), [("usps", 64, 16), ("fashion:mnist", 128, 3)])
-def test_the_resolution_does_not_matter(name: str, side: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "side", "count"),
+    [(name, 28, 60) for name in ("mnist", "usps", "quickdraw", "fashion", "fashion:mnist")]
+    + [("usps", 64, 16), ("fashion:mnist", 128, 3)],
+)
+def test_universal_costs_are_right_to_a_percent_with_the_one_step_inside(name: str, side: int, count: int) -> None:
+    """At every resolution; of many pairs, the worst too."""
     model = metaot.load("universal")
     measured = zero_shot({"model": model}, pairs(name, side, 1e-2, count), data=name, newton=0, most=1)
-    assert measured.starts["model"]["cost error"].mean() <= 0.016
+    error = measured.starts["model"]["cost error"]
+    assert model.passes == 1
+    assert error.mean() <= (0.013 if side == 28 else 0.016)
+    assert error.quantile(0.95) <= 0.04
 
 
 @needs_images
@@ -115,31 +100,24 @@ def test_the_universal_model_predicts_at_every_temperature_of_its_range(eps: flo
     assert marginal_error(problem, model.predict(problem)).mean() <= floor
 
 
-def test_the_universal_model_is_as_good_on_clouds_as_on_images(generator: torch.Generator) -> None:
-    model = metaot.load("universal")
-    a, b = as_weights(drawn_images(2, 20, generator).double() + 1e-3)
-    grid = Grid(20, 20)
-    points = Points(*(3 + 10 * atoms for atoms in grid.points))  # in other units, elsewhere
-    on_cloud = marginal_error(Problem(a, b, points, 1.0), model.predict(Problem(a, b, points, 1.0)))
-    on_grid = marginal_error(Problem(a, b, grid, 1e-2), model.predict(Problem(a, b, grid, 1e-2)))
-    torch.testing.assert_close(on_cloud, on_grid, atol=1e-4, rtol=0)
+def test_the_universal_model_predicts_between_clouds(generator: torch.Generator) -> None:
     x, y = torch.rand(2, 80, 2, generator=generator, dtype=torch.float64)
     uniform = torch.full((80,), 1 / 80, dtype=torch.float64)
     problem = Problem(uniform, uniform, Points(x, y), 1e-2)
-    assert marginal_error(problem, model.predict(problem)) < 0.08
+    assert marginal_error(problem, metaot.load("universal").predict(problem)) < 0.08
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
 @pytest.mark.parametrize("cloud", [False, True])
 def test_units_do_not_matter_to_the_universal_model(scale: float, cloud: bool, generator: torch.Generator) -> None:
-    """Potentials are in the units of the cost: of a grid scaled by s, with eps by s^2, they are scaled by s^2."""
+    """On a grid scaled by s and moved, with eps scaled by s^2, potentials are scaled by s^2; and on its points."""
     model = metaot.load("universal")
     a, b = as_weights(drawn_images(2, 20, generator).double())
     line = torch.linspace(0, 1, 20, dtype=torch.float64)
-    here, there = (Points(*Grid(x, x).points) if cloud else Grid(x, x) for x in (line, scale * line))
+    here, there = Grid(line, line), Grid(*[scale * (line + 3)] * 2)
     expected = model.predict(Problem(a, b, here, 1e-2)).f
-    found = model.predict(Problem(a, b, there, 1e-2 * scale**2)).f
-    torch.testing.assert_close(found / scale**2, expected, atol=1e-6, rtol=0)
+    found = model.predict(Problem(a, b, Points(*there.points) if cloud else there, 1e-2 * scale**2)).f
+    torch.testing.assert_close(found / scale**2, expected, atol=1e-5, rtol=0)
 
 
 def deliveries(count: int, *, patterns: bool = False) -> Problem:
@@ -168,15 +146,6 @@ def test_no_problem_is_slower_than_cold_also_where_demand_was_never_seen(pattern
     cold, warm = (metaot.solve(problem, init=init, tol=1e-6) for init in (None, SPHERE))
     assert (warm.steps <= cold.steps + 1).all()
     assert warm.steps.sum() < 0.7 * cold.steps.sum()
-
-
-def test_the_planner_gets_a_certificate() -> None:
-    problem = deliveries(1)[0]
-    solution = metaot.solve(problem, init=SPHERE, tol=1e-9)
-    assert marginal_error(problem, solution.potentials) <= 2e-9
-    bounds = solution.bounds()
-    assert bounds.lower <= solution.cost() + 1e-12
-    assert bounds.gap <= 1e-3
 
 
 def test_tiny_weights_are_as_good_as_none() -> None:
@@ -208,18 +177,10 @@ def test_held_out_palettes_come_close_to_the_optimum_in_one_pass() -> None:
     assert found.max() <= 1.005
 
 
-def test_the_palette_model_reads_any_three_dimensional_clouds() -> None:
-    model = metaot.load(ROOT / "palette")
-    x, y = torch.rand(2, 100, 3)
-    problem = SampleProblem(x, y.square())
-    pair = model.predict(problem)
-    assert pair.push(x).isfinite().all()
-    assert (pair.pull(pair.push(x)) - x).abs().mean() < 0.05
-
-
-def test_the_palette_network_as_onnx_is_the_same() -> None:
+def test_the_palette_model_reads_any_three_dimensional_clouds_also_as_onnx() -> None:
     x, y = torch.rand(2, 400, 3).float()
     expected = metaot.load(ROOT / "palette").stages(SampleProblem(x, y**2))[-1]
+    assert (expected.pull(expected.push(x)) - x).abs().mean() < 0.05
     network = map_beside(ROOT / "palette")
     assert network is not None
     found = network.predict(x.numpy(), (y**2).numpy())

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from metaot import core
 from metaot.geometry import Grid
-from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
 from metaot.geometry.base import expand_eps
-from metaot.geometry.separable import Separable
+from metaot.geometry.kernel import Separable
 from metaot.problem import Problem
 
 _SPACING, _FEWEST = 1.1, 64
@@ -32,14 +31,13 @@ class Coarse:
 
     def lifted(self, f: Any) -> Any:
         """Return the f on the fine grid after half a Sinkhorn step from the best g for f, a tensor or an array."""
-        here = self.problem
-        if self.between.compiled is None or not is_for_the_core(self.fine.geometry, self.fine.a.double()):
-            lifted = self._by_softmin(torch.as_tensor(f).to(here.a))
+        here, there = (problem.to(problem.a.detach().double()) for problem in (self.problem, self.fine))
+        if self.between.compiled is None or not there.suits_core:
+            lifted = self._by_softmin(torch.as_tensor(f).to(self.problem.a))
             return lifted if isinstance(f, Tensor) else lifted.numpy()
         start = f.detach().double().numpy() if isinstance(f, Tensor) else f
-        a, b, fine = (weights.detach().double().numpy() for weights in (here.a, here.b, self.fine.a))
-        eps, threads = temperatures(here.eps, len(a)), torch.get_num_threads()
-        g = core.best_potential(core_costs(here.geometry), a, b, eps, start, threads=threads)
+        (costs, a, b, eps), fine, threads = here.arrays(), there.a.detach().numpy(), torch.get_num_threads()
+        g = core.best_potential(costs, a, b, eps, start, threads=threads)
         lifted = core.best_potential(self.between.compiled, b, fine, eps, g, threads=threads)
         return torch.from_numpy(lifted) if isinstance(f, Tensor) else lifted
 

@@ -13,7 +13,7 @@ from metaot.amortize.coarse import coarsened
 from metaot.amortize.plane import Encoding, Values, encode, require_plane, support
 from metaot.amortize.predictor import StagedPredictor, in_shape
 from metaot.models.universal import UniversalNetwork
-from metaot.potentials import SinkhornStep
+from metaot.potentials import sinkhorn_step
 from metaot.problem import Problem
 
 _ENOUGH = 0.03
@@ -74,7 +74,7 @@ class _Staged:
     def __init__(self, predictor: UniversalPotential, problem: Problem) -> None:
         self._network = predictor._network(problem)
         self._arrays = self._network is not predictor.model
-        self._step = SinkhornStep(problem)
+        self._problem = problem.to(problem.a.double())
         eps = torch.as_tensor(problem.eps, dtype=torch.float64, device=problem.a.device).expand(len(problem.a))
         a, b, eps = (v.detach().numpy() if self._arrays else v for v in (problem.a, problem.b, eps))
         self._encoding: Encoding = encode(
@@ -86,7 +86,9 @@ class _Staged:
 
     def refine(self) -> Values:
         """Make a refinement step; return the marginal that plans missed before."""
-        stepped, missing, _ = self._step(self.f)
+        stepped, missing, _ = sinkhorn_step(self._problem, _tensor(self.f))
+        if self._arrays:
+            stepped, missing = stepped.numpy(), missing.numpy()
         correction = self._network.correct(self._encoding.frame.analysed(missing), *self._features)
         self.f = stepped + self._encoding.correction(correction)
         return missing
@@ -94,7 +96,7 @@ class _Staged:
     def moved(self, problem: Problem, f: Values, index: list[int]) -> Values:
         """Return f of some of the problems after a refinement step on other atoms."""
         part, (x, temperature) = problem[index], self._features
-        self._step, self._features = SinkhornStep(part), [x[:, index], temperature[index]]
+        self._problem, self._features = part.to(part.a.double()), [x[:, index], temperature[index]]
         self._encoding = self._encoding.on(support(part.geometry, arrays=self._arrays), index)
         self.f = f[index]
         self.refine()

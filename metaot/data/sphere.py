@@ -16,7 +16,7 @@ from torch import Tensor
 from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, stream
 from metaot.data.world import Places, read_places, read_world
 from metaot.geometry import Points
-from metaot.geometry.earth import unit_vectors
+from metaot.geometry.costs import unit_vectors
 
 DEMANDS = ("uniform", "patterns")
 

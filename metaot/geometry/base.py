@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.geometry.checks import first_place
 from metaot.geometry.kernel import Kernel, MatrixKernel
 
@@ -87,6 +88,11 @@ class Geometry(ABC):
         """Costs along the axes of a grid whose sum is C, float64; None for a cost that is no such sum."""
         return None
 
+    @property
+    def core_costs(self) -> core.Costs:
+        """The costs as the compiled core takes them, float64 on a CPU."""
+        return core.Costs.of_matrix(self.cost_rows(slice(None)).detach().numpy())
+
     def settings(self) -> dict[str, Any]:
         """Return what defines the space beside its tensors; JSON values if it is to be saved."""
         return {}
@@ -130,13 +136,12 @@ class Geometry(ABC):
             return True
         if type(self) is not type(other) or self.cost_name != other.cost_name:
             return False
-        if self.cost_name is not None and self.settings() != other.settings():
-            return False
         mine, theirs = self.tensors(), other.tensors()
         if mine.keys() != theirs.keys() or not all(_close(mine[k], theirs[k]) for k in mine):
             return False
-        first = slice(0, 1)
-        return self.cost_name is not None or _close(self.cost_rows(first), other.cost_rows(first))
+        if self.cost_name is not None:
+            return self.settings() == other.settings()
+        return _close(self.cost_rows(slice(0, 1)), other.cost_rows(slice(0, 1)))
 
     def difference(self, other: "Geometry") -> str:
         """Return what differs from a geometry with the same description, to stand behind that; else nothing."""

@@ -1,14 +1,19 @@
-"""Costs between point clouds: functions (x, y) -> C, batched, differentiable in both clouds."""
+"""Costs between point clouds: functions (x, y) -> C, batched, differentiable in both clouds.
+
+And points on the Earth as a sphere: degrees to unit vectors and back, radians to kilometres.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Cost = Callable[[Float[Tensor, "*batch n d"], Float[Tensor, "*batch m d"]], Float[Tensor, "..."]]
+
+KILOMETRES = 6371.0088
+"""The mean radius of the Earth: an angle in radians times it is a length."""
 
 _DIRECT_DIMENSION = 8
 """Up to this dimension differences are summed axis by axis, which loses no digits of small costs."""
@@ -37,11 +42,10 @@ def squared_euclidean(
     squares = s.square().sum(-1)[..., :, None] + t.square().sum(-1)[..., None, :]
     total = squares - 2 * (s @ t.mT)
     pairs = (total.detach() < _CANCELLED * squares.detach()).nonzero(as_tuple=True)
-    count = len(pairs[0])
-    if count > _FEW * total.numel():
-        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
-    if count == 0:
+    if len(pairs[0]) == 0:
         return total
+    if len(pairs[0]) > _FEW * total.numel():
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
     *batch, i, j = pairs
     return total.index_put(pairs, (x[*batch, i] - y[*batch, j]).square().sum(-1))
 
@@ -64,24 +68,30 @@ def _safe_sqrt(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
-COSTS: dict[str, Cost] = {
-    "sqeuclidean": squared_euclidean,
-    "euclidean": euclidean,
-    "sphere": great_circle,
-}
-
-
-@final
-@dataclass(frozen=True)
-class Exchanged:
-    """A cost function with source and target exchanged."""
-
-    cost: Cost
-
-    def __call__(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.cost(x, y).mT
+COSTS: dict[str, Cost] = {"sqeuclidean": squared_euclidean, "euclidean": euclidean, "sphere": great_circle}
 
 
 def exchanged(cost: Cost) -> Cost:
     """Return a cost function with source and target exchanged; the original one after two exchanges."""
-    return cost.cost if isinstance(cost, Exchanged) else Exchanged(cost)
+    if isinstance(cost, partial) and cost.func is _exchanged:
+        return cost.args[0]
+    return partial(_exchanged, cost)
+
+
+def _exchanged(cost: Cost, y: Tensor, x: Tensor) -> Tensor:
+    return cost(x, y).mT
+
+
+def unit_vectors(
+    latitude: Float[Tensor, "*shape"], longitude: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape 3"]:
+    """Return points of the unit sphere from degrees north and east."""
+    latitude, longitude = torch.deg2rad(latitude), torch.deg2rad(longitude)
+    ring = latitude.cos()
+    return torch.stack([ring * longitude.cos(), ring * longitude.sin(), latitude.sin()], -1)
+
+
+def degrees(x: Float[Tensor, "*shape 3"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Return latitude and longitude in degrees north and east, the longitude in [-180, 180]."""
+    latitude = torch.atan2(x[..., 2], x[..., :2].norm(dim=-1))
+    return torch.rad2deg(latitude), torch.rad2deg(torch.atan2(x[..., 1], x[..., 0]))

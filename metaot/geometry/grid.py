@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, final
 
@@ -13,13 +12,15 @@ from torch import Tensor
 from metaot import core
 from metaot.geometry.base import Eps, Geometry, MeanKernel
 from metaot.geometry.checks import require_finite
-from metaot.geometry.kernel import Kernel
-from metaot.geometry.separable import Separable, contract, grid_hardmin, grid_times_cost
+from metaot.geometry.kernel import Kernel, Separable, contract
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
 _KEEP = 2**20
 """Entries of the costs of all axes, 8 MiB, up to which kernels at several eps are kept."""
+
+_BLOCK = 2**18
+"""Entries of a block of (rows, lines, points), 2 MiB in float64: it stays in the cache."""
 
 AXIS_COSTS: dict[str, AxisCost] = {
     "sqeuclidean": lambda s, t: (s - t).square(),
@@ -70,9 +71,12 @@ class Grid(Geometry):
     def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
         return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
 
-    @cached_property
+    @property
     def core_costs(self) -> core.Costs:
-        """The costs along the axes as the compiled core takes them, on a CPU."""
+        return self._core_costs
+
+    @cached_property
+    def _core_costs(self) -> core.Costs:
         return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in self._axis_costs))
 
     @property
@@ -81,7 +85,7 @@ class Grid(Geometry):
 
     @cached_property
     def _transposed(self) -> "Grid":
-        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=_Exchanged(self.cost))
+        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=partial(_exchanged, self.cost))
 
     @property
     def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
@@ -121,10 +125,23 @@ class Grid(Geometry):
         if core.COMPILED and h.is_cpu and len(self.sizes) > 1 and not (h.requires_grad or h.isnan().any()):
             found = core.hard_minimum(self.core_costs, _flat(h).numpy(), threads=torch.get_num_threads())
             return torch.from_numpy(found).reshape(h.shape).to(h)
-        return grid_hardmin(h.double().reshape(-1, *self.sizes), self.axis_costs).reshape(h.shape).to(h)
+        least = -h.double().reshape(-1, *self.sizes)
+        for axis, cost in enumerate(self.axis_costs, 1):
+            lines = least.movedim(axis, -1)
+            rows = _min_plus(cost, lines.reshape(-1, cost.shape[1]))
+            least = rows.reshape(len(cost), *lines.shape[:-1]).movedim(0, axis)
+        return least.reshape(h.shape).to(h)
 
     def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        return grid_times_cost(v.double().reshape(-1, *self.sizes), self.axis_costs).reshape(v.shape).to(v)
+        masses = v.double().reshape(-1, *self.sizes)
+        total = torch.zeros_like(masses)
+        for axis, cost in enumerate(self.axis_costs, 1):
+            marginal = masses
+            for other in range(1, masses.ndim):
+                if other != axis:
+                    marginal = marginal.sum(other, keepdim=True)
+            total = total + (marginal.movedim(axis, -1) @ cost.mT).movedim(-1, axis)
+        return total.reshape(v.shape).to(v)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "r m"]:
         return self._part_of_cost(rows, slice(None))
@@ -176,17 +193,6 @@ class Grid(Geometry):
 
 
 @final
-@dataclass(frozen=True)
-class _Exchanged:
-    """The cost of an axis with source and target exchanged."""
-
-    cost: AxisCost
-
-    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
-        return self.cost(t, s)
-
-
-@final
 class ScaledKernel(MeanKernel):
     """The kernel of potentials on a grid whose plain kernels fit into float64: these between two scalings."""
 
@@ -198,6 +204,19 @@ class ScaledKernel(MeanKernel):
 
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return (self._left * contract(self._right * v.double(), self._axes)).to(v)
+
+
+def _exchanged(cost: AxisCost, s: Tensor, t: Tensor) -> Tensor:
+    return cost(t, s)
+
+
+def _min_plus(cost: Float[Tensor, "n m"], lines: Float[Tensor, "lines m"]) -> Float[Tensor, "n lines"]:
+    r"""Return $\min_j c_{ij} + x_j$ for each line x."""
+    count, m = lines.shape
+    together = max(1, _BLOCK // max(1, count * m))
+    parts = lines.split(max(1, _BLOCK // (m * together)))
+    blocks = [[(rows[:, None] + x).amin(-1) for x in parts] for rows in cost.split(together)]
+    return torch.cat([torch.cat(block, 1) for block in blocks])
 
 
 def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:

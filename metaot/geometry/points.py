@@ -1,5 +1,6 @@
 """Point clouds and a cost function between them."""
 
+import math
 from functools import cached_property
 from typing import Any, final
 
@@ -7,9 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.geometry.base import Geometry, replaced
 from metaot.geometry.checks import first_place, require_costs, require_finite
 from metaot.geometry.costs import COSTS, Cost, exchanged
+
+_FEW_ANGLES = 2**22
+"""Entries of the largest matrix of angles that is made for the compiled core: to make them takes long."""
 
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
@@ -25,12 +30,7 @@ class Points(Geometry):
     they claim, and when a function, called at its first use, returns NaN, -inf or another shape.
     """
 
-    def __init__(
-        self,
-        x: Float[Tensor, "..."],
-        y: Float[Tensor, "..."],
-        cost: str | Cost = "sqeuclidean",
-    ) -> None:
+    def __init__(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."], cost: str | Cost = "sqeuclidean") -> None:
         for name, cloud in (("x", x), ("y", y)):
             require_finite(name, cloud)
             if cloud.ndim < 2 or 0 in cloud.shape[-2:]:
@@ -41,9 +41,12 @@ class Points(Geometry):
             )
         if x.dtype != y.dtype or x.device != y.device:
             raise ValueError(f"x is {x.dtype} on {x.device}, y is {y.dtype} on {y.device}: bring them together")
-        if cost == "sphere":
-            _require_unit("x", x)
-            _require_unit("y", y)
+        for name, cloud in (("x", x), ("y", y)) if cost == "sphere" else ():
+            norm = cloud.norm(dim=-1)
+            bad = (norm - 1).abs() > 1e-4
+            if bad.any():
+                first = f"|{name}|{first_place(bad, norm)}"
+                raise ValueError(f"cost 'sphere' wants unit vectors, got {first}: normalise them")
         if not callable(cost) and cost not in COSTS:
             raise ValueError(f"cost must be a callable or one of {sorted(COSTS)}, got {cost!r}")
         self.x, self.y, self.cost = x, y, cost
@@ -72,6 +75,15 @@ class Points(Geometry):
     @property
     def cost_name(self) -> str | None:
         return None if callable(self.cost) else self.cost
+
+    @property
+    def core_costs(self) -> core.Costs:
+        few = math.prod(self.shape) <= _FEW_ANGLES and not self.batch_shape
+        if self.cost_name is None or (
+            self.cost_name == "sphere" and few
+        ):  # angles take longer to make than to read
+            return super().core_costs
+        return core.Costs.between_points(self.x.detach().numpy(), self.y.detach().numpy(), self.cost_name)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "..."]:
         n, m = self.shape
@@ -105,10 +117,3 @@ class Points(Geometry):
 
     def __repr__(self) -> str:
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={self.cost!r})"
-
-
-def _require_unit(name: str, x: Tensor) -> None:
-    norm = x.norm(dim=-1)
-    bad = (norm - 1).abs() > 1e-4
-    if bad.any():
-        raise ValueError(f"cost 'sphere' wants unit vectors, got |{name}|{first_place(bad, norm)}: normalise them")

@@ -2,16 +2,11 @@
 
 from metaot.models.base import Exportable, Network, PotentialModel, single
 from metaot.models.grouped import GroupedPotential
-from metaot.models.mlp import PotentialMLP
-from metaot.models.refined import RefinedPotential
-from metaot.models.spectral import SpectralPotential
+from metaot.models.paper import PotentialMLP
+from metaot.models.spectral import RefinedPotential, SpectralPotential
 
-MODELS: dict[str, type[PotentialModel]] = {
-    "PotentialMLP": PotentialMLP,
-    "SpectralPotential": SpectralPotential,
-    "RefinedPotential": RefinedPotential,
-    "GroupedPotential": GroupedPotential,
-}
+_KINDS = (PotentialMLP, SpectralPotential, RefinedPotential, GroupedPotential)
+MODELS: dict[str, type[PotentialModel]] = {kind.__name__: kind for kind in _KINDS}
 
 __all__ = [
     "MODELS",

@@ -1,17 +1,33 @@
-"""The interfaces of networks, rebuilt from JSON values: to potentials, or to the weights of convex networks."""
+"""The interfaces of networks, rebuilt from JSON values, to potentials or to the weights of convex networks.
+
+And the layers that know the temperature.
+"""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from metaot.brenier import Icnn
 from metaot.geometry import Geometry
 from metaot.problem import Problem
+
+_CHEBYSHEV = [
+    [1.0, 0.0, -1.0, 0.0, 1.0],
+    [0.0, 1.0, 0.0, -3.0, 0.0],
+    [0.0, 0.0, 2.0, 0.0, -8.0],
+    [0.0, 0.0, 0.0, 4.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 8.0],
+]
+"""The coefficients of the powers (rows) in the first Chebyshev polynomials (columns)."""
+
+TEMPERATURES = len(_CHEBYSHEV)
+"""The number of Chebyshev polynomials of log eps that networks read."""
 
 FEATURES = 3
 """Of the outputs of a network that corrects: the first prediction and the two features that `correct` reads."""
@@ -31,9 +47,9 @@ class Network(ABC):
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Return the first prediction, and features."""
 
-    @abstractmethod
     def correct(self, missing: Any, *features: Any) -> Any:
         """Return the correction for a missing marginal."""
+        raise ValueError(f"a {type(self).__name__} has no corrected refinement steps")
 
 
 class Exportable(nn.Module, Network):
@@ -43,10 +59,17 @@ class Exportable(nn.Module, Network):
     """The arguments of the constructor, JSON values."""
     passes: int = 0
     """The number of refinement steps in a prediction."""
+    unrolled: int | None = None
+    """The number of refinement steps in training; None for `passes`."""
     refines: bool = False
     """Whether `passes` may be set to another number."""
     corrects: bool = False
     """Whether refinement steps use `correct`."""
+
+    @property
+    def refinements(self) -> int:
+        """The number of refinement steps that are made now."""
+        return self.unrolled if self.training and self.unrolled is not None else self.passes
 
     @abstractmethod
     def example(self, batch: int) -> tuple[Tensor, ...]:
@@ -71,19 +94,15 @@ class PotentialModel(Exportable):
         """Return a new model for problems on `geometry` with eps in a range."""
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
-        (n, m), eps = self.sizes, self.bounds[1]
-        shapes, values = ((batch, n), (batch, m), (batch,)), (1 / n, 1 / m, eps)
-        pairs = zip(shapes, values, strict=True)
-        return tuple(torch.full(shape, value, dtype=torch.float32) for shape, value in pairs)
+        n, m = self.sizes
+        parts = ((batch, n), 1 / n), ((batch, m), 1 / m), ((batch,), self.bounds[1])
+        return tuple(torch.full(shape, value, dtype=torch.float32) for shape, value in parts)
 
     def read(
         self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
     ) -> tuple[Tensor, ...]:
         """Return the inputs of `forward`, for float32 weights and temperatures."""
         return a, b, eps
-
-    def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
-        raise ValueError(f"a {type(self).__name__} has no corrected refinement steps")
 
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
         """Yield the first prediction of f and f after each refinement step, computed on demand.
@@ -112,13 +131,12 @@ class PotentialModel(Exportable):
 class HyperNetwork(nn.Module, ABC):
     """A network that maps two measures to the weights of phi and of psi, float32.
 
-    One network is applied to (source, target) and to (target, source): exchanging the measures exchanges phi and
-    psi, by construction. The constructor takes JSON values only, and keeps them in `config`; nothing branches on
-    values, so that it exports.
+    Exchanging the measures exchanges phi and psi, by construction. The constructor takes JSON values only, and
+    keeps them in `config`; nothing branches on values, so that it exports.
     """
 
     def __init__(self, dim: int, hidden: list[int], activation: str, **settings: Any) -> None:
-        """Keep the settings and the ICNN. The network predicts a change of `base`, which is learnt as well."""
+        """Keep the settings. The network predicts a change of `base`, which is learnt as well."""
         super().__init__()
         self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, **settings}
         self.icnn = Icnn(dim, tuple(hidden), activation)
@@ -131,10 +149,7 @@ class HyperNetwork(nn.Module, ABC):
 
     @abstractmethod
     def stages(
-        self,
-        u: Float[Tensor, "batch n d"],
-        v: Float[Tensor, "batch m d"],
-        context: Tensor | None,
+        self, u: Float[Tensor, "batch n d"], v: Float[Tensor, "batch m d"], context: Tensor | None
     ) -> list[Halves]:
         """Return the first prediction and each correction of it; no gradient flows from one to another.
 
@@ -161,3 +176,32 @@ def log_unit(eps: Float[Tensor, "k"], bounds: tuple[float, float]) -> Float[Tens
     low, high = math.log(bounds[0]), math.log(bounds[1])
     width = max(high - low, 1.0)
     return eps.log() * (2 / width) - (low + high) / width
+
+
+def chebyshev(t: Float[Tensor, "k"]) -> Float[Tensor, "k temperatures"]:
+    """Return the first Chebyshev polynomials at t in [-1, 1]."""
+    powers = t[:, None] ** torch.arange(TEMPERATURES, dtype=t.dtype, device=t.device)
+    return powers @ torch.tensor(_CHEBYSHEV, dtype=t.dtype, device=t.device)
+
+
+@final
+class ModulatedBlock(nn.Module):
+    """A residual gated layer (GEGLU, Shazeer, arXiv 2002.05202) with its input scaled by the temperature."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.modulation = nn.Linear(TEMPERATURES, 2 * width, bias=False)
+        self.inner = nn.Linear(width, 2 * hidden)
+        self.outer = nn.Linear(hidden, width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.outer.bias)
+        with torch.no_grad():
+            self.outer.weight.mul_(0.5)
+
+    def forward(
+        self, x: Float[Tensor, "batch width"], temperature: Float[Tensor, "batch temperatures"]
+    ) -> Float[Tensor, "batch width"]:
+        scale, shift = self.modulation(temperature).chunk(2, -1)
+        gate, value = self.inner(self.norm(x) * (1 + scale) + shift).chunk(2, -1)
+        return x + self.outer(gelu(gate) * value)

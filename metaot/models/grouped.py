@@ -8,17 +8,22 @@ groups, a small problem, refine it.
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metaot.geometry import Dense, Geometry
-from metaot.geometry.groups import Groups, totals
-from metaot.models.base import PotentialModel, log_unit
-from metaot.models.layers import ModulatedBlock, chebyshev
+from metaot.geometry.checks import require_finite
+from metaot.models.base import ModulatedBlock, PotentialModel, chebyshev, log_unit
 from metaot.problem import Problem
 
 NO_MASS = 1e-6
 """The weight, as a share of the largest one, up to which a source counts as empty."""
+
+_ITERATIONS = 15
+"""Of Lloyd's algorithm."""
+
+_ROWS = 64
+"""The most sources whose costs are compared."""
 
 
 @final
@@ -75,13 +80,13 @@ class GroupedPotential(PotentialModel):
     @classmethod
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "GroupedPotential":
         n, m = geometry.shape
-        groups = Groups.of(geometry, settings.pop("groups", 512))
-        fine = Groups.of(geometry, settings.pop("fine", 1024))
-        model = cls(n, m, list(eps), groups=groups.costs.shape[1], fine=fine.costs.shape[1], **settings)
-        model.index.copy_(groups.index)
-        model.fine_index.copy_(fine.index)
-        model.fine_costs.copy_(fine.costs)
-        model.unit.copy_(0.2 * groups.costs.std())
+        index, costs = grouped(geometry, settings.pop("groups", 512))
+        fine_index, fine_costs = grouped(geometry, settings.pop("fine", 1024))
+        model = cls(n, m, list(eps), groups=costs.shape[1], fine=fine_costs.shape[1], **settings)
+        model.index.copy_(index)
+        model.fine_index.copy_(fine_index)
+        model.fine_costs.copy_(fine_costs)
+        model.unit.copy_(0.2 * costs.std())
         return model
 
     def forward(  # type: ignore[override], the inputs by name
@@ -118,3 +123,40 @@ def _of_mass_one(weights: Tensor) -> Tensor:
     """Return weights of mass one, without those that count as none."""
     weights = torch.where(weights > NO_MASS * weights.amax(-1, keepdim=True), weights, 0)
     return weights / weights.sum(-1, keepdim=True)
+
+
+def grouped(geometry: Geometry, count: int) -> tuple[Int[Tensor, "m"], Float[Tensor, "n groups"]]:
+    """Return the group of each target, of at most `count` by k-means on their costs, and the groups' mean costs.
+
+    The mean cost of a target is subtracted, because a constant changes no plan. With at least as many groups as
+    targets, each target has its own. Raises ValueError for a batch of geometries and for infinite costs.
+    """
+    if geometry.batch_shape:
+        raise ValueError(f"groups are of one geometry, got a batch {geometry.batch_shape} of them")
+    C = geometry.cost_rows(slice(None)).detach().double().cpu()
+    require_finite("C", C)
+    if count >= C.shape[1]:
+        return torch.arange(C.shape[1]), C
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randperm(len(C), generator=generator)[:_ROWS]
+    features = (C[rows] - C[rows].mean(0)).T.float()
+    index = _clusters(features, count, generator).unique(return_inverse=True)[1]
+    sizes = torch.bincount(index)
+    return index, totals(C, index, len(sizes)) / sizes
+
+
+def _clusters(features: Float[Tensor, "m d"], count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
+    """Return the cluster of each row by Lloyd's algorithm; an empty cluster keeps its centre."""
+    centres = features[torch.randperm(len(features), generator=generator)[:count]]
+    index = torch.zeros(len(features), dtype=torch.int64)
+    for _ in range(_ITERATIONS):
+        index = (centres.square().sum(-1) - 2 * features @ centres.T).argmin(-1)
+        sizes = torch.bincount(index, minlength=count)[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, index, features)
+        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+    return index
+
+
+def totals(b: Float[Tensor, "*batch m"], index: Int[Tensor, "m"], count: int) -> Float[Tensor, "*batch groups"]:
+    """Return the weights of the groups."""
+    return torch.zeros(*b.shape[:-1], count, dtype=b.dtype, device=b.device).index_add_(-1, index, b)

@@ -40,10 +40,7 @@ class PaletteIcnn(HyperNetwork):
         self.corrections = nn.ModuleList(corrections)
 
     def stages(
-        self,
-        u: Float[Tensor, "batch n d"],
-        v: Float[Tensor, "batch m d"],
-        context: Tensor | None = None,
+        self, u: Float[Tensor, "batch n d"], v: Float[Tensor, "batch m d"], context: Tensor | None = None
     ) -> list[Halves]:
         source, target = self.encoder(u), self.encoder(v)
         features = _both_ways(source, target)

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from metaot.models.base import Exportable, log_unit
-from metaot.models.layers import TEMPERATURES, chebyshev
+from metaot.models.base import TEMPERATURES, Exportable, chebyshev, log_unit
 
 CLASSES = 4
 """(even, even), (even, odd), (odd, even), (odd, odd)."""
@@ -90,11 +89,6 @@ class UniversalNetwork(Exportable):
         self.missing = ParityLinear(count + 1, width)
         self.corrector = ParityBlock(width, correction)
         self.correction = ParityLinear(width, count, gain=0.05)
-
-    @property
-    def refinements(self) -> int:
-        """The number of refinement steps: `passes`, or `unrolled` in training."""
-        return self.unrolled if self.training and self.unrolled is not None else self.passes
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
         moments = torch.ones(2, batch, self.modes, self.modes, dtype=torch.float32)

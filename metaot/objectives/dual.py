@@ -1,21 +1,17 @@
-"""The dual objective of entropic transport, equations (5), (15) and (16) of Meta OT (arXiv 2206.05262).
+"""The dual objective of entropic transport, equations (5), (15) and (16) of Meta OT (arXiv 2206.05262)."""
 
-And, to compare with it, objectives of a few Sinkhorn steps from a prediction.
-"""
-
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, SinkhornStep, c_transform, centred, tilted
+from metaot.potentials import DualPotentials, c_transform, sinkhorn_step, tilted
 from metaot.problem import Problem
 
-TARGET_STEPS = 5
-"""Sinkhorn steps from a prediction to its target."""
-UNROLLED_STEPS = 2
-"""Sinkhorn steps after which the error is measured."""
+_LOWEST = -80.0
+"""Exponents below it are zero in float32, and slow."""
 
 
 def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
@@ -43,25 +39,9 @@ def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "
     """
     if problem.a.requires_grad or problem.b.requires_grad:
         return -linear_value(problem, DualPotentials.from_f(problem, f))
-    return _DualLoss.apply(f, problem)  # type: ignore[no-any-return]
-
-
-class _DualLoss(torch.autograd.Function):
-    """The value and its gradient for the price of one Sinkhorn step."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, f: Tensor, problem: Problem) -> Tensor:
-        _, missing, value = SinkhornStep(problem.flat())(f.reshape(-1, f.shape[-1]))
-        ctx.save_for_backward(missing.reshape(f.shape).to(f))
-        return -value.reshape(f.shape[:-1]).to(problem.a)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # type: ignore[override], the decorator makes ctx positional
-        ctx: FunctionCtx, v: Tensor
-    ) -> tuple[Tensor, None]:
-        (missing,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return -v[..., None].to(missing) * missing, None
+    _, missing, value = sinkhorn_step(problem.flat(), f.reshape(-1, f.shape[-1]))
+    value = value.reshape(f.shape[:-1]).to(problem.a)
+    return _WithGradient.apply(f, -value, -missing.reshape(f.shape))  # type: ignore[no-any-return]
 
 
 def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
@@ -73,24 +53,56 @@ def scaled_dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Te
     return dual_loss(problem, f) / problem.eps
 
 
-def bootstrapped_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return the mean square under a, in units of eps, of the change of f by a few Sinkhorn steps.
+def semidual_loss(
+    f: Float[Tensor, "batch n"],
+    a: Float[Tensor, "batch n"],
+    b: Float[Tensor, "batch m"],
+    C: Float[Tensor, "n m"],
+    eps: Float[Tensor, "batch"],
+) -> Float[Tensor, "batch"]:
+    r"""Return the `scaled_dual_loss` of problems with one small cost matrix, on the CPU in float32.
 
-    As in UNOT (Geuter et al., arXiv 2411.01582), the potential after the steps is constant to the gradient.
+    Problems are evaluated one after the other, so that each stays in the cache, and on the atoms with mass.
+    Differentiable in f, with the gradient $(P 1 - a)/\epsilon$.
     """
-    with torch.no_grad():
-        target = f
-        for _ in range(TARGET_STEPS):
-            target = c_transform(problem.T, c_transform(problem, target))
-    off = centred(problem.a, f - target) / expand_eps(problem.eps, target)
-    return (problem.a * off.square()).sum(-1)
+    arrays = [value.detach().float().cpu().numpy() for value in (f, a, b, C)]
+    potentials, sources, targets, costs = arrays
+    values, gradients = np.empty(len(potentials), np.float32), np.zeros_like(potentials)
+    for k, temperature in enumerate(eps.tolist()):
+        rows = sources[k].nonzero()[0]
+        weights = sources[k][rows]
+        h = potentials[k][rows] + temperature * np.log(weights)
+        values[k], source = _evaluated(h, targets[k], costs[rows], temperature)
+        values[k] -= potentials[k][rows] @ weights / temperature
+        gradients[k][rows] = (source - weights) / temperature
+    found = torch.from_numpy(values).to(f), torch.from_numpy(gradients)
+    return _WithGradient.apply(f, *found)  # type: ignore[no-any-return]
 
 
-def unrolled_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Return KL(a | P 1) after a few Sinkhorn steps, through which the gradient flows."""
-    g = c_transform(problem, f)
-    for _ in range(UNROLLED_STEPS):
-        f = c_transform(problem.T, g)
-        g = c_transform(problem, f)
-    excess = (f - c_transform(problem.T, g)) / expand_eps(problem.eps, f)
-    return tilted(problem.a, excess).sum(-1) - 1 - (problem.a * excess).sum(-1)
+def _evaluated(h: np.ndarray, b: np.ndarray, C: np.ndarray, eps: float) -> tuple[float, np.ndarray]:
+    """Return minus <g, b>/eps for the best g, and the sums of the plan's rows."""
+    z = h[:, None] - C
+    top = z.max(0)
+    z -= top
+    z *= 1 / eps
+    np.maximum(z, _LOWEST, out=z)
+    np.exp(z, out=z)
+    sums = z.sum(0)
+    return float((top / eps + np.log(sums)) @ b), z @ (b / sums)
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value for each instance, and its gradient in f, which was found with it."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, f: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient.to(f))
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override], the decorator makes ctx positional
+        ctx: FunctionCtx, v: Tensor
+    ) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return v[..., None].to(gradient) * gradient, None, None

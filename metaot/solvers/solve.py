@@ -8,7 +8,6 @@ from torch import Tensor
 from metaot import core
 from metaot.brenier import BrenierPair, SampleProblem
 from metaot.core import method
-from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers.in_torch import InTorch, no_result, refine
@@ -142,11 +141,8 @@ def _refined(
 
 def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
     """Return compiled code where it takes these problems, else torch."""
-    if is_for_the_core(problem.geometry, problem.a):
-        n, m = problem.geometry.shape
-        a, b = problem.a.detach().numpy().reshape(-1, n), problem.b.detach().numpy().reshape(-1, m)
-        costs, eps = core_costs(problem.geometry.flat()), temperatures(problem.eps, len(a))
-        compiled = core.Compiled(costs, a, b, eps, threads=torch.get_num_threads())
+    if problem.suits_core:
+        compiled = core.Compiled(*problem.flat().arrays(), threads=torch.get_num_threads())
         if not isinstance(solver, Newton) or all(method.suits_newton(compiled)):
             return compiled
     return InTorch(problem.flat())

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.geometry import Dense, Grid
-from metaot.geometry.earth import KILOMETRES
+from metaot.geometry.costs import KILOMETRES
 from metaot.potentials import DualPotentials, centred, plan
 from metaot.problem import Problem
 from metaot.solvers import Solution

@@ -12,11 +12,10 @@ from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.universal import UniversalPotential
 from metaot.data import ProblemSet, middle
 from metaot.geometry import Grid
-from metaot.geometry.groups import Groups, totals
 from metaot.models import single
+from metaot.models.grouped import grouped, totals
 from metaot.models.universal import UniversalNetwork
-from metaot.objectives import dual_value
-from metaot.objectives.semidual import semidual_loss
+from metaot.objectives.dual import dual_value, semidual_loss
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
@@ -99,15 +98,15 @@ class GroupedTask(DiscreteTask):
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         super().__init__(recipe, data_dir, device)
-        self.groups = Groups.of(self.problems.geometry, _GROUPS)
-        self.costs = self.groups.costs.float()
+        self.index, costs = grouped(self.problems.geometry, _GROUPS)
+        self.costs = costs.float()
 
     def loss(self, predictor: StagedPredictor, problem: Problem) -> Tensor:
         single = problem.to(self.like.float(), self.geometry)
         f = next(predictor.model.stages(single, predictor.model))
-        grouped = totals(problem.b.cpu(), self.groups.index, self.costs.shape[1])
+        demand = totals(problem.b.cpu(), self.index, self.costs.shape[1])
         eps = torch.as_tensor(single.eps).to(single.a).expand(len(single.a))
-        return semidual_loss(f, single.a, grouped, self.costs, eps).mean()
+        return semidual_loss(f, single.a, demand, self.costs, eps).mean()
 
     @torch.no_grad()
     def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from clouds import small_predictor
 from torch import Tensor
-from universal_networks import small_predictor
 
 import metaot
 from metaot import Grid, Points, Problem
@@ -11,7 +11,7 @@ from metaot.amortize import universal
 from metaot.amortize.plane import encode, support
 from metaot.amortize.universal import UniversalPotential
 from metaot.models.universal import UniversalNetwork
-from metaot.potentials import DualPotentials, SinkhornStep, c_transform, marginal_error
+from metaot.potentials import DualPotentials, c_transform, marginal_error, sinkhorn_step
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def finished(network: UniversalNetwork, problem: Problem, there: Problem, f: Ten
     encoding = encode(support(there.geometry, arrays=False), there.a, there.b, eps, network.modes)
     _, x, temperature = network(*encoding.inputs)
     here = encoding.on(support(problem.geometry, arrays=False), torch.arange(len(f)))
-    stepped, missing, _ = SinkhornStep(problem)(f)
+    stepped, missing, _ = sinkhorn_step(problem, f)
     return stepped + here.correction(network.correct(here.frame.analysed(missing), x, temperature))
 
 

@@ -10,7 +10,7 @@ import torch
 from metaot.data import Deliveries, Sphere
 from metaot.data.sphere import hours, surges
 from metaot.data.world import FILE, read_places, read_world, synthetic_world
-from metaot.geometry.earth import unit_vectors
+from metaot.geometry.costs import unit_vectors
 
 SMALL = Sphere(batch=32, suppliers=20, customers=300, world="synthetic")
 

@@ -5,13 +5,17 @@ import math
 import pytest
 import torch
 from strategies import assert_close, every_batch, on_sphere
-from torch.nn.functional import normalize
 
 from metaot.geometry import Points
-from metaot.geometry.costs import COSTS, euclidean, great_circle, squared_euclidean
-from metaot.geometry.earth import KILOMETRES, degrees, unit_vectors
-from metaot.problem import Problem
-from metaot.solvers import solve
+from metaot.geometry.costs import (
+    COSTS,
+    KILOMETRES,
+    degrees,
+    euclidean,
+    great_circle,
+    squared_euclidean,
+    unit_vectors,
+)
 
 
 @every_batch
@@ -33,25 +37,11 @@ def test_angles_are_accurate_between_close_and_between_antipodal_points(angle):
 
 @pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
 def test_costs_are_differentiable_in_both_clouds(cost):
+    """With finite derivatives also at coinciding and at antipodal points."""
     x, y = on_sphere(3).requires_grad_(), on_sphere(4).requires_grad_()
     assert torch.autograd.gradcheck(cost, (x, y))
-
-
-@pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
-def test_derivatives_are_finite_at_coinciding_and_at_antipodal_points(cost):
-    x = on_sphere(3).requires_grad_()
-    y = torch.cat([x, -x]).detach()
-    (slope,) = torch.autograd.grad(cost(x, y).sum(), x)
+    (slope,) = torch.autograd.grad(cost(x, torch.cat([x, -x]).detach()).sum(), x)
     assert slope.isfinite().all()
-
-
-@pytest.mark.parametrize("d", [3, 12])
-def test_costs_are_never_negative_and_zero_at_coinciding_points(d):
-    x = (1e3 + torch.randn(5, d)).float()
-    for cost in (squared_euclidean, euclidean):
-        C = cost(x, x)
-        assert (C >= 0).all()
-        assert_close(C.diagonal(), 0.0, 0)
 
 
 @pytest.mark.parametrize("d", [12, 64])
@@ -63,20 +53,8 @@ def test_distances_are_right_to_rounding_between_close_points_in_many_dimensions
     gaps = x[:, None] - y
     assert_close(squared_euclidean(x, y) / gaps.square().sum(-1), 1.0, 1e-14)
     assert_close(euclidean(x, y) / gaps.norm(dim=-1), 1.0, 1e-14)
-
-
-@pytest.mark.parametrize("cost", ["euclidean", "sphere"])
-def test_the_error_of_a_solution_in_many_dimensions_is_what_it_says(cost):
-    """Clouds with common points, against the plan that differences give."""
-    x = normalize(torch.randn(30, 12), dim=-1)
-    y = torch.cat([x[:20], normalize(torch.randn(10, 12), dim=-1)])
-    a = torch.full((30,), 1 / 30)
-    solution = solve(Problem(a, a, Points(x, y, cost), 1e-2), tol=1e-9)
-    chord = (x[:, None] - y).norm(dim=-1)
-    C = chord if cost == "euclidean" else 2 * torch.atan2(chord, (x[:, None] + y).norm(dim=-1))
-    f, g = solution.potentials.f, solution.potentials.g
-    P = a[:, None] * a * ((f[:, None] + g - C) / 1e-2).exp()
-    assert_close((P.sum(1) - a).abs().sum() + (P.sum(0) - a).abs().sum(), solution.error, 1e-11)
+    angles = 2 * torch.atan2(gaps.norm(dim=-1), (x[:, None] + y).norm(dim=-1))
+    assert_close(great_circle(x, y) / angles, 1.0, 1e-14)
 
 
 def test_degrees_and_vectors_are_inverse():

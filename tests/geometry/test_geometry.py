@@ -11,16 +11,19 @@ from strategies import (
     BATCHES,
     SPACES,
     assert_close,
+    drift,
     every_batch,
     every_dtype,
     every_space,
     matrix,
     random_problem,
     temperatures,
+    unchecked,
 )
 from torch import Tensor
 
-from metaot.geometry import Dense, Geometry, Grid, Points
+from metaot.geometry import Dense, Geometry, Grid, Points, base, kernel, points
+from metaot.geometry import grid as grids
 from metaot.solvers import solve
 
 every_eps = pytest.mark.parametrize("eps", [1.0, 1e-1, 1e-2, 1e-3, 1e-4, "one each"])
@@ -92,6 +95,28 @@ def test_softmin_is_a_smooth_minimum(name, batch, eps, t):
 
 @every_space
 @every_batch
+@pytest.mark.parametrize("block", [1, 20, 100])
+def test_blocks_change_nothing(monkeypatch, space, batch, block):
+    geometry = space(batch)
+    m = geometry.shape[1]
+    h, v = torch.rand(*batch, m), torch.rand(*batch, m, 2)
+
+    @torch.no_grad()
+    def answers() -> list[Tensor]:
+        new = copy.copy(geometry)
+        sums = [new.softmin(h, eps) for eps in (0.1, 1e-4)] + [new.mean(h, v, 0.1), new.mean_cost(h, 0.1)]
+        return [*sums, new.hardmin(h), new.times_cost(h), matrix(new)]
+
+    whole = answers()
+    for module, limit in ((base, "BLOCK"), (kernel, "_CHUNK"), (grids, "_BLOCK")):
+        monkeypatch.setattr(module, limit, block)
+    monkeypatch.setattr(points, "_KEEP", 0)
+    for actual, expected in zip(answers(), whole, strict=True):
+        assert_close(actual, expected, 1e-14)
+
+
+@every_space
+@every_batch
 def test_blocks_of_the_cost_are_chosen_for_each_instance(space, batch):
     geometry = space(batch).flat()
     n, m = geometry.shape
@@ -124,25 +149,6 @@ def test_T_exchanges_source_and_target(space, batch):
     assert geometry.T is geometry.T, "made once"
     if geometry.points is not None:
         assert [p.shape for p in geometry.T.points] == [p.shape for p in reversed(geometry.points)]
-
-
-@pytest.mark.parametrize("name", ["dense, one each", "points, one each"])
-def test_index_and_flat_of_a_batch(name):
-    geometry = SPACES[name]((2, 3))
-    C = matrix(geometry)
-    assert geometry.batch_shape == (2, 3)
-    assert geometry.flat().batch_shape == (6,)
-    assert_close(matrix(geometry.flat()), C.flatten(0, 1), 0)
-    for index in (1, (1, 2), slice(1), torch.tensor([True, False]), (slice(None), torch.tensor([2, 0]))):
-        assert_close(matrix(geometry[index]), C[index], 0)
-
-
-@every_space
-def test_a_shared_geometry_is_its_own_part(space):
-    geometry = space(())
-    assert geometry[torch.tensor([True, False])] is geometry
-    assert geometry.flat() is geometry
-    assert geometry.batch_shape == ()
 
 
 @every_space
@@ -205,3 +211,85 @@ def test_a_space_is_rebuilt_from_its_tensors(name):
     again = Geometry.kinds[type(geometry).__name__].rebuilt(geometry.tensors(), geometry.settings())
     assert again.matches(geometry)
     assert_close(matrix(again), matrix(geometry), 0)
+
+
+def test_no_block_is_larger_than_asked(monkeypatch):
+    sizes = []
+
+    def cost(x, y):
+        sizes.append(x.shape[-2])
+        return (x[..., :, None, 0] - y[..., None, :, 0]).square()
+
+    monkeypatch.setattr(base, "BLOCK", 3 * 5)
+    monkeypatch.setattr(points, "_KEEP", 0)
+    Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
+    assert sizes == [3, 3, 1]
+
+
+def test_solvers_make_a_small_matrix_once():
+    calls = []
+    cloud = Points(torch.rand(7, 1), torch.rand(5, 1), lambda x, y: calls.append(1) or (x - y.mT).abs())
+    with torch.no_grad():
+        for _ in range(3):
+            cloud.softmin(torch.zeros(5), 0.1)
+    assert len(calls) == 1
+
+
+def test_a_matrix_that_is_kept_takes_no_derivative_away():
+    """A solver has used the cloud before, without derivatives; and each backward has a graph of its own."""
+    x, y, h = torch.rand(4, 2, requires_grad=True), torch.rand(5, 2), torch.rand(5)
+    cloud = Points(x, y)
+    with torch.no_grad():
+        cloud.softmin(h, 0.1)
+    (expected,) = torch.autograd.grad(Points(x, y).softmin(h, 0.1).sum(), x)
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(cloud.softmin(h, 0.1).sum(), x)
+        assert_close(slope, expected, 0)
+
+
+def test_a_cost_function_may_count():
+    x, y = torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    cloud = Points(x, y, lambda x, y: (x[..., :, None, :] != y[..., None, :, :]).sum(-1))
+    assert_close(matrix(cloud), torch.tensor([[2.0], [1.0]]), 0)
+
+
+X, Y = torch.rand(3, 2, dtype=torch.float64), torch.rand(4, 2, dtype=torch.float64)
+AXIS, ONE = torch.tensor([[1.0, 0.0]]), torch.ones((), dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Points(X, torch.rand(4, 3)), r"x of \(3, 2\) and y of \(4, 3\) do not fit"),
+        (lambda: Points(X.expand(2, 3, 2), Y), "do not fit"),
+        (lambda: Points(X[:, 0], Y), r"x must have the shape \(\*batch, atoms, d\), got \(3,\)"),
+        (lambda: Points(X.half(), Y), "x must be float32 or float64, got torch.float16"),
+        (lambda: Points(X, Y[:0]), r"y must have the shape .* got \(0, 2\)"),
+        (lambda: Points(X, Y, "l1"), r"\['euclidean', 'sphere', 'sqeuclidean'\], got 'l1'"),
+        (lambda: Points(X.float(), Y), "x is torch.float32 .* torch.float64"),
+        (lambda: Points(X, Y / torch.tensor([[1.0], [0.0], [1.0], [1.0]])), r"y\[1, 0\] = inf"),
+        (lambda: Points(AXIS, 2 * AXIS, "sphere"), r"unit vectors, got \|y\|\[0\] = 2: normalise"),
+        (lambda: matrix(Points(X, Y, lambda x, y: torch.cdist(y, x))), r"one column for each y, got \(4, 3\)"),
+        (
+            lambda: matrix(Points(X, X, lambda x, y: drift(x, y).index_fill(-1, 2 * ONE, torch.nan))),
+            r"cost\(x, y\) must be finite, or \+inf .* got cost\(x, y\)\[0, 2\] = nan",
+        ),
+        (lambda: Dense(Y.index_fill(1, ONE, torch.nan)), r"C must be finite, or \+inf .*, got C\[0, 1\] = nan"),
+        (lambda: Dense(torch.zeros(2, 3, 4).index_fill(0, ONE, -torch.inf)), r"C\[1, 0, 0\] = -inf"),
+        (lambda: Dense(X[:, 0]), r"C must have the shape \(n, m\) or \(\*batch, n, m\), got \(3,\)"),
+        (lambda: Dense(X[:, :0]), r"got \(3, 0\)"),
+        (lambda: Dense(X.half()), "C must be float32 or float64, got torch.float16"),
+        (lambda: Dense(X.int()), r"C must be float32 or float64, got torch.int32: use .double\(\)"),
+        (lambda: Dense([[0.0, 1.0]]), "C must be a torch tensor, got list: use torch.as_tensor"),
+        (Grid, "at least one axis"),
+        (lambda: Grid(3, 0), "axis 1 of a Grid must have at least one point, got 0"),
+        (lambda: Grid(3, cost="sphere"), r"\['l1', 'sqeuclidean'\], got 'sphere'"),
+        (lambda: Grid(3, X), r"axis 1 of a Grid must be a vector .* got \(3, 2\)"),
+        (lambda: Grid(torch.tensor([0.0, torch.nan])), r"axis 0 must be finite, got axis 0\[1\] = nan"),
+        (lambda: Grid([0.0, 1.0]), "axis 0 must be a torch tensor, got list"),
+        (lambda: Grid(torch.arange(3)), "axis 0 must be float32 or float64, got torch.int64"),
+    ],
+)
+def test_wrong_spaces(make, message):
+    with unchecked(), pytest.raises(ValueError, match=message):
+        make()

@@ -65,13 +65,6 @@ def test_it_is_solved_as_its_matrix_is(batch, own, solver):
         assert_close(getattr(solution.bounds(), bound), getattr(other.bounds(), bound), 1e-6)
 
 
-def test_the_distance_is_the_shortest_way_round():
-    x = torch.tensor([[0.1, 0.5]])
-    y = torch.tensor([[0.9, 0.5]])
-    solution = solve(Problem(torch.ones(1), torch.ones(1), Torus(x, y), 0.1))
-    assert_close(solution.cost(), 0.04, 1e-12)
-
-
 def test_it_has_derivatives():
     cold = problem()
     x = cold.geometry.x.clone().requires_grad_()
@@ -85,20 +78,6 @@ def test_it_has_derivatives():
     assert_close(slopes[1], in_x, 1e-7)
     f = torch.rand(12, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: c_transform(cold, f), f)
-
-
-def test_parts_copies_and_matches():
-    geometry = problem(2, 3, own=True).geometry
-    C = matrix(geometry)
-    assert isinstance(geometry, Geometry)
-    assert_close(matrix(geometry[1, 2]), C[1, 2], 0)
-    assert_close(matrix(geometry.flat()), C.flatten(0, 1), 0)
-    assert matrix(geometry.to(torch.empty(0, dtype=torch.float32))).dtype == torch.float32
-    rows, columns = torch.randint(12, (6, 4)), torch.randint(9, (6, 2))
-    expected = torch.stack([part[i][:, j] for part, i, j in zip(C.flatten(0, 1), rows, columns, strict=True)])
-    assert_close(geometry.flat().cost_block(rows, columns), expected, 0)
-    assert geometry.matches(Torus(geometry.x + 1e-9, geometry.y))
-    assert not geometry.matches(Torus(geometry.x + 0.1, geometry.y))
 
 
 def test_it_is_saved_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

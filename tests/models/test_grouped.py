@@ -5,9 +5,11 @@ import torch
 
 from metaot import core
 from metaot.amortize import AmortizedPotential
-from metaot.data import Deliveries, Sphere
+from metaot.data import Sphere
+from metaot.geometry import Dense, Points
 from metaot.models import GroupedPotential
 from metaot.models import single as in_single
+from metaot.models.grouped import grouped, totals
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers import solve
@@ -15,13 +17,13 @@ from metaot.solvers import solve
 PROBLEMS = Sphere(batch=6, suppliers=20, customers=1000, world="synthetic", eps=(3e-3, 3e-3)).split("test")
 
 
-def predictor(passes: int = 20, problems: Deliveries = PROBLEMS) -> AmortizedPotential:
+def predictor(passes: int = 20) -> AmortizedPotential:
     torch.manual_seed(0)
     settings = {"groups": 64, "fine": 256, "width": 32, "hidden": 32, "depth": 2, "demand": 8, "passes": passes}
-    model = in_single(GroupedPotential.for_geometry(problems.geometry, (3e-3, 3e-3), **settings))
-    sample = problems.sample(torch.Generator().manual_seed(1))
+    model = in_single(GroupedPotential.for_geometry(PROBLEMS.geometry, (3e-3, 3e-3), **settings))
+    sample = PROBLEMS.sample(torch.Generator().manual_seed(1))
     model.standardise(sample.a.float(), sample.b.float())
-    return AmortizedPotential(model.eval().requires_grad_(False), problems.geometry, (3e-3, 3e-3))
+    return AmortizedPotential(model.eval().requires_grad_(False), PROBLEMS.geometry, (3e-3, 3e-3))
 
 
 @pytest.fixture
@@ -80,7 +82,26 @@ def test_predictions_solve_the_problem_of_groups_on_every_back_end(problem, comp
     assert (marginal_error(groups, guess) <= 1.01e-3).all()
 
 
-def test_problems_of_few_places_need_no_groups(generator):
-    small = Sphere(batch=3, suppliers=4, customers=30, world="synthetic", eps=(3e-3, 3e-3)).split("test")
-    problem = small.sample(generator)
-    assert (marginal_error(problem, predictor(problems=small).predict(problem)) < 2e-3).all()
+def test_targets_whose_costs_differ_by_a_constant_are_put_together(generator):
+    kinds = torch.rand(6, 5, generator=generator)
+    C = kinds[:, torch.arange(60) % 5] + torch.rand(60, generator=generator)
+    index, _ = grouped(Dense(C), 5)
+    assert len(index.unique()) <= 5
+    for kind in range(5):
+        assert len(index[kind::5].unique()) == 1
+
+
+def test_the_costs_of_a_group_are_the_mean_of_its_members():
+    points = Points(torch.rand(7, 2), torch.rand(90, 2))
+    index, costs = grouped(points, 9)
+    for group in index.unique():
+        assert torch.allclose(costs[:, group], points.cost_rows(slice(None))[:, index == group].mean(1))
+    b = torch.rand(3, 90)
+    assert torch.allclose(totals(b, index, 9).sum(-1), b.sum(-1))
+
+
+def test_few_targets_are_groups_of_their_own_and_a_batch_has_none():
+    C = torch.rand(4, 8)
+    assert torch.equal(grouped(Dense(C), 100)[1], C)
+    with pytest.raises(ValueError, match=r"one geometry, got a batch \(2,\)"):
+        grouped(Dense(torch.rand(2, 4, 8)), 3)

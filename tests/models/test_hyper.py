@@ -8,7 +8,7 @@ from strategies import assert_close, unchecked
 from metaot.amortize.maps import AmortizedMap, BuresStart, IdentityStart
 from metaot.brenier import Frame, SampleProblem
 from metaot.models.palette import PaletteIcnn
-from metaot.models.resnet import ResNet18, ResNetIcnn
+from metaot.models.paper import ResNet18, ResNetIcnn
 
 
 def predictor(passes: int = 1, trained: bool = True, dim: int = 3) -> AmortizedMap:
@@ -71,9 +71,11 @@ def test_starts_without_training() -> None:
     assert_close(bures.pull(bures.push(problem.x)), problem.x, atol=1e-5)
 
 
-def test_another_dimension_is_refused() -> None:
+def test_problems_that_a_model_cannot_read_are_refused() -> None:
     with unchecked(), pytest.raises(ValueError, match="trained for dimension 2, got samples of dimension 3"):
         predictor(dim=2).predict(clouds(2))
+    with pytest.raises(ValueError, match="this model reads pictures"):
+        AmortizedMap(ResNetIcnn.for_dim(3).float()).predict(clouds(2))
 
 
 def test_exchanging_the_pictures_exchanges_the_potentials() -> None:
@@ -91,8 +93,3 @@ def test_it_is_a_resnet_18() -> None:
     convolutions = [part for part in ResNet18().modules() if isinstance(part, torch.nn.Conv2d)]
     assert len([part for part in convolutions if part.kernel_size != (1, 1)]) == 17
     assert sum(part.weight.numel() for part in convolutions) == 11_166_912
-
-
-def test_samples_alone_are_refused() -> None:
-    with pytest.raises(ValueError, match="this model reads pictures"):
-        AmortizedMap(ResNetIcnn.for_dim(3).float()).predict(clouds(2))

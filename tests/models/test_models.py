@@ -1,20 +1,23 @@
-"""Every network: shapes, batch independence, JSON round trip, standardised inputs."""
+"""Every network: shapes, batch independence, JSON round trip, standardised inputs; refinement steps."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
+from strategies import assert_close
+from strategies import weights as random_weights
 
 from metaot.geometry import Dense, Geometry, Grid
-from metaot.models import MODELS, PotentialModel, single
+from metaot.models import MODELS, PotentialModel, RefinedPotential, single
+from metaot.models.spectral import Correction
+from metaot.potentials import c_transform
+from metaot.problem import Problem
 
 CASES = {
     "PotentialMLP": (Dense(torch.rand(12, 9)), {"width": 16, "depth": 2}),
     "SpectralPotential": (Grid(4, 5), {"moments": 3, "modes": 3, "width": 16}),
-    "RefinedPotential": (
-        Grid(4, 5),
-        {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8},
-    ),
+    "RefinedPotential": (Grid(4, 5), {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8}),
     "GroupedPotential": (
         Dense(torch.rand(12, 30)),
         {"groups": 9, "fine": 20, "width": 16, "hidden": 8, "depth": 1, "demand": 4},
@@ -79,3 +82,34 @@ def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> N
 def test_image_models_refuse_what_is_no_image(kind: str) -> None:
     with pytest.raises(ValueError, match="PotentialMLP"):
         MODELS[kind].for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))
+
+
+def refined(**settings: int) -> tuple[RefinedPotential, Problem]:
+    grid, first = Grid(6, 6), {"moments": 4, "modes": 4, "width": 16, "hidden": 8}
+    model = RefinedPotential.for_geometry(grid, (1e-2, 1e-1), first=first, modes=4, hidden=8, **settings)
+    return single(model), Problem(random_weights(5, 36), random_weights(5, 36), grid, 0.02)
+
+
+def test_untrained_refinement_steps_are_sinkhorn_steps() -> None:
+    """The correction starts at zero."""
+    model, case = refined(passes=3)
+    stages = list(model.stages(case, model))
+    assert len(stages) == 4
+    for earlier, later in pairwise(stages):
+        assert_close(later, c_transform(case.T, c_transform(case, earlier.double())), 1e-6)
+
+
+def test_nothing_missing_nothing_corrected() -> None:
+    correction = Correction([4, 4], modes=3, width=8, hidden=8).float()
+    torch.nn.init.normal_(correction.outputs.weight)
+    x, temperature = torch.rand(2, 8).float(), torch.rand(2, 5).float()
+    small = correction(torch.zeros(2, 16).float(), x, temperature).abs().max()
+    large = correction(torch.rand(2, 16).float(), x, temperature).abs().max()
+    assert small < 1e-3 * large
+
+
+def test_training_makes_the_refinement_steps_that_are_unrolled() -> None:
+    model, case = refined(passes=1, unrolled=2)
+    trained, used = list(model.train().stages(case, model)), list(model.eval().stages(case, model))
+    assert (len(trained), len(used)) == (3, 2)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(trained, used, strict=False))

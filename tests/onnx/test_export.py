@@ -13,7 +13,7 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.checkpoint import save
 from metaot.cli import main
 from metaot.data import Sphere
-from metaot.models.resnet import ResNetIcnn
+from metaot.models.paper import ResNetIcnn
 from metaot.onnx import OnnxModel
 from metaot.onnx.export import prediction_model
 from metaot.onnx.parity import drawn_problems, parity

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metaot.data import Sphere
-from metaot.geometry.earth import KILOMETRES
+from metaot.geometry.costs import KILOMETRES
 from metaot.problem import Problem
 from metaot.solvers import solve
 from metaot.tools import kilometres, marginal_prices, ot_value, shipments

@@ -16,7 +16,7 @@ from metaot.checkpoint import read_card
 from metaot.cli import main
 from metaot.data import Deliveries, Paintings, Palettes, Shapes
 from metaot.models import PotentialMLP
-from metaot.models.resnet import ResNetIcnn
+from metaot.models.paper import ResNetIcnn
 from metaot.training import Recipe, train
 from metaot.training.continuous import _recoloured
 

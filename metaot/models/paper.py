@@ -1,25 +1,63 @@
-"""The paper's hypernetwork: a ResNet-18 for both images, a perceptron for the weights (Meta OT, figure 3).
+"""The networks of Meta OT (arXiv 2206.05262): a perceptron for potentials, a ResNet-18 for weights of ICNNs.
 
 ResNet: He et al., arXiv 1512.03385; with group instead of batch normalisation (Wu and He, arXiv 1803.08494), so
 that a prediction depends on its own pictures only, in training as well.
 """
 
 from itertools import chain, pairwise
-from typing import final
+from typing import Any, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d, relu
 
-from metaot.models.base import Halves, HyperNetwork
+from metaot.geometry import Geometry
+from metaot.models.base import Halves, HyperNetwork, PotentialModel, log_unit
 
 _CHANNELS = (64, 128, 256, 512)
 _GROUPS = 32
 
 
 @final
+class PotentialMLP(PotentialModel):
+    """A fully connected network with ReLU (section 3.1), for any geometry that all problems share.
+
+    Beside the paper's inputs it reads log eps, which is constant when the model is trained at one eps.
+    """
+
+    def __init__(self, n: int, m: int, eps: list[float], width: int = 1024, depth: int = 3) -> None:
+        super().__init__()
+        self.config = {"n": n, "m": m, "eps": eps, "width": width, "depth": depth}
+        self.bounds, self.sizes = (eps[0], eps[1]), (n, m)
+        sizes = [n + m + 1, *[width] * depth]
+        layers = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, n))
+        self.register_buffer("scale_a", torch.tensor(float(n), dtype=torch.float32))
+        self.register_buffer("scale_b", torch.tensor(float(m), dtype=torch.float32))
+        self.scale_a: Tensor
+        self.scale_b: Tensor
+
+    @classmethod
+    def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "PotentialMLP":
+        n, m = geometry.shape
+        return cls(n=n, m=m, eps=list(eps), **settings)
+
+    def forward(  # type: ignore[override], the inputs by name
+        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Float[Tensor, "batch"]
+    ) -> tuple[Tensor, ...]:
+        t = log_unit(eps, self.bounds)[:, None]
+        return (self.layers(torch.cat([a * self.scale_a, b * self.scale_b, t], -1)),)
+
+    @torch.no_grad()
+    def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
+        self.scale_a.copy_(1 / a.std())
+        self.scale_b.copy_(1 / b.std())
+
+
+@final
 class ResNetIcnn(HyperNetwork):
-    """Pictures as context -> features -> weights of phi; of psi with the pictures exchanged.
+    """Pictures as context -> features -> weights of phi; of psi with the pictures exchanged (figure 3).
 
     It does not read the samples. Untrained, the prediction is nearly the frame's linear map.
     """
@@ -35,10 +73,7 @@ class ResNetIcnn(HyperNetwork):
         nn.init.zeros_(self.leave.bias)
 
     def stages(
-        self,
-        u: Float[Tensor, "batch n d"],
-        v: Float[Tensor, "batch m d"],
-        context: Tensor | None = None,
+        self, u: Float[Tensor, "batch n d"], v: Float[Tensor, "batch m d"], context: Tensor | None = None
     ) -> list[Halves]:
         if context is None or context.ndim != 5:
             raise ValueError(
