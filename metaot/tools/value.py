@@ -14,11 +14,11 @@ from metaot.brenier import SampleProblem
 from metaot.geometry import Points
 from metaot.geometry.base import allowed
 from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, transport_cost
+from metaot.potentials import DualPotentials, c_transform, plan_rows, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Solver, solve
 from metaot.solvers.solve import PotentialPredictor
-from metaot.tools.plan import BLOCK, plan_rows
+from metaot.tools.plan import BLOCK
 
 _RELATIVE_EPS = 2e-3
 """The entropy at which the bounds of a distance are close, as a share of the mean cost."""
@@ -111,7 +111,9 @@ def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Ten
 
 
 def _cost_of_rows(problem: Problem, potentials: DualPotentials, rows: slice) -> Float[Tensor, "*batch"]:
-    C, P = plan_rows(problem, potentials, rows)
+    C = problem.geometry.cost_rows(rows).to(problem.a)
+    with torch.no_grad():
+        P = plan_rows(problem, potentials, rows, C)
     return (allowed(C) * P).sum((-2, -1))
 
 
