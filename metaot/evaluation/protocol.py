@@ -15,8 +15,7 @@ from torch import Tensor
 
 from metaot.amortize import GaussianStart, ZeroStart
 from metaot.data.base import ProblemSet
-from metaot.evaluation.measures import EpsResult, Quality, Reference, StartResult, Timing
-from metaot.evaluation.report import Report
+from metaot.evaluation.report import EpsResult, Quality, Reference, Report, StartResult, Timing
 from metaot.geometry.base import expand_eps
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error, tilted, transport_cost
