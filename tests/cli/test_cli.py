@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,12 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     assert all(words in table for words in ("zeros", "Gaussian", "model", "Sinkhorn steps to an L1 error"))
     content = json.loads((run / "evaluation" / "evaluation.json").read_text())
     assert [result["eps"] for result in content["results"]] == [0.1]
-    for picture in ("convergence.png", "interpolations.png"):
-        assert (run / "evaluation" / picture).read_bytes()[1:4] == b"PNG"
+    for name in ("convergence.png", "interpolations.png"):
+        picture = (run / "evaluation" / name).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert int.from_bytes(picture[16:20]) == 1400
+        assert len(picture) < 200_000
+    assert len(list((run / "evaluation").iterdir())) == 3
     steps = read_card(run)["test"]["eps"]["0.1"]["mean_steps"]
     assert 0 <= steps["0.01"] <= steps["0.001"]
 
@@ -67,6 +72,13 @@ def test_an_error_is_one_line_and_loses_nothing(
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "metaot", "--help"], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in ("train", "evaluate", "fetch"))
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "metaot.evaluation.pictures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    with pytest.raises(ImportError, match=r"pip install 'metaot\[plot\]'"):
+        import_module("metaot.evaluation.pictures")
 
 
 def test_importing_the_package_loads_no_torch() -> None:

@@ -186,15 +186,6 @@ def test_one_atom_on_each_side():
         assert_close(ot_value(Problem(one, one, Points(x, y, cost), 0.2)), matrix(Points(x, y, cost)).sum(), 1e-12)
 
 
-def test_a_translation_moves_the_squared_distance_by_the_difference_of_the_means():
-    a, b, x, y = weights(2, 7), weights(2, 5), torch.rand(2, 7, 3), torch.rand(2, 5, 3)
-    in_x, in_y = slopes_of(Points, a, b, x, y)
-    means = (a[..., None] * x).sum(-2) - (b[..., None] * y).sum(-2)
-    assert_close(in_x.sum(-2), 2 * means, 1e-8)
-    assert_close(in_y.sum(-2), -2 * means, 1e-8)
-    assert_close(in_x[a == 0], 0.0, 0)
-
-
 def test_blocks_change_nothing(monkeypatch):
     a, b, x, y = weights(2, 7), weights(2, 5), torch.rand(7, 9), torch.rand(5, 9)
     whole = slopes_of(Points, a, b, x, y)
