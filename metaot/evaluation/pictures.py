@@ -18,6 +18,7 @@ from metaot.tools.recolor import recoloured_pairs
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 except ImportError as missing:
     raise ImportError("pictures need matplotlib: pip install 'metaot[plot]'") from missing
 
@@ -65,10 +66,10 @@ def draw_interpolations(
     """Draw McCann's interpolation of each pair: by the exact plan on the left, as predicted on the right."""
     rows, times = problem.batch_shape.numel(), [k / (TIMES - 1) for k in range(TIMES)]
     height = 0.4 + rows * WIDTH / (2 * TIMES + 0.5) * sizes[0] / sizes[1]
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.0)
+    narrow = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.0)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=narrow)
     sides = (("exact solution", exact), ("prediction of the model", predicted))
-    for half, (title, potentials) in zip(figure.subfigures(1, 2), sides, strict=True):
+    for half, (title, potentials) in zip(figure.subfigures(1, 2, squeeze=False)[0], sides, strict=True):
         half.suptitle(title, fontsize=11)
         for column, t in zip(half.subplots(rows, TIMES, squeeze=False).T, times, strict=True):
             images = displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).cpu()

@@ -165,15 +165,16 @@ def error_curve(
 
 def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> dict[str, list[Timing]]:
     """Time every start on the same batches, in turns, tolerance by tolerance."""
-    first = _cyclic_batch(problem, 0, report.batch)
+    count = max(5, -(-_TIMED // report.batch)) * report.batch
+    order = torch.arange(count) % len(problem.a)  # the first problems come again after the last one
+    batches = [problem[index] for index in order.split(report.batch)]
     for start in starts.values():  # warm-up
-        solve(first, init=start, tol=report.tolerances[0], max_steps=3)
+        solve(batches[0], init=start, tol=report.tolerances[0], max_steps=3)
     timings: dict[str, list[Timing]] = {name: [] for name in starts}
     for tol in report.tolerances:
         spent: dict[str, list[float]] = {name: [] for name in starts}
         converged = dict.fromkeys(starts, True)
-        for k in range(max(5, -(-_TIMED // report.batch))):
-            part = _cyclic_batch(problem, k, report.batch)
+        for k, part in enumerate(batches):
             for name, start in starts.items():
                 begin = perf_counter()
                 solution = solve(part, init=start, tol=tol, max_steps=report.max_steps)
@@ -185,8 +186,3 @@ def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> 
             per_instance = torch.tensor(spent[name], dtype=torch.float64) / report.batch
             found.append(Timing(tol, per_instance, converged[name]))
     return timings
-
-
-def _cyclic_batch(problem: Problem, k: int, batch: int) -> Problem:
-    """Return the k-th batch of the problems, which begin again after the last one."""
-    return problem[(k * batch + torch.arange(batch)) % len(problem.a)]
