@@ -13,11 +13,12 @@ from metaot.folders import write_atomically
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.tools import displacement_interpolation
-from metaot.tools.recolor import recoloured_pairs
+from metaot.tools.recolor import recoloured_sheet
 
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import imsave
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 except ImportError as missing:
     raise ImportError("pictures need matplotlib: pip install 'metaot[plot]'") from missing
@@ -98,19 +99,9 @@ def draw_curves(report: MapReport, path: Path) -> None:
 
 
 def draw_sheet(predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"], path: Path) -> None:
-    """Draw pairs of images, each in its own palette and in the predicted one of the other; two pairs a row."""
-    pictures = recoloured_pairs(predictor, images)
-    rows = -(-len(pictures) // 2)
-    figure = Figure(figsize=(10, 1.3 * rows + 0.3), dpi=DPI)
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, four in zip(grid.flat, pictures, strict=False):
-        axes.imshow(four.movedim(0, 1).flatten(1, 2).numpy())
-    for axes in grid[0]:
-        axes.set_title("source, target, source recoloured, target recoloured", fontsize=7)
-    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)
-    _save(figure, path)
+    """Draw a row for each pair of images: source, target, source recoloured, target recoloured."""
+    sheet = recoloured_sheet(predictor, images).numpy()
+    write_atomically(path, lambda partial: imsave(partial, sheet, format="png"))
 
 
 def _save(figure: Figure, path: Path) -> None:
