@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
 
@@ -49,24 +50,34 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     [
         ("evaluate nowhere", "nowhere is not a checkpoint"),
         ("train shapes --out {run}", "holds a run already"),
-        ("train shapes --out {new} --set stepz=1", "no setting 'stepz'"),
-        ("train mnist --out {new} --data-dir {new}", "metaot fetch mnist"),
-        ("train problems --out {new}", "write_problems"),
+        ("train shapes --out new --set stepz=1", "no setting 'stepz'"),
+        ("train mnist --out new --data-dir new", "metaot fetch mnist"),
+        ("train problems --out new", "write_problems"),
         ("evaluate {run} --eps -1", "eps must be positive and finite, got -1"),
         ("evaluate {run} --eps 0.3", "trained for eps in"),
+        ("recolor bad.png a.png -o c.png", "bad.png is not a picture that can be read"),
+        ("recolor a.png none.png -o c.png", "none.png is not there"),
+        ("recolor a.png a.png -o c.xyz --model linear", "c.xyz must end with"),
+        ("recolor a.png a.png -o no/c.png", "is not a folder"),
+        ("recolor a.png a.png -o c.png --steps -1", "--steps must not be negative"),
+        ("recolor a.png a.png -o c.png --model nowhere", "nowhere is not a checkpoint"),
+        ("recolor a.png a.png -o c.png --model universal", "universal is no model of palettes"),
     ],
 )
-def test_an_error_is_one_line_and_loses_nothing(
+def test_an_error_is_one_line_and_changes_no_file(
     call: str, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("PIL.Image").new("RGB", (90, 70), "red").save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
     before = (run / "model.pt").read_bytes()
-    assert main(call.format(run=run, new=tmp_path / "new").split()) == 2
+    with chdir(tmp_path):
+        assert main(call.format(run=run).split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("metaot: ")
     assert words in error
     assert error.count("\n") == 1
     assert (run / "model.pt").read_bytes() == before
-    assert not (tmp_path / "new").exists()
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "bad.png"}
 
 
 def test_the_module_is_the_command() -> None:
@@ -79,11 +90,6 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     with pytest.raises(ImportError, match=r"pip install 'metaot\[plot\]'"):
         import_module("metaot.evaluation.pictures")
-
-
-def test_importing_the_package_loads_no_torch() -> None:
-    code = "import sys, metaot; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_is_there() -> None:
