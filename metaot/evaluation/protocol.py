@@ -88,7 +88,7 @@ def _at_eps(problems: ProblemSet, starts: Starts, eps: float, report: Report, se
     drawn = replace(problems, batch=report.instances, eps=(eps, eps))
     problem = drawn.sample(torch.Generator().manual_seed(report.seed))
     tol = 1e-9 if eps >= 1e-2 else 1e-6
-    # not from the prediction, which is judged by the result
+    # it does not start from the prediction, which is compared with it
     exact = solve(problem, init=starts.get("Gaussian"), tol=tol, max_steps=_REFERENCE_STEPS)
     reference = Reference(tol, _REFERENCE_STEPS, exact.value, exact.cost(), exact.converged)
     times = _times(problem, starts, report, seconds)
@@ -144,10 +144,10 @@ def error_curve(
     max_steps: int,
     step: Step = _marginal_step,
 ) -> Float[Tensor, "steps instances"]:
-    """Return an error of plain Sinkhorn before the first step and after each one, until all are at most `tol`.
+    """Return an error of plain Sinkhorn before the first step and after each step, until all are at most `tol`.
 
-    The first row at or below any larger tolerance is the number of steps to it. An instance that is done, or NaN,
-    keeps its last error.
+    The first row at or below any larger tolerance is the number of steps to it. An instance that reached `tol`,
+    or is NaN, keeps its last error.
     """
     alive = torch.arange(len(f), device=f.device)
     f, error = step(problem, f, alive)

@@ -31,8 +31,8 @@ class Reference:
 class Quality:
     """How good the potentials are after a number of Sinkhorn steps.
 
-    `l1_error` is that of both marginals, `dual_gap` the dual value that is missing, in the units of the cost; the
-    relative gap and the relative error of <C, P> are shares of the reference.
+    `l1_error` is the error of both marginals, `dual_gap` the reference's dual value minus theirs, in the units of
+    the cost; the relative gap and the relative error of <C, P> are shares of the reference.
     """
 
     steps: int
@@ -45,7 +45,7 @@ class Quality:
 @final
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds for one instance to come to `tol`, batch by batch; the start's time counts."""
+    """Wall-clock seconds for one instance to reach `tol`, batch by batch; the start's time counts."""
 
     tol: float
     seconds: Float[Tensor, "batches"]
@@ -57,8 +57,7 @@ class Timing:
 class StartResult:
     """All that was measured of one start.
 
-    `curve` holds the error before the first step and after each one; an instance that is below every
-    tolerance keeps its last error. `replaced` marks predictions that were worse than zeros.
+    `curve` is that of `error_curve`; `replaced` marks predictions that were worse than zeros.
     """
 
     name: str
@@ -68,11 +67,11 @@ class StartResult:
     timings: tuple[Timing, ...]
 
     def reached(self, tol: float) -> Bool[Tensor, "instances"]:
-        """Return which instances came to this error."""
+        """Return which instances reached this error."""
         return (self.curve <= tol).any(0)
 
     def steps(self, tol: float) -> Int[Tensor, "instances"]:
-        """Return the number of steps to this error; all that were made where it was not reached."""
+        """Return the number of steps to this error; if it was not reached, of all steps."""
         first = (self.curve <= tol).to(torch.int64).argmax(0)
         return torch.where(self.reached(tol), first, len(self.curve) - 1)
 

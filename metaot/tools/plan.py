@@ -1,4 +1,4 @@
-"""What is read off a plan, block of rows by block: shipments, their prices, and images between two images."""
+"""Shipments, prices and images between two images, from a plan that is made in blocks of rows."""
 
 from dataclasses import dataclass
 from typing import final
@@ -41,8 +41,8 @@ class Shipments:
 def shipments(solution: Solution, *, least: float = 1e-6) -> Shipments:
     """Return who sends at least the quantity `least` to whom, in the solution of one problem.
 
-    Quantities are shares of the whole; what is missing of one is in entries below `least`. The whole plan is never
-    kept. Raises ValueError for a batch, and for a `least` that is not positive.
+    Quantities are shares of the whole; without the entries below `least`, their sum is less than one. Raises
+    ValueError for a batch, and for a `least` that is not positive.
     """
     problem = solution.problem
     if problem.batch_shape:
