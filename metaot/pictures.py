@@ -71,19 +71,17 @@ def save_picture(image: "Image", path: Path) -> None:
     if kind is None or kind not in Image.SAVE:
         raise ValueError(f"{path} must end with .png, .jpg or another format that can be written")
     if kind in ("JPEG", "BMP") and image.mode == "RGBA":
-        background = Image.new("RGB", image.size, "white")
-        background.paste(image, mask=image.getchannel("A"))
-        image = background
+        image = on_white(image)
     write_atomically(path, lambda partial: image.save(partial, format=kind, **_SETTINGS.get(kind, {})))
 
 
-def palette(pixels: Array, count: int = _PALETTE) -> Array:
-    """Return colours in [0, 1], count 3, of opaque pixels drawn at random, always with the same seed.
+def palette(pixels: Array) -> Array:
+    """Return colours in [0, 1], 4096 x 3, of opaque pixels drawn at random, always with the same seed.
 
     `pixels` are uint8, height width 3 or 4. Raises ValueError for others, and where all pixels are transparent.
     """
     _require_pixels(pixels)
-    flat = pixels.reshape(-1, pixels.shape[-1])
+    flat, count = pixels.reshape(-1, pixels.shape[-1]), _PALETTE
     generator = np.random.default_rng(0)
     chosen = flat[generator.integers(len(flat), size=4 * count if flat.shape[1] == 4 else count)]
     if flat.shape[1] == 4:
@@ -122,12 +120,12 @@ def for_strip(image: "Image") -> "Image":
     return image.resize((max(1, round(image.width * _STRIP / image.height)), _STRIP))
 
 
-def side_by_side(images: list["Image"]) -> "Image":
-    """Return pictures of the height of a strip in a row on white."""
+def on_white(*images: "Image") -> "Image":
+    """Return pictures of one height in a row on white."""
     Image, _ = pillow()
-    strip = Image.new("RGB", (sum(image.width + 8 for image in images) - 8, _STRIP), "white")
+    row = Image.new("RGB", (sum(image.width + 8 for image in images) - 8, images[0].height), "white")
     left = 0
     for image in images:
-        strip.paste(image, (left, 0), image.getchannel("A") if image.mode == "RGBA" else None)
+        row.paste(image, (left, 0), image.getchannel("A") if image.mode == "RGBA" else None)
         left += image.width + 8
-    return strip
+    return row

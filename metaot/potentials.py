@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -142,9 +142,17 @@ def exact_marginal_error(problem: Problem, potentials: DualPotentials) -> Float[
 
 def plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n m"]:
     """Return P, batch x n x m numbers."""
-    C = problem.geometry.cost_rows(slice(None)).to(problem.a)
-    exponent = (potentials.f[..., :, None] + potentials.g[..., None, :] - C) / expand_eps(problem.eps, C, 2)
-    return tilted(problem.a[..., :, None] * problem.b[..., None, :], exponent)
+    rows = slice(None)
+    return plan_rows(problem, potentials, rows, problem.geometry.cost_rows(rows))
+
+
+def plan_rows(
+    problem: Problem, potentials: DualPotentials, rows: slice | Int[Tensor, "k"], C: Float[Tensor, "..."]
+) -> Float[Tensor, "*batch k m"]:
+    """Return rows of P; C is the same rows of the cost."""
+    a, f, C = problem.a[..., rows, None], potentials.f[..., rows, None], C.to(problem.a)
+    exponent = (f + potentials.g[..., None, :] - C) / expand_eps(problem.eps, C, 2)
+    return tilted(a * problem.b[..., None, :], exponent)
 
 
 def transport_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:

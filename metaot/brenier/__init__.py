@@ -1,19 +1,8 @@
 """Continuous transport for the cost |x - y|^2 / 2: convex potentials, and maps that are their gradients."""
 
-from metaot.brenier.conjugate import Conjugate, conjugate, maximised
-from metaot.brenier.frame import Frame
+from metaot.brenier.conjugate import conjugate
 from metaot.brenier.icnn import ACTIVATIONS, Icnn
-from metaot.brenier.potential import BrenierPair, BrenierPotential
+from metaot.brenier.potential import BrenierPair, BrenierPotential, Frame
 from metaot.brenier.problem import SampleProblem
 
-__all__ = [
-    "ACTIVATIONS",
-    "BrenierPair",
-    "BrenierPotential",
-    "Conjugate",
-    "Frame",
-    "Icnn",
-    "SampleProblem",
-    "conjugate",
-    "maximised",
-]
+__all__ = ["ACTIVATIONS", "BrenierPair", "BrenierPotential", "Frame", "Icnn", "SampleProblem", "conjugate"]

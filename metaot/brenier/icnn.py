@@ -15,6 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import leaky_relu, softplus
 
+Weights = Float[Tensor, "*batch count"]
+Points = Float[Tensor, "*batch n d"]
+
 FLOOR = 0.05
 """The least coefficient of |u|^2 / 2."""
 FAINT = -2.0
@@ -86,7 +89,6 @@ class Icnn:
 
     @property
     def count(self) -> int:
-        """The length of a weight vector."""
         return sum(map(math.prod, self.sections))
 
     def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:
@@ -105,7 +107,7 @@ class Icnn:
         weights[self._coefficients] = -100.0
         return weights
 
-    def is_quadratic(self, weights: Float[Tensor, "*batch count"]) -> Bool[Tensor, "*batch"]:
+    def is_quadratic(self, weights: Weights) -> Bool[Tensor, "*batch"]:
         """Return whether networks have no ridges, as after `quadratic`: their gradients are linear."""
         return (weights[..., self._coefficients] < _VANISHING).all(-1)
 
@@ -115,70 +117,58 @@ class Icnn:
         end = 1 + self.dim
         return slice(-(end + self.hidden[-1]), -end)
 
-    def value(
-        self, weights: Float[Tensor, "*batch count"], u: Float[Tensor, "*batch n d"]
-    ) -> Float[Tensor, "*batch n"]:
+    def value(self, weights: Weights, u: Points) -> Float[Tensor, "*batch n"]:
         """Return the function at each u."""
-        parts = _Parts(self, weights)
-        quadratic = 0.5 * parts.q * u + parts.w
-        return (parts.sigma.value(parts.layers(u)[-1]) * parts.c).sum(-1) + (quadratic * u).sum(-1)
+        at = _Evaluation(self, weights, u)
+        quadratic = 0.5 * at.q * u + at.w
+        return (at.sigma.value(at.t[-1]) * at.c).sum(-1) + (quadratic * u).sum(-1)
 
-    def gradient(
-        self, weights: Float[Tensor, "*batch count"], u: Float[Tensor, "*batch n d"]
-    ) -> Float[Tensor, "*batch n d"]:
+    def gradient(self, weights: Weights, u: Points) -> Points:
         """Return the gradient at each u."""
-        parts = _Parts(self, weights)
-        t = parts.layers(u)
-        return parts.gradient(u, t, parts.sensitivities(t))
+        at = _Evaluation(self, weights, u)
+        return at.gradient(at.sensitivities())
 
-    def gradient_and_hessian(
-        self, weights: Float[Tensor, "*batch count"], u: Float[Tensor, "*batch n d"]
-    ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch n d d"]]:
+    def gradient_and_hessian(self, weights: Weights, u: Points) -> tuple[Points, Float[Tensor, "*batch n d d"]]:
         """Return the gradient and the matrix of second derivatives at each u."""
-        parts = _Parts(self, weights)
-        t = parts.layers(u)
-        e = parts.sensitivities(t)
-        return parts.gradient(u, t, e), parts.hessian(t, e)
+        at = _Evaluation(self, weights, u)
+        e = at.sensitivities()
+        return at.gradient(e), at.hessian(e)
 
 
-class _Parts:
-    """A weight vector, cut into its matrices."""
+class _Evaluation:
+    """Networks at points u: a weight vector, cut into its matrices, and t of every layer."""
 
-    def __init__(self, icnn: Icnn, weights: Tensor) -> None:
+    def __init__(self, icnn: Icnn, weights: Tensor, u: Tensor) -> None:
         if weights.shape[-1] != icnn.count:
             raise ValueError(f"{icnn} has {icnn.count} weights, got a vector of {weights.shape[-1]}")
         shapes, depth = icnn.sections, len(icnn.hidden)
         pieces = weights.split([math.prod(shape) for shape in shapes], -1)
         parts = [piece.unflatten(-1, shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        self.W, self.b = parts[0 : 2 * depth : 2], parts[1 : 2 * depth : 2]
+        self.W = parts[0 : 2 * depth : 2]
         self.U = [softplus(part) / part.shape[-1] for part in parts[2 * depth : -3]]
         self.c = (softplus(parts[-3]) / icnn.hidden[-1])[..., None, :]
         self.w = parts[-2][..., None, :]
         self.q = icnn.floor + softplus(parts[-1])[..., None]
-        self.sigma = ACTIVATIONS[icnn.activation]
-
-    def layers(self, u: Tensor) -> list[Tensor]:
-        """Return t of every layer."""
-        t = [u @ W.mT + b[..., None, :] for W, b in zip(self.W, self.b, strict=True)]
+        self.sigma, self.u = ACTIVATIONS[icnn.activation], u
+        self.t = [u @ W.mT + b[..., None, :] for W, b in zip(self.W, parts[1 : 2 * depth : 2], strict=True)]
         for k, U in enumerate(self.U):
-            t[k + 1] = t[k + 1] + self.sigma.value(t[k]) @ U.mT
-        return t
+            self.t[k + 1] = self.t[k + 1] + self.sigma.value(self.t[k]) @ U.mT
 
-    def sensitivities(self, t: list[Tensor]) -> list[Tensor]:
+    def sensitivities(self) -> list[Tensor]:
         """Return the derivative of the value in the activation of every layer, before its slope."""
         e = [self.c]
         for k in reversed(range(len(self.U))):
-            e.insert(0, (e[0] * self.sigma.slope(t[k + 1])) @ self.U[k])
+            e.insert(0, (e[0] * self.sigma.slope(self.t[k + 1])) @ self.U[k])
         return e
 
-    def gradient(self, u: Tensor, t: list[Tensor], e: list[Tensor]) -> Tensor:
-        total = self.q * u + self.w
-        for part, layer, W in zip(e, t, self.W, strict=True):
+    def gradient(self, e: list[Tensor]) -> Tensor:
+        total = self.q * self.u + self.w
+        for part, layer, W in zip(e, self.t, self.W, strict=True):
             total = total + (part * self.sigma.slope(layer)) @ W
         return total
 
-    def hessian(self, t: list[Tensor], e: list[Tensor]) -> Tensor:
-        W = self.W[0]
+    def hessian(self, e: list[Tensor]) -> Tensor:
+        W, t = self.W[0], self.t
         d = W.shape[-1]
         squares = (W[..., :, :, None] * W[..., :, None, :]).flatten(-2)
         H = ((e[0] * self.sigma.bend(t[0])) @ squares).unflatten(-1, (d, d))

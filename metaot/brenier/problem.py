@@ -1,8 +1,9 @@
 """Continuous problems: samples of two measures, and the context that a model reads."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -10,10 +11,47 @@ from torch import Tensor
 
 from metaot.geometry.checks import require_finite
 
+Same = TypeVar("Same", bound="Batched")
+
+
+@dataclass(frozen=True)
+class Batched(ABC):
+    """Data of a batch: the first dimensions of every tensor are the batch's."""
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> torch.Size:
+        """The shape of the batch; () for a single problem."""
+
+    def __getitem__(self: Same, index: object) -> Same:
+        """Return a part of the batch; `index` is anything that indexes the batch dimensions of a tensor."""
+        return self._mapped(lambda part: part[index])  # type: ignore[index]
+
+    def to(self: Same, like: Tensor) -> Same:
+        """Return the same in the dtype and on the device of `like`."""
+        return self._mapped(lambda part: part.to(like))
+
+    def reshaped(self: Same, batch: Sequence[int]) -> Same:
+        """Return the same with another batch shape."""
+        rank = len(self.batch_shape)
+        return self._mapped(lambda part: part.reshape((*batch, *part.shape[rank:])))
+
+    def _mapped(self: Same, change: Callable[[Tensor], Tensor]) -> Same:
+        """Return the same with every tensor changed, without another check of the values."""
+        changed = object.__new__(type(self))
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                value = change(value)
+            elif isinstance(value, Batched):
+                value = value._mapped(change)
+            object.__setattr__(changed, name, value)
+        return changed
+
 
 @final
 @dataclass(frozen=True)
-class SampleProblem:
+class SampleProblem(Batched):
     """A batch of transport problems between two measures, for the cost |x - y|^2 / 2, given by samples.
 
     Some models read `context`, of shape (*batch, 2, ...) for source and target, instead of the samples. Raises
@@ -61,7 +99,6 @@ class SampleProblem:
 
     @property
     def batch_shape(self) -> torch.Size:
-        """The shape of the batch; () for a single problem."""
         return self.x.shape[:-2]
 
     @property
@@ -69,19 +106,6 @@ class SampleProblem:
         """The dimension of the space."""
         return self.x.shape[-1]
 
-    def __getitem__(self, index: object) -> "SampleProblem":
-        """Return a part of the batch; `index` is anything that indexes the batch dimensions of a tensor."""
-        return self._mapped(lambda part: part[index])  # type: ignore[index]
-
-    def to(self, like: Tensor) -> "SampleProblem":
-        """Return the problems in the dtype and on the device of `like`."""
-        return self._mapped(lambda part: part.to(like))
-
     def flat(self) -> "SampleProblem":
         """Return the same problems with one batch dimension."""
-        rank = len(self.batch_shape)
-        return self._mapped(lambda part: part.reshape(-1, *part.shape[rank:]))
-
-    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "SampleProblem":
-        context = None if self.context is None else change(self.context)
-        return SampleProblem.trusted(change(self.x), change(self.y), context)
+        return self.reshaped((-1,))

@@ -15,7 +15,7 @@ COMMANDS = {
     "fetch": "Download data that recipes read.",
     "info": "Show what is installed, and what makes the solver's steps.",
 }
-"""What each does; its module is read when it is used: some need seconds."""
+"""What each does; its module is imported only when it is used, because some imports take seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

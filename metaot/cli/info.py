@@ -1,4 +1,4 @@
-"""What is installed, and what makes the steps: for reports, and to see whether a compiler was there."""
+"""Show what is installed, and whether the solver has its compiled core."""
 
 import argparse
 import os

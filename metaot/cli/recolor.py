@@ -9,9 +9,7 @@ import numpy as np
 
 from metaot.folders import located, read_card
 from metaot.gaussian import ArrayMaps, linear_maps
-from metaot.pictures import for_strip, load_picture, moved, palette, pillow, save_picture, side_by_side
-
-_TRAIN = "train one with `metaot train palette`"
+from metaot.pictures import for_strip, load_picture, moved, on_white, palette, pillow, save_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     maps = _palette_maps(palette(np.asarray(source)), palette(np.asarray(target)), options)
     if options.strip:
         source, target = for_strip(source), for_strip(target)
-        result = side_by_side([source, target, _recolored(source, maps.push), _recolored(target, maps.pull)])
+        result = on_white(source, target, _recolored(source, maps.push), _recolored(target, maps.pull))
     else:
         result = _recolored(source, maps.push)
     save_picture(result, options.out)
@@ -84,13 +82,11 @@ def _palette_maps(x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> 
 def _checkpoint(name: str) -> Path:
     """Return the folder of a model for colours."""
     folder = located(name)
-    dim = read_card(folder).get("dim")
-    if dim is None:
-        raise ValueError(f"{name} is no model of palettes: {_TRAIN}")
-    _require_colours(name, dim)
+    _require_colours(name, read_card(folder).get("dim"))
     return folder
 
 
-def _require_colours(name: str, dim: int) -> None:
+def _require_colours(name: str, dim: int | None) -> None:
     if dim != 3:
-        raise ValueError(f"{name} is a model for dimension {dim}, colours have 3: {_TRAIN}")
+        found = "no model of palettes" if dim is None else f"a model for dimension {dim}, colours have 3"
+        raise ValueError(f"{name} is {found}: train one with `metaot train palette`")

@@ -18,8 +18,7 @@ from metaot.amortize.maps import AmortizedMap, BuresStart
 from metaot.brenier import BrenierPair, BrenierPotential, SampleProblem
 from metaot.data import SampleSet
 from metaot.data.planted import PlantedPairs
-from metaot.evaluation.measures import plain
-from metaot.evaluation.report import WIDTH, markdown
+from metaot.evaluation.report import WIDTH, markdown, plain
 from metaot.objectives import brenier_value
 from metaot.solvers import W2GN, GaussNewton, MapSolver, solve
 from metaot.tools.value import half_squared_distance
@@ -28,7 +27,7 @@ BUDGETS = (0, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 """Steps at which dual values are recorded, up to the number of steps of an evaluation."""
 RATE = 3e-2
 """W2GN's learning rate: the best of 0.01, 0.03, 0.1 on validation pairs."""
-_TIMED = 50
+_TIMED, _TIMED_SAMPLES = 50, 512
 _GAUSS_NEWTON_STEPS = 25
 
 
@@ -182,9 +181,9 @@ def unexplained(
     return (100 * wrong / wanted.var(-2).sum(-1)).double()
 
 
-def _prediction_seconds(predictor: AmortizedMap, problem: SampleProblem, samples: int = 512) -> Tensor:
+def _prediction_seconds(predictor: AmortizedMap, problem: SampleProblem) -> Tensor:
     """Return wall-clock seconds of predictions for one pair from its first samples, frame included."""
-    small, seconds = SampleProblem(problem.x[:, :samples], problem.y[:, :samples]), []
+    small, seconds = SampleProblem(problem.x[:, :_TIMED_SAMPLES], problem.y[:, :_TIMED_SAMPLES]), []
     for k in range(_TIMED):
         begun = perf_counter()
         predictor.predict(small[k % len(small.x)])

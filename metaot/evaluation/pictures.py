@@ -8,17 +8,18 @@ from torch import Tensor
 
 from metaot.amortize.maps import AmortizedMap
 from metaot.evaluation.maps import MapReport
-from metaot.evaluation.measures import band
-from metaot.evaluation.report import Report
+from metaot.evaluation.report import Report, band
 from metaot.folders import write_atomically
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.tools import displacement_interpolation
-from metaot.tools.recolor import recoloured_pairs
+from metaot.tools.recolor import recoloured_sheet
 
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import imsave
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 except ImportError as missing:
     raise ImportError("pictures need matplotlib: pip install 'metaot[plot]'") from missing
 
@@ -65,30 +66,20 @@ def draw_interpolations(
 ) -> None:
     """Draw McCann's interpolation of each pair: by the exact plan on the left, as predicted on the right."""
     rows, times = problem.batch_shape.numel(), [k / (TIMES - 1) for k in range(TIMES)]
-    side, header = WIDTH / (2 * TIMES + 0.5), 0.45
-    figure = Figure(figsize=(WIDTH, rows * side * sizes[0] / sizes[1] + header), dpi=DPI)
-    top = 1 - header / figure.get_figheight()
-    for left, potentials, title in (
-        (0.002, exact, "exact solution"),
-        (0.5 + 0.25 / (2 * TIMES + 0.5), predicted, "prediction of the model"),
-    ):
-        right = left + TIMES / (2 * TIMES + 0.5) - 0.002
-        edges = {"left": left, "right": right, "bottom": 0.004, "top": top}
-        grid = figure.add_gridspec(rows, TIMES, **edges, wspace=0.04, hspace=0.04).subplots(squeeze=False)
-        for column, t in zip(grid.T, times, strict=True):
-            images = displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).detach().cpu()
-            for axes, image in zip(column, images, strict=True):
-                _draw_image(axes, image)
+    height = 0.4 + rows * WIDTH / (2 * TIMES + 0.5) * sizes[0] / sizes[1]
+    narrow = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.0)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=narrow)
+    sides = (("exact solution", exact), ("prediction of the model", predicted))
+    for half, (title, potentials) in zip(figure.subfigures(1, 2, squeeze=False)[0], sides, strict=True):
+        half.suptitle(title, fontsize=11)
+        for column, t in zip(half.subplots(rows, TIMES, squeeze=False).T, times, strict=True):
+            images = displacement_interpolation(problem, potentials, t).reshape(-1, *sizes).cpu()
             column[0].set_title(f"t = {t:.2g}", fontsize=8, pad=3)
-        figure.text((left + right) / 2, 0.99, title, ha="center", va="top", fontsize=11)
+            for axes, image in zip(column, images, strict=True):
+                axes.imshow(image.numpy(), cmap="Greys", vmin=0, vmax=float(image.quantile(0.995)), aspect="auto")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set(color="#d0d0d0", linewidth=0.5)
     _save(figure, path)
-
-
-def _draw_image(axes: Axes, image: Float[Tensor, "height width"]) -> None:
-    axes.imshow(image.numpy(), cmap="Greys", vmin=0, vmax=float(image.quantile(0.995)), aspect="auto")
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(color="#d0d0d0", linewidth=0.5)
 
 
 def draw_curves(report: MapReport, path: Path) -> None:
@@ -108,19 +99,9 @@ def draw_curves(report: MapReport, path: Path) -> None:
 
 
 def draw_sheet(predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"], path: Path) -> None:
-    """Draw pairs of images, each in its own palette and in the predicted one of the other; two pairs a row."""
-    pictures = recoloured_pairs(predictor, images)
-    rows = -(-len(pictures) // 2)
-    figure = Figure(figsize=(10, 1.3 * rows + 0.3), dpi=DPI)
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, four in zip(grid.flat, pictures, strict=False):
-        axes.imshow(four.movedim(0, 1).flatten(1, 2).numpy())
-    for axes in grid[0]:
-        axes.set_title("source, target, source recoloured, target recoloured", fontsize=7)
-    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)
-    _save(figure, path)
+    """Draw a row for each pair of images: source, target, source recoloured, target recoloured."""
+    sheet = recoloured_sheet(predictor, images).numpy()
+    write_atomically(path, lambda partial: imsave(partial, sheet, format="png"))
 
 
 def _save(figure: Figure, path: Path) -> None:

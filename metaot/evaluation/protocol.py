@@ -15,8 +15,7 @@ from torch import Tensor
 
 from metaot.amortize import GaussianStart, ZeroStart
 from metaot.data.base import ProblemSet
-from metaot.evaluation.measures import EpsResult, Quality, Reference, StartResult, Timing
-from metaot.evaluation.report import Report
+from metaot.evaluation.report import EpsResult, Quality, Reference, Report, StartResult, Timing
 from metaot.geometry.base import expand_eps
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error, tilted, transport_cost
@@ -89,7 +88,7 @@ def _at_eps(problems: ProblemSet, starts: Starts, eps: float, report: Report, se
     drawn = replace(problems, batch=report.instances, eps=(eps, eps))
     problem = drawn.sample(torch.Generator().manual_seed(report.seed))
     tol = 1e-9 if eps >= 1e-2 else 1e-6
-    # not from the prediction, which is judged by the result
+    # it does not start from the prediction, which is compared with it
     exact = solve(problem, init=starts.get("Gaussian"), tol=tol, max_steps=_REFERENCE_STEPS)
     reference = Reference(tol, _REFERENCE_STEPS, exact.value, exact.cost(), exact.converged)
     times = _times(problem, starts, report, seconds)
@@ -145,10 +144,10 @@ def error_curve(
     max_steps: int,
     step: Step = _marginal_step,
 ) -> Float[Tensor, "steps instances"]:
-    """Return an error of plain Sinkhorn before the first step and after each one, until all are at most `tol`.
+    """Return an error of plain Sinkhorn before the first step and after each step, until all are at most `tol`.
 
-    The first row at or below any larger tolerance is the number of steps to it. An instance that is done, or NaN,
-    keeps its last error.
+    The first row at or below any larger tolerance is the number of steps to it. An instance that reached `tol`,
+    or is NaN, keeps its last error.
     """
     alive = torch.arange(len(f), device=f.device)
     f, error = step(problem, f, alive)
@@ -166,15 +165,16 @@ def error_curve(
 
 def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> dict[str, list[Timing]]:
     """Time every start on the same batches, in turns, tolerance by tolerance."""
-    first = _cyclic_batch(problem, 0, report.batch)
+    count = max(5, -(-_TIMED // report.batch)) * report.batch
+    order = torch.arange(count) % len(problem.a)  # the first problems come again after the last one
+    batches = [problem[index] for index in order.split(report.batch)]
     for start in starts.values():  # warm-up
-        solve(first, init=start, tol=report.tolerances[0], max_steps=3)
+        solve(batches[0], init=start, tol=report.tolerances[0], max_steps=3)
     timings: dict[str, list[Timing]] = {name: [] for name in starts}
     for tol in report.tolerances:
         spent: dict[str, list[float]] = {name: [] for name in starts}
         converged = dict.fromkeys(starts, True)
-        for k in range(max(5, -(-_TIMED // report.batch))):
-            part = _cyclic_batch(problem, k, report.batch)
+        for k, part in enumerate(batches):
             for name, start in starts.items():
                 begin = perf_counter()
                 solution = solve(part, init=start, tol=tol, max_steps=report.max_steps)
@@ -186,8 +186,3 @@ def _times(problem: Problem, starts: Starts, report: Report, seconds: float) -> 
             per_instance = torch.tensor(spent[name], dtype=torch.float64) / report.batch
             found.append(Timing(tol, per_instance, converged[name]))
     return timings
-
-
-def _cyclic_batch(problem: Problem, k: int, batch: int) -> Problem:
-    """Return the k-th batch of the problems, which begin again after the last one."""
-    return problem[(k * batch + torch.arange(batch)) % len(problem.a)]

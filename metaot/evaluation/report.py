@@ -1,14 +1,89 @@
-"""The result of an evaluation: everything for each instance, as JSON and as Markdown tables."""
+"""The result of an evaluation: what was measured of each start, instance by instance; as JSON and as tables."""
 
+import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, final
 
-from metaot.evaluation.measures import EpsResult, Quality, StartResult, Timing, band, mean, median, p95, plain
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 WIDTH = 110
 """Columns of the terminal that the tables are for."""
+
+
+@final
+@dataclass(frozen=True)
+class Reference:
+    """The converged solutions that the others are compared with: dual values and <C, P>."""
+
+    tol: float
+    max_steps: int
+    dual_value: Float[Tensor, "instances"]
+    cost: Float[Tensor, "instances"]
+    converged: Bool[Tensor, "instances"]
+
+
+@final
+@dataclass(frozen=True)
+class Quality:
+    """How good the potentials are after a number of Sinkhorn steps.
+
+    `l1_error` is the error of both marginals, `dual_gap` the reference's dual value minus theirs, in the units of
+    the cost; the relative gap and the relative error of <C, P> are shares of the reference.
+    """
+
+    steps: int
+    l1_error: Float[Tensor, "instances"]
+    dual_gap: Float[Tensor, "instances"]
+    relative_dual_gap: Float[Tensor, "instances"]
+    relative_cost_error: Float[Tensor, "instances"]
+
+
+@final
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock seconds for one instance to reach `tol`, batch by batch; the start's time counts."""
+
+    tol: float
+    seconds: Float[Tensor, "batches"]
+    converged: bool
+
+
+@final
+@dataclass(frozen=True)
+class StartResult:
+    """All that was measured of one start.
+
+    `curve` is that of `error_curve`; `replaced` marks predictions that were worse than zeros.
+    """
+
+    name: str
+    curve: Float[Tensor, "steps instances"]
+    replaced: Bool[Tensor, "instances"]
+    quality: tuple[Quality, ...]
+    timings: tuple[Timing, ...]
+
+    def reached(self, tol: float) -> Bool[Tensor, "instances"]:
+        """Return which instances reached this error."""
+        return (self.curve <= tol).any(0)
+
+    def steps(self, tol: float) -> Int[Tensor, "instances"]:
+        """Return the number of steps to this error; if it was not reached, of all steps."""
+        first = (self.curve <= tol).to(torch.int64).argmax(0)
+        return torch.where(self.reached(tol), first, len(self.curve) - 1)
+
+
+@final
+@dataclass(frozen=True)
+class EpsResult:
+    """All starts at one temperature; the model's is the last."""
+
+    eps: float
+    reference: Reference
+    starts: tuple[StartResult, ...]
 
 
 @final
@@ -68,33 +143,31 @@ def _eps_json(result: EpsResult, tolerances: Sequence[float]) -> dict[str, Any]:
 
 def _start_json(start: StartResult, tolerances: Sequence[float]) -> dict[str, Any]:
     low, high = band(start.curve.mT)
+    steps = {tol: start.steps(tol) for tol in tolerances}
     return {
         "replaced_by_zeros": int(start.replaced.sum()),
-        "to_tolerance": [_tolerance_json(start, tol) for tol in tolerances],
-        "time": [_timing_json(timing) for timing in start.timings],
+        "to_tolerance": [
+            {
+                "tol": tol,
+                "mean_steps": mean(found),
+                "p95_steps": p95(found),
+                "reached": int(start.reached(tol).sum()),
+                "steps": found.tolist(),
+            }
+            for tol, found in steps.items()
+        ],
+        "time": [
+            {
+                "tol": timing.tol,
+                "converged": timing.converged,
+                "median_seconds": median(timing.seconds),
+                "p95_seconds": p95(timing.seconds),
+                "seconds_per_instance": plain(timing.seconds),
+            }
+            for timing in start.timings
+        ],
         "after": plain(start.quality),
         "error_by_step": plain({"mean": start.curve.mean(1), "p10": low, "p90": high}),
-    }
-
-
-def _tolerance_json(start: StartResult, tol: float) -> dict[str, Any]:
-    steps = start.steps(tol)
-    return {
-        "tol": tol,
-        "mean_steps": mean(steps),
-        "p95_steps": p95(steps),
-        "reached": int(start.reached(tol).sum()),
-        "steps": steps.tolist(),
-    }
-
-
-def _timing_json(timing: Timing) -> dict[str, Any]:
-    return {
-        "tol": timing.tol,
-        "converged": timing.converged,
-        "median_seconds": median(timing.seconds),
-        "p95_seconds": p95(timing.seconds),
-        "seconds_per_instance": plain(timing.seconds),
     }
 
 
@@ -180,3 +253,39 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
     rule = f"|{'-' * (widths[0] + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths[1:])}|"
     return [line(headers), rule, *map(line, rows)]
+
+
+def mean(values: Tensor) -> float:
+    return float(values.double().mean())
+
+
+def median(values: Tensor) -> float:
+    return float(values.double().quantile(0.5))
+
+
+def p95(values: Tensor) -> float:
+    return float(values.double().quantile(0.95))
+
+
+def band(curves: Float[Tensor, "instances steps"]) -> tuple[Float[Tensor, "steps"], Float[Tensor, "steps"]]:
+    """Return the 10 % and the 90 % quantile of the instances at each step."""
+    low, high = curves.quantile(torch.tensor([0.1, 0.9]).to(curves), dim=0)
+    return low, high
+
+
+def plain(value: Any) -> Any:
+    """Return a measurement as numbers, strings, lists and dicts.
+
+    Numbers of tensors have six significant digits; one that is not finite becomes None.
+    """
+    if isinstance(value, Tensor):
+        return plain(value.tolist()) if value.is_floating_point() else value.tolist()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if is_dataclass(value):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    return value

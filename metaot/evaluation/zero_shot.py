@@ -14,9 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.amortize import GaussianStart, Predictor, ZeroStart
-from metaot.evaluation.measures import mean, p95, plain
 from metaot.evaluation.protocol import error_curve
-from metaot.evaluation.report import markdown
+from metaot.evaluation.report import markdown, mean, p95, plain
 from metaot.potentials import DualPotentials, c_transform, marginal_error, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Newton, solve

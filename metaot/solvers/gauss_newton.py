@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.brenier import BrenierPair, Icnn, SampleProblem, maximised
+from metaot.brenier import BrenierPair, Icnn, SampleProblem
+from metaot.brenier.conjugate import maximised
 from metaot.solvers.maps import MapSolver, MapState, with_weights
 
 _FIRST, _LEAST, _MOST, _LOWERED, _RAISED = 1.0, 1e-7, 1e7, 1 / 3, 4.0

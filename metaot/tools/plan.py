@@ -1,4 +1,4 @@
-"""What is read off a plan, block of rows by block: shipments, their prices, and images between two images."""
+"""Shipments, prices and images between two images, from a plan that is made in blocks of rows."""
 
 from dataclasses import dataclass
 from typing import final
@@ -7,24 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaot.geometry import Dense, Grid
+from metaot.geometry import Grid
 from metaot.geometry.costs import KILOMETRES
-from metaot.potentials import DualPotentials, centred, plan
+from metaot.potentials import DualPotentials, centred, plan_rows
 from metaot.problem import Problem
 from metaot.solvers import Solution
 
 BLOCK = 2**20
 """Entries of the plan that are made at once: 8 MiB."""
-
-
-def plan_rows(
-    problem: Problem, potentials: DualPotentials, rows: slice | Int[Tensor, "k"]
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "*batch k m"]]:
-    """Return the same rows of C and of the plan, in which C is a constant."""
-    C = problem.geometry.cost_rows(rows).to(problem.a.dtype)
-    with torch.no_grad():
-        part = Problem.trusted(problem.a[..., rows], problem.b, Dense.trusted(C), problem.eps)
-        return C, plan(part, DualPotentials(potentials.f[..., rows], potentials.g))
 
 
 @final
@@ -51,8 +41,8 @@ class Shipments:
 def shipments(solution: Solution, *, least: float = 1e-6) -> Shipments:
     """Return who sends at least the quantity `least` to whom, in the solution of one problem.
 
-    Quantities are shares of the whole; what is missing of one is in entries below `least`. The whole plan is never
-    kept. Raises ValueError for a batch, and for a `least` that is not positive.
+    Quantities are shares of the whole; without the entries below `least`, their sum is less than one. Raises
+    ValueError for a batch, and for a `least` that is not positive.
     """
     problem = solution.problem
     if problem.batch_shape:
@@ -64,7 +54,8 @@ def shipments(solution: Solution, *, least: float = 1e-6) -> Shipments:
     parts = []
     n, m = problem.geometry.shape
     for rows in torch.arange(n, device=problem.a.device).split(max(1, BLOCK // m)):
-        C, P = plan_rows(problem, solution.potentials, rows)
+        C = problem.geometry.cost_rows(rows).to(problem.a)
+        P = plan_rows(problem, solution.potentials, rows, C)
         row, customer = (least <= P).nonzero(as_tuple=True)
         parts.append((rows[row], customer, P[row, customer], C[row, customer]))
     supplier, customer, quantity, cost = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -86,6 +77,7 @@ def marginal_prices(solution: Solution) -> Float[Tensor, "*batch n"]:
     return centred(solution.problem.a, solution.potentials.f)
 
 
+@torch.no_grad()
 def displacement_interpolation(
     problem: Problem, potentials: DualPotentials, t: float
 ) -> Float[Tensor, "*batch n"]:
@@ -105,7 +97,7 @@ def displacement_interpolation(
     for k in range(len(total)):
         sources, targets = (weights[k].nonzero()[:, 0] for weights in (flat.a, flat.b))
         for rows in sources.split(max(1, BLOCK // m)):
-            _, P = plan_rows(flat[k], flat_potentials[k], rows)
+            P = plan_rows(flat[k], flat_potentials[k], rows, flat[k].geometry.cost_rows(rows))
             _add_moved(total[k], P[:, targets], grid, (rows, targets), t)
     return total.reshape(problem.a.shape)
 

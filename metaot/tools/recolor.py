@@ -24,13 +24,16 @@ def palette_maps(x: np.ndarray, y: np.ndarray, predictor: MapPredictor, *, steps
 
 
 @torch.no_grad()
-def recoloured_pairs(
+def recoloured_sheet(
     predictor: AmortizedMap, images: UInt8[Tensor, "count side side 3"]
-) -> Float[Tensor, "pairs 4 side side 3"]:
-    """Return the first half of the images, the second, and each in the palette of the other, in [0, 1]."""
+) -> Float[Tensor, "height width 3"]:
+    """Return a picture in [0, 1] with a row for each pair: source, target, and each in the palette of the other.
+
+    The first half of the images are sources.
+    """
     x, y = (part.float() / 255 for part in images[: len(images) // 2 * 2].chunk(2))
     pictures = torch.stack([x, y], 1).movedim(-1, 2)  # the context of networks that read pictures
     pixels = SampleProblem(x.flatten(1, 2), y.flatten(1, 2), pictures).to(next(predictor.model.parameters()))
     pair = predictor.predict(pixels)
     moved = [side.reshape(x.shape).clamp(0, 1).cpu() for side in (pair.push(pixels.x), pair.pull(pixels.y))]
-    return torch.stack([x, y, *moved], 1)
+    return torch.cat([x, y, *moved], 2).flatten(0, 1)

@@ -14,11 +14,11 @@ from metaot.brenier import SampleProblem
 from metaot.geometry import Points
 from metaot.geometry.base import allowed
 from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, transport_cost
+from metaot.potentials import DualPotentials, c_transform, plan_rows, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import Solver, solve
 from metaot.solvers.solve import PotentialPredictor
-from metaot.tools.plan import BLOCK, plan_rows
+from metaot.tools.plan import BLOCK
 
 _RELATIVE_EPS = 2e-3
 """The entropy at which the bounds of a distance are close, as a share of the mean cost."""
@@ -101,18 +101,17 @@ def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Ten
     geometry, (n, m) = problem.geometry, problem.geometry.shape
     if not geometry.cost_rows(slice(0, 1)).requires_grad:
         return None
+
+    def cost_of(rows: slice) -> Float[Tensor, "*batch"]:
+        C = geometry.cost_rows(rows).to(problem.a)
+        with torch.no_grad():
+            P = plan_rows(problem, potentials, rows, C)
+        return (allowed(C) * P).sum((-2, -1))
+
     step = max(1, BLOCK // max(1, m * problem.batch_shape.numel()))
-    total = torch.zeros((), dtype=problem.a.dtype, device=problem.a.device)
-    for start in range(0, n, step):
-        rows = slice(start, min(n, start + step))
-        part = checkpoint(_cost_of_rows, problem, potentials, rows, use_reentrant=False, preserve_rng_state=False)
-        total = total + part
-    return total
-
-
-def _cost_of_rows(problem: Problem, potentials: DualPotentials, rows: slice) -> Float[Tensor, "*batch"]:
-    C, P = plan_rows(problem, potentials, rows)
-    return (allowed(C) * P).sum((-2, -1))
+    blocks = (slice(start, min(n, start + step)) for start in range(0, n, step))
+    parts = (checkpoint(cost_of, rows, use_reentrant=False, preserve_rng_state=False) for rows in blocks)
+    return sum(parts, torch.zeros_like(problem.a[..., 0]))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from metaot.brenier import Frame, SampleProblem
 from metaot.data import SampleSet
 from metaot.models.base import HyperNetwork
 from metaot.objectives import brenier_value
-from metaot.tools.recolor import recoloured_pairs
+from metaot.tools.recolor import recoloured_sheet
 from metaot.tools.value import half_squared_distance
 from metaot.training.recipe import Recipe, Task
 
@@ -60,6 +60,5 @@ class ContinuousTask(Task):
 
 def _recoloured(predictor: AmortizedMap, images: Tensor) -> dict[str, Tensor]:
     """Show validation images with each other's palettes: source, target, pushed, and target pulled back."""
-    pairs = recoloured_pairs(predictor, images[: 2 * _PAIRS])
     title = "source, target, source recoloured, target recoloured"
-    return {title: pairs.movedim(1, 2).flatten(2, 3).flatten(0, 1)}
+    return {title: recoloured_sheet(predictor, images[: 2 * _PAIRS])}

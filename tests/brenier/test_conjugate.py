@@ -5,15 +5,9 @@ import torch
 from clouds import SMOOTH, clouds, random_potential
 from strategies import assert_close, unchecked
 
-from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, conjugate
+from metaot.amortize.maps import BuresStart
+from metaot.brenier import BrenierPair, Icnn, conjugate
 from metaot.brenier.conjugate import solve_positive
-
-
-def quadratic(problem) -> BrenierPotential:
-    """The Bures potential."""
-    icnn = Icnn(problem.dim, (4,))
-    weights = icnn.quadratic().double().expand((*problem.batch_shape, -1))
-    return BrenierPotential(icnn, weights, Frame.gaussian(problem))
 
 
 @pytest.mark.parametrize("activation", SMOOTH)
@@ -58,8 +52,8 @@ def test_fenchel_young_and_a_warm_start() -> None:
 
 def test_the_bures_potential_has_a_closed_conjugate() -> None:
     problem = clouds(3)
-    phi, psi = quadratic(problem), quadratic(problem.T)
-    pair = BrenierPair(phi, psi)
+    pair = BuresStart().predict(problem)
+    phi, psi = pair.phi, pair.psi
     assert_close(pair.pull(pair.push(problem.x)), problem.x, atol=1e-6)
     result = conjugate(phi, problem.y, tol=1e-8)
     assert result.steps <= 1

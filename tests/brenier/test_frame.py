@@ -42,12 +42,6 @@ def test_the_inner_product_is_kept_and_sides_exchange(kind) -> None:
     assert_close(back.enter(problem.y), v, atol=1e-7)
 
 
-def test_the_identity_frame_moves_nothing() -> None:
-    problem = clouds(2)
-    frame = Frame.identity(problem)
-    assert_close(frame.T.outside(frame.enter(problem.x)), problem.x)
-
-
 @pytest.mark.parametrize("kind", ["any", "grey", "one colour", "both one colour"])
 def test_clouds_without_volume_have_a_linear_map_of_tensors_and_of_arrays(kind: str) -> None:
     x, y = torch.rand(2, 50, 3).float()

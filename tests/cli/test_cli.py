@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from contextlib import chdir
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,8 +35,12 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     assert all(words in table for words in ("zeros", "Gaussian", "model", "Sinkhorn steps to an L1 error"))
     content = json.loads((run / "evaluation" / "evaluation.json").read_text())
     assert [result["eps"] for result in content["results"]] == [0.1]
-    for picture in ("convergence.png", "interpolations.png"):
-        assert (run / "evaluation" / picture).read_bytes()[1:4] == b"PNG"
+    for name in ("convergence.png", "interpolations.png"):
+        picture = (run / "evaluation" / name).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert int.from_bytes(picture[16:20]) == 1400
+        assert len(picture) < 200_000
+    assert len(list((run / "evaluation").iterdir())) == 3
     steps = read_card(run)["test"]["eps"]["0.1"]["mean_steps"]
     assert 0 <= steps["0.01"] <= steps["0.001"]
 
@@ -44,24 +50,34 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     [
         ("evaluate nowhere", "nowhere is not a checkpoint"),
         ("train shapes --out {run}", "holds a run already"),
-        ("train shapes --out {new} --set stepz=1", "no setting 'stepz'"),
-        ("train mnist --out {new} --data-dir {new}", "metaot fetch mnist"),
-        ("train problems --out {new}", "write_problems"),
+        ("train shapes --out new --set stepz=1", "no setting 'stepz'"),
+        ("train mnist --out new --data-dir new", "metaot fetch mnist"),
+        ("train problems --out new", "write_problems"),
         ("evaluate {run} --eps -1", "eps must be positive and finite, got -1"),
         ("evaluate {run} --eps 0.3", "trained for eps in"),
+        ("recolor bad.png a.png -o c.png", "bad.png is not a picture that can be read"),
+        ("recolor a.png none.png -o c.png", "none.png is not there"),
+        ("recolor a.png a.png -o c.xyz --model linear", "c.xyz must end with"),
+        ("recolor a.png a.png -o no/c.png", "is not a folder"),
+        ("recolor a.png a.png -o c.png --steps -1", "--steps must not be negative"),
+        ("recolor a.png a.png -o c.png --model nowhere", "nowhere is not a checkpoint"),
+        ("recolor a.png a.png -o c.png --model universal", "universal is no model of palettes"),
     ],
 )
-def test_an_error_is_one_line_and_loses_nothing(
+def test_an_error_is_one_line_and_changes_no_file(
     call: str, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("PIL.Image").new("RGB", (90, 70), "red").save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
     before = (run / "model.pt").read_bytes()
-    assert main(call.format(run=run, new=tmp_path / "new").split()) == 2
+    with chdir(tmp_path):
+        assert main(call.format(run=run).split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("metaot: ")
     assert words in error
     assert error.count("\n") == 1
     assert (run / "model.pt").read_bytes() == before
-    assert not (tmp_path / "new").exists()
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "bad.png"}
 
 
 def test_the_module_is_the_command() -> None:
@@ -69,9 +85,11 @@ def test_the_module_is_the_command() -> None:
     assert all(command in done.stdout for command in ("train", "evaluate", "fetch"))
 
 
-def test_importing_the_package_loads_no_torch() -> None:
-    code = "import sys, metaot; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "metaot.evaluation.pictures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    with pytest.raises(ImportError, match=r"pip install 'metaot\[plot\]'"):
+        import_module("metaot.evaluation.pictures")
 
 
 def test_every_public_name_is_there() -> None:

@@ -9,14 +9,13 @@ import torch
 from strategies import assert_close
 
 from metaot.amortize.maps import AmortizedMap
-from metaot.checkpoint import read_card
+from metaot.checkpoint import read_card, save
 from metaot.cli import main
 from metaot.data import Planted
 from metaot.evaluation.maps import evaluate_maps
 from metaot.models.palette import PaletteIcnn
 from metaot.recipes import RECIPES
 from metaot.tools.value import half_squared_distance
-from metaot.training import train
 
 
 def small_model() -> AmortizedMap:
@@ -61,14 +60,7 @@ def test_the_distance_of_sorted_samples_on_a_line() -> None:
 
 def test_the_command_measures_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    recipe = replace(
-        RECIPES["planted"](),
-        data=Planted(batch=4, samples=50, dim=2),
-        model_settings={"hidden": [8], "features": 16, "width": 16, "depth": 1},
-        steps=3,
-        validation_batch=2,
-    )
-    train(recipe, tmp_path, stop_at=2, progress=False)  # before it ends with an export, which takes long
+    save(small_model(), tmp_path, recipe=replace(RECIPES["planted"](), data=Planted(dim=2)).to_json())
     options = ["--instances", "3", "--samples", "100", "--steps", "5", "--record"]
     assert main(["evaluate", str(tmp_path), *options]) == 0
     text = capsys.readouterr().out

@@ -8,26 +8,20 @@ from metaot.amortize import GaussianStart, Predictor
 from metaot.potentials import plan
 
 
-def test_steps_are_those_of_solve() -> None:
+@pytest.mark.parametrize(("eps", "max_steps"), [((1e-1, 5e-2), 5000), ((2e-2,), 3)])
+def test_steps_are_those_of_solve(eps: tuple[float, ...], max_steps: int) -> None:
     inits = {"zeros": None, "Gaussian": GaussianStart(), "model": Rough()}
-    for result in report().results:
-        problem = drawn(report(), result.eps)
+    found = quick(eps=eps, max_steps=max_steps)
+    for result in found.results:
+        problem = drawn(found, result.eps)
         assert [start.name for start in result.starts] == list(inits)
         for start in result.starts:
-            for tol in report().tolerances:
-                solution = solve(problem, init=inits[start.name], solver=PLAIN, tol=tol)
+            for tol in found.tolerances:
+                init = inits[start.name]
+                solution = solve(problem, init=init, solver=PLAIN, tol=tol, max_steps=max_steps)
                 assert start.steps(tol).tolist() == solution.steps.tolist()
-                assert start.reached(tol).all()
-
-
-def test_steps_that_do_not_suffice_are_reported() -> None:
-    short = quick(eps=(2e-2,), max_steps=3)
-    solution = solve(drawn(short, 2e-2), init=Rough(), tol=1e-3, max_steps=3)
-    model = short.results[0].starts[-1]
-    assert model.steps(1e-3).tolist() == solution.steps.tolist()
-    assert model.reached(1e-3).tolist() == solution.converged.tolist()
-    assert not model.reached(1e-3).all()
-    assert not model.timings[-1].converged
+                assert start.reached(tol).tolist() == solution.converged.tolist()
+        assert bool(start.reached(1e-3).all()) == start.timings[-1].converged == (max_steps == 5000)
 
 
 def test_quality_is_that_of_the_plan() -> None:

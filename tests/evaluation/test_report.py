@@ -5,8 +5,7 @@ import torch
 from blobs import quick, report
 
 from metaot.evaluation import report as module
-from metaot.evaluation.measures import Quality, StartResult, Timing
-from metaot.evaluation.report import markdown
+from metaot.evaluation.report import Quality, StartResult, Timing, markdown
 from metaot.evaluation.zero_shot import ZeroShot
 from metaot.evaluation.zero_shot import table as zero_shot_table
 
