@@ -10,8 +10,7 @@ from metaot.models.resnet import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
-from metaot.training.continuous import ContinuousTask
-from metaot.training.discrete import DiscreteTask, GroupedTask, UniversalTask
+from metaot.training.tasks import ContinuousTask, DiscreteTask, GroupedTask, UniversalTask
 
 
 def shapes() -> Recipe:

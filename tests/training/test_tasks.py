@@ -17,8 +17,8 @@ from metaot.cli import main
 from metaot.data import Deliveries, Paintings, Palettes, Shapes
 from metaot.models import PotentialMLP
 from metaot.models.resnet import ResNetIcnn
+from metaot.tools.recolor import recoloured_pairs
 from metaot.training import Recipe, train
-from metaot.training.continuous import _recoloured
 
 Tiny = Callable[..., Recipe]
 
@@ -93,8 +93,7 @@ def test_data_of_the_other_kind_are_refused(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_network_that_sees_pictures_is_shown_pictures() -> None:
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     predictor = AmortizedMap(ResNetIcnn.for_dim(3, hidden=[4], width=8).float().requires_grad_(False))
-    (shown,) = _recoloured(predictor, images).values()
-    assert shown.shape == (64, 128, 3)
+    assert recoloured_pairs(predictor, images).shape == (2, 4, 32, 32, 3)
 
 
 def test_the_board_shows_validation_pairs_as_they_improve(tiny: Tiny, tmp_path: Path) -> None:
