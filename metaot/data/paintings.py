@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metaot.brenier import SampleProblem
 from metaot.data.base import SampleSet, Source, Split
-from metaot.data.palettes import random_palettes, recoloured
+from metaot.data.samples import random_palettes, recoloured
 from metaot.folders import data_folder
 from metaot.pictures import pillow
 
