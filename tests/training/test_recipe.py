@@ -31,6 +31,7 @@ def test_settings_are_reached_at_any_depth() -> None:
         ("steps", "wants key=value, got 'steps'"),
         ("stepz=3", r"no setting 'stepz'; there are .*'steps'"),
         ("data.bach=3", r"no setting 'bach'; there are \['batch'"),
+        ("model_settings.first.width=3", r"no setting 'first'; there are \[\]"),
         ("steps=many", r"type int \(now \d+\), got 'many'"),
         ("steps=1.5", "type int"),
         ("learning_rate=true", "type float"),
