@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
 from metaot.data.base import STREAMS, SampleSet, Source, Split, stream
-from metaot.data.figures import FLOAT, uniform
+from metaot.data.drawings import FLOAT, uniform
 
 _COLOURS = 7
 _HIDDEN = (8, 8)
