@@ -93,9 +93,8 @@ def load(path: str | Path) -> Any:
         raise ValueError(f"{folder} holds a {kind!r}; this version knows {sorted(_NETWORKS)}")
     model: Any = _NETWORKS[kind](**card["model"]["config"])
     model = model.float() if isinstance(model, HyperNetwork) else single(model)
-    for name in [name for name in weights if name.startswith("step.cost")]:
-        del weights[name]  # older files repeat the costs of the grid
-    model.load_state_dict(weights)
+    # older files repeat the costs of the grid
+    model.load_state_dict({name: value for name, value in weights.items() if not name.startswith("step.cost")})
     model.eval().requires_grad_(False)
     if isinstance(model, HyperNetwork):
         network = map_beside(folder)

@@ -154,7 +154,7 @@ def curves(count: int, side: int, generator: torch.Generator) -> Tensor:
     ink = bumps(points, widths, drawn.repeat_interleave(_POINTS, 1), side)
     ink = ink / ink.amax((1, 2), keepdim=True)
     ink = (ink * uniform((count, 1, 1), generator, 1.5, 8.0)).clamp_max(1)
-    return torch.where(ink > uniform((count, 1, 1), generator, 0.02, 0.5), ink, 0.0)
+    return cut(ink, uniform((count, 1, 1), generator, 0.02, 0.5))
 
 
 def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:

@@ -82,12 +82,13 @@ class PaintingPairs(SampleSet):
             raise ValueError("pictures as context are whole images as they are: set variety=0")
 
     def sample(self, generator: torch.Generator) -> SampleProblem:
-        which = self._which(generator)
+        first = torch.randint(len(self.images), (self.batch,), generator=generator)
+        shift = torch.randint(1, len(self.images), (self.batch,), generator=generator)
+        which = torch.cat([first, (first + shift) % len(self.images)])  # sources, then targets
         x, y = self._palettes(which, generator).float().chunk(2)
-        context = None
-        if self.pictures:
-            context = torch.stack((self.images[which].movedim(-1, 1).float() / 255).chunk(2), 1)
-        return SampleProblem(x, y, context)
+        if not self.pictures:
+            return SampleProblem(x, y)
+        return SampleProblem(x, y, torch.stack((self.images[which].movedim(-1, 1).float() / 255).chunk(2), 1))
 
     def _palettes(self, which: Tensor, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
         """Draw colours of the images; a share `variety` of the palettes is changed."""
@@ -103,12 +104,6 @@ class PaintingPairs(SampleSet):
         palettes = torch.where((lot > 0.4) & (lot < 0.4 + 0.3 * self.variety), drawn, palettes)
         changed = recoloured(palettes, generator)
         return torch.where(torch.rand(count, 1, 1, generator=generator) < self.variety, changed, palettes)
-
-    def _which(self, generator: torch.Generator) -> Tensor:
-        """Draw the sources, then the targets; the two images of a pair differ."""
-        first = torch.randint(len(self.images), (self.batch,), generator=generator)
-        shift = torch.randint(1, len(self.images), (self.batch,), generator=generator)
-        return torch.cat([first, (first + shift) % len(self.images)])
 
     def _colours(self, which: Tensor, generator: torch.Generator) -> Tensor:
         """Draw pixels of a rectangle of each image, or of the whole image."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
 from metaot.data.base import STREAMS, SampleSet, Source, Split, stream
-from metaot.data.drawings import FLOAT, uniform
+from metaot.data.drawings import FLOAT, first_few, gaussian, uniform
 
 _COLOURS = 7
 _HIDDEN = (8, 8)
@@ -47,8 +47,7 @@ def random_palettes(count: int, samples: int, generator: torch.Generator) -> Flo
     colours = torch.rand(count, _COLOURS, 3, generator=generator, dtype=FLOAT)
     colours = colours.lerp(colours.mean(-1, keepdim=True), uniform((count, 1, 1), generator, 0.0, 0.9))
     shares = torch.rand(count, _COLOURS, generator=generator, dtype=FLOAT).pow(3) + 1e-3
-    number = torch.randint(1, _COLOURS + 1, (count, 1), generator=generator)
-    shares = shares * (torch.arange(_COLOURS) < number)
+    shares = shares * first_few(count, _COLOURS, generator)
     which = torch.multinomial(shares, samples, replacement=True, generator=generator)
     base = colours.gather(1, which[..., None].expand(-1, -1, 3))
     light = torch.rand(count, samples, 1, generator=generator, dtype=FLOAT)
@@ -108,37 +107,36 @@ class PlantedPairs(SampleSet):
     def with_map(self, generator: torch.Generator) -> tuple[SampleProblem, BrenierPotential]:
         """Draw problems, and the potential whose gradient is the solution: `potential.gradient(x)`."""
         own = stream(generator, self.stream)
-        x, other = _bumps(self.batch, 2 * self.samples, self.dim, self.gaussians, own).chunk(2, 1)
-        potential = random_potential(self.batch, self.dim, self.gaussians, own)
+        x, other = self._mixtures(own).chunk(2, 1)
+        potential = self._potentials(own)
         return SampleProblem(x, potential.gradient(other)), potential
 
+    def _mixtures(self, generator: torch.Generator) -> Float[Tensor, "batch count dim"]:
+        """Draw twice the samples from mixtures of Gaussians; the first `gaussians` are of a single one."""
+        shape = (self.batch, 2 * self.samples, self.dim)
+        centres = 1.2 * gaussian((self.batch, _BUMPS, self.dim), generator)
+        centres[self._first] = 0
+        widths = uniform((self.batch, 1, self.dim), generator, 0.4, 1.0)
+        which = torch.randint(_BUMPS, shape[:2], generator=generator)
+        return centres.gather(1, which[..., None].expand(shape)) + widths * gaussian(shape, generator)
 
-def random_potential(batch: int, dim: int, gaussians: float, generator: torch.Generator) -> BrenierPotential:
-    """Draw strongly convex functions whose gradients keep the scale; the first `gaussians` are quadratic."""
-    icnn = Icnn(dim, _HIDDEN, "softplus", floor=0.2)
-    mix = torch.randn(batch, dim, dim, generator=generator, dtype=FLOAT) / dim**0.5
-    eye = torch.eye(dim, dtype=FLOAT).expand(batch, dim, dim)
-    U = 0.6 * eye + 0.3 * (mix + mix.mT) @ (mix + mix.mT)
-    shift = torch.randn(batch, dim, generator=generator, dtype=FLOAT)
-    weights = icnn.weights(generator, batch)
-    weights[:, : sum(_HIDDEN) * (dim + 1)] *= 2
-    positive = slice(-(icnn.hidden[-1] * (icnn.hidden[0] + 1) + dim + 1), -(dim + 1))
-    weights[:, positive] = 8 + 8 * torch.randn(weights[:, positive].shape, generator=generator, dtype=FLOAT)
-    quadratic = torch.arange(batch) < round(gaussians * batch)
-    weights[quadratic, positive] = -30.0
-    points = 1.5 * torch.randn(batch, 200, dim, generator=generator, dtype=FLOAT)
-    scale = 1.5 / (icnn.gradient(weights, points @ U) @ U).std((1, 2))
-    V = torch.linalg.inv(U) / scale[:, None, None]
-    return BrenierPotential(icnn, weights, Frame(torch.zeros_like(shift), shift, U, V, scale))
+    def _potentials(self, generator: torch.Generator) -> BrenierPotential:
+        """Draw strongly convex functions whose gradients keep the scale; the first `gaussians` are quadratic."""
+        batch, dim = self.batch, self.dim
+        icnn = Icnn(dim, _HIDDEN, "softplus", floor=0.2)
+        mix = gaussian((batch, dim, dim), generator) / dim**0.5
+        U = 0.6 * torch.eye(dim, dtype=FLOAT) + 0.3 * (mix + mix.mT) @ (mix + mix.mT)
+        shift = gaussian((batch, dim), generator)
+        weights = icnn.weights(generator, batch)
+        weights[:, : sum(_HIDDEN) * (dim + 1)] *= 2
+        positive = slice(-(_HIDDEN[-1] * (_HIDDEN[0] + 1) + dim + 1), -(dim + 1))
+        weights[:, positive] = 8 + 8 * gaussian(weights[:, positive].shape, generator)
+        weights[self._first, positive] = -30.0
+        points = 1.5 * gaussian((batch, 200, dim), generator)
+        scale = 1.5 / (icnn.gradient(weights, points @ U) @ U).std((1, 2))
+        V = torch.linalg.inv(U) / scale[:, None, None]
+        return BrenierPotential(icnn, weights, Frame(torch.zeros_like(shift), shift, U, V, scale))
 
-
-def _bumps(
-    batch: int, samples: int, dim: int, gaussians: float, generator: torch.Generator
-) -> Float[Tensor, "batch samples dim"]:
-    """Draw from mixtures of four Gaussians each; the first `gaussians` of the batch from a single one."""
-    centres = 1.2 * torch.randn(batch, _BUMPS, dim, generator=generator, dtype=FLOAT)
-    centres[torch.arange(batch) < round(gaussians * batch)] = 0
-    widths = 0.4 + 0.6 * torch.rand(batch, 1, dim, generator=generator, dtype=FLOAT)
-    which = torch.randint(_BUMPS, (batch, samples), generator=generator)
-    chosen = centres.gather(1, which[..., None].expand(-1, -1, dim))
-    return chosen + widths * torch.randn(batch, samples, dim, generator=generator, dtype=FLOAT)
+    @property
+    def _first(self) -> Tensor:
+        return torch.arange(self.batch) < round(self.gaussians * self.batch)

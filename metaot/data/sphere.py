@@ -129,7 +129,8 @@ class Deliveries(ProblemSet):
         if self.patterns:
             y, kind = self.space.y, torch.arange(self.batch)[:, None] % 3  # surges, the time of day, both
             factors = torch.where(kind != 1, surges(y, self.batch, own), 1.0)
-            demand = demand * (factors * torch.where(kind != 0, hours(y, self.batch, own), 1.0))
+            noon = 2 * math.pi * torch.rand(self.batch, 1, generator=own, dtype=torch.float64)
+            demand = demand * (factors * torch.where(kind != 0, hours_at(y, noon), 1.0))
         return supply / supply.sum(-1, keepdim=True), demand / demand.sum(-1, keepdim=True)
 
 
@@ -142,11 +143,6 @@ def surges(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> F
     height = torch.where((torch.arange(count) == 0) | (lots < 0.5), height - 1, 0.0)
     nearness = (centres @ y.mT - 1) / (1 - radius.cos())[..., None]
     return 1 + (height[..., None] * torch.exp(nearness)).sum(1)
-
-
-def hours(y: Float[Tensor, "m 3"], batch: int, generator: torch.Generator) -> Float[Tensor, "batch m"]:
-    """Draw an hour of the day for each problem; return factors of demand at that hour."""
-    return hours_at(y, 2 * math.pi * torch.rand(batch, 1, generator=generator, dtype=torch.float64))
 
 
 def hours_at(y: Float[Tensor, "m 3"], noon: float | Float[Tensor, "batch 1"]) -> Float[Tensor, "*batch m"]:

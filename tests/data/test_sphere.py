@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from strategies import assert_close
 
 from metaot.data import Deliveries, Sphere
-from metaot.data.sphere import FILE, hours, read_places, read_world, surges, synthetic_world
+from metaot.data.sphere import FILE, hours_at, read_places, read_world, surges, synthetic_world
 from metaot.geometry.earth import unit_vectors
 
 SMALL = Sphere(batch=32, suppliers=20, customers=300, world="synthetic")
@@ -75,9 +76,10 @@ def test_a_surge_is_in_a_region_and_the_hour_follows_the_sun() -> None:
     assert (factors >= 1).all()
     assert (factors.amax(-1) > 2).all()
     east = torch.arange(-180.0, 180.0, dtype=torch.float64)
-    day = hours(unit_vectors(torch.zeros_like(east), east), 5, torch.Generator().manual_seed(0))
-    assert torch.allclose(day.amax(-1), torch.ones(5, dtype=torch.float64), atol=1e-3)
-    assert torch.allclose(day.amin(-1), torch.full((5,), 0.1, dtype=torch.float64), atol=1e-3)
+    day = hours_at(unit_vectors(torch.zeros_like(east), east), torch.tensor([[0.0], [2.5]]))
+    assert_close(torch.rad2deg(torch.tensor([0.0, 2.5])), east[day.argmax(-1)], atol=0.5)
+    assert_close(day.amax(-1), 1.0, atol=1e-3)
+    assert_close(day.amin(-1), 0.1, atol=1e-3)
 
 
 def test_places_of_the_user(tmp_path: Path) -> None:
