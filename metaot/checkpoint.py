@@ -39,12 +39,8 @@ def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any)
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in predictor.model.state_dict().items():
         tensors[f"model.{name}"] = (value.half() if compact and value.dtype == torch.float32 else value).cpu()
-    card = {
-        "format": FORMAT,
-        "model": {"kind": type(predictor.model).__name__, "config": predictor.model.config},
-        **space,
-        **facts,
-    }
+    model = {"kind": type(predictor.model).__name__, "config": predictor.model.config}
+    card = {"format": FORMAT, "model": model, **space, **facts}
     for name in (*FILES, NETWORK, push_file(Path(NETWORK))):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, lambda path: torch.save(tensors, path))

@@ -19,7 +19,6 @@ FLOAT = torch.float32
 _POINTS = 48  # of a curve
 _HARMONICS = 4
 _CURVES = 4  # at most, in an image
-_FIGURES = 3
 _LOBES = 5
 
 
@@ -161,10 +160,9 @@ def silhouettes(count: int, side: int, generator: torch.Generator) -> Tensor:
     """One to three filled figures, round or angular, with hard or soft edges, some as holes, with shading."""
     axis = torch.linspace(0, 1, side, dtype=FLOAT)
     total = torch.zeros(count, side, side, dtype=FLOAT)
-    for part in range(_FIGURES):
-        first = part == 0
-        height = uniform((count, 1, 1), generator, 0.3, 1.0) * coin(count, generator, 1.0 if first else 0.4)
-        sign = torch.where(coin(count, generator, 0.0 if first else 0.3), -1.0, 1.0)
+    for drawn, hole in ((1.0, 0.0), (0.4, 0.3), (0.4, 0.3)):
+        height = uniform((count, 1, 1), generator, 0.3, 1.0) * coin(count, generator, drawn)
+        sign = torch.where(coin(count, generator, hole), -1.0, 1.0)
         total = total + sign * height * _figure(count, axis, generator)
     shade = (smooth_field(count, side, generator, 0.4, 1.6) * uniform((count, 1, 1), generator, 0.0, 0.7)).exp()
     image = total.clamp_min(0) * shade

@@ -58,11 +58,19 @@ class Paintings(Source):
             items, opened = range(len(rows)), lambda k: rows[k][self.column]
         else:
             folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
-            items, opened, where = image_files(folder), pillow()[0].open, f"{folder} ({sorted(SUFFIXES)})"
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
+                    "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
+                )
+            items = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+            opened, where = pillow()[0].open, f"{folder} ({sorted(SUFFIXES)})"
         if len(items) < _LEAST:
             raise ValueError(f"{where} holds {len(items)} images, at least {_LEAST} are needed")
         kept = [read_pixels(item, opened) for k, item in enumerate(items) if k % 10 in _INDICES[name]]
         parts, variety = (not self.pictures, self.variety) if name == "train" else (False, 0.0)
+        if self.pictures and variety:
+            raise ValueError("pictures as context are whole images as they are: set variety=0")
         return PaintingPairs(self.batch, self.samples, torch.stack(kept), parts, variety, self.pictures)
 
 
@@ -75,11 +83,6 @@ class PaintingPairs(SampleSet):
     parts: bool = False
     variety: float = 0.0
     pictures: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pictures and (self.parts or self.variety):
-            raise ValueError("pictures as context are whole images as they are: set variety=0")
 
     def sample(self, generator: torch.Generator) -> SampleProblem:
         first = torch.randint(len(self.images), (self.batch,), generator=generator)
@@ -115,16 +118,6 @@ class PaintingPairs(SampleSet):
         position = low + size * torch.rand(2, count, self.samples, generator=generator)
         row, column = (position * side).long().clamp(max=side - 1)
         return self.images[which[:, None], row, column].float() / 255
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of their names."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
-            "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
-        )
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def read_pixels(item: Any, opened: Callable[[Any], Any]) -> UInt8[Tensor, "side side 3"]:

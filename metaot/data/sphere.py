@@ -205,24 +205,20 @@ def read_places(path: Path) -> Places:
         reader = csv.DictReader(file)
         header = list(reader.fieldnames or ())
         known = {column.strip().lower(): column for column in header}
-        columns = {}
-        for name, (names, *_) in _COLUMNS.items():
-            found = [known[own] for own in names if own in known]
-            if found:
-                columns[name] = found[0]
-            elif name != "weight":
+        columns = {name: [known[own] for own in names if own in known] for name, (names, *_) in _COLUMNS.items()}
+        for name in ("latitude", "longitude"):
+            if not columns[name]:
                 raise ValueError(f"{path} needs a column {name!r} in its first line, got {header}")
-        rows = [
-            {name: _number(path, reader.line_num, name, row[column]) for name, column in columns.items()}
-            for row in reader
-        ]
+        rows = []
+        for row in reader:
+            texts = {name: row[found[0]] if found else "1" for name, found in columns.items()}
+            rows.append([_number(path, reader.line_num, name, text) for name, text in texts.items()])
     if len(rows) < 2:
         raise ValueError(f"{path} names {len(rows)} places: at least 2 are needed")
-    values = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in columns}
-    weight = values.get("weight", torch.ones(len(rows), dtype=torch.float64))
+    latitude, longitude, weight = torch.tensor(rows, dtype=torch.float64).T
     if not bool((weight > 0).any()):
         raise ValueError(f"{path}: every weight is zero")
-    return Places(values["latitude"], values["longitude"], weight)
+    return Places(latitude, longitude, weight)
 
 
 def _number(path: Path, line: int, name: str, text: str | None) -> float:

@@ -174,14 +174,12 @@ def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingStat
 def _stop_on_signal() -> Iterator[list[int]]:
     """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once."""
     received: list[int] = []
-    old: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, old[number])
 
-    for number in old:
-        signal.signal(number, receive)
+    old: dict[int, Any] = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
@@ -220,9 +218,7 @@ def _validate(task: Task, predictor: Any, board: SummaryWriter, step: int) -> di
     return figures
 
 
-def _save(
-    state: TrainingState, predictor: Any, recipe: Recipe, validation: dict[str, float], folder: Path
-) -> None:
+def _save(state: TrainingState, predictor: Any, recipe: Recipe, figures: dict[str, float], folder: Path) -> None:
     parameters = list(predictor.model.parameters())
     facts: dict[str, Any] = {
         "recipe": recipe.to_json(),
@@ -230,7 +226,7 @@ def _save(
         "step": state.step,
         "training_seconds": round(state.seconds, 1),
         "parameters": sum(p.numel() for p in parameters),
-        "validation": validation,
+        "validation": figures,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),

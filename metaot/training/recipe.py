@@ -124,19 +124,20 @@ def _assign(settings: Any, path: list[str], text: str, key: str) -> Any:
 
 def _parse(text: str, old: Any, key: str) -> Any:
     """Read `text` as a value of the type of `old`; of any JSON type where there was none."""
+    if isinstance(old, str):
+        return text
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    wanted = f"a value of type {type(old).__name__}"
     if isinstance(old, tuple):
-        value = [value, value] if isinstance(value, int | float) else value
-        if isinstance(value, list) and len(value) == len(old) and all(isinstance(v, int | float) for v in value):
-            return tuple(float(v) for v in value)
-    elif isinstance(old, str):
-        return text
+        wanted = f"a list of {len(old)} numbers"
+        numbers = value if isinstance(value, list) else [value, value]
+        if len(numbers) == len(old) and all(isinstance(v, int | float) for v in numbers):
+            return tuple(float(v) for v in numbers)
     elif old is None or type(value) is type(old):
         return value
-    wanted = f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
+    elif isinstance(old, float) and type(value) is int:
+        return float(value)
     raise ValueError(f"--set {key}: wanted {wanted} (now {old!r}), got {text!r}")
