@@ -119,7 +119,8 @@ def _assign(settings: Any, path: list[str], text: str, key: str) -> Any:
     if name not in known and (rest or not isinstance(settings, dict)):
         raise ValueError(f"--set {key}: no setting {name!r}; there are {sorted(known)}")
     value = _assign(known[name], rest, text, key) if rest else _parse(text, known.get(name), key)
-    return {**settings, name: value} if isinstance(settings, dict) else replace(settings, **{name: value})
+    changed = {**known, name: value}
+    return changed if isinstance(settings, dict) else type(settings)(**changed)
 
 
 def _parse(text: str, old: Any, key: str) -> Any:

@@ -28,9 +28,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return torch.load(folder / "model.pt", weights_only=True)
 
 
-@pytest.mark.parametrize(
-    "name", ["shapes", "universal", "palette", pytest.param("sphere", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_resumed_run_is_the_same_bit_for_bit(
     name: str, tiny: Tiny, tmp_path: Path, networks: list[Path]
 ) -> None:
