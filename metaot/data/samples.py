@@ -107,21 +107,22 @@ class PlantedPairs(SampleSet):
     def with_map(self, generator: torch.Generator) -> tuple[SampleProblem, BrenierPotential]:
         """Draw problems, and the potential whose gradient is the solution: `potential.gradient(x)`."""
         own = stream(generator, self.stream)
-        x, other = self._mixtures(own).chunk(2, 1)
-        potential = self._potentials(own)
+        first = torch.arange(self.batch) < round(self.gaussians * self.batch)
+        x, other = self._mixtures(first, own).chunk(2, 1)
+        potential = self._potentials(first, own)
         return SampleProblem(x, potential.gradient(other)), potential
 
-    def _mixtures(self, generator: torch.Generator) -> Float[Tensor, "batch count dim"]:
-        """Draw twice the samples from mixtures of Gaussians; the first `gaussians` are of a single one."""
+    def _mixtures(self, first: Tensor, generator: torch.Generator) -> Float[Tensor, "batch count dim"]:
+        """Draw twice the samples from mixtures of Gaussians; the first measures are a single one."""
         shape = (self.batch, 2 * self.samples, self.dim)
         centres = 1.2 * gaussian((self.batch, _BUMPS, self.dim), generator)
-        centres[self._first] = 0
+        centres[first] = 0
         widths = uniform((self.batch, 1, self.dim), generator, 0.4, 1.0)
         which = torch.randint(_BUMPS, shape[:2], generator=generator)
         return centres.gather(1, which[..., None].expand(shape)) + widths * gaussian(shape, generator)
 
-    def _potentials(self, generator: torch.Generator) -> BrenierPotential:
-        """Draw strongly convex functions whose gradients keep the scale; the first `gaussians` are quadratic."""
+    def _potentials(self, first: Tensor, generator: torch.Generator) -> BrenierPotential:
+        """Draw strongly convex functions whose gradients keep the scale; the first are quadratic."""
         batch, dim = self.batch, self.dim
         icnn = Icnn(dim, _HIDDEN, "softplus", floor=0.2)
         mix = gaussian((batch, dim, dim), generator) / dim**0.5
@@ -131,12 +132,8 @@ class PlantedPairs(SampleSet):
         weights[:, : sum(_HIDDEN) * (dim + 1)] *= 2
         positive = slice(-(_HIDDEN[-1] * (_HIDDEN[0] + 1) + dim + 1), -(dim + 1))
         weights[:, positive] = 8 + 8 * gaussian(weights[:, positive].shape, generator)
-        weights[self._first, positive] = -30.0
+        weights[first, positive] = -30.0
         points = 1.5 * gaussian((batch, 200, dim), generator)
         scale = 1.5 / (icnn.gradient(weights, points @ U) @ U).std((1, 2))
         V = torch.linalg.inv(U) / scale[:, None, None]
         return BrenierPotential(icnn, weights, Frame(torch.zeros_like(shift), shift, U, V, scale))
-
-    @property
-    def _first(self) -> Tensor:
-        return torch.arange(self.batch) < round(self.gaussians * self.batch)
