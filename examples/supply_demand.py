@@ -23,8 +23,7 @@ from torch import Tensor
 import metaot
 from metaot.amortize import AmortizedPotential
 from metaot.data import Deliveries
-from metaot.data.sphere import hours_at
-from metaot.data.world import World, read_world
+from metaot.data.sphere import World, hours_at, read_world
 from metaot.geometry.costs import degrees
 from metaot.tools import kilometres, marginal_prices, shipments
 

@@ -39,12 +39,8 @@ def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any)
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in predictor.model.state_dict().items():
         tensors[f"model.{name}"] = (value.half() if compact and value.dtype == torch.float32 else value).cpu()
-    card = {
-        "format": FORMAT,
-        "model": {"kind": type(predictor.model).__name__, "config": predictor.model.config},
-        **space,
-        **facts,
-    }
+    model = {"kind": type(predictor.model).__name__, "config": predictor.model.config}
+    card = {"format": FORMAT, "model": model, **space, **facts}
     for name in (*FILES, NETWORK, push_file(Path(NETWORK))):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, lambda path: torch.save(tensors, path))
@@ -93,9 +89,8 @@ def load(path: str | Path) -> Any:
         raise ValueError(f"{folder} holds a {kind!r}; this version knows {sorted(_NETWORKS)}")
     model: Any = _NETWORKS[kind](**card["model"]["config"])
     model = model.float() if isinstance(model, HyperNetwork) else single(model)
-    for name in [name for name in weights if name.startswith("step.cost")]:
-        del weights[name]  # older files repeat the costs of the grid
-    model.load_state_dict(weights)
+    # older files repeat the costs of the grid
+    model.load_state_dict({name: value for name, value in weights.items() if not name.startswith("step.cost")})
     model.eval().requires_grad_(False)
     if isinstance(model, HyperNetwork):
         network = map_beside(folder)

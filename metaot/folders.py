@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS, CARD = "model.pt", "model.json"
-SHARED = Path("share/metaot/checkpoints")
-"""Where a wheel installs checkpoints, below the data folder of the environment."""
 FORMAT = 1
 
 
@@ -31,7 +29,7 @@ def shipped() -> list[str]:
 def _shipped() -> list[Path]:
     """Return where checkpoints are: beside the package in its repository, and where a wheel installs them."""
     roots = [sysconfig.get_path("data"), site.getuserbase()]
-    return [Path(__file__).parents[1] / "checkpoints", *(Path(root) / SHARED for root in roots)]
+    return [Path(__file__).parents[1] / "checkpoints", *(Path(root, "share/metaot/checkpoints") for root in roots)]
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -54,11 +52,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def data_folder(explicit: Path | None = None) -> Path:
     """Return the data folder: `explicit`, else $METAOT_DATA, else ~/.cache/metaot."""
-    if explicit is not None:
-        return Path(explicit)
-    if named := os.environ.get("METAOT_DATA"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metaot"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(explicit or os.environ.get("METAOT_DATA") or cache / "metaot")
 
 
 def find_data(name: str, explicit: Path | None = None) -> Path:

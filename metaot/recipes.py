@@ -10,8 +10,7 @@ from metaot.models.paper import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
-from metaot.training.continuous import ContinuousTask
-from metaot.training.discrete import DiscreteTask, GroupedTask, UniversalTask
+from metaot.training.tasks import ContinuousTask, DiscreteTask, GroupedTask, UniversalTask
 
 
 def shapes() -> Recipe:
@@ -31,7 +30,6 @@ def mnist() -> Recipe:
         {"first": {"width": 160, "hidden": 192, "depth": 1}, "passes": 1, "unrolled": 2, "hidden": 64},
         steps=8_000,
         learning_rate=3e-3,
-        warmup=500,
     )
 
 
@@ -76,7 +74,6 @@ def palette() -> Recipe:
         {"hidden": [64]},
         brenier_loss,
         steps=6_000,
-        learning_rate=1e-3,
         warmup=200,
         validation_batch=24,
     )

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -80,3 +80,12 @@ class Source(ABC):
     @abstractmethod
     def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet | SampleSet:
         """Read and return one part of the data; train, validation and test share none."""
+
+
+def source_from_json(settings: dict[str, Any]) -> Source:
+    """Rebuild a source from the JSON of a recipe: the name of its class and its settings."""
+    kinds = {kind.__name__: kind for kind in Source.__subclasses__()}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name != "kind"}
+    if settings["kind"] not in kinds:
+        raise ValueError(f"data is one of {sorted(kinds)}, got {settings['kind']!r}")
+    return kinds[settings["kind"]](**values)

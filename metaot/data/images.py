@@ -36,8 +36,7 @@ class Mnist(Source):
     eps: EpsRange = (1e-2, 1e-2)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "ImagePairs":
-        file = MNIST_FILES["test" if name == "test" else "train"]
-        images = read_idx_images(find_data(f"mnist/{file}", data_dir))
+        images = _images("mnist", name, data_dir)
         kept = {"train": slice(-HELD_OUT), "validation": slice(-HELD_OUT, None), "test": slice(None)}[name]
         return ImagePairs(self.batch, self.eps, images[kept])
 

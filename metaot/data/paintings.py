@@ -4,10 +4,10 @@ The images are files of a folder, or a data set of the library `datasets`: a loc
 that was fetched before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metaot.brenier import SampleProblem
 from metaot.data.base import SampleSet, Source, Split
-from metaot.data.palettes import random_palettes, recoloured
+from metaot.data.samples import random_palettes, recoloured
 from metaot.folders import data_folder
 from metaot.pictures import pillow
 
@@ -26,9 +26,8 @@ SIDE = 160
 LIMIT = 2000
 """The default number of images to fetch of a data set."""
 
-T = TypeVar("T")
 _LEAST = 20  # images: two of them for validation and four for test
-_INDICES: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9)}
+_INDICES = {"train": range(7), "validation": range(7, 8), "test": range(8, 10)}
 """The images of a split among every ten, in the order of their names."""
 
 
@@ -53,15 +52,26 @@ class Paintings(Source):
     def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
         if self.path and self.dataset:
             raise ValueError(f"name a path or a dataset, got {self.path!r} and {self.dataset!r}")
+        items: Sequence[Any]
         if self.dataset:
-            rows = open_images(self.dataset, self.column, data_dir)
-            images = read_rows(rows, self.column, _part(range(len(rows)), name, self.dataset))
+            rows, where = open_images(self.dataset, self.column, data_dir), self.dataset
+            items, opened = range(len(rows)), lambda k: rows[k][self.column]
         else:
             folder = Path(self.path) if self.path else data_folder(data_dir) / "paintings"
-            files = _part(image_files(folder), name, f"{folder} ({sorted(SUFFIXES)})")
-            images = torch.stack([read_pixels(file) for file in files])
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
+                    "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
+                )
+            items = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+            opened, where = pillow()[0].open, f"{folder} ({sorted(SUFFIXES)})"
+        if len(items) < _LEAST:
+            raise ValueError(f"{where} holds {len(items)} images, at least {_LEAST} are needed")
+        kept = [read_pixels(item, opened) for k, item in enumerate(items) if k % 10 in _INDICES[name]]
         parts, variety = (not self.pictures, self.variety) if name == "train" else (False, 0.0)
-        return PaintingPairs(self.batch, self.samples, images, parts, variety, self.pictures)
+        if self.pictures and variety:
+            raise ValueError("pictures as context are whole images as they are: set variety=0")
+        return PaintingPairs(self.batch, self.samples, torch.stack(kept), parts, variety, self.pictures)
 
 
 @final
@@ -74,18 +84,14 @@ class PaintingPairs(SampleSet):
     variety: float = 0.0
     pictures: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pictures and (self.parts or self.variety):
-            raise ValueError("pictures as context are whole images as they are: set variety=0")
-
     def sample(self, generator: torch.Generator) -> SampleProblem:
-        which = self._which(generator)
+        first = torch.randint(len(self.images), (self.batch,), generator=generator)
+        shift = torch.randint(1, len(self.images), (self.batch,), generator=generator)
+        which = torch.cat([first, (first + shift) % len(self.images)])  # sources, then targets
         x, y = self._palettes(which, generator).float().chunk(2)
-        context = None
-        if self.pictures:
-            context = torch.stack((self.images[which].movedim(-1, 1).float() / 255).chunk(2), 1)
-        return SampleProblem(x, y, context)
+        if not self.pictures:
+            return SampleProblem(x, y)
+        return SampleProblem(x, y, torch.stack((self.images[which].movedim(-1, 1).float() / 255).chunk(2), 1))
 
     def _palettes(self, which: Tensor, generator: torch.Generator) -> Float[Tensor, "count samples 3"]:
         """Draw colours of the images; a share `variety` of the palettes is changed."""
@@ -102,12 +108,6 @@ class PaintingPairs(SampleSet):
         changed = recoloured(palettes, generator)
         return torch.where(torch.rand(count, 1, 1, generator=generator) < self.variety, changed, palettes)
 
-    def _which(self, generator: torch.Generator) -> Tensor:
-        """Draw the sources, then the targets; the two images of a pair differ."""
-        first = torch.randint(len(self.images), (self.batch,), generator=generator)
-        shift = torch.randint(1, len(self.images), (self.batch,), generator=generator)
-        return torch.cat([first, (first + shift) % len(self.images)])
-
     def _colours(self, which: Tensor, generator: torch.Generator) -> Tensor:
         """Draw pixels of a rectangle of each image, or of the whole image."""
         count, side = len(which), self.images.shape[1]
@@ -120,32 +120,13 @@ class PaintingPairs(SampleSet):
         return self.images[which[:, None], row, column].float() / 255
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of their names."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is not a folder: name one with images (--set data.path=FOLDER), or a data set "
-            "(--set data.dataset=NAME), or take embedded palettes: the recipe palettes"
-        )
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-
-
-def read_pixels(file: Path, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
-    """Return pixels of an image on an even grid, their colours as they are."""
-    Image, _ = pillow()
-
+def read_pixels(item: Any, opened: Callable[[Any], Any]) -> UInt8[Tensor, "side side 3"]:
+    """Return pixels of the Pillow image `opened(item)` on an even grid; ValueError names what cannot be read."""
     try:
-        with Image.open(file) as image:
-            return even_pixels(image, side)
-    except OSError as error:
-        raise ValueError(f"{file} is not an image that can be read: {error}") from error
-
-
-def _part(items: Sequence[T], name: Split, where: str) -> list[T]:
-    """Return the images of a split; ValueError for fewer than twenty in all."""
-    if len(items) < _LEAST:
-        raise ValueError(f"{where} holds {len(items)} images, at least {_LEAST} are needed")
-    return [item for k, item in enumerate(items) if k % 10 in _INDICES[name]]
+        with opened(item) as image:
+            return even_pixels(image)
+    except (OSError, SyntaxError, TypeError) as error:
+        raise ValueError(f"image {item} cannot be read: {error}") from error
 
 
 def open_images(name: str, column: str, data_dir: Path | None = None) -> Any:
@@ -186,21 +167,10 @@ def require_images(rows: Any, name: str, column: str) -> Any:
     return rows.select_columns([column])
 
 
-def read_rows(rows: Any, column: str, which: Sequence[int]) -> UInt8[Tensor, "count side side 3"]:
-    """Return pixels of some rows on an even grid; ValueError names a row that cannot be read."""
-    pixels = []
-    for k in which:
-        try:
-            pixels.append(even_pixels(rows[k][column]))
-        except (OSError, SyntaxError, AttributeError) as error:
-            raise ValueError(f"image {k} cannot be read: {error}") from error
-    return torch.stack(pixels)
-
-
-def even_pixels(image: Any, side: int = SIDE) -> UInt8[Tensor, "side side 3"]:
-    """Return pixels of a Pillow image on an even grid, in RGB."""
+def even_pixels(image: Any) -> UInt8[Tensor, "side side 3"]:
+    """Return pixels of a Pillow image on an even grid, in RGB, their colours as they are."""
     pixels = np.asarray(image.convert("RGB"))
-    rows, columns = (np.linspace(0, length - 1, side).round().astype(int) for length in pixels.shape[:2])
+    rows, columns = (np.linspace(0, length - 1, SIDE).round().astype(int) for length in pixels.shape[:2])
     return torch.from_numpy(pixels[rows][:, columns].copy())
 
 
@@ -215,8 +185,8 @@ def fetch_images(name: str, data_dir: Path | None = None, *, column: str = "imag
     The data set is streamed, so that only these rows are downloaded.
     """
     import datasets  # noqa: PLC0415, as above
-    from PIL import Image  # noqa: PLC0415, an extra
 
+    Image, _ = pillow()
     folder = fetched_folder(name, data_dir)
     if folder.exists():
         raise ValueError(f"{folder} is there already: remove it to fetch {name} again")

@@ -47,11 +47,13 @@ def write_problems(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name a new folder")
-    weights = {name: torch.from_numpy(_double(rows)) for name, rows in (("a", a), ("b", b))}
+    given = {"a": a, "b": b, "C": C, "x": x, "y": y}
+    doubles = {name: np.ascontiguousarray(rows, np.float64) for name, rows in given.items() if rows is not None}
+    arrays = {name: torch.from_numpy(rows) for name, rows in doubles.items()}
+    weights = {name: arrays.pop(name) for name in ("a", "b")}
     count, shape = len(weights["a"]), tuple(weights["a"].shape)
     if len(shape) != 2 or count < _PART:
         raise ValueError(f"a must have the shape (count, n) with count >= {_PART}, got {shape}")
-    arrays = {name: _double(value) for name, value in (("C", C), ("x", x), ("y", y)) if value is not None}
     if arrays.keys() not in ({"C"}, {"x", "y"}):
         raise ValueError(f"the geometry is C, or x and y; got {sorted(arrays) or 'none of them'}")
     low, high = (eps, eps) if isinstance(eps, int | float) else eps
@@ -65,7 +67,7 @@ def write_problems(
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     folder.mkdir(parents=True, exist_ok=True)
     Dataset(pa.table(columns)).save_to_disk(folder / "problems")
-    np.savez(folder / "geometry.npz", allow_pickle=False, **arrays)
+    np.savez(folder / "geometry.npz", allow_pickle=False, **{name: rows.numpy() for name, rows in arrays.items()})
     card = {"cost": cost, "eps": [float(low), float(high)], "count": count}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return folder
@@ -90,8 +92,8 @@ class ProblemFolder(Source):
                 "with --set data.path=FOLDER"
             )
         card = json.loads((folder / "card.json").read_text())
-        with np.load(folder / "geometry.npz", allow_pickle=False) as arrays:
-            geometry = _geometry(dict(arrays), card["cost"])
+        with np.load(folder / "geometry.npz", allow_pickle=False) as file:
+            geometry = _geometry({name: torch.from_numpy(file[name]) for name in file}, card["cost"])
         rows = load_from_disk(folder / "problems").with_format("numpy")
         place = torch.arange(len(rows)) % _PART
         kept = {"train": place < _PART - 2, "validation": place == _PART - 2, "test": place == _PART - 1}[name]
@@ -118,10 +120,5 @@ class StoredProblems(ProblemSet):
         return self.a[index], self.b[index]
 
 
-def _double(values: ArrayLike) -> np.ndarray:
-    return np.ascontiguousarray(values, dtype=np.float64)
-
-
-def _geometry(arrays: dict[str, np.ndarray], cost: str) -> Geometry:
-    tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
-    return Dense(tensors["C"]) if "C" in tensors else Points(tensors["x"], tensors["y"], cost)
+def _geometry(arrays: dict[str, Tensor], cost: str) -> Geometry:
+    return Dense(arrays["C"]) if "C" in arrays else Points(arrays["x"], arrays["y"], cost)

@@ -17,7 +17,7 @@ from torch import Tensor
 from metaot.amortize.maps import AmortizedMap, BuresStart
 from metaot.brenier import BrenierPair, BrenierPotential, SampleProblem
 from metaot.data import SampleSet
-from metaot.data.planted import PlantedPairs
+from metaot.data.samples import PlantedPairs
 from metaot.evaluation.report import WIDTH, markdown, plain
 from metaot.objectives import brenier_value
 from metaot.solvers import W2GN, GaussNewton, MapSolver, solve

@@ -58,10 +58,8 @@ class TrainingState:
 
     def begin_from(self, trained: nn.Module) -> None:
         """Take the weights of a trained network; ValueError unless it is built as this one."""
-        ours, theirs = (
-            {name: tuple(value.shape) for name, value in model.state_dict().items()}
-            for model in (self.model, trained)
-        )
+        ours = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        theirs = {name: tuple(value.shape) for name, value in trained.state_dict().items()}
         differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if type(trained) is not type(self.model) or differing:
             name = differing[0] if differing else "model"
@@ -128,7 +126,8 @@ def train(
                 validation = _validate(task, predictor, board, state.step)
             if state.step % recipe.log_every == 0:
                 speed = state.step * getattr(recipe.data, "batch", 1) / state.seconds
-                _show(board, "training", {**figures, "instances_per_second": speed}, state.step)
+                for name, value in {**figures, "instances_per_second": speed}.items():
+                    board.add_scalar(f"training/{name}", value, state.step)
                 shown = {"loss": figures["loss"], **validation}
                 bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()})
             if state.step % recipe.save_every == 0:
@@ -175,14 +174,12 @@ def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingStat
 def _stop_on_signal() -> Iterator[list[int]]:
     """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once."""
     received: list[int] = []
-    old: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, old[number])
 
-    for number in old:
-        signal.signal(number, receive)
+    old: dict[int, Any] = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
@@ -214,20 +211,14 @@ def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> d
 def _validate(task: Task, predictor: Any, board: SummaryWriter, step: int) -> dict[str, float]:
     """Measure the predictor on the fixed problems, show it on the board, and return the figures."""
     figures, pictures = task.measure(predictor)
-    _show(board, "validation", figures, step)
+    for name, value in figures.items():
+        board.add_scalar(f"validation/{name}", value, step)
     for title, picture in pictures.items():
         board.add_image(title, picture, step, dataformats="HW" if picture.ndim == 2 else "HWC")
     return figures
 
 
-def _show(board: SummaryWriter, group: str, figures: dict[str, float], step: int) -> None:
-    for name, value in figures.items():
-        board.add_scalar(f"{group}/{name}", value, step)
-
-
-def _save(
-    state: TrainingState, predictor: Any, recipe: Recipe, validation: dict[str, float], folder: Path
-) -> None:
+def _save(state: TrainingState, predictor: Any, recipe: Recipe, figures: dict[str, float], folder: Path) -> None:
     parameters = list(predictor.model.parameters())
     facts: dict[str, Any] = {
         "recipe": recipe.to_json(),
@@ -235,7 +226,7 @@ def _save(
         "step": state.step,
         "training_seconds": round(state.seconds, 1),
         "parameters": sum(p.numel() for p in parameters),
-        "validation": validation,
+        "validation": figures,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -52,12 +52,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values, to be read by a person and compared on --resume."""
-        settings = _fields(self)
-        settings["data"] = {"kind": type(self.data).__name__, **_fields(self.data)}
-        settings["model"] = self.model.__name__
-        settings["task"] = getattr(self.task, "__name__", repr(self.task))
-        settings["objective"] = getattr(self.objective, "__name__", repr(self.objective))
-        return json.loads(json.dumps(settings))
+        settings = {**vars(self), "data": {"kind": type(self.data).__name__, **vars(self.data)}}
+        return json.loads(json.dumps(settings, default=lambda value: getattr(value, "__name__", repr(value))))
 
 
 class Task(ABC):
@@ -118,35 +114,31 @@ def override(settings: T, assignments: list[str]) -> T:
 
 
 def _assign(settings: Any, path: list[str], text: str, key: str) -> Any:
-    known = settings if isinstance(settings, dict) else _fields(settings)
+    known = settings if isinstance(settings, dict) else vars(settings) if is_dataclass(settings) else {}
     name, *rest = path
-    if name not in known and not isinstance(settings, dict):
+    if name not in known and (rest or not isinstance(settings, dict)):
         raise ValueError(f"--set {key}: no setting {name!r}; there are {sorted(known)}")
     value = _assign(known[name], rest, text, key) if rest else _parse(text, known.get(name), key)
-    return {**settings, name: value} if isinstance(settings, dict) else replace(settings, **{name: value})
-
-
-def _fields(settings: Any) -> dict[str, Any]:
-    if not is_dataclass(settings):
-        return {}
-    return {item.name: getattr(settings, item.name) for item in fields(settings)}
+    changed = {**known, name: value}
+    return changed if isinstance(settings, dict) else type(settings)(**changed)
 
 
 def _parse(text: str, old: Any, key: str) -> Any:
     """Read `text` as a value of the type of `old`; of any JSON type where there was none."""
+    if isinstance(old, str):
+        return text
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    wanted = f"a value of type {type(old).__name__}"
     if isinstance(old, tuple):
-        value = [value, value] if isinstance(value, int | float) else value
-        if isinstance(value, list) and len(value) == len(old) and all(isinstance(v, int | float) for v in value):
-            return tuple(float(v) for v in value)
-    elif isinstance(old, str):
-        return text
+        wanted = f"a list of {len(old)} numbers"
+        numbers = value if isinstance(value, list) else [value, value]
+        if len(numbers) == len(old) and all(isinstance(v, int | float) for v in numbers):
+            return tuple(float(v) for v in numbers)
     elif old is None or type(value) is type(old):
         return value
-    wanted = f"a list of {len(old)} numbers" if isinstance(old, tuple) else f"a value of type {type(old).__name__}"
+    elif isinstance(old, float) and type(value) is int:
+        return float(value)
     raise ValueError(f"--set {key}: wanted {wanted} (now {old!r}), got {text!r}")

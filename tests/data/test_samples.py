@@ -11,6 +11,7 @@ from metaot.brenier import conjugate
 from metaot.cli import main
 from metaot.data import Paintings, Palettes, Planted
 from metaot.data.paintings import read_pixels
+from metaot.pictures import pillow
 
 SPLITS = ("train", "validation", "test")
 
@@ -45,8 +46,8 @@ def test_held_out_pairs_are_two_different_whole_images(folder: Path) -> None:
 
 
 def test_pixels_are_taken_as_they_are_and_training_pairs_by_the_seed(folder: Path) -> None:
-    kept = read_pixels(folder / "07.png", side=40)
-    assert kept.shape == (40, 40, 3)
+    kept = read_pixels(folder / "07.png", pillow()[0].open)
+    assert kept.shape == (160, 160, 3)
     assert set(kept[..., 0].unique().tolist()) <= {56, 57, 58}
     train = Paintings(batch=6, samples=40, path=str(folder)).split("train")
     first, again, other = (train.sample(torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
@@ -61,8 +62,8 @@ def test_folders_that_hold_no_pictures_are_told(folder: Path, tmp_path: Path) ->
     for source in (Paintings(path=str(tmp_path / "nowhere")), Paintings()):
         with pytest.raises(FileNotFoundError, match=r"is not a folder: .* recipe palettes"):
             source.split("train", tmp_path)
-    with pytest.raises(ValueError, match=r"notes\.txt is not an image"):
-        read_pixels(folder / "notes.txt")
+    with pytest.raises(ValueError, match=r"notes\.txt cannot be read"):
+        read_pixels(folder / "notes.txt", pillow()[0].open)
 
 
 def test_palettes_are_colours() -> None:

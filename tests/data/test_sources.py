@@ -1,30 +1,31 @@
-"""All sources that draw their problems: JSON holds them, and a problem depends on its seed and split only."""
+"""Sources that draw their problems, by seed and split only; random images of many kinds and sizes."""
 
-import json
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
-from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, Split, source_from_json
-from metaot.recipes import shapes
-
-SOURCES: dict[str, Source] = {
-    "shapes": Shapes(batch=6, eps=(0.1, 1.0), side=8),
-    "drawings": Drawings(batch=8, sides=(8,)),
-    "palettes": Palettes(batch=6, samples=40),
-    "planted": Planted(batch=6, samples=40, dim=4),
-    "sphere": Sphere(batch=4, suppliers=20, customers=300, world="synthetic", demand="patterns"),
-}
-every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, Split
+from metaot.data.drawings import _KINDS, drawn_images, random_images
 
 
-def drawn(source: Source, split: Split, seed: int) -> list[torch.Tensor]:
+def drawn(source: Source, split: Split, seed: int) -> list[Tensor]:
     problem = source.split(split).sample(torch.Generator().manual_seed(seed))
-    return [value for value in vars(problem).values() if isinstance(value, torch.Tensor)]
+    return [value for value in vars(problem).values() if isinstance(value, Tensor)]
 
 
-@every_source
+@pytest.mark.parametrize(
+    "source",
+    [
+        Shapes(batch=6, eps=(0.1, 1.0), side=8),
+        Drawings(batch=8, sides=(8,)),
+        Palettes(batch=6, samples=40),
+        Planted(batch=6, samples=40, dim=4),
+        Sphere(batch=4, suppliers=20, customers=300, world="synthetic", demand="patterns"),
+    ],
+    ids=lambda source: type(source).__name__,
+)
 def test_a_problem_depends_on_the_seed_and_the_split_only(source: Source) -> None:
     first = drawn(source, "train", 3)
     assert all(map(torch.equal, first, drawn(source, "train", 3)))
@@ -33,7 +34,29 @@ def test_a_problem_depends_on_the_seed_and_the_split_only(source: Source) -> Non
     assert not torch.equal(others[1][0], others[2][0])
 
 
-@every_source
-def test_json_holds_a_source(source: Source) -> None:
-    settings = replace(shapes(), data=source).to_json()["data"]
-    assert source_from_json(json.loads(json.dumps(settings))) == source
+@pytest.mark.parametrize("draw", [*_KINDS, random_images, drawn_images])
+@pytest.mark.parametrize(("count", "side"), [(1, 28), (2, 28), (7, 8), (130, 41)])
+def test_images_are_finite_and_sets_have_no_blank_one(
+    draw: Callable[..., Tensor], count: int, side: int, generator: torch.Generator
+) -> None:
+    images = draw(count, side, generator)
+    assert images.shape == (count, side, side)
+    assert images.isfinite().all()
+    assert images.min() >= 0
+    assert draw in _KINDS or images.amax((1, 2)).min() > 0
+
+
+def test_shapes_are_varied(generator: torch.Generator) -> None:
+    support = (random_images(400, 28, generator) > 0).double().mean((1, 2))
+    assert support.quantile(0.1) < 0.02
+    assert support.quantile(0.9) > 0.5
+
+
+def test_a_batch_has_one_size_and_fewer_images_where_they_are_large() -> None:
+    pairs = Drawings(batch=64, sides=(8, 16, 12)).split("train")
+    seen = {}
+    for seed in range(20):
+        problem = pairs.sample(torch.Generator().manual_seed(seed))
+        seen[problem.geometry.sizes] = len(problem.a)
+    assert seen == {(8, 8): 64, (12, 12): 28, (16, 16): 16}
+    assert Drawings(sides=(8, 16)).split("validation").geometry.sizes == (8, 8)

@@ -1,27 +1,24 @@
-"""Training: a resumed run is the same run, and a run leaves cleanly when asked to."""
+"""Recipes and their runs: settings are checked, a resumed run is the same run, and a run stops when asked to."""
 
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from small import tiny
 from torch import Tensor
 
 import metaot
 from metaot.checkpoint import read_card, write_network
 from metaot.cli import main
-from metaot.data import ProblemFolder, write_problems
+from metaot.data import ProblemFolder, source_from_json, write_problems
 from metaot.objectives import scaled_dual_loss
 from metaot.onnx.maps import fingerprint
 from metaot.recipes import RECIPES
-from metaot.training import Recipe, train
+from metaot.training import override, train
 from metaot.training.loop import schedule
-
-SMALL = ["shapes", "universal", "palette", pytest.param("sphere", marks=pytest.mark.slow)]
-Tiny = Callable[..., Recipe]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -31,9 +28,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "name", ["shapes", "universal", "palette", pytest.param("sphere", marks=pytest.mark.slow)]
 )
-def test_a_resumed_run_is_the_same_bit_for_bit(
-    name: str, tiny: Tiny, tmp_path: Path, networks: list[Path]
-) -> None:
+def test_a_resumed_run_is_the_same_bit_for_bit(name: str, tmp_path: Path, networks: list[Path]) -> None:
     recipe = tiny(name, 12, validate_every=4, save_every=3)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe, whole, progress=False)
@@ -46,7 +41,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(
     assert all(torch.equal(value, weights(whole)[key]) for key, value in weights(parts).items())
 
 
-def test_a_run_begins_from_the_weights_of_another(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_begins_from_the_weights_of_another(tmp_path: Path) -> None:
     train(tiny("shapes", 10), tmp_path / "first", progress=False)
     train(tiny("shapes", 1), tmp_path / "again", begin_from=tmp_path / "first", progress=False)
     first, again = weights(tmp_path / "first"), weights(tmp_path / "again")
@@ -60,7 +55,7 @@ def test_a_run_begins_from_the_weights_of_another(tiny: Tiny, tmp_path: Path) ->
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_is_never_overwritten_and_its_card_tells_all(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_is_never_overwritten_and_its_card_tells_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no run to resume"):
         train(tiny("shapes", 2), tmp_path, resume=True)
     train(tiny("shapes", 2), tmp_path, progress=False)
@@ -76,7 +71,7 @@ def test_a_run_is_never_overwritten_and_its_card_tells_all(tiny: Tiny, tmp_path:
     assert list((tmp_path / "board").iterdir())
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"step \d+ is not finite: lower learning_rate"):
         train(tiny("shapes", 400, learning_rate=1e30), tmp_path, progress=False)
 
@@ -99,7 +94,7 @@ def test_the_users_own_problems_train_on_any_geometry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_later_ones_act_as_before(number: signal.Signals, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_signal_saves_and_later_ones_act_as_before(number: signal.Signals, tmp_path: Path) -> None:
     def loss(problem: metaot.Problem, f: Tensor) -> Tensor:
         signal.raise_signal(number)
         return scaled_dual_loss(problem, f)
@@ -132,3 +127,38 @@ def test_the_command_ends_with_the_network_as_onnx(
     assert written == []
     assert main([*command, "--resume"]) == 0
     assert written == [(tmp_path / "model.onnx", fingerprint(tmp_path), 2)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_named_as_it_is_called_and_json_holds_its_data(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert recipe.name == name
+    assert source_from_json(recipe.to_json()["data"]) == recipe.data
+
+
+def test_settings_are_reached_at_any_depth() -> None:
+    changes = ["steps=7", "learning_rate=1", "data.batch=3", "data.eps=[0.1, 1]", "model_settings.width=8"]
+    recipe = override(RECIPES["shapes"](), changes)
+    assert recipe.steps == 7
+    assert recipe.learning_rate == 1.0
+    assert (recipe.data.batch, recipe.data.eps) == (3, (0.1, 1.0))
+    assert recipe.model_settings["width"] == 8
+    assert override(recipe, ["data.eps=0.5"]).data.eps == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("steps", "wants key=value, got 'steps'"),
+        ("stepz=3", r"no setting 'stepz'; there are .*'steps'"),
+        ("data.bach=3", r"no setting 'bach'; there are \['batch'"),
+        ("model_settings.first.width=3", r"no setting 'first'; there are \[\]"),
+        ("steps=many", r"type int \(now \d+\), got 'many'"),
+        ("steps=1.5", "type int"),
+        ("learning_rate=true", "type float"),
+        ("data.eps=[1, 2, 3]", "list of 2 numbers"),
+    ],
+)
+def test_a_bad_assignment_says_what_was_expected(assignment: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        override(RECIPES["shapes"](), [assignment])

@@ -1,12 +1,12 @@
 """What is trained: every kind of model learns, is measured, loads, and refuses data of another kind."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small import tiny
 
 import metaot
 from metaot import Grid, Problem
@@ -17,10 +17,8 @@ from metaot.cli import main
 from metaot.data import Deliveries, Paintings, Palettes, Shapes
 from metaot.models import PotentialMLP
 from metaot.models.paper import ResNetIcnn
-from metaot.training import Recipe, train
-from metaot.training.continuous import _recoloured
-
-Tiny = Callable[..., Recipe]
+from metaot.tools.recolor import recoloured_sheet
+from metaot.training import train
 
 
 def gap(folder: Path) -> float:
@@ -40,16 +38,14 @@ def gap(folder: Path) -> float:
         pytest.param("sphere", 60, 0.7, marks=pytest.mark.slow),
     ],
 )
-def test_seconds_of_training_lower_the_gap(
-    name: str, steps: int, share: float, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_seconds_of_training_lower_the_gap(name: str, steps: int, share: float, tmp_path: Path) -> None:
     train(tiny(name, 1), tmp_path / "short", progress=False)
     train(tiny(name, steps), tmp_path / "long", progress=False)
     assert 0 < gap(tmp_path / "long") < share * gap(tmp_path / "short")
     assert name != "shapes" or read_card(tmp_path / "long")["validation"]["steps_saved"] > 3
 
 
-def test_a_model_of_your_own_places_saves_steps(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_model_of_your_own_places_saves_steps(tmp_path: Path) -> None:
     train(tiny("sphere", 60, warmup=10, average=0.5, validation_batch=4), tmp_path, progress=False)
     model = metaot.load(tmp_path)
     assert read_card(tmp_path)["validation"]["relative_dual_gap"] < 0.05
@@ -58,14 +54,14 @@ def test_a_model_of_your_own_places_saves_steps(tiny: Tiny, tmp_path: Path) -> N
     assert warm < cold
 
 
-def test_the_paper_s_network_trains_by_the_same_task(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_paper_s_network_trains_by_the_same_task(tmp_path: Path) -> None:
     recipe = tiny("sphere", 3, model=PotentialMLP, model_settings={"width": 16, "depth": 1})
     train(recipe, tmp_path, progress=False)
     assert read_card(tmp_path)["validation"]["steps"] > 0
 
 
 def test_a_loaded_universal_model_predicts_at_any_size(
-    tiny: Tiny, tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     train(tiny("universal", 2), run, progress=False)
@@ -83,7 +79,7 @@ def test_a_loaded_universal_model_predicts_at_any_size(
     assert (run / "evaluation" / "evaluation.json").exists()
 
 
-def test_data_of_the_other_kind_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+def test_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the recipe palette learns maps"):
         train(tiny("palette", 1, data=Shapes()), tmp_path, progress=False)
     with pytest.raises(ValueError, match="the recipe shapes learns potentials"):
@@ -93,11 +89,10 @@ def test_data_of_the_other_kind_are_refused(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_network_that_sees_pictures_is_shown_pictures() -> None:
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     predictor = AmortizedMap(ResNetIcnn.for_dim(3, hidden=[4], width=8).float().requires_grad_(False))
-    (shown,) = _recoloured(predictor, images).values()
-    assert shown.shape == (64, 128, 3)
+    assert recoloured_sheet(predictor, images).shape == (2 * 32, 4 * 32, 3)
 
 
-def test_the_board_shows_validation_pairs_as_they_improve(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_board_shows_validation_pairs_as_they_improve(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for k in range(20):

@@ -1,25 +1,31 @@
-"""Discrete problems: a network predicts potentials, on one geometry or on all grids."""
+"""What is learned: potentials on one geometry or on all grids, or maps between samples."""
 
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from metaot.amortize import AmortizedPotential, StagedPredictor
+from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
-from metaot.data import ProblemSet, middle
+from metaot.brenier import Frame, SampleProblem
+from metaot.data import ProblemSet, SampleSet, middle
 from metaot.geometry import Grid
 from metaot.models import single
+from metaot.models.base import HyperNetwork
 from metaot.models.grouped import grouped, totals
 from metaot.models.universal import UniversalNetwork
+from metaot.objectives import brenier_value
 from metaot.objectives.dual import dual_value, semidual_loss
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 from metaot.tools.plan import displacement_interpolation
+from metaot.tools.recolor import recoloured_sheet
+from metaot.tools.value import half_squared_distance
 from metaot.training.recipe import Recipe, Task
 
 _TARGET = 1e-3
@@ -27,10 +33,12 @@ _TARGET = 1e-3
 _PAIRS = 4
 """How many validation pairs a picture shows."""
 _GROUPS = 512
+_SAMPLES = 500
+"""Samples of each validation measure, whose exact distance is computed once."""
 
 
 class DiscreteTask(Task):
-    """Problems on one geometry, at temperatures of a range."""
+    """Potentials of problems on one geometry, at temperatures of a range."""
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         like = torch.zeros((), dtype=torch.float64, device=device)
@@ -77,7 +85,7 @@ class DiscreteTask(Task):
 
 @final
 class UniversalTask(DiscreteTask):
-    """Problems on the plane, on another grid in each step."""
+    """Potentials of problems on the plane, on another grid in each step."""
 
     def new_model(self) -> UniversalNetwork:
         return UniversalNetwork(**self.recipe.model_settings)
@@ -91,7 +99,7 @@ class UniversalTask(DiscreteTask):
 
 @final
 class GroupedTask(DiscreteTask):
-    """Problems with few sources and many targets: the loss is that of groups of targets, which is much cheaper.
+    """Potentials of problems with few sources and many targets, learned on groups of targets, which is cheaper.
 
     Predictions are measured on the whole problems.
     """
@@ -120,6 +128,47 @@ class GroupedTask(DiscreteTask):
         return figures, {}
 
 
+@final
+class ContinuousTask(Task):
+    """Maps between pairs of measures given by samples: a hypernetwork predicts two convex potentials."""
+
+    def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
+        like = torch.zeros((), dtype=torch.float32, device=device)
+        super().__init__(recipe, data_dir, like, SampleSet, "maps from samples of measures")
+        self.validation: SampleProblem = self.validation_problems(samples=_SAMPLES)
+        self.distance = half_squared_distance(self.validation)
+
+    def new_model(self) -> HyperNetwork:
+        model = self.recipe.model.for_dim(self.validation.dim, **self.recipe.model_settings).float()
+        drawn = [self.drawn(self.recipe.steps + k) for k in range(8)]
+        frames = [Frame.gaussian(problem) for problem in drawn]
+        sources = [frame.enter(problem.x) for frame, problem in zip(frames, drawn, strict=True)]
+        targets = [frame.T.enter(problem.y) for frame, problem in zip(frames, drawn, strict=True)]
+        model.standardise(torch.cat(sources + targets).float())
+        return model
+
+    def predictor(self, model: HyperNetwork) -> AmortizedMap:
+        return AmortizedMap(model)
+
+    @torch.no_grad()
+    def measure(self, predictor: AmortizedMap) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Return the dual value as a share of the exact distance between the samples, and recoloured images."""
+        problem = self.validation
+        pair = predictor.predict(problem)
+        share = brenier_value(problem, pair, tol=1e-3) / self.distance
+        cycle = (pair.pull(pair.push(problem.x)) - problem.x).square().sum(-1).mean(-1)
+        figures = {
+            "value": share.mean().item(),
+            "worst_value": share.min().item(),
+            "cycle": (cycle / problem.x.var(-2).sum(-1)).mean().item(),
+        }
+        images = getattr(self.held_out, "images", None)
+        if images is None:
+            return figures, {}
+        shown = recoloured_sheet(predictor, images[: 2 * _PAIRS])
+        return figures, {"source, target, source recoloured, target recoloured": shown}
+
+
 def _pictures(problem: Problem, exact: DualPotentials, guess: DualPotentials) -> dict[str, Tensor]:
     """Show pairs of images with predicted and exact potential and the mass that both move halfway."""
     grid = problem.geometry
@@ -129,18 +178,9 @@ def _pictures(problem: Problem, exact: DualPotentials, guess: DualPotentials) ->
     centred = [f - (f * problem.a).sum(-1, keepdim=True) for f in (guess.f, exact.f)]
     low, high = centred[1].amin(-1, keepdim=True), centred[1].amax(-1, keepdim=True)
     halves = [displacement_interpolation(problem, potentials, 0.5) for potentials in (guess, exact)]
-    columns = [_ink(problem.a), _ink(problem.b), *((f - low) / (high - low) for f in centred)]
-    columns += [_ink(half) for half in halves]
-    picture = _tiled(torch.stack(columns, 1).clamp(0, 1), grid.sizes)
+    a, b, *halves = (1 - w / w.amax(-1, keepdim=True) for w in (problem.a, problem.b, *halves))
+    columns = torch.stack([a, b, *((f - low) / (high - low) for f in centred), *halves], 1).clamp(0, 1)
+    images = columns.unflatten(-1, grid.sizes).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    rows = pad(images, (1, 1, 1, 1), value=0.5).movedim(1, 2)
+    picture = rows.flatten(2, 3).flatten(0, 1).float().cpu()
     return {"a, b | f predicted, f exact | halfway: predicted, exact": picture}
-
-
-def _ink(weights: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    return 1 - weights / weights.amax(-1, keepdim=True)
-
-
-def _tiled(images: Float[Tensor, "rows columns n"], sizes: tuple[int, ...]) -> Float[Tensor, "height width"]:
-    """Lay images out in rows, three times their size, with a grey line between them."""
-    images = images.reshape(*images.shape[:2], *sizes).repeat_interleave(3, 2).repeat_interleave(3, 3)
-    images = torch.nn.functional.pad(images, (1, 1, 1, 1), value=0.5)
-    return images.movedim(1, 2).flatten(2, 3).flatten(0, 1).float().cpu()
