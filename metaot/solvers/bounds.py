@@ -11,19 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.core.method import EVERY
 from metaot.geometry.base import expand_eps
 from metaot.potentials import (
     DualPotentials,
     c_transform,
     centred,
-    marginal_error,
     source_marginal,
     target_marginal,
     transport_cost,
 )
 from metaot.problem import Problem
-from metaot.solvers.iterate import iterate
-from metaot.solvers.newton import Newton
+from metaot.solvers.in_torch import InTorch
 
 _ROUNDING, _NEWTON_STEPS = 1e-11, 50
 """Error of marginals that count as exact; the most steps to it."""
@@ -98,19 +97,16 @@ def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
     forbidden = (upper == torch.inf).reshape(-1)
     if not bool(forbidden.any()):
         return upper
-    start = DualPotentials(f.reshape(-1, f.shape[-1]), g.reshape(-1, g.shape[-1]))
     upper = upper.flatten()
-    upper[forbidden] = _allowed_cost(problem.flat()[forbidden], start[forbidden])
+    upper[forbidden] = _allowed_cost(problem.flat()[forbidden], f.reshape(-1, f.shape[-1])[forbidden])
     return upper.reshape(problem.batch_shape)
 
 
-def _allowed_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "batch"]:
+def _allowed_cost(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch"]:
     """Return <C, P> for potentials that Newton's method has made exact; +inf where it finds no plan.
 
     Missing mass could not be added as a product: that uses forbidden pairs.
     """
-    start = Newton().init(problem, potentials)
-    f = iterate(Newton(), problem, start, tol=_ROUNDING / 10, max_steps=_NEWTON_STEPS).value.f
-    exact = DualPotentials.from_f(problem, f)
-    is_plan = marginal_error(problem, exact) <= _ROUNDING
-    return torch.where(is_plan, transport_cost(problem, exact), torch.inf)
+    exact = InTorch(problem).newton(EVERY, f, tol=_ROUNDING / 10, max_steps=_NEWTON_STEPS)
+    cost = transport_cost(problem, DualPotentials(exact.f, exact.g))
+    return torch.where(exact.error <= _ROUNDING, cost, torch.inf)

@@ -11,7 +11,7 @@ from metaot.core import method
 from metaot.geometry.arrays import core_costs, is_for_the_core, temperatures
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.in_torch import InTorch, no_result, refine
+from metaot.solvers.in_torch import InTorch, refine
 from metaot.solvers.iterate import Solver
 from metaot.solvers.maps import MapSolution, MapSolver, PairPredictor, solve_map
 from metaot.solvers.newton import Newton
@@ -26,15 +26,6 @@ class PotentialPredictor(Protocol):
 
     def predict(self, problem: Problem) -> DualPotentials:
         """Return a guess of the solution."""
-        ...
-
-
-@runtime_checkable
-class WarmStarter(Protocol):
-    """A predictor that says itself what a solver starts from; see `metaot.amortize.Predictor`."""
-
-    def warm_start(self, problem: Problem) -> Tensor:
-        """Return the potential f to start from, which may be overwritten."""
         ...
 
 
@@ -124,10 +115,10 @@ def _refined(
 ) -> tuple[method.Result, tuple[Solver, ...]]:
     """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results."""
     start: Any = None if f is None else f.reshape(-1, problem.geometry.shape[0])
-    if solver is not None and not isinstance(solver, Sinkhorn | Newton):
-        return refine(solver, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False), (solver,)
-    if problem.a.numel() == 0:
-        return no_result(problem.flat()), () if solver is None else (solver,)
+    if not isinstance(solver, Sinkhorn | Newton | None) or problem.a.numel() == 0:
+        other = solver or Sinkhorn()
+        result = refine(other, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False)
+        return result, (other,)
     back_end = _back_end(problem, solver)
     if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()
@@ -152,9 +143,9 @@ def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
     return InTorch(problem.flat())
 
 
-def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
-    """Return f, which may be overwritten: a predictor's `warm_start`, if it has one, else that of its guess."""
-    if isinstance(init, WarmStarter):
+def _start(problem: Problem, init: Any) -> Tensor:
+    """Return f, which may be overwritten: of a `metaot.amortize.Predictor` its `warm_start`, else of the guess."""
+    if hasattr(init, "warm_start"):
         return _fitted("f", torch.as_tensor(init.warm_start(problem)), problem.a)
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
     f = _fitted("f", torch.as_tensor(guess.f), problem.a)
