@@ -156,7 +156,7 @@ def solve_map(
         problem=problem,
         pair=with_weights(state.pair, weights).reshaped(batch),
         error=result.error.reshape(batch),
-        converged=result.converged.reshape(batch),
+        converged=(result.error <= tol).reshape(batch),
         steps=result.steps.reshape(batch),
         history=history.reshape((*batch, records)),
         solver=solver,
