@@ -11,7 +11,7 @@ from metaot.data import Planted
 from metaot.objectives import brenier_loss, brenier_value, w2gn_loss
 from metaot.potentials import DualPotentials
 from metaot.solvers import W2GN, GaussNewton, gauss_newton, solve
-from metaot.solvers.gauss_newton import _curvature, _first_half, _gradient
+from metaot.solvers.gauss_newton import _curvature, _gradient, _half
 from metaot.solvers.maps import new_pair
 
 SMALL = Icnn(2, (16,))
@@ -74,7 +74,7 @@ def test_some_steps_are_worth_more_than_many_of_adam() -> None:
 def moved(icnn: Icnn, weights: torch.Tensor, k: int, step: float, *half: torch.Tensor) -> torch.Tensor:
     """Return the objective with one weight moved down, and up."""
     change = torch.nn.functional.one_hot(torch.tensor(k), icnn.count) * step
-    return torch.stack([_first_half(icnn, weights + sign * change, *half).objective for sign in (-1, 1)])
+    return torch.stack([_half(icnn, weights + sign * change, *half).objective for sign in (-1, 1)])
 
 
 def test_the_gradient_is_that_of_the_exact_dual_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_the_exact_dual_value(monkeypatch: pytest.Monkey
     problem, icnn = planted(1), Icnn(2, (4, 3))
     pair = new_pair(icnn, Frame.identity(problem), 0)
     u, v, weights = pair.phi.frame.enter(problem.x), pair.phi.frame.T.enter(problem.y), pair.phi.weights
-    maximisers = _first_half(icnn, weights, u, v, v).maximisers
+    maximisers = _half(icnn, weights, u, v, v).maximisers
     gradient = _gradient(icnn, weights, u, maximisers)
     for k in (0, 9, 20, icnn.count - 1):
         low, high = moved(icnn, weights, k, 1e-4, u, v, maximisers)
@@ -95,7 +95,7 @@ def test_the_curvature_is_the_second_derivative_where_the_map_is_right(monkeypat
     icnn, u = Icnn(2, (4,), "softplus"), torch.randn(1, 300, 2)
     weights = icnn.weights(torch.Generator().manual_seed(3), 1).to(u)
     v = icnn.gradient(weights, u)
-    G, middle = _curvature(icnn, weights, u), _first_half(icnn, weights, u, v, u).objective
+    G, middle = _curvature(icnn, weights, u), _half(icnn, weights, u, v, u).objective
     for k in (0, 9, 12, icnn.count - 1):
         low, high = moved(icnn, weights, k, 1e-3, u, v, u)
         assert_close((high + low - 2 * middle) / 1e-6, G[:, k, k], rtol=1e-2, atol=1e-6)
