@@ -71,8 +71,8 @@ class InTorch(BackEnd):
         """Exchange the sides where the target is smaller: the potential of the source is the unknown."""
         problem = self._part(index)
         problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
-        result, (n, m) = _no_result(problem), problem.geometry.shape
-        rows, columns = self._rows[index], self._columns[index]
+        result = Result(*(values[index] for values in self.no_result()))
+        rows, columns, (n, m) = self._rows[index], self._columns[index], problem.geometry.shape
         on_support = bool((np.minimum(rows, columns) <= FACTORISED).all())
         exchanged = rows > columns if on_support else np.full(len(rows), n > m)
         together = max(1, _BLOCK // max(1, int((rows * columns).max()))) if on_support else len(rows)
@@ -88,19 +88,15 @@ class InTorch(BackEnd):
         return result
 
     def no_result(self) -> Result:
-        return _no_result(self.problem)
+        a, b = self.problem.a, self.problem.b
+        error, steps = a.new_full(a.shape[:1], torch.inf), torch.zeros(len(a), dtype=torch.int64, device=a.device)
+        return Result(torch.zeros_like(a), torch.zeros_like(b), error, steps)
 
     def numbers(self, values: Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()
 
     def _part(self, index: Index) -> Problem:
         return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
-
-
-def _no_result(problem: Problem) -> Result:
-    error = problem.a.new_full((len(problem.a),), torch.inf)
-    steps = torch.zeros_like(error, dtype=torch.int64)
-    return Result(torch.zeros_like(problem.a), torch.zeros_like(problem.b), error, steps)
 
 
 def refine(

@@ -102,17 +102,8 @@ def _absorbed(
         exact = torch.where(problem.a > 0, (c_transform(problem.T, g) - f) / eps, 0.0)
         residual = torch.where(far[:, None], exact, residual)
         marginal = torch.where(far[:, None], tilted(problem.a, -exact), marginal)
-    return SinkhornState(
-        f=f,
-        g=g,
-        kernel=kernel,
-        x=torch.zeros_like(f),
-        v=v,
-        marginal=marginal,
-        residual=residual,
-        lost=torch.where(marginal.isfinite().all(-1), 0, lost + 1),
-        path=path,
-    )
+    lost = torch.where(marginal.isfinite().all(-1), 0, lost + 1)
+    return SinkhornState(f, g, kernel, torch.zeros_like(f), v, marginal, residual, lost, path)
 
 
 def _within_reach(problem: Problem, state: SinkhornState) -> SinkhornState:

@@ -89,25 +89,15 @@ def solve(
         )
     f = None if init is None else _start(problem, init)
     result, solvers = _refined(problem, f, solver, tol=tol, max_steps=max_steps)
-    batch, converged = problem.batch_shape, result.error <= tol
-    return Solution(
-        problem=problem,
-        potentials=DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape)),
-        error=_shaped(result.error, batch),
-        converged=_shaped(converged, batch),
-        steps=_shaped(result.steps, batch),
-        solvers=solvers,
-        max_steps=max_steps,
-    )
+    potentials = DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape))
+    error, steps = (_shaped(values, problem.batch_shape) for values in (result.error, result.steps))
+    return Solution(problem, potentials, error, error <= tol, steps, solvers, max_steps)
 
 
 def _shaped(values: Any, shape: torch.Size) -> Tensor:
     """Return an array or a tensor as a tensor of this shape; to reshape an array takes less time."""
     values = values.reshape(shape)
     return values if isinstance(values, Tensor) else torch.from_numpy(values)
-
-
-_SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
 
 
 def _refined(
@@ -128,7 +118,7 @@ def _refined(
     if isinstance(solver, Newton):
         return method.only_newton(back_end, start, tol=tol, max_steps=max_steps), (solver,)
     result, names = method.choose(back_end, start, tol=tol, max_steps=max_steps)
-    return result, tuple(_SOLVERS[name] for name in names)
+    return result, tuple(Newton() if name == "newton" else Sinkhorn() for name in names)
 
 
 def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
