@@ -18,7 +18,6 @@ SMALL = Icnn(2, (16,))
 QUICK = W2GN(steps=30, learning_rate=0.05, icnn=SMALL, samples=100)
 EXACT = W2GN(steps=150, learning_rate=0.1, samples=100, icnn=SMALL, objective=brenier_loss)
 both_starts = pytest.mark.parametrize("start", [IdentityStart(), BuresStart()])
-both_frames = pytest.mark.parametrize("linear", [False, True])
 
 
 def planted(batch: int = 3, samples: int = 100, dim: int = 2) -> SampleProblem:
@@ -26,18 +25,16 @@ def planted(batch: int = 3, samples: int = 100, dim: int = 2) -> SampleProblem:
     return source.sample(torch.Generator().manual_seed(1)).to(torch.zeros((), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("objective", [w2gn_loss, brenier_loss])
-@both_frames
+@pytest.mark.parametrize(("objective", "linear"), [(w2gn_loss, False), (w2gn_loss, True), (brenier_loss, True)])
 def test_every_step_budget_of_w2gn_improves_on_its_start(objective, linear: bool) -> None:
-    settings = {"steps": 100, "learning_rate": 0.05, "samples": 100, "record": (0, 50, 100)}
+    settings = {"steps": 60, "learning_rate": 0.05, "samples": 100, "record": (0, 30, 60)}
     solver = W2GN(**settings, icnn=SMALL, linear=linear, objective=objective)
-    history = solve(planted(samples=200), solver=solver, tol=1e-9).history
+    history = solve(planted(), solver=solver, tol=1e-9).history
     assert history.shape == (3, 3)
     assert (history[:, 1:] > history[:, :1]).all()
 
 
-@both_frames
-@pytest.mark.parametrize("icnn", [SMALL, Icnn(2, (8, 6), "softplus")])
+@pytest.mark.parametrize(("icnn", "linear"), [(SMALL, True), (Icnn(2, (8, 6), "softplus"), False)])
 def test_more_steps_of_gauss_newton_are_never_worse(icnn: Icnn, linear: bool) -> None:
     solver = GaussNewton(6, icnn, linear, record=(0, 1, 3, 6), samples=50)
     history = solve(planted(), solver=solver, tol=1e-9).history
@@ -138,7 +135,7 @@ def test_the_map_and_its_inverse_belong_together() -> None:
 def test_linear_maps_between_gaussians_are_recovered_from_the_identity() -> None:
     x = torch.randn(2, 200, 2)
     problem = SampleProblem(x, x @ torch.tensor([[1.5, 0.4], [0.4, 0.6]]) + torch.tensor([1.0, -2.0]))
-    moved = solve(problem, solver=EXACT, tol=1e-9).transport()
+    moved = solve(problem, solver=GaussNewton(8, SMALL), tol=1e-9).transport()
     assert (moved - problem.y).square().mean() < 0.03 * problem.y.var()
 
 

@@ -121,15 +121,6 @@ def test_large_supports_and_plans_stay_with_sinkhorn(monkeypatch: pytest.MonkeyP
     assert solution.steps.max() == 40
 
 
-def test_newton_that_was_asked_for_solves_large_problems_without_a_matrix(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(method, "FACTORISED", 10)
-    monkeypatch.setattr(in_torch, "FACTORISED", 10)
-    problem = mixed(3)
-    solution = solve(problem, solver=Newton(), tol=1e-9)
-    assert solution.solvers == (Newton(),)
-    assert (marginal_error(problem, solution.potentials) <= 1.1e-9).all()
-
-
 @pytest.mark.parametrize("patience", [7, 1000])
 @pytest.mark.parametrize("max_steps", [0, 1, 3, 7, 8, 11])
 def test_never_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch, max_steps: int, patience: int):

@@ -65,17 +65,6 @@ def test_the_smaller_side_is_the_unknown_whichever_it_is(monkeypatch: pytest.Mon
     assert_close(other.plan(), one.plan().mT, 1e-12)
 
 
-@both_back_ends
-def test_sides_of_a_batch_differ_by_support():
-    few, many = torch.tensor([0.0, 0.3, 0.7, 0, 0, 0, 0, 0]), torch.rand(8).softmax(0)
-    a, b = torch.stack([few, many]), torch.stack([many, few])
-    problem = Problem(a, b, Dense(torch.rand(8, 8)), 0.02)
-    both = solve(problem, solver=NEWTON, tol=1e-11)
-    assert both.status is Status.CONVERGED
-    for k in range(2):
-        assert_close(both.plan()[k], solve(problem[k], solver=NEWTON, tol=1e-11).plan())
-
-
 @pytest.mark.parametrize("name", ["dense", "grid", "points, one each", "grid, callable"])
 @pytest.mark.parametrize("eps", [1.0, 0.05, 0.01])
 def test_conjugate_gradients_find_what_the_factor_finds(monkeypatch, name, eps):

@@ -45,7 +45,7 @@ def start(f: Tensor, problem: Problem) -> DualPotentials:
 @both_back_ends
 @every_solver
 @every_space
-@every_batch
+@pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_what_a_solution_says_is_true(solver, space, batch):
     problem = random_problem(space, batch, temperatures(batch, 1.0, 0.05))
     for max_steps in (0, 3, 10_000):
