@@ -37,8 +37,7 @@ class InTorch(BackEnd):
         self.problem = problem
         sides = (problem.a, problem.b)
         self._rows, self._columns = ((w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in sides)
-        both = np.sort([self._rows, self._columns], axis=0)
-        self.sizes = list(zip(*both.tolist(), strict=True))
+        self.sizes = list(zip(*np.sort([self._rows, self._columns], axis=0).tolist(), strict=True))
         geometry, eps = problem.geometry, problem.eps
         axes = geometry.sizes if isinstance(geometry, Grid) else ()
         self.axis_points = float(sum(axes)) if len(axes) > 1 else math.inf
@@ -147,9 +146,7 @@ def _with_mass(weights: Float[Tensor, "batch n"]) -> tuple[Int[Tensor, "batch k"
     return atoms, weights.gather(-1, atoms)
 
 
-def _completed(
-    problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]
-) -> Result:
+def _completed(problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Tensor) -> Result:
     """Continue f, known on the atoms that count, by the best g and to all atoms; measure the error in float64.
 
     The error is that of the source's marginal; the target's is exact, up to the dtype. Potentials that are not

@@ -122,8 +122,7 @@ def _moved(problem: Problem, kernel: Kernel, state: NewtonState, f: Tensor, shif
     far = (~((source.amin(-1) > _LEAST) & (shift.abs().amax(-1) < _LONGEST))).nonzero()[:, 0]
     if len(far) > 0:
         part = problem[far]
-        exact = _state(part, f[far] * expand_eps(part.eps, f))
-        best = best.index_copy(0, far, exact.next_f)
+        best = best.index_copy(0, far, _state(part, f[far] * expand_eps(part.eps, f)).next_f)
     return replace(state, f=f, next_f=best)
 
 
@@ -201,9 +200,7 @@ def _shortened(P: Tensor, source: Tensor, a: Tensor, b: Tensor, direction: Tenso
     return length * direction, enough[:, 0] & (size > 1) & (gains[:, 0] > _MUCH * expected[:, 0])
 
 
-def _by_products(
-    kernel: Kernel, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]
-) -> Float[Tensor, "batch n"]:
+def _by_products(kernel: Kernel, a: Tensor, b: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
     """Return a change of f that raises J, from products with the plan alone: a truncated Newton direction.
 
     The relative residual is at most the L1 error, and a tenth, so that the outer convergence is quadratic in the

@@ -88,9 +88,7 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         return DualPotentials(state.f + eps * state.x, state.g + eps * state.v.log())[which]
 
 
-def _absorbed(
-    problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Int[Tensor, "batch"]
-) -> SinkhornState:
+def _absorbed(problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Tensor) -> SinkhornState:
     """Absorb f and the best g for it into a kernel."""
     eps = expand_eps(problem.eps, f)
     g, kernel = problem.geometry.best_plan(f + eps * problem.a.log(), problem.b, problem.eps)

@@ -148,5 +148,4 @@ def _fitted(name: str, potential: Tensor, weights: Tensor) -> Tensor:
         raise ValueError(
             f"init.{name} has the shape {tuple(potential.shape)}, the problem's weights {tuple(weights.shape)}"
         )
-    same = potential.dtype == weights.dtype and potential.device == weights.device
-    return potential if same else potential.to(weights)
+    return potential.to(weights)
