@@ -42,13 +42,12 @@ def test_more_steps_of_gauss_newton_are_never_worse(icnn: Icnn, linear: bool) ->
     assert (history[:, -1] > history[:, 0]).all()
 
 
-def test_the_first_steps_of_a_good_start_are_not_lost() -> None:
+def test_the_first_step_of_a_good_start_is_not_lost() -> None:
     problem = planted()
-    good = solve(problem, solver=GaussNewton(8, SMALL), tol=1e-9)
-    for steps in (1, 4):
-        again = solve(problem, init=good.pair, solver=GaussNewton(steps, seed=1), tol=1e-9)
-        assert (again.value >= good.value - 1e-6).all()
-        assert (brenier_value(problem.T, again.pair.T) >= brenier_value(problem.T, good.pair.T) - 1e-6).all()
+    good = solve(problem, solver=GaussNewton(4, SMALL), tol=1e-9)
+    again = solve(problem, init=good.pair, solver=GaussNewton(1, seed=1), tol=1e-9)
+    assert (again.value >= good.value - 1e-6).all()
+    assert (brenier_value(problem.T, again.pair.T) >= brenier_value(problem.T, good.pair.T) - 1e-6).all()
 
 
 def test_a_good_start_is_refined_and_a_bad_one_replaced() -> None:
@@ -59,13 +58,6 @@ def test_a_good_start_is_refined_and_a_bad_one_replaced() -> None:
     away = SampleProblem(problem.x + 50, problem.y)
     bad = BrenierPair(random_potential(away, SMALL), random_potential(away.T, SMALL, seed=1))
     assert_close(solve(problem, init=bad, solver=QUICK, tol=1e-9).value, first.value)
-
-
-def test_some_steps_are_worth_more_than_many_of_adam() -> None:
-    problem = planted()
-    quick = solve(problem, solver=GaussNewton(12, SMALL, linear=True), tol=1e-9)
-    adam = W2GN(steps=50, learning_rate=0.1, icnn=SMALL, linear=True, objective=brenier_loss)
-    assert (quick.value > solve(problem, solver=adam, tol=1e-9).value).all()
 
 
 def moved(icnn: Icnn, weights: torch.Tensor, k: int, step: float, *half: torch.Tensor) -> torch.Tensor:
@@ -113,7 +105,7 @@ def test_what_a_solution_says_is_true() -> None:
     problem = planted(samples=200)
     solution = solve(problem, solver=QUICK, tol=0.2)
     done = solution.error <= 0.2
-    assert bool((solution.converged == done).all())
+    assert torch.equal(solution.converged, done)
     assert (solution.steps[~done] == QUICK.steps).all()
     assert (solution.steps[done] < QUICK.steps).all()
     assert_close(solution.value, brenier_value(problem, solution.pair))
