@@ -59,9 +59,9 @@ class Anderson:
     stretch: Int[Tensor, "batch"]
     mark: Float[Tensor, "batch"]
     """Plain steps still to be made; their number when the instance last returned, and the error there."""
-    forgets: Bool[Tensor, "batch"] | None
+    forgets: Bool[Tensor, "batch"] | None = None
     """Which instances go to `best` in the next step, with an empty memory; None for none."""
-    count: int
+    count: int = 0
     """Steps of the batch."""
 
     @classmethod
@@ -84,8 +84,6 @@ class Anderson:
             plain=one,
             stretch=one,
             mark=far,
-            forgets=None,
-            count=0,
         )
 
     def judged(self, x: Tensor, residual: Tensor, error: Float[Tensor, "batch"]) -> "Anderson":

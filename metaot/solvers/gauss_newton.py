@@ -34,8 +34,9 @@ _HIDDEN = (64,)
 @final
 @dataclass(frozen=True)
 class Half:
-    """One network's half of the problem: the maximisers of its conjugate, its objective and its damping."""
+    """One network's half of the problem: the maximisers are those of its conjugate."""
 
+    weights: Float[Tensor, "batch count"]
     maximisers: Float[Tensor, "batch m d"]
     objective: Float[Tensor, "batch"]
     damping: Float[Tensor, "batch"]
@@ -78,17 +79,16 @@ class GaussNewton(MapSolver[GaussNewtonState]):
             )
         pair, history = self.start(problem, guess, Icnn(problem.dim, _HIDDEN))
         u, v, icnn = *_entered(problem, pair), pair.phi.icnn
-        forth = _first_half(icnn, pair.phi.weights, u, v, icnn.gradient(pair.psi.weights, v))
-        back = _first_half(icnn, pair.psi.weights, v, u, icnn.gradient(pair.phi.weights, u))
+        forth = _half(icnn, pair.phi.weights, u, v, icnn.gradient(pair.psi.weights, v))
+        back = _half(icnn, pair.psi.weights, v, u, icnn.gradient(pair.phi.weights, u))
         return self.recorded(problem, GaussNewtonState(pair, history, 0, forth, back))
 
     def step(self, problem: SampleProblem, state: GaussNewtonState) -> GaussNewtonState:
         u, v, icnn = *_entered(problem, state.pair), state.pair.phi.icnn
         samples = self.samples or min(_MOST_SAMPLES, max(2, _ROWS // problem.dim))
         in_v, in_u = self.drawn(state.count, samples, (v, u))
-        phi, forth = _improved(icnn, state.pair.phi.weights, state.forth, (u, v), in_v)
-        psi, back = _improved(icnn, state.pair.psi.weights, state.back, (v, u), in_u)
-        pair = with_weights(state.pair, torch.cat([phi, psi], -1))
+        forth, back = _improved(icnn, state.forth, u, v, in_v), _improved(icnn, state.back, v, u, in_u)
+        pair = with_weights(state.pair, torch.cat([forth.weights, back.weights], -1))
         return self.recorded(problem, replace(state, pair=pair, forth=forth, back=back, count=state.count + 1))
 
 
@@ -97,46 +97,38 @@ def _entered(problem: SampleProblem, pair: BrenierPair) -> tuple[Tensor, Tensor]
     return frame.enter(problem.x), frame.T.enter(problem.y)
 
 
-def _first_half(icnn: Icnn, weights: Tensor, u: Tensor, v: Tensor, start: Tensor) -> Half:
-    maximisers, objective = _conjugated(icnn, weights, u, v, start)
-    return Half(maximisers, objective, torch.full_like(objective, _FIRST))
-
-
-def _conjugated(icnn: Icnn, weights: Tensor, u: Tensor, v: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the maximisers of the conjugate at v, and an upper bound of the objective.
+def _half(icnn: Icnn, weights: Tensor, u: Tensor, v: Tensor, start: Tensor) -> Half:
+    """Find the maximisers of the conjugate at v, and an upper bound of the objective.
 
     The bound is exact if the maximisers are: the networks are strongly convex with a constant of at least `floor`,
     so that the conjugate is at most error^2 / (2 floor) above its value at an approximate maximiser.
     """
     best = maximised(icnn, weights, v, start, tol=_TOL, max_steps=_MOST_STEPS)
     above = (best.value + best.error.square() / (2 * icnn.floor)).double()
-    return best.x, icnn.value(weights, u).double().mean(-1) + above.mean(-1)
+    objective = icnn.value(weights, u).double().mean(-1) + above.mean(-1)
+    return Half(weights, best.x, objective, torch.full_like(objective, _FIRST))
 
 
-def _improved(
-    icnn: Icnn, weights: Tensor, half: Half, clouds: tuple[Tensor, Tensor], which: Tensor
-) -> tuple[Tensor, Half]:
+def _improved(icnn: Icnn, half: Half, u: Tensor, v: Tensor, which: Tensor) -> Half:
     """Make a step from each instance's weights, or raise the damping where the step fails."""
-    u, v = clouds
-    gradient = _gradient(icnn, weights, u, half.maximisers).double()
+    gradient = _gradient(icnn, half.weights, u, half.maximisers).double()
     # one by one, to fit into a cache
-    parts = zip(weights.split(1), half.maximisers[:, which].split(1), strict=True)
+    parts = zip(half.weights.split(1), half.maximisers[:, which].split(1), strict=True)
     G = torch.cat([_curvature(icnn, w, p) for w, p in parts]).double()
     scale = G.diagonal(dim1=-2, dim2=-1)
     ridge = half.damping[:, None] * (scale + _RIDGE * scale.mean(-1, keepdim=True))
     factor, failed = torch.linalg.cholesky_ex(G + torch.diag_embed(ridge))
     change = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
     promised = 0.5 * (change * (gradient + ridge * change)).sum(-1)
-    after = weights - change.to(weights)
-    maximisers, objective = _conjugated(icnn, after, u, v, half.maximisers)
-    gain = half.objective - objective
+    after = _half(icnn, half.weights - change.to(half.weights), u, v, half.maximisers)
+    gain = half.objective - after.objective
     good = (gain > 0) & (failed == 0)
     quality = gain / promised
     factors = torch.where(quality > 0.75, _LOWERED, torch.where(quality < 0.25, 2.0, 1.0))
     damping = (half.damping * torch.where(good, factors, _RAISED)).clamp(_LEAST, _MOST)
-    maximisers = torch.where(good[:, None, None], maximisers, half.maximisers)
-    objective = torch.where(good, objective, half.objective)
-    return torch.where(good[:, None], after, weights), Half(maximisers, objective, damping)
+    weights = torch.where(good[:, None], after.weights, half.weights)
+    maximisers = torch.where(good[:, None, None], after.maximisers, half.maximisers)
+    return Half(weights, maximisers, torch.where(good, after.objective, half.objective), damping)
 
 
 def _gradient(icnn: Icnn, weights: Tensor, u: Tensor, maximisers: Tensor) -> Tensor:

@@ -35,12 +35,12 @@ class InTorch(BackEnd):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        sizes = [(w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in (problem.a, problem.b)]
-        self.sizes = list(zip(np.minimum(*sizes).tolist(), np.maximum(*sizes).tolist(), strict=True))
-        self._exchanged, geometry, eps = sizes[0] > sizes[1], problem.geometry, problem.eps
-        self.axis_points = math.inf
-        if isinstance(geometry, Grid) and len(geometry.sizes) > 1:
-            self.axis_points = float(sum(geometry.sizes))
+        sides = (problem.a, problem.b)
+        self._rows, self._columns = ((w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in sides)
+        self.sizes = list(zip(*np.sort([self._rows, self._columns], axis=0).tolist(), strict=True))
+        geometry, eps = problem.geometry, problem.eps
+        axes = geometry.sizes if isinstance(geometry, Grid) else ()
+        self.axis_points = float(sum(axes)) if len(axes) > 1 else math.inf
         self.lowest_eps = float(eps.min()) if isinstance(eps, Tensor) else eps
 
     @property
@@ -67,38 +67,35 @@ class InTorch(BackEnd):
         return refine(solver, part, f, tol=tol, max_steps=max_steps, on_support=on_support)
 
     def newton(self, index: Index, f: Tensor | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
-        problem, limits = self._part(index), {"tol": tol, "max_steps": max_steps}
+        """Exchange the sides where the target is smaller: the potential of the source is the unknown."""
+        problem = self._part(index)
         problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
-        sizes = self.sizes if isinstance(index, slice) else [self.sizes[k] for k in index]
-        if max(few for few, _ in sizes) > FACTORISED:
-            return refine(Newton(), problem, f, **limits, on_support=False)
-        result, exchanged = no_result(problem), self._exchanged[index]
-        together = max(1, _BLOCK // max(1, *(few * many for few, many in sizes)))
+        result = Result(*(values[index] for values in self.no_result()))
+        rows, columns, (n, m) = self._rows[index], self._columns[index], problem.geometry.shape
+        on_support = bool((np.minimum(rows, columns) <= FACTORISED).all())
+        exchanged = rows > columns if on_support else np.full(len(rows), n > m)
+        together = max(1, _BLOCK // max(1, int((rows * columns).max()))) if on_support else len(rows)
         for turned in (True, False):
             some = (exchanged == turned).nonzero()[0]
             for chosen in (some[k : k + together] for k in range(0, len(some), together)):
-                part, start = problem[torch.from_numpy(chosen)], None if f is None else f[chosen]
+                part = problem if len(chosen) == len(rows) else problem[torch.from_numpy(chosen)]
+                start = None if f is None else f[chosen]
                 if turned:
                     start, part = None if start is None else c_transform(part, start), part.T
-                found = refine(Newton(), part, start, **limits, on_support=True)
+                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, on_support=on_support)
                 result.update(chosen, Result(found.g, found.f, found.error, found.steps) if turned else found)
         return result
 
     def no_result(self) -> Result:
-        return no_result(self.problem)
+        a, b = self.problem.a, self.problem.b
+        error, steps = a.new_full(a.shape[:1], torch.inf), torch.zeros(len(a), dtype=torch.int64, device=a.device)
+        return Result(torch.zeros_like(a), torch.zeros_like(b), error, steps)
 
     def numbers(self, values: Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()
 
     def _part(self, index: Index) -> Problem:
         return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
-
-
-def no_result(problem: Problem) -> Result:
-    """Return room for results: zeros, of no steps, with an infinite error."""
-    error = problem.a.new_full((len(problem.a),), torch.inf)
-    steps = torch.zeros_like(error, dtype=torch.int64)
-    return Result(torch.zeros_like(problem.a), torch.zeros_like(problem.b), error, steps)
 
 
 def refine(
@@ -149,9 +146,7 @@ def _with_mass(weights: Float[Tensor, "batch n"]) -> tuple[Int[Tensor, "batch k"
     return atoms, weights.gather(-1, atoms)
 
 
-def _completed(
-    problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Int[Tensor, "batch"]
-) -> Result:
+def _completed(problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Tensor) -> Result:
     """Continue f, known on the atoms that count, by the best g and to all atoms; measure the error in float64.
 
     The error is that of the source's marginal; the target's is exact, up to the dtype. Potentials that are not

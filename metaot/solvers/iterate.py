@@ -2,21 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, Generic, TypeVar, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-
-@runtime_checkable
-class Batch(Protocol):
-    """A batch of something, of which a part can be taken."""
-
-    def __getitem__(self, index: Tensor, /) -> Any: ...
-
-
-ProblemT = TypeVar("ProblemT", bound=Batch)
+ProblemT = TypeVar("ProblemT")
 StateT = TypeVar("StateT")
 ValueT = TypeVar("ValueT")
 
@@ -57,7 +49,6 @@ class Iterated(Generic[ValueT]):
 
     value: ValueT
     error: Float[Tensor, "batch"]
-    converged: Bool[Tensor, "batch"]
     steps: Int[Tensor, "batch"]
 
 
@@ -89,7 +80,7 @@ def iterate(
             if left == 0:
                 break
             if 2 * left <= len(running):
-                problem, state = problem[running], _part(state, running)
+                problem, state = _part(problem, running), _part(state, running)
                 alive, error, running = alive[running], error[running], running[running]
         state = solver.adjust(problem, state, error)
         together = min(_TOGETHER, 1 + count // 2) if error.is_cuda else 1
@@ -98,12 +89,11 @@ def iterate(
         error = solver.error(problem, state)
     indices, errors, counts, values = zip(*stopped, strict=True)
     order = torch.cat(indices).argsort()
-    error, steps = torch.cat(errors)[order], torch.cat(counts)[order]
-    return Iterated(_joined(values, order), error, error <= tol, steps)
+    return Iterated(_joined(values, order), torch.cat(errors)[order], torch.cat(counts)[order])
 
 
 def _part(state: Any, index: Tensor) -> Any:
-    """Return the part of a state that belongs to these instances."""
+    """Return the part of a problem or a state that belongs to these instances."""
     if hasattr(state, "__getitem__"):
         return state[index]
     return replace(state, **{name: _part(getattr(state, name), index) for name in _batched(state)})

@@ -152,15 +152,9 @@ def solve_map(
     result = iterate(solver, flat, state, tol=tol, max_steps=min(max_steps, solver.steps))
     records = len(solver.record)
     weights, history = result.value.tensor_split([result.value.shape[-1] - records], -1)
-    return MapSolution(
-        problem=problem,
-        pair=with_weights(state.pair, weights).reshaped(batch),
-        error=result.error.reshape(batch),
-        converged=result.converged.reshape(batch),
-        steps=result.steps.reshape(batch),
-        history=history.reshape((*batch, records)),
-        solver=solver,
-    )
+    pair, history = with_weights(state.pair, weights).reshaped(batch), history.reshape((*batch, records))
+    error, steps = result.error.reshape(batch), result.steps.reshape(batch)
+    return MapSolution(problem, pair, error, error <= tol, steps, history, solver)
 
 
 def _guess(problem: SampleProblem, init: BrenierPair | PairPredictor) -> BrenierPair:

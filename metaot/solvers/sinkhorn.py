@@ -36,13 +36,9 @@ class SinkhornState:
     v: Float[Tensor, "batch m"]
     marginal: Float[Tensor, "batch n"]
     residual: Float[Tensor, "batch n"]
-    empty_rows: Float[Tensor, "batch n"]
-    empty_columns: Float[Tensor, "batch m"]
-    """One for atoms without mass: their marginals and weights are both taken as one, not as zero."""
     lost: Int[Tensor, "batch"]
     """Points in a row that left floating point."""
     path: Anderson | None
-    steps: int
 
 
 @final
@@ -60,20 +56,18 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def init(self, problem: Problem, guess: DualPotentials | None) -> SinkhornState:
         start = torch.zeros_like(problem.a) if guess is None else guess.f
         never = torch.zeros(len(start), dtype=torch.int64, device=start.device)
-        return _absorbed(problem, start, Anderson.of(problem.a) if self.accelerated else None, never, 0)
+        return _absorbed(problem, start, Anderson.of(problem.a) if self.accelerated else None, never)
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
         x, path = state.x + state.residual, state.path
         if path is not None:
             x, path = path.next(state.x, state.residual)
         u = x.exp()
-        v = (problem.b + state.empty_columns) / (state.kernel.T.times(u) + state.empty_columns)
+        v = _ratio(problem.b, state.kernel.T.times(u))
         marginal = state.kernel.times(v).mul_(u)
-        residual = _residual(problem.a, marginal, state.empty_rows)
+        residual = _ratio(problem.a, marginal).log_()
         lost = torch.where(marginal.isfinite().all(-1), 0, state.lost + 1)
-        state = replace(
-            state, x=x, v=v, marginal=marginal, residual=residual, lost=lost, path=path, steps=state.steps + 1
-        )
+        state = replace(state, x=x, v=v, marginal=marginal, residual=residual, lost=lost, path=path)
         return state if x.is_cuda else _within_reach(problem, state)
 
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
@@ -86,45 +80,28 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
         """L1 error of the source marginal: that of f and the best g for it; NaN where no step can mend it."""
         error = torch.linalg.vector_norm(state.marginal - problem.a, 1, -1)
-        hopeless = state.lost >= (1 if state.path is None or state.steps == 0 else 2)
+        hopeless = state.lost >= (1 if state.path is None or state.path.count == 0 else 2)
         return torch.where(hopeless, torch.nan, error.nan_to_num(nan=torch.inf))
 
     def value(self, problem: Problem, state: SinkhornState, which: Tensor | slice) -> DualPotentials:
-        f, g = state.f[which], state.g[which]
         eps = expand_eps(problem.eps, state.f)
-        eps = eps[which] if isinstance(eps, Tensor) else eps
-        return DualPotentials(f + eps * state.x[which], g + eps * state.v[which].log())
+        return DualPotentials(state.f + eps * state.x, state.g + eps * state.v.log())[which]
 
 
-def _absorbed(
-    problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Int[Tensor, "batch"], steps: int
-) -> SinkhornState:
+def _absorbed(problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Tensor) -> SinkhornState:
     """Absorb f and the best g for it into a kernel."""
     eps = expand_eps(problem.eps, f)
     g, kernel = problem.geometry.best_plan(f + eps * problem.a.log(), problem.b, problem.eps)
-    empty_rows, empty_columns = ((weights == 0).to(f) for weights in (problem.a, problem.b))
     v = torch.ones_like(problem.b)
     marginal = kernel.times(v)
-    residual = _residual(problem.a, marginal, empty_rows)
+    residual = _ratio(problem.a, marginal).log_()
     far = _far(residual)
     if bool(far.any()):
         exact = torch.where(problem.a > 0, (c_transform(problem.T, g) - f) / eps, 0.0)
         residual = torch.where(far[:, None], exact, residual)
         marginal = torch.where(far[:, None], tilted(problem.a, -exact), marginal)
-    return SinkhornState(
-        f=f,
-        g=g,
-        kernel=kernel,
-        x=torch.zeros_like(f),
-        v=v,
-        marginal=marginal,
-        residual=residual,
-        empty_rows=empty_rows,
-        empty_columns=empty_columns,
-        lost=torch.where(marginal.isfinite().all(-1), 0, lost + 1),
-        path=path,
-        steps=steps,
-    )
+    lost = torch.where(marginal.isfinite().all(-1), 0, lost + 1)
+    return SinkhornState(f, g, kernel, torch.zeros_like(f), v, marginal, residual, lost, path)
 
 
 def _within_reach(problem: Problem, state: SinkhornState) -> SinkhornState:
@@ -133,11 +110,12 @@ def _within_reach(problem: Problem, state: SinkhornState) -> SinkhornState:
         return state
     path = None if state.path is None else state.path.moved(state.x)
     f = state.f + expand_eps(problem.eps, state.f) * state.x
-    return _absorbed(problem, f, path, (state.lost - 1).clamp_min(0), state.steps)
+    return _absorbed(problem, f, path, (state.lost - 1).clamp_min(0))
 
 
-def _residual(weights: Tensor, marginal: Tensor, empty: Tensor) -> Tensor:
-    return (weights + empty).div_(marginal + empty).log_()
+def _ratio(weights: Tensor, marginal: Tensor) -> Tensor:
+    """Return weights over marginal, one for atoms without mass."""
+    return torch.where(weights != 0, weights / marginal, 1.0)
 
 
 def _far(logarithms: Float[Tensor, "batch n"]) -> Bool[Tensor, "batch"]:

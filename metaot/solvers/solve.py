@@ -10,7 +10,7 @@ from metaot.brenier import BrenierPair, SampleProblem
 from metaot.core import method
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers.in_torch import InTorch, no_result, refine
+from metaot.solvers.in_torch import InTorch, refine
 from metaot.solvers.iterate import Solver
 from metaot.solvers.maps import MapSolution, MapSolver, PairPredictor, solve_map
 from metaot.solvers.newton import Newton
@@ -25,15 +25,6 @@ class PotentialPredictor(Protocol):
 
     def predict(self, problem: Problem) -> DualPotentials:
         """Return a guess of the solution."""
-        ...
-
-
-@runtime_checkable
-class WarmStarter(Protocol):
-    """A predictor that says itself what a solver starts from; see `metaot.amortize.Predictor`."""
-
-    def warm_start(self, problem: Problem) -> Tensor:
-        """Return the potential f to start from, which may be overwritten."""
         ...
 
 
@@ -97,16 +88,9 @@ def solve(
         )
     f = None if init is None else _start(problem, init)
     result, solvers = _refined(problem, f, solver, tol=tol, max_steps=max_steps)
-    batch, converged = problem.batch_shape, result.error <= tol
-    return Solution(
-        problem=problem,
-        potentials=DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape)),
-        error=_shaped(result.error, batch),
-        converged=_shaped(converged, batch),
-        steps=_shaped(result.steps, batch),
-        solvers=solvers,
-        max_steps=max_steps,
-    )
+    potentials = DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape))
+    error, steps = (_shaped(values, problem.batch_shape) for values in (result.error, result.steps))
+    return Solution(problem, potentials, error, error <= tol, steps, solvers, max_steps)
 
 
 def _shaped(values: Any, shape: torch.Size) -> Tensor:
@@ -115,18 +99,15 @@ def _shaped(values: Any, shape: torch.Size) -> Tensor:
     return values if isinstance(values, Tensor) else torch.from_numpy(values)
 
 
-_SOLVERS: dict[str, Solver] = {"sinkhorn": Sinkhorn(), "newton": Newton()}
-
-
 def _refined(
     problem: Problem, f: Tensor | None, solver: Solver | None, *, tol: float, max_steps: int
 ) -> tuple[method.Result, tuple[Solver, ...]]:
     """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results."""
     start: Any = None if f is None else f.reshape(-1, problem.geometry.shape[0])
-    if solver is not None and not isinstance(solver, Sinkhorn | Newton):
-        return refine(solver, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False), (solver,)
-    if problem.a.numel() == 0:
-        return no_result(problem.flat()), () if solver is None else (solver,)
+    if not isinstance(solver, Sinkhorn | Newton | None) or problem.a.numel() == 0:
+        other = solver or Sinkhorn()
+        result = refine(other, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False)
+        return result, (other,)
     back_end = _back_end(problem, solver)
     if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()
@@ -136,7 +117,7 @@ def _refined(
     if isinstance(solver, Newton):
         return method.only_newton(back_end, start, tol=tol, max_steps=max_steps), (solver,)
     result, names = method.choose(back_end, start, tol=tol, max_steps=max_steps)
-    return result, tuple(_SOLVERS[name] for name in names)
+    return result, tuple(Newton() if name == "newton" else Sinkhorn() for name in names)
 
 
 def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
@@ -148,9 +129,9 @@ def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
     return InTorch(problem.flat())
 
 
-def _start(problem: Problem, init: DualPotentials | PotentialPredictor) -> Tensor:
-    """Return f, which may be overwritten: a predictor's `warm_start`, if it has one, else that of its guess."""
-    if isinstance(init, WarmStarter):
+def _start(problem: Problem, init: Any) -> Tensor:
+    """Return f, which may be overwritten: of a `metaot.amortize.Predictor` its `warm_start`, else of the guess."""
+    if hasattr(init, "warm_start"):
         return _fitted("f", torch.as_tensor(init.warm_start(problem)), problem.a)
     guess = init if isinstance(init, DualPotentials) else init.predict(problem)
     f = _fitted("f", torch.as_tensor(guess.f), problem.a)
@@ -163,5 +144,4 @@ def _fitted(name: str, potential: Tensor, weights: Tensor) -> Tensor:
         raise ValueError(
             f"init.{name} has the shape {tuple(potential.shape)}, the problem's weights {tuple(weights.shape)}"
         )
-    same = potential.dtype == weights.dtype and potential.device == weights.device
-    return potential if same else potential.to(weights)
+    return potential.to(weights)

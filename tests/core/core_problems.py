@@ -141,10 +141,10 @@ class Problems:
 METHODS = ["accelerated", "plain", "by matrix", "newton"]
 
 
-def problems(name: str, batch: int = 3, eps: float = 0.1, seed: int = 0) -> Problems:
+def problems(kind: str | Callable, batch: int = 3, eps: float = 0.1, seed: int = 0) -> Problems:
     """Return random problems on a space, each one at a lower temperature than the one before."""
     generator = np.random.default_rng(seed)
-    space = SPACES[name](generator, batch)
+    space = (SPACES[kind] if isinstance(kind, str) else kind)(generator, batch)
     n, m = space.C.shape[-2:]
     return Problems(
         space, weights(generator, batch, n), weights(generator, batch, m), eps * 0.5 ** np.arange(batch)

@@ -108,16 +108,20 @@ WRONG_SIZE = {
 }
 
 
-@pytest.mark.parametrize("changes", WRONG_KIND.values(), ids=WRONG_KIND)
-def test_arrays_of_the_wrong_kind_are_type_errors(changes):
-    with pytest.raises(TypeError):
-        call(**changes)
+WRONG = [
+    *((TypeError, changes) for changes in WRONG_KIND.values()),
+    *((ValueError, changes) for changes in WRONG_SIZE.values()),
+]
 
 
-@pytest.mark.parametrize("changes", WRONG_SIZE.values(), ids=WRONG_SIZE)
-def test_arrays_of_the_wrong_size_are_value_errors(changes):
-    with pytest.raises(ValueError, match=r"\w"):
-        call(**changes)
+@pytest.mark.parametrize(("error", "changes"), WRONG, ids=[*WRONG_KIND, *WRONG_SIZE])
+def test_wrong_arrays_are_errors_and_not_held_after_it(error, changes):
+    kept = arguments(**changes)
+    arrays = [part for group in (kept[1][2], *kept[2:4]) for part in group if isinstance(part, np.ndarray)]
+    before = [sys.getrefcount(array) for array in arrays]
+    with pytest.raises(error):
+        packing._core.solve_each(*kept)
+    assert [sys.getrefcount(array) for array in arrays] == before
 
 
 def test_errors_name_the_array():
@@ -127,16 +131,6 @@ def test_errors_name_the_array():
         call(**WRONG_SIZE["one row more"])
     with pytest.raises(ValueError, match="b must be C-contiguous"):
         call(**WRONG_SIZE["every second"])
-
-
-def test_no_array_is_held_after_an_error():
-    for changes in (*WRONG_KIND.values(), *WRONG_SIZE.values()):
-        kept = arguments(**changes)
-        arrays = [part for group in (kept[1][2], *kept[2:4]) for part in group if isinstance(part, np.ndarray)]
-        before = [sys.getrefcount(array) for array in arrays]
-        with pytest.raises((TypeError, ValueError)):
-            packing._core.solve_each(*kept)
-        assert [sys.getrefcount(array) for array in arrays] == before
 
 
 def test_what_is_read_is_not_written():
@@ -152,11 +146,7 @@ def test_what_is_read_is_not_written():
         assert_array_equal(part, copy)
 
 
-def single(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32)
-
-
-@pytest.mark.parametrize("layout", [np.asfortranarray, single])
+@pytest.mark.parametrize("layout", [np.asfortranarray, np.float32])
 def test_the_public_functions_take_any_layout(layout):
     """Arrays that are not contiguous or not float64 are copied."""
     p, limits = problems("matrix"), {"tol": 1e-6, "max_steps": 50}

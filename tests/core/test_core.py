@@ -13,18 +13,17 @@ every_method = pytest.mark.parametrize("method", METHODS)
 grids = pytest.mark.parametrize("name", [name for name in SPACES if "two" in name or "three" in name])
 
 
-def assert_right(p: Problems, found: core.Result, tol: float, rounding: float = 1e-11) -> None:
+def assert_right(p: Problems, found: core.Result, tol: float) -> None:
     """Assert that potentials are finite, that the error is at most `tol`, and that it is true."""
     assert np.isfinite(found.f).all()
     assert np.isfinite(found.g).all()
     assert (found.error <= tol).all()
-    assert (p.true_error(found.f, found.g) <= tol + rounding).all()
+    assert (p.true_error(found.f, found.g) <= tol + 1e-11).all()
 
 
 @every_space
 @pytest.mark.parametrize("method", ["by matrix", "newton"])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_costs_are_right_to_rounding(name, method, transposed):
+def test_costs_are_right_to_rounding(name, method):
     """Where all mass of one side is on one atom, the other side's potential is its row of costs."""
     p = problems(name, batch=2)
     for i in (0, p.a.shape[1] - 1):
@@ -87,10 +86,12 @@ def test_acceleration_takes_a_fraction_of_the_steps():
 
 
 @every_method
-def test_a_start_says_nothing_on_atoms_without_mass(method):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_start_says_nothing_on_atoms_without_mass_and_nothing_if_it_is_not_finite(method, value):
     p = problems("two axes")
-    f = np.where(p.a > 0, p.solve(method).f, np.nan)
-    assert (p.solve(method, f).steps == 0).all()
+    cold = p.solve(method)
+    assert (p.solve(method, np.where(p.a > 0, cold.f, value)).steps == 0).all()
+    assert_right(p, p.solve(method, np.where(p.a > 0, value, cold.f)), 1e-9)
 
 
 @pytest.mark.parametrize("name", ["two axes", "matrix", "one axis"])
@@ -151,10 +152,7 @@ def test_measures_in_boxes_on_a_large_grid(sizes, method):
 
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (8, 16), (9, 17), (33, 2), (2, 3, 2, 3)])
 def test_sizes_around_those_of_blocks(sizes):
-    space = axes(*((size, size) for size in sizes))(np.random.default_rng(0), 2)
-    n = space.C.shape[0]
-    a, b = weights(np.random.default_rng(1), 2, n), weights(np.random.default_rng(2), 2, n)
-    p = Problems(space, a, b, np.full(2, 0.05))
+    p = problems(axes(*((size, size) for size in sizes)), batch=2)
     for method in ("accelerated", "newton"):
         assert_right(p, p.solve(method), 1e-9)
 
@@ -240,32 +238,3 @@ def test_newton_is_quick_and_never_lowers_the_dual_value(seed, eps):
     assert found.steps <= {1e-1: 6, 1e-2: 12, 1e-3: 25}[eps]
     values = [p.value(*p.solve("newton", tol=1e-11, max_steps=k)[:2])[0] for k in range(int(found.steps[0]) + 1)]
     assert (np.diff(values) >= -1e-13).all()
-
-
-STARTS = {
-    "huge": lambda a: 1e3 * np.random.default_rng(1).normal(size=a.shape),
-    "too large for its digits": lambda a: 1e200 * np.random.default_rng(1).normal(size=a.shape),
-    "one nan": lambda a: np.where(a == a.max(1, keepdims=True), np.nan, 0.0),
-    "inf": lambda a: np.full_like(a, np.inf),
-}
-
-
-@every_method
-@pytest.mark.parametrize("name", ["two axes", "matrix", "three rectangular axes"])
-@pytest.mark.parametrize("start", STARTS)
-def test_a_useless_start_is_replaced(name, method, start):
-    p = problems(name)
-    cold, warm = p.solve(method), p.solve(method, STARTS[start](p.a))
-    assert_right(p, warm, 1e-9)
-    assert (warm.steps <= cold.steps + 1).all()
-
-
-@every_method
-def test_tails_below_floating_point(method):
-    """Bells on a line: the cost was found by other programs."""
-    k, t = np.arange(200), np.linspace(0, 1, 200)
-    a, b = (np.exp(-((k - middle) ** 2) / 8) for middle in (20, 80))
-    p = of_matrix(np.subtract.outer(t, t) ** 2, a / a.sum(), b / b.sum(), 1e-4)
-    found = p.solve(method, tol=1e-6)
-    assert_right(p, found, 1e-6, rounding=1e-9)
-    assert_allclose((p.plans(found.f, found.g)[0] * p.space.C).sum(), 0.0909507, atol=1e-6)

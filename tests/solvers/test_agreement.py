@@ -28,12 +28,11 @@ def arrays(problem: Problem) -> tuple:
 
 @every_solver
 @every_space
-@pytest.mark.parametrize("eps", [1.0, 0.05])
-def test_pot_has_the_same_plan(solver, name, eps):
+def test_pot_has_the_same_plan(solver, name):
     ot = pytest.importorskip("ot")
-    problem = random_problem(SPACES[name], (), eps)
+    problem = random_problem(SPACES[name], (), 0.05)
     small = on_support(problem)
-    theirs = torch.from_numpy(ot.sinkhorn(*arrays(small), eps, stopThr=1e-12, numItermax=100_000))
+    theirs = torch.from_numpy(ot.sinkhorn(*arrays(small), 0.05, stopThr=1e-12, numItermax=100_000))
     solution = solve(problem, solver=solver, tol=1e-10)
     assert_close(solution.plan()[problem.a > 0][:, problem.b > 0], theirs, 1e-8)
     assert_close(solution.cost(), (theirs * matrix(small.geometry)).sum(), 1e-8)

@@ -10,11 +10,11 @@ from strategies import (
     assert_close,
     both_back_ends,
     every_batch,
+    every_dtype,
     every_solver,
     every_space,
     given_problems,
     matrix,
-    on_mass,
     random_problem,
     solvers,
     temperatures,
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from metaot.geometry import Dense, Grid
 from metaot.objectives import dual_value
-from metaot.potentials import DualPotentials, marginal_error
+from metaot.potentials import DualPotentials, c_transform
 from metaot.problem import Problem
 from metaot.solvers import Solution, Status, solve
 
@@ -44,15 +44,14 @@ def start(f: Tensor, problem: Problem) -> DualPotentials:
 @both_back_ends
 @every_solver
 @every_space
-@every_batch
+@pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_what_a_solution_says_is_true(solver, space, batch):
     problem = random_problem(space, batch, temperatures(batch, 1.0, 0.05))
     for max_steps in (0, 3, 10_000):
         solution = solve(problem, solver=solver, tol=1e-6, max_steps=max_steps)
         for part in (solution.error, solution.converged, solution.steps, solution.value, solution.cost()):
             assert part.shape == batch
-        assert solution.potentials.f.shape == problem.a.shape
-        assert solution.potentials.g.shape == problem.b.shape
+        f, g = solution.potentials.f, solution.potentials.g
         assert_close(solution.error, plan_error(solution), 1e-9)
         assert torch.equal(solution.converged, solution.error <= 1e-6)
         assert (solution.steps <= max_steps).all()
@@ -61,6 +60,10 @@ def test_what_a_solution_says_is_true(solver, space, batch):
         assert_close(solution.cost(), (matrix(problem.geometry) * solution.plan()).sum((-2, -1)))
         assert_close(solution.value, dual_value(problem, solution.potentials), 0)
     assert solution.status is Status.CONVERGED
+    nobody = problem.a == 0
+    assert_close(f[nobody], c_transform(problem.T, g)[nobody], 1e-5)
+    nobody = problem.b == 0
+    assert_close(g[nobody], c_transform(problem, f)[nobody], 1e-9)
 
 
 @both_back_ends
@@ -68,22 +71,14 @@ def test_what_a_solution_says_is_true(solver, space, batch):
 @every_space
 @pytest.mark.parametrize("max_steps", [3, 10_000])
 def test_a_batch_is_solved_as_its_instances_are(solver, space, max_steps):
-    problem = random_problem(space, (2, 3), temperatures((2, 3), 1.0, 0.05))
+    problem = random_problem(space, (2, 2), temperatures((2, 2), 1.0, 0.05))
     batch = solve(problem, solver=solver, max_steps=max_steps)
-    for index in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
-        alone = solve(problem[tuple(index)], solver=solver, max_steps=max_steps)
+    for index in ((0, 1), (1, 0), (1, 1)):
+        alone = solve(problem[index], solver=solver, max_steps=max_steps)
         assert alone.steps == batch.steps[*index]
         assert_close(alone.error, batch.error[*index], 1e-8)
         assert_close(alone.potentials.f, batch.potentials.f[*index], 1e-6)
         assert_close(alone.potentials.g, batch.potentials.g[*index], 1e-6)
-
-
-@given_problems(solver=solvers)
-def test_the_error_of_a_state_is_that_of_both_marginals(problem, solver):
-    problem = problem.flat()
-    state = solver.step(problem, solver.init(problem, None))
-    potentials = on_mass(problem, solver.value(problem, state, slice(None)))
-    assert_close(solver.error(problem, state), marginal_error(problem, potentials))
 
 
 @every_solver
@@ -104,14 +99,12 @@ def test_float32_is_right_to_its_rounding(solver):
 @given_problems(lowest_eps=0.1, solver=solvers)
 def test_a_start_at_the_solution_takes_no_step(problem, solver):
     """Only f is taken of it, and completed: what that moves is no more mass than the error was."""
-    solution = solve(problem, solver=solver)
-    again = solve(problem, solver=solver, init=solution.potentials)
-    assert (again.steps == 0).all()
-    assert_close(again.value, solution.value, 1e-9)
-    exact = solve(problem, solver=solver, tol=1e-9)
-    again = solve(problem, solver=solver, init=exact.potentials)
-    assert (again.steps == 0).all()
-    assert_close(again.cost(), exact.cost(), 1e-8)
+    for tol in (1e-6, 1e-9):
+        solution = solve(problem, solver=solver, tol=tol)
+        again = solve(problem, solver=solver, init=solution.potentials)
+        assert (again.steps == 0).all()
+        assert_close(again.value, solution.value, 1e-9)
+    assert_close(again.cost(), solution.cost(), 1e-8)
 
 
 BAD_STARTS = {
@@ -128,14 +121,30 @@ BAD_STARTS = {
 @both_back_ends
 @every_solver
 @pytest.mark.parametrize("name", ["dense", "grid", "points, one each"])
-@pytest.mark.parametrize("bad", BAD_STARTS.values(), ids=BAD_STARTS.keys())
-def test_a_useless_start_costs_at_most_one_step(solver, name, bad):
+def test_a_useless_start_costs_at_most_one_step_and_does_not_spoil_the_others(solver, name):
     problem = random_problem(SPACES[name], (2, 3), 0.1)
     cold = solve(problem, solver=solver)
-    warm = solve(problem, solver=solver, init=start(bad(problem.a), problem))
-    assert (warm.steps <= cold.steps + 1).all()
-    assert warm.status is Status.CONVERGED
-    assert_close(warm.cost(), cold.cost(), 1e-5)
+    for bad in BAD_STARTS.values():
+        f = cold.potentials.f.clone()
+        f[1] = bad(problem.a[1])
+        warm = solve(problem, solver=solver, init=start(f, problem))
+        assert (warm.steps[0] == 0).all()
+        assert (warm.steps[1] <= cold.steps[1] + 1).all()
+        assert warm.status is Status.CONVERGED
+        assert_close(warm.cost(), cold.cost(), 1e-5)
+
+
+@both_back_ends
+@every_dtype
+@every_solver
+@pytest.mark.parametrize("name", ["dense", "grid", "points"])
+def test_a_start_that_is_not_finite_does_not_come_back(solver, dtype, name):
+    problem = random_problem(SPACES[name], (7,), 0.1).to(torch.empty(0, dtype=dtype))
+    f = torch.stack([bad(problem.a[0].double()) for bad in BAD_STARTS.values()])
+    for max_steps in (0, 2):
+        solution = solve(problem, solver=solver, init=start(f.to(dtype), problem), max_steps=max_steps)
+        for part in (solution.potentials.f, solution.potentials.g, solution.error):
+            assert part.isfinite().all()
 
 
 @given_problems(lowest_eps=0.1, size=st.floats(0, 30), solver=solvers)
@@ -146,18 +155,6 @@ def test_a_start_of_a_smaller_dual_value_costs_at_most_one_step(problem, solver,
     worse = dual_value(problem, guess) < dual_value(problem, zeros) - 1e-9
     assert (warm.steps[worse] <= cold.steps[worse] + 1).all()
     assert_close(warm.value[worse], cold.value[worse], 1e-6)
-
-
-@both_back_ends
-@every_solver
-def test_one_bad_start_does_not_spoil_the_others(solver):
-    problem = random_problem(SPACES["grid"], (3,), 0.05)
-    f = solve(problem, solver=solver).potentials.f.clone()
-    f[1] = torch.nan
-    warm = solve(problem, solver=solver, init=start(f, problem))
-    assert warm.status is Status.CONVERGED
-    assert warm.steps[[0, 2]].tolist() == [0, 0]
-    assert warm.steps[1] == solve(problem[1], solver=solver).steps
 
 
 @both_back_ends
@@ -176,6 +173,7 @@ def test_a_better_start_needs_fewer_steps(solver):
 @every_solver
 def test_a_predictor_is_a_start(solver):
     problem = random_problem(SPACES["grid"], (2, 3), 0.1)
+    problem = replace(problem, a=problem.a.requires_grad_())
     solution, seen = solve(problem, solver=solver), []
 
     class Oracle:
@@ -189,6 +187,8 @@ def test_a_predictor_is_a_start(solver):
     assert seen[0] is problem
     assert (warm.steps == 0).all()
     assert warm.potentials.f.dtype == torch.float64, "the solver's dtype is that of the problem"
+    assert not warm.potentials.f.requires_grad
+    assert not warm.error.requires_grad
 
 
 @given_problems(lowest_eps=0.1, s=st.floats(0.01, 100), solver=solvers)
@@ -253,15 +253,6 @@ def test_an_empty_batch_is_solved(solver, name):
     assert solution.cost().shape == (0,)
 
 
-@every_solver
-def test_nothing_requires_a_gradient_afterwards(solver):
-    problem = random_problem(SPACES["grid"], (3,), 0.1)
-    a = problem.a.clone().requires_grad_()
-    solution = solve(replace(problem, a=a), solver=solver, init=start(torch.zeros_like(a), problem))
-    assert not solution.potentials.f.requires_grad
-    assert not solution.error.requires_grad
-
-
 @pytest.mark.parametrize("name", ["grid", "points", "points, one each", "points, sphere"])
 @every_batch
 def test_transport_sends_atoms_to_the_mean_of_their_targets(name, batch):
@@ -283,7 +274,6 @@ def test_a_matrix_has_no_coordinates_to_transport():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tol": 0.0}, "tol must be positive, got 0.0"),
         ({"tol": -1e-3}, "tol must be positive, got -0.001"),
         ({"tol": float("nan")}, "tol must be positive, got nan"),
         ({"max_steps": -1}, "max_steps must not be negative, got -1"),
