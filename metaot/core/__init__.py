@@ -2,7 +2,7 @@
 
 from metaot.core.compiled import COMPILED, Compiled, Step, best_potential, hard_minimum, sinkhorn_step
 from metaot.core.costs import POINT_COSTS, Costs
-from metaot.core.method import EVERY, BackEnd, Result
+from metaot.core.method import EVERY, BackEnd, Limits, Result
 
 __all__ = [
     "COMPILED",
@@ -11,6 +11,7 @@ __all__ = [
     "BackEnd",
     "Compiled",
     "Costs",
+    "Limits",
     "Result",
     "Step",
     "best_potential",

@@ -5,7 +5,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from metaot.core.costs import Costs
-from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Result
+from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Limits, Result
 
 try:
     from metaot.core import _core
@@ -38,20 +38,13 @@ class Compiled(BackEnd):
         return self._costs.range
 
     def sinkhorn(
-        self,
-        index: Index,
-        f: Array | None,
-        *,
-        tol: float,
-        max_steps: int,
-        accelerated: bool = True,
-        on_support: bool = False,
+        self, index: Index, f: Array | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
     ) -> Result:
         method = _BY_AXES if self._costs.has_axes and not on_support else _BY_MATRIX
-        return self._solve(method, index, f, (tol, max_steps, accelerated))
+        return self._solve(method, index, f, (*limits, accelerated))
 
-    def newton(self, index: Index, f: Array | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
-        return self._solve(_NEWTON, index, f, (tol, max_steps, True), warmer)
+    def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
+        return self._solve(_NEWTON, index, f, (*limits, True), warmer)
 
     def no_result(self) -> Result:
         f, g, error = np.zeros(self._a.shape), np.zeros(self._b.shape), np.full(len(self._a), np.inf)

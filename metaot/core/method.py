@@ -82,11 +82,17 @@ class Result(NamedTuple):
         self.steps[index] += later.steps
 
 
+class Limits(NamedTuple):
+    """When an instance stops: its error is at most `tol`, or it has made `max_steps` steps."""
+
+    tol: float
+    max_steps: int
+
+
 class BackEnd(ABC):
     """A batch of problems, and both methods on some of its instances.
 
-    They refine f, given on all atoms in the units of the cost, or zeros where these are better. An instance stops
-    when its error is at most `tol`, or after `max_steps` steps.
+    They refine f, given on all atoms in the units of the cost, or zeros where these are better.
     """
 
     sizes: list[tuple[int, int]]
@@ -102,19 +108,12 @@ class BackEnd(ABC):
 
     @abstractmethod
     def sinkhorn(
-        self,
-        index: Index,
-        f: Array | None,
-        *,
-        tol: float,
-        max_steps: int,
-        accelerated: bool = True,
-        on_support: bool = False,
+        self, index: Index, f: Array | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
     ) -> Result:
         """Make Sinkhorn steps: with a matrix between the atoms with mass if `on_support`, else along axes."""
 
     @abstractmethod
-    def newton(self, index: Index, f: Array | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
+    def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
         """Make Newton steps, at eps times `warmer`; an instance stops too when its error no longer falls."""
 
     @abstractmethod
@@ -138,30 +137,28 @@ def suits_newton(back_end: BackEnd) -> list[bool]:
     return [few <= FACTORISED and few * many <= NEWTON_ENTRIES for few, many in back_end.sizes]
 
 
-def only_sinkhorn(
-    back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int, accelerated: bool = True
-) -> Result:
+def only_sinkhorn(back_end: BackEnd, f: Array | None, limits: Limits, *, accelerated: bool = True) -> Result:
     """Refine by Sinkhorn alone."""
-    return _Run(back_end, tol, max_steps).sinkhorn(EVERY, f, max_steps, accelerated=accelerated)
+    return _Run(back_end, limits).sinkhorn(EVERY, f, limits.max_steps, accelerated=accelerated)
 
 
-def only_newton(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) -> Result:
+def only_newton(back_end: BackEnd, f: Array | None, limits: Limits) -> Result:
     """Refine by Newton alone."""
-    run = _Run(back_end, tol, max_steps)
-    run.result = run.newton(EVERY, f, max_steps)
+    run = _Run(back_end, limits)
+    run.result = run.newton(EVERY, f, limits.max_steps)
     run.descend(run.unfinished())
     return run.result
 
 
-def choose(back_end: BackEnd, f: Array | None, *, tol: float, max_steps: int) -> tuple[Result, tuple[str, ...]]:
+def choose(back_end: BackEnd, f: Array | None, limits: Limits) -> tuple[Result, tuple[str, ...]]:
     """Refine by the methods that the module lists; return their names too."""
-    run, suited = _Run(back_end, tol, max_steps), suits_newton(back_end)
+    run, suited = _Run(back_end, limits), suits_newton(back_end)
     few = [k for k, (rows, _) in enumerate(back_end.sizes) if suited[k] and rows <= FEW]
     long = [k for k in _long(back_end) if suited[k]]
     at_once, near = {*few, *long}, run.descend_from(f, long)
     run.carry_on(run.newton, [*few, *near], f)
     others = [k for k in range(len(suited)) if k not in at_once]
-    run.carry_on(run.sinkhorn, others, f, SINKHORN_FIRST if any(suited) else max_steps)
+    run.carry_on(run.sinkhorn, others, f, SINKHORN_FIRST if any(suited) else limits.max_steps)
     if left := run.unfinished():
         run.carry_on(run.newton, [k for k in left if suited[k] and k not in at_once])
         run.descend([k for k in run.unfinished() if suited[k]])
@@ -184,8 +181,8 @@ def _long(back_end: BackEnd) -> list[int]:
 class _Run:
     """A batch of problems on its way through the methods."""
 
-    def __init__(self, back_end: BackEnd, tol: float, max_steps: int) -> None:
-        self.back_end, self.tol, self.max_steps = back_end, tol, max_steps
+    def __init__(self, back_end: BackEnd, limits: Limits) -> None:
+        self.back_end, (self.tol, self.max_steps) = back_end, limits
         self.result: Result
         self.taken: list[str] = []
 
@@ -199,12 +196,12 @@ class _Run:
         self.taken.append("sinkhorn")
         sizes = self.back_end.sizes if isinstance(index, slice) else [self.back_end.sizes[k] for k in index]
         on_support = sum(map(sum, sizes)) <= self.back_end.axis_points * len(sizes)
-        limits = {"tol": self.tol, "max_steps": max_steps, "accelerated": accelerated}
-        return self.back_end.sinkhorn(index, f, **limits, on_support=on_support)
+        limits = Limits(self.tol, max_steps)
+        return self.back_end.sinkhorn(index, f, limits, accelerated=accelerated, on_support=on_support)
 
     def newton(self, index: Index, f: Array | None, max_steps: int) -> Result:
         self.taken.append("newton")
-        return self.back_end.newton(index, f, tol=self.tol, max_steps=max_steps)
+        return self.back_end.newton(index, f, Limits(self.tol, max_steps))
 
     def carry_on(
         self, method: Callable[..., Result], which: list[int], f: Array | None = None, patience: int | None = None
@@ -230,7 +227,7 @@ class _Run:
             self.descend(which)
             return []
         index = np.array(which)
-        found = self.back_end.newton(index, f[index], tol=self.tol, max_steps=0)
+        found = self.back_end.newton(index, f[index], Limits(self.tol, 0))
         error = dict(zip(which, self.back_end.numbers(found.error).tolist(), strict=True))
         lowest = _FOLLOWED
         for highest, scale in _DESERVED:
@@ -253,9 +250,9 @@ class _Run:
         scale = scale or self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
         while scale > _LADDER / 2:
             budget = min(each, self.max_steps - int(steps.max()))
-            found = self.back_end.newton(index, f, tol=_FOLLOWED, max_steps=budget, warmer=scale)
+            found = self.back_end.newton(index, f, Limits(_FOLLOWED, budget), warmer=scale)
             f, steps, scale = found.f, steps + found.steps, scale / _LADDER
-        found = self.back_end.newton(index, f, tol=self.tol, max_steps=self.max_steps - int(steps.max()))
+        found = self.back_end.newton(index, f, Limits(self.tol, self.max_steps - int(steps.max())))
         better = self.back_end.numbers(found.error) <= self.back_end.numbers(self.result.error[index])
         self.result.update(index[better], Result(*(values[better] for values in found)))
         self.result.steps[index] = steps + found.steps

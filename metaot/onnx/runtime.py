@@ -126,7 +126,7 @@ class OnnxModel(OnnxFile):
         eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
         if core.COMPILED:
             back_end = core.Compiled(core.Costs.on_axes(costs), a, b, eps, threads=self._state[2])
-            return method.choose(back_end, f, **limits)[0]
+            return method.choose(back_end, f, method.Limits(**limits))[0]
         try:
             from metaot.onnx.problems import refined  # noqa: PLC0415, compiled code needs no torch
         except ImportError:

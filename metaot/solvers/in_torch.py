@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Result
+from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Limits, Result
 from metaot.geometry import Dense, Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
@@ -54,19 +54,11 @@ class InTorch(BackEnd):
         return float(finite.max() - finite.min()) if len(finite) else 0.0
 
     def sinkhorn(
-        self,
-        index: Index,
-        f: Tensor | None,
-        *,
-        tol: float,
-        max_steps: int,
-        accelerated: bool = True,
-        on_support: bool = False,
+        self, index: Index, f: Tensor | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
     ) -> Result:
-        part, solver = self._part(index), Sinkhorn(accelerated)
-        return refine(solver, part, f, tol=tol, max_steps=max_steps, on_support=on_support)
+        return refine(Sinkhorn(accelerated), self._part(index), f, limits, on_support=on_support)
 
-    def newton(self, index: Index, f: Tensor | None, *, tol: float, max_steps: int, warmer: float = 1.0) -> Result:
+    def newton(self, index: Index, f: Tensor | None, limits: Limits, *, warmer: float = 1.0) -> Result:
         """Exchange the sides where the target is smaller: the potential of the source is the unknown."""
         problem = self._part(index)
         problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
@@ -82,7 +74,7 @@ class InTorch(BackEnd):
                 start = None if f is None else f[chosen]
                 if turned:
                     start, part = None if start is None else c_transform(part, start), part.T
-                found = refine(Newton(), part, start, tol=tol, max_steps=max_steps, on_support=on_support)
+                found = refine(Newton(), part, start, limits, on_support=on_support)
                 result.update(chosen, Result(found.g, found.f, found.error, found.steps) if turned else found)
         return result
 
@@ -98,16 +90,14 @@ class InTorch(BackEnd):
         return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
 
 
-def refine(
-    solver: Solver, problem: Problem, f: Tensor | None, *, tol: float, max_steps: int, on_support: bool
-) -> Result:
+def refine(solver: Solver, problem: Problem, f: Tensor | None, limits: Limits, *, on_support: bool) -> Result:
     """Refine f, batch n, by one method: on the atoms with mass, or on all."""
     counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton) else problem
     eps, rows, part = expand_eps(problem.eps, problem.a), None, counted
     if on_support:
         rows, part = _support(counted)
         f = None if f is None else f.gather(-1, rows) / eps
-    result = iterate(solver, part, _start(solver, part, f), tol=tol, max_steps=max_steps)
+    result = iterate(solver, part, _start(solver, part, f), tol=limits.tol, max_steps=limits.max_steps)
     found = result.value.f
     if rows is not None:
         found = torch.where(part.a != 0, found, 0.0) * eps

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.core.method import EVERY
+from metaot.core.method import EVERY, Limits
 from metaot.geometry.base import expand_eps
 from metaot.objectives import dual_value
 from metaot.potentials import (
@@ -187,6 +187,6 @@ def _allowed_cost(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor
 
     Missing mass could not be added as a product: that uses forbidden pairs.
     """
-    exact = InTorch(problem).newton(EVERY, f, tol=_ROUNDING / 10, max_steps=_NEWTON_STEPS)
+    exact = InTorch(problem).newton(EVERY, f, Limits(_ROUNDING / 10, _NEWTON_STEPS))
     cost = transport_cost(problem, DualPotentials(exact.f, exact.g))
     return torch.where(exact.error <= _ROUNDING, cost, torch.inf)

@@ -87,7 +87,7 @@ def solve(
             f"got {solver!r}"
         )
     f = None if init is None else _start(problem, init)
-    result, solvers = _refined(problem, f, solver, tol=tol, max_steps=max_steps)
+    result, solvers = _refined(problem, f, solver, method.Limits(tol, max_steps))
     potentials = DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape))
     error, steps = (_shaped(values, problem.batch_shape) for values in (result.error, result.steps))
     return Solution(problem, potentials, error, error <= tol, steps, solvers, max_steps)
@@ -100,23 +100,21 @@ def _shaped(values: Any, shape: torch.Size) -> Tensor:
 
 
 def _refined(
-    problem: Problem, f: Tensor | None, solver: Solver | None, *, tol: float, max_steps: int
+    problem: Problem, f: Tensor | None, solver: Solver | None, limits: method.Limits
 ) -> tuple[method.Result, tuple[Solver, ...]]:
     """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results."""
     start: Any = None if f is None else f.reshape(-1, problem.geometry.shape[0])
     if not isinstance(solver, Sinkhorn | Newton | None) or problem.a.numel() == 0:
         other = solver or Sinkhorn()
-        result = refine(other, problem.flat(), start, tol=tol, max_steps=max_steps, on_support=False)
-        return result, (other,)
+        return refine(other, problem.flat(), start, limits, on_support=False), (other,)
     back_end = _back_end(problem, solver)
     if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):
-        limits = {"tol": tol, "max_steps": max_steps, "accelerated": solver.accelerated}
-        return method.only_sinkhorn(back_end, start, **limits), (solver,)
+        return method.only_sinkhorn(back_end, start, limits, accelerated=solver.accelerated), (solver,)
     if isinstance(solver, Newton):
-        return method.only_newton(back_end, start, tol=tol, max_steps=max_steps), (solver,)
-    result, names = method.choose(back_end, start, tol=tol, max_steps=max_steps)
+        return method.only_newton(back_end, start, limits), (solver,)
+    result, names = method.choose(back_end, start, limits)
     return result, tuple(Newton() if name == "newton" else Sinkhorn() for name in names)
 
 

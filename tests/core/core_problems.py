@@ -101,10 +101,11 @@ class Problems:
     ):
         """Run one of `METHODS`."""
         back_end = core.Compiled(self.space.costs, self.a, self.b, self.eps, threads=threads)
+        limits = core.Limits(tol, max_steps)
         if method == "newton":
-            return back_end.newton(core.EVERY, start, tol=tol, max_steps=max_steps)
+            return back_end.newton(core.EVERY, start, limits)
         settings = {"accelerated": method != "plain", "on_support": method == "by matrix"}
-        return back_end.sinkhorn(core.EVERY, start, tol=tol, max_steps=max_steps, **settings)
+        return back_end.sinkhorn(core.EVERY, start, limits, **settings)
 
     def exponents(self, f: Array, g: Array) -> Array:
         """Return (f + g - C)/eps."""

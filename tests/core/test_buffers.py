@@ -149,10 +149,10 @@ def test_what_is_read_is_not_written():
 @pytest.mark.parametrize("layout", [np.asfortranarray, np.float32])
 def test_the_public_functions_take_any_layout(layout):
     """Arrays that are not contiguous or not float64 are copied."""
-    p, limits = problems("matrix"), {"tol": 1e-6, "max_steps": 50}
-    found = core.Compiled(p.space.costs, p.a, p.b, p.eps).newton(core.EVERY, None, **limits)
+    p, limits = problems("matrix"), core.Limits(1e-6, 50)
+    found = core.Compiled(p.space.costs, p.a, p.b, p.eps).newton(core.EVERY, None, limits)
     costs = core.Costs.of_matrix(layout(p.space.C))
-    other = core.Compiled(costs, layout(p.a), layout(p.b), p.eps).newton(core.EVERY, None, **limits)
+    other = core.Compiled(costs, layout(p.a), layout(p.b), p.eps).newton(core.EVERY, None, limits)
     np.testing.assert_allclose(other.f, found.f, atol=1e-4)
 
 
@@ -173,7 +173,7 @@ def test_nothing_leaks(method):
         for _ in range(times):
             p.solve(method, max_steps=2)
             with pytest.raises(ValueError, match="has"):
-                wrong.newton(core.EVERY, None, tol=1e-6, max_steps=1)
+                wrong.newton(core.EVERY, None, core.Limits(1e-6, 1))
 
     run(20)
     before = resident()

@@ -49,7 +49,7 @@ def test_costs_between_points_do_not_cancel(dim, cost, small, opposite, beside):
     y = np.stack([x, x + 1e-9 * across, -x, -x + 1e-9 * across])
     a, b, eps = np.ones((1, 1)), np.full((1, 4), 0.25), np.array([0.1])
     one = core.Compiled(core.Costs.between_points(x[None], y, cost), a, b, eps)
-    found = one.sinkhorn(core.EVERY, None, tol=1e-9, max_steps=0)
+    found = one.sinkhorn(core.EVERY, None, core.Limits(1e-9, 0))
     costs = found.f[0, 0] + found.g[0]
     assert_allclose(costs[:2], [0, small], rtol=1e-6, atol=1e-16)
     assert_allclose(costs[2:], [opposite, beside], rtol=1e-15)

@@ -37,8 +37,7 @@ def test_threads_share_the_blocks_of_large_clouds():
     a, b = weights(generator, 1, 2300), weights(generator, 1, 1900)
     costs, eps = core.Costs.between_points(x, y, "sqeuclidean"), np.array([3e-3])
     one, three = (
-        core.Compiled(costs, a, b, eps, threads=k).sinkhorn(core.EVERY, None, tol=1e-6, max_steps=2)
-        for k in (1, 3)
+        core.Compiled(costs, a, b, eps, threads=k).sinkhorn(core.EVERY, None, core.Limits(1e-6, 2)) for k in (1, 3)
     )
     for mine, theirs in zip(one, three, strict=True):
         assert_array_equal(mine, theirs)
