@@ -41,10 +41,10 @@ class Compiled(BackEnd):
         self, index: Index, f: Array | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
     ) -> Result:
         method = _BY_AXES if self._costs.has_axes and not on_support else _BY_MATRIX
-        return self._solve(method, index, f, (*limits, accelerated))
+        return self._solve(method, index, f, (limits.tol, limits.max_steps, accelerated))
 
     def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
-        return self._solve(_NEWTON, index, f, (*limits, True), warmer)
+        return self._solve(_NEWTON, index, f, (limits.tol, limits.max_steps, True), warmer)
 
     def no_result(self) -> Result:
         f, g, error = np.zeros(self._a.shape), np.zeros(self._b.shape), np.full(len(self._a), np.inf)
