@@ -141,10 +141,10 @@ def test_newton_that_stalls_follows_the_solution_down(monkeypatch: pytest.Monkey
     kind = core.Compiled if core.COMPILED else in_torch.InTorch
     newton = kind.newton
 
-    def one_step(self, index, f, *, tol, max_steps, warmer=1.0):
+    def one_step(self, index, f, limits, *, warmer=1.0):
         asked.append(warmer)
-        steps = 1 if len(asked) == 1 else max_steps
-        return newton(self, index, f, tol=tol, max_steps=min(steps, max_steps), warmer=warmer)
+        steps = 1 if len(asked) == 1 else limits.max_steps
+        return newton(self, index, f, core.Limits(limits.tol, min(steps, limits.max_steps)), warmer=warmer)
 
     monkeypatch.setattr(kind, "newton", one_step)
     problem = Problem(full(30), full(30), Grid(30), 1e-3)
