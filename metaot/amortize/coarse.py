@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -27,25 +27,26 @@ class Coarse:
 
     problem: Problem
     fine: Problem
-    between: "_Between"
+    between: tuple[Float[Tensor, "fine coarse"], ...]
+    """Costs along each axis between the points of both grids."""
+    compiled: core.Costs | None
+    """The same from the coarse grid to the fine one, as compiled code takes them on a CPU."""
 
-    def lifted(self, f: Any) -> Any:
-        """Return the f on the fine grid after half a Sinkhorn step from the best g for f, a tensor or an array."""
+    def lifted(self, f: Float[Tensor, "batch coarse"]) -> Float[Tensor, "batch n"]:
+        """Return the f on the fine grid after half a Sinkhorn step from the best g for f, in float64."""
         here, there = (problem.to(problem.a.detach().double()) for problem in (self.problem, self.fine))
-        if self.between.compiled is None or not there.suits_core:
-            lifted = self._by_softmin(torch.as_tensor(f).to(self.problem.a))
-            return lifted if isinstance(f, Tensor) else lifted.numpy()
-        start = f.detach().double().numpy() if isinstance(f, Tensor) else f
-        (costs, a, b, eps), fine, threads = here.arrays(), there.a.detach().numpy(), torch.get_num_threads()
-        g = core.best_potential(costs, a, b, eps, start, threads=threads)
-        lifted = core.best_potential(self.between.compiled, b, fine, eps, g, threads=threads)
-        return torch.from_numpy(lifted) if isinstance(f, Tensor) else lifted
+        if self.compiled is None or not there.suits_core:
+            return self._by_softmin(f.to(self.problem.a))
+        (costs, a, b, eps), threads = here.arrays(), torch.get_num_threads()
+        g = core.best_potential(costs, a, b, eps, f.detach().double().numpy(), threads=threads)
+        lifted = core.best_potential(self.compiled, b, there.a.numpy(), eps, g, threads=threads)
+        return torch.from_numpy(lifted)
 
     def _by_softmin(self, f: Tensor) -> Tensor:
         problem, eps = self.problem, expand_eps(self.problem.eps, f)
         g = problem.geometry.T.softmin(f + eps * problem.a.log(), problem.eps)
         each = tuple(problem.eps.tolist()) if isinstance(problem.eps, Tensor) else problem.eps
-        return Separable(self.between.costs, each).softmin((g + eps * problem.b.log()).double())
+        return Separable(self.between, each).softmin((g + eps * problem.b.log()).double())
 
 
 def coarsened(problem: Problem) -> Coarse | None:
@@ -64,27 +65,19 @@ def coarsened(problem: Problem) -> Coarse | None:
     )
     if max(by) == 1:
         return None
-    coarse, between = _coarser(grid, by)
+    coarse, between, compiled = _coarser(grid, by)
     a, b = (_pooled(weights, grid.sizes, by) for weights in (problem.a, problem.b))
-    return Coarse(Problem.trusted(a, b, coarse, problem.eps), problem, between)
-
-
-class _Between(NamedTuple):
-    """Costs along each axis between the points of a fine grid and those of a coarse one."""
-
-    costs: tuple[Float[Tensor, "fine coarse"], ...]
-    compiled: core.Costs | None
-    """From the coarse grid to the fine one, as compiled code takes them on a CPU."""
+    return Coarse(Problem.trusted(a, b, coarse, problem.eps), problem, between, compiled)
 
 
 @lru_cache(maxsize=8)
-def _coarser(grid: Grid, by: tuple[int, ...]) -> tuple[Grid, _Between]:
+def _coarser(grid: Grid, by: tuple[int, ...]) -> tuple[Grid, tuple[Tensor, ...], core.Costs | None]:
     """Return the grid of the means of `by` neighbouring points of each axis; the last mean may be of fewer."""
     groups = [axis.split(count) for axis, count in zip(grid.axes, by, strict=True)]
     coarse = Grid(*(torch.stack([group.mean() for group in along]) for along in groups))
     costs = tuple((s[:, None] - t).square() for s, t in zip(grid.axes, coarse.axes, strict=True))
     compiled = core.Costs.on_axes(tuple(cost.mT.numpy() for cost in costs)) if costs[0].is_cpu else None
-    return coarse, _Between(costs, compiled)
+    return coarse, costs, compiled
 
 
 def _pooled(weights: Float[Tensor, "batch n"], sizes: tuple[int, ...], by: tuple[int, ...]) -> Tensor:

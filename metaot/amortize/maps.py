@@ -95,19 +95,7 @@ class BuresStart(MapPredictor):
     """The linear map between the Gaussians with the samples' means and covariances, in closed form."""
 
     def predict(self, problem: SampleProblem) -> BrenierPair:
-        return _linear_pair(Frame.gaussian(problem))
-
-
-@final
-class IdentityStart(MapPredictor):
-    """The map that moves nothing."""
-
-    def predict(self, problem: SampleProblem) -> BrenierPair:
-        return _linear_pair(Frame.identity(problem))
-
-
-def _linear_pair(frame: Frame) -> BrenierPair:
-    """Return networks without ridges, whose map is the linear one of the frame."""
-    icnn = Icnn(frame.m.shape[-1], (1,))
-    weights = icnn.quadratic().to(frame.m).expand((*frame.scale.shape, -1))
-    return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))
+        frame = Frame.gaussian(problem)
+        icnn = Icnn(frame.m.shape[-1], (1,))  # without ridges the map is the linear one of the frame
+        weights = icnn.quadratic().to(frame.m).expand((*frame.scale.shape, -1))
+        return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))

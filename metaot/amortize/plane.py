@@ -53,10 +53,6 @@ class Support(ABC):
     def frames(self, mean: Values, width: Values, modes: int) -> list[Frame]:
         """Return the frames of the sources and of the targets, or one for all of them, sources first."""
 
-    @abstractmethod
-    def source(self, mean: Values, width: Values, modes: int) -> Frame:
-        """Return the frame of the sources, for means batch 2."""
-
 
 @final
 class GridSupport(Support):
@@ -87,7 +83,8 @@ class GridSupport(Support):
     def frames(self, mean: Values, width: Values, modes: int) -> list[Frame]:
         return [self.source(mean.reshape(-1, 2), _library(mean).concatenate([width, width]), modes)]
 
-    def source(self, mean: Values, width: Values, modes: int) -> Frame:
+    def source(self, mean: Values, width: Values, modes: int) -> "GridFrame":
+        """Return the frame of the sources, for means batch 2."""
         atoms = self._atoms - (mean - self._middle) @ self._axis
         return GridFrame(_single(atoms / width[:, None]), self.sizes, modes)
 
@@ -135,9 +132,6 @@ class CloudSupport(Support):
     def frames(self, mean: Values, width: Values, modes: int) -> list[Frame]:
         pairs = zip(self._clouds, mean, strict=True)
         return [CloudFrame(_single((cloud - m[:, None]) / width[:, None, None]), modes) for cloud, m in pairs]
-
-    def source(self, mean: Values, width: Values, modes: int) -> Frame:
-        return CloudFrame(_single((self._clouds[0] - mean[:, None]) / width[:, None, None]), modes)
 
 
 @final
@@ -193,8 +187,9 @@ class Encoding:
         """The unit of potentials, batch 1, in the units of the cost."""
         return (self.width * self.width)[:, None]
 
-    def on(self, atoms: Support, index: Values) -> "Encoding":
-        """Return some of it for functions on other atoms, in the same frame."""
+    def on(self, atoms: Support, index: Any) -> "Encoding":
+        """Return some of it for functions on another grid, in the same frame."""
+        assert isinstance(atoms, GridSupport)
         mean, width = self.mean[index], self.width[index]
         frame = atoms.source(mean, width, self.modes)
         return Encoding(self.inputs, self.quadratic[index], mean, width, self.modes, frame)

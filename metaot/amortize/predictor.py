@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaot.geometry import Eps, Geometry
 from metaot.geometry.checks import first_place
-from metaot.models import Exportable, Network, PotentialModel
+from metaot.models import Network, PotentialModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Newton, solve
@@ -37,14 +37,6 @@ class Predictor(ABC):
         return self.predict(problem).f
 
 
-class FastNetwork(ABC):
-    """A network that was compiled from the weights of a model."""
-
-    @abstractmethod
-    def of(self, model: Exportable, *inputs: Tensor) -> Network | None:
-        """Return it; None unless the model has the same weights and nobody takes derivatives."""
-
-
 class StagedPredictor(Predictor):
     """A network that predicts f and improves it by refinement steps; g in closed form.
 
@@ -54,8 +46,8 @@ class StagedPredictor(Predictor):
 
     model: Any
     """An `Exportable`."""
-    fast: FastNetwork | None = None
-    """The network as onnxruntime evaluates it, where there is one."""
+    fast: Any = None
+    """The network as onnxruntime evaluates it, where there is one: a `metaot.onnx.compiled.OnnxNetwork`."""
     start_steps = 1
     """The most refinement steps in a warm start: more, where a solver's own steps are cheaper, cost time."""
 

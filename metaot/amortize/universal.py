@@ -53,11 +53,11 @@ class UniversalPotential(StagedPredictor):
             missed = abs(staged.refine()).sum(axis=1).tolist()
             if fmean(missed) <= _ENOUGH:
                 break
-        f = coarse.lifted(staged.f)
+        f = coarse.lifted(_tensor(staged.f))
         left = [k for k, share in enumerate(missed) if share > _ENOUGH]
         if left:
-            f[left] = staged.moved(flat, f, left)
-        return in_shape(problem, _tensor(f))
+            f[left] = _tensor(staged.moved(flat, f, left))
+        return in_shape(problem, f)
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:
         require_plane(flat.geometry)
@@ -93,7 +93,7 @@ class _Staged:
         self.f = stepped + self._encoding.correction(correction)
         return missing
 
-    def moved(self, problem: Problem, f: Values, index: list[int]) -> Values:
+    def moved(self, problem: Problem, f: Tensor, index: list[int]) -> Values:
         """Return f of some of the problems after a refinement step on other atoms."""
         part, (x, temperature) = problem[index], self._features
         self._problem, self._features = part.to(part.a.double()), [x[:, index], temperature[index]]

@@ -52,11 +52,6 @@ class Costs:
         return self.kind == _AXES
 
     @property
-    def needs_matrix(self) -> bool:
-        """Whether Sinkhorn has to hold a matrix, however large."""
-        return self.kind == _MATRIX
-
-    @property
     def shape(self) -> tuple[int, int]:
         """The numbers (n, m) of atoms."""
         if self.kind == _AXES:

@@ -137,12 +137,7 @@ def _marginal_step(problem: Problem, f: Tensor, which: Tensor) -> tuple[Tensor, 
 
 
 def error_curve(
-    problem: Problem,
-    f: Float[Tensor, "instances n"],
-    *,
-    tol: float,
-    max_steps: int,
-    step: Step = _marginal_step,
+    problem: Problem, f: Float[Tensor, "instances n"], *, tol: float, max_steps: int, step: Step = _marginal_step
 ) -> Float[Tensor, "steps instances"]:
     """Return an error of plain Sinkhorn before the first step and after each step, until all are at most `tol`.
 

@@ -22,10 +22,7 @@ _KEEP = 2**20
 _BLOCK = 2**18
 """Entries of a block of (rows, lines, points), 2 MiB in float64: it stays in the cache."""
 
-AXIS_COSTS: dict[str, AxisCost] = {
-    "sqeuclidean": lambda s, t: (s - t).square(),
-    "l1": lambda s, t: (s - t).abs(),
-}
+AXIS_COSTS: dict[str, AxisCost] = {"sqeuclidean": lambda s, t: (s - t).square(), "l1": lambda s, t: (s - t).abs()}
 
 
 @final

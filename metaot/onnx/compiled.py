@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from metaot.amortize.predictor import FastNetwork
 from metaot.models import Exportable, Network
 from metaot.onnx.files import runner, session
 
@@ -25,7 +24,7 @@ _MANY = 2**14
 
 
 @final
-class OnnxNetwork(FastNetwork):
+class OnnxNetwork:
     """The two functions of a network in sessions of onnxruntime, for weights with one fingerprint.
 
     Raises ValueError for files that were not made from the same weights. It pickles with the files' contents.

@@ -62,7 +62,7 @@ def test_threads_work_without_torch():
 
 
 HARNESS = """
-#include "threads.h"
+#include "core.h"
 #include <stdio.h>
 enum { COUNT = 1 << 21 };
 static ptrdiff_t next;

@@ -374,11 +374,6 @@ static int clouds_extend(Operator *op, const double *x, double *f, double *g)
     return extend_potentials(op->costs, op->inverse_eps, op->a, op->b, op->source, op->target, x, self->moved, f, g);
 }
 
-static void clouds_close(Operator *op)
-{
-    (void)op;
-}
-
 size_t clouds_bytes(const Costs *costs, Index n, Index m)
 {
     size_t bytes = 2 * bytes_for(sizeof(Clouds)) + bytes_for(2 * (n + m));
@@ -390,7 +385,7 @@ size_t clouds_bytes(const Costs *costs, Index n, Index m)
     return bytes;
 }
 
-int open_clouds(Operator *op, Arena *arena)
+void open_clouds(Operator *op, Arena *arena)
 {
     const Costs *costs = op->costs;
     Clouds *self = (Clouds *)take_numbers(arena, (Index)sizeof(Clouds) / (Index)sizeof(double) + 1);
@@ -407,6 +402,4 @@ int open_clouds(Operator *op, Arena *arena)
     op->evaluate = clouds_evaluate;
     op->potential = clouds_potential;
     op->extend = clouds_extend;
-    op->close = clouds_close;
-    return 1;
 }

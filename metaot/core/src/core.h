@@ -9,8 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "processors.h"
-#include "threads.h"
+/* A function so marked is compiled for several generations of processors, of which the best one is taken. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && \
+    !defined(WITHOUT_TARGETS)
+#define WITH_TARGETS
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
 
 typedef ptrdiff_t Index;
 
@@ -69,6 +75,10 @@ typedef struct {
     int threads;
 } Instance;
 
+/* threads.c */
+void run_on_threads(void (*work)(void *), void *shared, int threads);
+Index take_next(Index *next);
+
 /* arena.c */
 typedef struct {
     char *memory;
@@ -114,8 +124,8 @@ void below_tops(Index count, double h, const double *restrict tops, double *rest
 /* costs.c */
 Costs transposed(const Costs *costs);
 
-int open_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms);
-void close_columns(Columns *columns);
+size_t columns_bytes(const Costs *costs, Index count);
+void prepare_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms, Arena *arena);
 void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out);
 double best_potential(const Costs *costs, double inverse_eps, Index i, const Columns *columns, const double *h,
                       double *row);
@@ -162,17 +172,16 @@ struct Operator {
     void (*potential)(const Operator *op, double *g);
     /* After x was evaluated: put f and the best g for it on all atoms; 0 without enough memory. */
     int (*extend)(Operator *op, const double *x, double *f, double *g);
-    void (*close)(Operator *op);
     void *own;
 };
 
 /* matrix.c */
-size_t matrix_bytes(Index n, Index m);
-int open_matrix(Operator *op, Arena *arena);
+size_t matrix_bytes(const Costs *costs, Index n, Index m);
+void open_matrix(Operator *op, Arena *arena);
 
 /* clouds.c */
 size_t clouds_bytes(const Costs *costs, Index n, Index m);
-int open_clouds(Operator *op, Arena *arena);
+void open_clouds(Operator *op, Arena *arena);
 
 /* grid.c */
 size_t grid_bytes(const Costs *costs);

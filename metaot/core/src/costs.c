@@ -3,7 +3,6 @@
 #include "core.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 Costs transposed(const Costs *costs)
@@ -22,44 +21,33 @@ static Index source_size(const Costs *costs, int axis)
     return costs->transposed ? costs->columns[axis] : costs->rows[axis];
 }
 
-static Index target_size(const Costs *costs, int axis)
+size_t columns_bytes(const Costs *costs, Index count)
 {
-    return costs->transposed ? costs->rows[axis] : costs->columns[axis];
+    return costs->kind == MATRIX ? 0 : bytes_for((costs->kind == AXES ? costs->axes : costs->dim) * count);
 }
 
-/* Prepare these atoms of the target for rows of costs; return whether there is enough memory. */
-int open_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms)
+/* Prepare these atoms of the target for rows of costs. */
+void prepare_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms, Arena *arena)
 {
     columns->count = count;
     columns->atoms = atoms;
-    columns->coordinates = NULL;
-    columns->along[0] = NULL;
     if (costs->kind == CLOUDS) {
-        columns->coordinates = malloc(bytes_for(costs->dim * count));
-        if (!columns->coordinates) return 0;
+        columns->coordinates = take_numbers(arena, costs->dim * count);
         for (Index k = 0; k < costs->dim; k++)
             for (Index j = 0; j < count; j++)
                 columns->coordinates[k * count + j] = costs->y[atoms[j] * costs->dim + k];
     } else if (costs->kind == AXES) {
-        Index *offsets = malloc(bytes_for(costs->axes * count));
-        if (!offsets) return 0;
+        Index *offsets = take_indices(arena, costs->axes * count);
         for (int axis = costs->axes - 1; axis >= 0; axis--) columns->along[axis] = offsets + axis * count;
         for (Index j = 0; j < count; j++) {
             Index atom = atoms[j];
             for (int axis = costs->axes - 1; axis >= 0; axis--) {
-                Index size = target_size(costs, axis);
+                Index size = costs->transposed ? costs->rows[axis] : costs->columns[axis];
                 columns->along[axis][j] = atom % size;
                 atom /= size;
             }
         }
     }
-    return 1;
-}
-
-void close_columns(Columns *columns)
-{
-    free(columns->coordinates);
-    free(columns->along[0]);
 }
 
 static void row_of_matrix(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out)

@@ -14,7 +14,7 @@ static int settle_small_masses(const Costs *costs, double inverse_eps, const dou
     Columns columns;
     Arena arena = {0};
     Index count = 0, next = 0;
-    if (!open_arena(&arena, 3 * bytes_for(costs->n))) return 0;
+    if (!open_arena(&arena, 3 * bytes_for(costs->n) + columns_bytes(costs, costs->n))) return 0;
     Index *atoms = take_indices(&arena, costs->n);
     double *h = take_numbers(&arena, costs->n), *row = take_numbers(&arena, costs->n);
     for (Index i = 0; i < costs->n; i++)
@@ -22,17 +22,15 @@ static int settle_small_masses(const Costs *costs, double inverse_eps, const dou
             h[count] = f[i] + log(a[i]);
             atoms[count++] = i;
         }
-    int done = open_columns(&columns, &other, count, atoms);
-    for (Index j = 0; j < costs->m && done; j++) {
-        if (next < target->count && target->atoms[next] == j) {
+    prepare_columns(&columns, &other, count, atoms, &arena);
+    for (Index j = 0; j < costs->m; j++) {
+        if (next < target->count && target->atoms[next] == j)
             next++;
-        } else if (b[j] > 0) {
+        else if (b[j] > 0)
             g[j] = best_potential(&other, inverse_eps, j, &columns, h, row);
-        }
     }
-    if (done) close_columns(&columns);
     close_arena(&arena);
-    return done;
+    return 1;
 }
 
 /* Put the best g for f on target atoms without mass; zero where all that is near is forbidden. */
@@ -42,25 +40,24 @@ static int extend_target(const Costs *costs, double inverse_eps, const Support *
     Columns columns;
     Arena arena = {0};
     Index count;
-    if (!open_arena(&arena, 4 * bytes_for(costs->m))) return 0;
+    if (!open_arena(&arena, 4 * bytes_for(costs->m) + columns_bytes(costs, costs->m))) return 0;
     Index *absent = absent_atoms(costs->m, target, take_indices(&arena, costs->m), &count);
     double *tops = take_numbers(&arena, count), *sums = take_numbers(&arena, count), *row = take_numbers(&arena, count);
-    int done = open_columns(&columns, costs, count, absent);
+    prepare_columns(&columns, costs, count, absent, &arena);
     for (Index j = 0; j < count; j++) tops[j] = -INFINITY, sums[j] = 0;
-    for (Index i = 0; i < source->count && done; i++) {
+    for (Index i = 0; i < source->count; i++) {
         cost_row(costs, inverse_eps, source->atoms[i], &columns, row);
         raise_tops(count, known_f[i] + source->logs[i], row, tops);
     }
-    for (Index i = 0; i < source->count && done; i++) {
+    for (Index i = 0; i < source->count; i++) {
         cost_row(costs, inverse_eps, source->atoms[i], &columns, row);
         below_tops(count, known_f[i] + source->logs[i], tops, row);
         exponentials(count, row, row);
         subtract_multiple(count, -1, row, sums);
     }
     for (Index j = 0; j < count; j++) g[absent[j]] = tops[j] > -INFINITY ? -(tops[j] + log(sums[j])) : 0;
-    if (done) close_columns(&columns);
     close_arena(&arena);
-    return done;
+    return 1;
 }
 
 /* Put the best f for g on source atoms without mass. */
@@ -70,18 +67,17 @@ static int extend_source(const Costs *costs, double inverse_eps, const Support *
     Columns columns;
     Arena arena = {0};
     Index count, m = target->count;
-    if (!open_arena(&arena, bytes_for(costs->n) + 2 * bytes_for(m))) return 0;
+    if (!open_arena(&arena, bytes_for(costs->n) + 2 * bytes_for(m) + columns_bytes(costs, m))) return 0;
     Index *absent = absent_atoms(costs->n, source, take_indices(&arena, costs->n), &count);
     double *h = take_numbers(&arena, m), *row = take_numbers(&arena, m);
-    int done = open_columns(&columns, costs, m, target->atoms);
+    prepare_columns(&columns, costs, m, target->atoms, &arena);
     for (Index j = 0; j < m; j++) h[j] = known_g[j] + target->logs[j];
-    for (Index i = 0; i < count && done; i++) {
+    for (Index i = 0; i < count; i++) {
         double best = best_potential(costs, inverse_eps, absent[i], &columns, h, row);
         f[absent[i]] = best < INFINITY ? best : 0;
     }
-    if (done) close_columns(&columns);
     close_arena(&arena);
-    return done;
+    return 1;
 }
 
 /* Put potentials in units of eps, known on the atoms with mass, on all atoms into f and g; return whether there is

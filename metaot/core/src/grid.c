@@ -184,17 +184,12 @@ static void multiply_by(Index count, const double *restrict factors, double *res
     for (Index k = 0; k < count; k++) x[k] *= factors[k];
 }
 
-FOR_EACH_PROCESSOR
-static void subtract_from(Index count, double top, double *restrict x)
-{
-    for (Index k = 0; k < count; k++) x[k] = top - x[k];
-}
-
 /* Put top - log of sums into x. */
+FOR_EACH_PROCESSOR
 static void potential_of(Index count, const double *sums, double top, double *x)
 {
     logarithms(count, sums, x);
-    subtract_from(count, top, x);
+    for (Index k = 0; k < count; k++) x[k] = top - x[k];
 }
 
 /* Find the smallest box around a support, and the offsets of its atoms there. */
@@ -453,11 +448,6 @@ static int grid_extend(Operator *op, const double *x, double *f, double *g)
     return 1;
 }
 
-static void grid_close(Operator *op)
-{
-    (void)op;
-}
-
 static Index panel_numbers(const Costs *costs, int axis)
 {
     Index rows = costs->rows[axis], columns = costs->columns[axis];
@@ -512,7 +502,6 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
     op->evaluate = grid_evaluate;
     op->potential = grid_potential;
     op->extend = grid_extend;
-    op->close = grid_close;
     if (!prepare_kernels(&workspace->kernels, costs, op->inverse_eps)) return 0;
     self->kernels = &workspace->kernels;
     if (!self->kernels->by_products) return 1;

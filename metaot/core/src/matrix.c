@@ -150,38 +150,26 @@ static int matrix_extend(Operator *op, const double *x, double *f, double *g)
     return extend_potentials(op->costs, op->inverse_eps, op->a, op->b, op->source, op->target, x, self->scratch, f, g);
 }
 
-static void matrix_close(Operator *op)
+size_t matrix_bytes(const Costs *costs, Index n, Index m)
 {
-    Matrix *self = op->own;
-    close_columns(&self->columns);
+    return bytes_for(n * m) + 3 * bytes_for(n) + 5 * bytes_for(m) + 2 * bytes_for(sizeof(Matrix)) +
+           columns_bytes(costs, m);
 }
 
-size_t matrix_bytes(Index n, Index m)
+void open_matrix(Operator *op, Arena *arena)
 {
-    return bytes_for(n * m) + 3 * bytes_for(n) + 5 * bytes_for(m) +
-           2 * bytes_for(sizeof(Matrix));
-}
-
-int open_matrix(Operator *op, Arena *arena)
-{
-    const Costs *costs = op->costs;
     Matrix *self = (Matrix *)take_numbers(arena, (Index)sizeof(Matrix) / (Index)sizeof(double) + 1);
     self->n = op->source->count;
     self->m = op->target->count;
     self->absorbed = 0;
     self->K = take_numbers(arena, self->n * self->m);
-    self->origin = take_numbers(arena, self->n);
-    self->u = take_numbers(arena, self->n);
-    self->rows = take_numbers(arena, self->n);
-    self->tops = take_numbers(arena, self->m);
-    self->v = take_numbers(arena, self->m);
-    self->sums = take_numbers(arena, self->m);
-    self->scratch = take_numbers(arena, self->m);
-    self->row = take_numbers(arena, self->m);
+    double **of_source[] = {&self->origin, &self->u, &self->rows};
+    double **of_target[] = {&self->tops, &self->v, &self->sums, &self->row, &self->scratch};
+    for (int k = 0; k < 3; k++) *of_source[k] = take_numbers(arena, self->n);
+    for (int k = 0; k < 5; k++) *of_target[k] = take_numbers(arena, self->m);
     op->own = self;
     op->evaluate = matrix_evaluate;
     op->potential = matrix_potential;
     op->extend = matrix_extend;
-    op->close = matrix_close;
-    return open_columns(&self->columns, costs, op->target->count, op->target->atoms);
+    prepare_columns(&self->columns, op->costs, op->target->count, op->target->atoms, arena);
 }

@@ -361,6 +361,7 @@ static int open_newton(Newton *newton, Workspace *workspace, const Instance *ins
     size_t bytes = 3 * bytes_for(padded * l) + 2 * bytes_for(padded) + bytes_for(panels + 1) + bytes_for(panels * l);
     bytes += 2 * bytes_for(l) + bytes_for(2 * (padded + 2 * LANES) + l) + 2 * (2 * bytes_for(padded) + bytes_for(l));
     bytes += bytes_for(padded * l) + 2 * bytes_for(padded * padded) + 2 * bytes_for(padded) + 2 * bytes_for(LANES * l);
+    bytes += columns_bytes(instance->costs, l);
     Arena *arena = &workspace->work;
     if (!open_arena(arena, bytes)) return 0;
     *plan = (Plan){.costs = instance->costs, .inverse_eps = 1 / instance->eps, .rows = &workspace->source,
@@ -381,7 +382,8 @@ static int open_newton(Newton *newton, Workspace *workspace, const Instance *ins
     newton->origin = take_numbers(arena, padded);
     newton->left = take_numbers(arena, LANES * l);
     newton->right = take_numbers(arena, LANES * l);
-    return open_columns(&plan->prepared, instance->costs, l, workspace->target.atoms);
+    prepare_columns(&plan->prepared, instance->costs, l, workspace->target.atoms, arena);
+    return 1;
 }
 
 /* Take the start, or zeros if there is none or its dual value is below theirs. */
@@ -450,7 +452,6 @@ static int refine(Workspace *workspace, const Instance *instance, Limits limits,
         done = store_potentials(&newton.plan, instance, newton.now.f);
     }
     finish_potentials(instance, outcome);
-    close_columns(&newton.plan.prepared);
     return done;
 }
 
@@ -470,9 +471,8 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
     if (instance->start) { /* the best g for f is the start on the other side */
         Columns columns;
         Index n = workspace->target.count, count = workspace->source.count;
-        if (!open_arena(&arena, bytes_for(exchanged.n) + 2 * bytes_for(n)) ||
-            !open_columns(&columns, &exchanged, n, workspace->target.atoms))
-            return close_arena(&arena), 0;
+        if (!open_arena(&arena, bytes_for(exchanged.n) + 2 * bytes_for(n) + columns_bytes(&exchanged, n))) return 0;
+        prepare_columns(&columns, &exchanged, n, workspace->target.atoms, &arena);
         start = take_numbers(&arena, exchanged.n);
         double *h = take_numbers(&arena, n), *row = take_numbers(&arena, n);
         for (Index i = 0; i < n; i++)
@@ -481,7 +481,6 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
             Index atom = workspace->source.atoms[j];
             start[atom] = instance->eps * best_potential(&exchanged, 1 / instance->eps, atom, &columns, h, row);
         }
-        close_columns(&columns);
         mirrored.start = start;
     }
     int done = refine(workspace, &mirrored, limits, outcome);

@@ -111,7 +111,7 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     Index n = workspace->source.count, m = workspace->target.count;
     size_t bytes = 4 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
                    (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
-                    : layout == WHOLE_MATRIX ? matrix_bytes(n, m) : grid_bytes(costs));
+                    : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m) : grid_bytes(costs));
     if (!open_arena(&workspace->work, bytes)) return 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
                          .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
@@ -123,7 +123,11 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
         return open_grid(&run->op, workspace, layout == AXES_EVERYWHERE);
     take_logs(&workspace->source);
     take_logs(&workspace->target);
-    return layout == CLOUD_BLOCKS ? open_clouds(&run->op, &workspace->work) : open_matrix(&run->op, &workspace->work);
+    if (layout == CLOUD_BLOCKS)
+        open_clouds(&run->op, &workspace->work);
+    else
+        open_matrix(&run->op, &workspace->work);
+    return 1;
 }
 
 /* Multiply a potential by eps; on atoms that reach no mass at a finite cost it becomes zero. */
@@ -162,7 +166,6 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     *outcome = iterate(&run, instance, limits, &path);
     int done = !isfinite(outcome->error) || run.op.extend(&run.op, run.x, instance->f, instance->g);
     finish_potentials(instance, outcome);
-    run.op.close(&run.op);
     return done;
 }
 
@@ -183,7 +186,6 @@ int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcom
         memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
         memcpy(instance->g, instance->a, (size_t)instance->costs->n * sizeof(double));
     }
-    run.op.close(&run.op);
     return 1;
 }
 
@@ -200,7 +202,6 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
         for (Index j = 0; j < instance->costs->m; j++) instance->g[j] = NAN;
     shift(instance->costs->m, -run.mean, instance->g);
     to_units_of_cost(instance->costs->m, instance->eps, instance->g);
-    run.op.close(&run.op);
     return 1;
 }
 
@@ -211,8 +212,8 @@ int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *o
     const Support *source = &workspace->source, *target = &workspace->target;
     const Costs *costs = instance->costs;
     double eps = instance->eps;
-    if (costs->kind != AXES || !isfinite(outcome->error)) return 1;
-    if (source->count == costs->n && target->count == costs->m) return 1;
+    int all = source->count == costs->n && target->count == costs->m;
+    if (costs->kind != AXES || all || !isfinite(outcome->error)) return 1;
     if (!open_run(&run, workspace, instance, BOXES, 0, 0)) return 0;
     for (Index i = 0; i < source->count; i++) run.x[i] = instance->f[source->atoms[i]] / eps;
     for (Index j = 0; j < target->count; j++) run.g[j] = instance->g[target->atoms[j]] / eps;
@@ -220,6 +221,5 @@ int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *o
     int done = run.op.extend(&run.op, run.x, instance->f, instance->g);
     for (Index j = 0; j < target->count; j++) instance->g[target->atoms[j]] = run.g[j];
     finish_potentials(instance, outcome);
-    run.op.close(&run.op);
     return done;
 }

@@ -4,7 +4,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "threads.h"
+#include "core.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -35,6 +35,7 @@ static void run_on_own_threads(void (*work)(void *), void *shared, int threads)
     for (int k = 0; k < started; k++) pthread_join(others[k], NULL);
 }
 
+/* Do the same work on this thread and on others; it must be such that one thread can do all of it. */
 void run_on_threads(void (*work)(void *), void *shared, int threads)
 {
     Parallel *parallel = NULL;
@@ -47,7 +48,8 @@ void run_on_threads(void (*work)(void *), void *shared, int threads)
         run_on_own_threads(work, shared, threads);
 }
 
-ptrdiff_t take_next(ptrdiff_t *next)
+/* Take a number, and leave the next one to others. */
+Index take_next(Index *next)
 {
     return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
 }

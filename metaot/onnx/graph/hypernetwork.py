@@ -49,9 +49,7 @@ class PushedPoints(nn.Module):
         return frame.T.outside(slope)
 
 
-def schulz_roots(
-    S: Float[Tensor, "batch d d"],
-) -> tuple[Float[Tensor, "batch d d"], Float[Tensor, "batch d d"]]:
+def schulz_roots(S: Float[Tensor, "batch d d"]) -> tuple[Float[Tensor, "batch d d"], Float[Tensor, "batch d d"]]:
     """Return the square root of a positive definite matrix, float64, and its inverse, by matrix products.
 
     The coupled iteration of Newton and Schulz (Higham, Functions of Matrices, 2008, section 6.3), with the scaling
