@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import metaot
-from metaot.amortize.maps import BuresStart, IdentityStart
+from metaot.amortize.maps import BuresStart
 from metaot.data import Drawings, Palettes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.objectives import brenier_loss
@@ -221,7 +221,7 @@ CASES: dict[str, Callable[[], None]] = {
     "maps, W2GN": lambda: mapped(metaot.W2GN(3, record=(0, 3))),
     "maps, W2GN, the exact loss": lambda: mapped(metaot.W2GN(3, objective=brenier_loss), BuresStart()),
     "maps, GaussNewton": lambda: mapped(metaot.GaussNewton(2, linear=True, record=(0, 2))),
-    "maps, from the identity": lambda: mapped(metaot.W2GN(2), IdentityStart()),
+    "maps, from the Gaussian map by W2GN": lambda: mapped(metaot.W2GN(2), BuresStart()),
     "mnist": lambda: predicted("mnist", images(28)),
     "universal": lambda: predicted("universal", images(20)),
     "sphere": shipped_sphere,

@@ -27,7 +27,7 @@ class Coarse:
 
     problem: Problem
     fine: Problem
-    between: tuple[Float[Tensor, "fine coarse"], ...]
+    between: tuple[Float[Tensor, "_ _"], ...]
     """Costs along each axis between the points of both grids."""
     compiled: core.Costs | None
     """The same from the coarse grid to the fine one, as compiled code takes them on a CPU."""

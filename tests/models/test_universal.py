@@ -9,7 +9,6 @@ from torch import Tensor
 
 from metaot import DualPotentials, Grid, Points, Problem, solve
 from metaot.amortize.plane import gaussian_matrix
-from metaot.amortize.predictor import FastNetwork
 from metaot.amortize.starts import gaussian_potential
 from metaot.amortize.universal import UniversalPotential
 from metaot.models import Exportable, Network
@@ -175,7 +174,7 @@ def test_arrays_are_predicted_as_tensors_and_alone_as_in_a_batch(
     assert_close(predictor.warm_start(problem), start, 1e-5)
 
 
-class OnArrays(FastNetwork, Network):
+class OnArrays(Network):
     """The network itself, called with arrays."""
 
     def of(self, model: Exportable, *inputs: Tensor) -> Network:
