@@ -158,6 +158,15 @@ def test_newton_that_stalls_follows_the_solution_down(monkeypatch: pytest.Monkey
     assert_close(hot[0] * torch.tensor(1e-3), 0.1, 1e-12)
 
 
+def test_newton_at_a_warmer_temperature_solves_the_warmer_problem():
+    problem = mixed()
+    back_end = core.Compiled(*problem.arrays()) if core.COMPILED else in_torch.InTorch(problem)
+    found = back_end.newton(core.EVERY, None, core.Limits(1e-9, 200), warmer=3.0)
+    hot = Problem(problem.a, problem.b, problem.geometry, 3 * problem.eps)
+    f, g = (torch.as_tensor(values) for values in (found.f, found.g))
+    assert (marginal_error(hot, DualPotentials(f, g)) <= 1.1e-9).all()
+
+
 def test_newton_takes_a_large_batch_in_parts(monkeypatch: pytest.MonkeyPatch):
     problem = mixed()
     whole = solve(problem, solver=Newton())
