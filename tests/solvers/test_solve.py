@@ -27,7 +27,7 @@ from metaot.geometry import Dense, Grid
 from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform
 from metaot.problem import Problem
-from metaot.solvers import Solution, Status, solve
+from metaot.solvers import Sinkhorn, Solution, Status, solve
 
 
 def plan_error(solution: Solution) -> Tensor:
@@ -39,6 +39,19 @@ def plan_error(solution: Solution) -> Tensor:
 def start(f: Tensor, problem: Problem) -> DualPotentials:
     """Return potentials with this f and a g that is of no use."""
     return DualPotentials(f, torch.full_like(problem.b, torch.nan))
+
+
+@both_back_ends
+@every_space
+@pytest.mark.parametrize("share", [1e-3, 0.02, 0.05, 0.3])
+def test_a_start_that_is_returned_has_the_best_g_for_it(space, share):
+    """Also one that was compared with zeros, which takes the same room."""
+    problem = random_problem(space, (), 0.05)
+    solved = solve(problem, tol=1e-9).potentials.f
+    f = solved + share * 0.05 * torch.randn(solved.shape, generator=torch.Generator().manual_seed(1))
+    solution = solve(problem, init=start(f, problem), solver=Sinkhorn(), max_steps=0)
+    assert_close(solution.error, plan_error(solution), 1e-9)
+    assert_close(solution.potentials.g, c_transform(problem, solution.potentials.f), 1e-9)
 
 
 @both_back_ends

@@ -349,6 +349,10 @@ static double clouds_evaluate(Operator *op, const double *x, double *residual)
     sum_side(op, source, target, self->known, change);
     for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = -target->sums[j];
     change = set_potential(target, self->moved, self->moved + source->n, 1);
+    if (!residual) {
+        self->known = 0;
+        return 0;
+    }
     sum_side(op, target, source, self->known, change);
     self->known = 1;
     double *ratio = self->moved, *weights = self->moved + source->n;

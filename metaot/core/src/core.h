@@ -166,7 +166,8 @@ struct Operator {
     const double *a, *b; /* all weights */
     double tol;          /* the L1 error that is wanted */
     int threads;
-    /* Put the residual log a - log(P 1) of x and the best g for it there; return the L1 error, NaN if all is lost. */
+    /* Put the residual log a - log(P 1) of x and the best g for it there; return the L1 error, NaN if all is lost.
+       Without a residual only that g, in half the time. */
     double (*evaluate)(Operator *op, const double *x, double *residual);
     /* Put that g there, on the target's atoms with mass. */
     void (*potential)(const Operator *op, double *g);

@@ -346,6 +346,7 @@ static double evaluate_in_logs(Operator *op, Grid *self, const double *x, double
     scatter_logs(source, op->costs->n, x, h);
     soft_minimum(self, op, 0, h, h);
     for (Index j = 0; j < target->count; j++) self->columns[j] = h[target->atoms[j]]; /* g itself */
+    if (!residual) return 0;
     scatter_logs(target, op->costs->m, self->columns, h);
     soft_minimum(self, op, 1, h, h);
     for (Index i = 0; i < source->count; i++) residual[i] = h[source->atoms[i]] - x[i];
@@ -359,8 +360,9 @@ static double grid_evaluate(Operator *op, const double *x, double *residual)
     Grid *self = op->own;
     Index n = op->source->count;
     self->in_logs = 0;
-    if (!self->kernels->by_products || !scale_columns(op, self, x) || !scale_rows(op, self))
+    if (!self->kernels->by_products || !scale_columns(op, self, x) || (residual && !scale_rows(op, self)))
         return evaluate_in_logs(op, self, x, residual);
+    if (!residual) return 0;
     multiply_by(n, self->u, self->rows);
     potential_of(n, self->rows, 0, residual);
     double error = relative_l1_error(n, op->source->weights, self->rows);

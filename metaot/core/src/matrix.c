@@ -91,9 +91,9 @@ static int are_exact(Index count, const double *sums, Index terms, double larges
     return range.least > EXACT * 4 * (double)terms * DBL_MIN * largest_factor && range.most < INFINITY;
 }
 
-/* Put the sums of both sides for x into place; return whether they have all their digits: 1, in columns only: 0, or
-   not: -1. */
-static int multiply(const Operator *op, Matrix *self, const double *x)
+/* Put the sums of both sides for x into place, or of columns; return whether they have all their digits: 1, in columns
+   only: 0, or not: -1. */
+static int multiply(const Operator *op, Matrix *self, const double *x, int both)
 {
     Index n = self->n, m = self->m;
     for (Index i = 0; i < n; i++) self->u[i] = x[i] - self->origin[i];
@@ -104,6 +104,7 @@ static int multiply(const Operator *op, Matrix *self, const double *x)
     exponentials(n, self->u, self->u);
     times_transposed(n, m, self->K, self->u, self->sums);
     if (!are_exact(m, self->sums, n, 1)) return -1;
+    if (!both) return 1;
     quotients(m, op->target->weights, self->sums, self->v);
     times(n, m, self->K, self->v, self->rows);
     return are_exact(n, self->rows, m, range_of(m, self->v).most);
@@ -120,12 +121,13 @@ static double matrix_evaluate(Operator *op, const double *x, double *residual)
 {
     Matrix *self = op->own;
     Index n = self->n, m = self->m;
-    int exact = self->absorbed ? multiply(op, self, x) : -1;
+    int exact = self->absorbed ? multiply(op, self, x, residual != NULL) : -1;
     if (exact < 1) {
         absorb(op, self, x);
-        exact = multiply(op, self, x);
+        exact = multiply(op, self, x, residual != NULL);
         if (exact < 0) return NAN;
     }
+    if (!residual) return 0;
     for (Index i = 0; i < n; i++) self->rows[i] *= self->u[i];
     quotients(n, op->source->weights, self->rows, residual);
     logarithms(n, residual, residual);

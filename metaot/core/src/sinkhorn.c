@@ -32,7 +32,7 @@ static int is_better_than_zeros(Run *run, double error, double value)
     Index n = op->source->count;
     double *x = run->other_x, *residual = run->other_residual;
     memset(x, 0, (size_t)n * sizeof *x);
-    op->evaluate(op, x, residual);
+    op->evaluate(op, x, error <= DOUBTFUL ? NULL : residual);
     if (!(value >= dual_value(run, x))) return 0;
     if (error <= DOUBTFUL) return 1;
     plain_step(n, x, residual);
@@ -53,15 +53,16 @@ static int take_start(Run *run, const Instance *instance)
     return largest_size(source->count, run->x) <= LARGEST;
 }
 
-/* Evaluate the start, or zeros where these are better; return the error. */
-static double begin(Run *run, const Instance *instance)
+/* Evaluate the start, or zeros where these are better; return the error. Where a step follows, the last point that was
+   evaluated may be another one. */
+static double begin(Run *run, const Instance *instance, Limits limits)
 {
     Operator *op = &run->op;
     if (take_start(run, instance)) {
         double error = op->evaluate(op, run->x, run->residual);
         if (error <= GOOD) return error;
         if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x)))
-            return op->evaluate(op, run->x, run->residual);
+            return error > limits.tol && limits.max_steps > 0 ? error : op->evaluate(op, run->x, run->residual);
     }
     memset(run->x, 0, (size_t)op->source->count * sizeof(double));
     return op->evaluate(op, run->x, run->residual);
@@ -70,7 +71,7 @@ static double begin(Run *run, const Instance *instance)
 static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *path)
 {
     Operator *op = &run->op;
-    Outcome outcome = {begin(run, instance), 0};
+    Outcome outcome = {begin(run, instance, limits), 0};
     int lost = isnan(outcome.error) ? 2 : 0; /* points in a row that left floating point */
     start_path(path, op->source->count, op->source->weights);
     while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
