@@ -108,6 +108,8 @@ class Problem:
 
         `geometry` is their space, if it has been moved already.
         """
+        if geometry is None and self.a.dtype == like.dtype and self.a.device == like.device:
+            return self
         eps = self.eps.to(like) if isinstance(self.eps, Tensor) else self.eps
         return Problem.trusted(self.a.to(like), self.b.to(like), geometry or self.geometry.to(like), eps)
 

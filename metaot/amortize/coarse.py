@@ -1,4 +1,4 @@
-"""Problems on a grid of every second point, for potentials without detail in between."""
+"""Problems on a grid of fewer points, for potentials without detail in between."""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from metaot.geometry.base import expand_eps
 from metaot.geometry.kernel import Separable
 from metaot.problem import Problem
 
-_SPACING, _FEWEST = 1.1, 64
-"""An axis is made coarser if its points are at most _SPACING roots of eps apart afterwards, below which potentials
-have no detail, and if it has at least _FEWEST points."""
+_FEWEST = 64
+_DETAIL, _CLOSE = 1.1, 0.22
+"""An axis with at least _FEWEST points is halved if they are at most _DETAIL roots of eps apart afterwards, below
+which potentials have no detail; and again, while they are at most _CLOSE apart, where pooled weights still do."""
 
 
 @final
@@ -58,16 +59,20 @@ def coarsened(problem: Problem) -> Coarse | None:
     if not isinstance(grid, Grid) or len(problem.a) == 0:
         return None
     eps = float(problem.eps.min()) if isinstance(problem.eps, Tensor) else problem.eps
-    widest = _SPACING * math.sqrt(eps)
-    by = tuple(
-        2 if 2 * spacing <= widest and size >= _FEWEST else 1
-        for spacing, size in zip(grid.spacings, grid.sizes, strict=True)
-    )
+    by = tuple(_by(*axis, math.sqrt(eps)) for axis in zip(grid.sizes, grid.spacings, strict=True))
     if max(by) == 1:
         return None
     coarse, between, compiled = _coarser(grid, by)
     a, b = (_pooled(weights, grid.sizes, by) for weights in (problem.a, problem.b))
     return Coarse(Problem.trusted(a, b, coarse, problem.eps), problem, between, compiled)
+
+
+def _by(size: int, spacing: float, root: float) -> int:
+    """Return how many neighbouring points of an axis become one, for a root of eps."""
+    by = 1
+    while size >= by * _FEWEST and 2 * by * spacing <= root * (_DETAIL if by == 1 else _CLOSE):
+        by *= 2
+    return by
 
 
 @lru_cache(maxsize=8)
@@ -81,12 +86,12 @@ def _coarser(grid: Grid, by: tuple[int, ...]) -> tuple[Grid, tuple[Tensor, ...],
 
 
 def _pooled(weights: Float[Tensor, "batch n"], sizes: tuple[int, ...], by: tuple[int, ...]) -> Tensor:
-    """Return the sums of `by` neighbouring points of each axis, one or two; the last sum may be of fewer."""
+    """Return the sums of `by` neighbouring points of each axis, a power of two; the last sum may be of fewer."""
     sums: Any = weights.detach()
     sums = (sums.numpy() if sums.is_cpu else sums).reshape(-1, *sizes)
     for axis, count in enumerate(by, 1):
-        if count == 2:
-            before = (slice(None),) * axis
+        before = (slice(None),) * axis
+        for _ in range(count.bit_length() - 1):
             first, second = sums[*before, ::2], sums[*before, 1::2]
             sums = first + 0 if first.shape != second.shape else first + second
             if first.shape != second.shape:

@@ -81,12 +81,8 @@ class GridSupport(Support):
         return (mean + self._middle).reshape(2, -1, 2), covariance.reshape(2, -1, 3)
 
     def frames(self, mean: Values, width: Values, modes: int) -> list[Frame]:
-        return [self.source(mean.reshape(-1, 2), _library(mean).concatenate([width, width]), modes)]
-
-    def source(self, mean: Values, width: Values, modes: int) -> "GridFrame":
-        """Return the frame of the sources, for means batch 2."""
-        atoms = self._atoms - (mean - self._middle) @ self._axis
-        return GridFrame(_single(atoms / width[:, None]), self.sizes, modes)
+        atoms = self._atoms - (mean.reshape(-1, 2) - self._middle) @ self._axis
+        return [GridFrame(_single(atoms / _library(mean).concatenate([width, width])[:, None]), self.sizes, modes)]
 
 
 @final
@@ -174,11 +170,8 @@ class Encoding:
     """Moments, covariances and eps, as `UniversalNetwork.forward` takes them."""
     quadratic: Values
     """The potential between Gaussians, batch 3 3: the coefficients of 1, x, x^2 times 1, y, y^2."""
-    mean: Values
-    """Of the source, batch 2."""
     width: Values
     """The unit of length, batch."""
-    modes: int
     frame: Frame
     """Of the source, or of source and target, of which functions of the source use the first part."""
 
@@ -186,13 +179,6 @@ class Encoding:
     def unit(self) -> Values:
         """The unit of potentials, batch 1, in the units of the cost."""
         return (self.width * self.width)[:, None]
-
-    def on(self, atoms: Support, index: Any) -> "Encoding":
-        """Return some of it for functions on another grid, in the same frame."""
-        assert isinstance(atoms, GridSupport)
-        mean, width = self.mean[index], self.width[index]
-        frame = atoms.source(mean, width, self.modes)
-        return Encoding(self.inputs, self.quadratic[index], mean, width, self.modes, frame)
 
     def potential(self, coefficients: Values) -> Values:
         """Return f of the network, for its coefficients, at the source atoms, in the units of the cost."""
@@ -217,7 +203,7 @@ def encode(atoms: Support, a: Values, b: Values, eps: Values, modes: int) -> Enc
     temperature, covariance = eps / square, covariance / square[:, None]
     quadratic = _single(_between_gaussians(covariance, (mean[1] - mean[0]) / width[:, None], temperature))
     inputs = moments, _single(covariance), _single(temperature)
-    return Encoding(inputs, quadratic, mean[0], width, modes, frames[0])
+    return Encoding(inputs, quadratic, width, frames[0])
 
 
 def _between_gaussians(covariance: Values, shift: Values, eps: Values) -> Values:
