@@ -3,9 +3,10 @@
     git worktree add /tmp/before f55a486    # and build its extension modules there
     python -m benchmarks.core --against /tmp/before
 
-One thread. Each row is measured in both versions in turn, several times, by a process of its own for each version;
-a row's ratio is the median of the ratios of its rounds, each the median of its solves. Images are drawn
-(`metaot.data`), and none of a test split is used. `--pot` runs POT on 10 000 x 10 000 points: minutes and 2 GiB.
+One thread. Each row is measured in both versions in turn, by a process of its own for each version; a row's ratio
+is the median of the ratios of its rounds, each the median of its solves. Quick rows have more rounds and more
+solves, so that neither a cold cache nor a moment's load decides. Images are drawn (`metaot.data`), and none of a
+test split is used. `--pot` runs POT on 10 000 x 10 000 points: minutes and 2 GiB.
 """
 
 import argparse
@@ -23,6 +24,9 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "core.json"
 ROUNDS, SOLVES = 5, 9
+"""The fewest rounds of a row, and solves of a round."""
+SPAN, EACH = 10.0, 0.2
+"""Seconds that a row and a round take at least."""
 
 
 def main() -> None:
@@ -56,7 +60,8 @@ def compared(other: Path | None, only: str) -> dict[str, Any]:
         if only not in row:
             continue
         times: dict[str, list[float]] = {name: [] for name in servers}
-        for _ in range(ROUNDS):
+        begin = perf_counter()
+        while len(times["now"]) < ROUNDS or perf_counter() - begin < SPAN:
             for name, server in servers.items():
                 times[name].append(_asked(server, row))
         rows[row] = {name: round(1e3 * median(each), 4) for name, each in times.items()}
@@ -97,8 +102,8 @@ def serve() -> None:
         if row not in kept:
             kept[row] = ROWS[row]()
             kept[row]()
-        times = []
-        for _ in range(SOLVES):
+        times: list[float] = []
+        while len(times) < SOLVES or sum(times) < EACH:
             begin = perf_counter()
             kept[row]()
             times.append(perf_counter() - begin)
