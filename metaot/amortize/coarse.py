@@ -33,21 +33,14 @@ class Coarse:
     compiled: core.Costs | None
     """The same from the coarse grid to the fine one, as compiled code takes them on a CPU."""
 
-    def lifted(self, f: Float[Tensor, "batch coarse"]) -> Float[Tensor, "batch n"]:
-        """Return the f on the fine grid after half a Sinkhorn step from the best g for f, in float64."""
-        here, there = (problem.to(problem.a.detach().double()) for problem in (self.problem, self.fine))
+    def lifted(self, g: Float[Tensor, "batch coarse"]) -> Float[Tensor, "batch n"]:
+        """Return the f on the fine grid that is the best for g on the coarse one, both in float64."""
+        here, there = (problem.to(g) for problem in (self.problem, self.fine))
         if self.compiled is None or not there.suits_core:
-            return self._by_softmin(f.to(self.problem.a))
-        (costs, a, b, eps), threads = here.arrays(), torch.get_num_threads()
-        g = core.best_potential(costs, a, b, eps, f.detach().double().numpy(), threads=threads)
-        lifted = core.best_potential(self.compiled, b, there.a.numpy(), eps, g, threads=threads)
-        return torch.from_numpy(lifted)
-
-    def _by_softmin(self, f: Tensor) -> Tensor:
-        problem, eps = self.problem, expand_eps(self.problem.eps, f)
-        g = problem.geometry.T.softmin(f + eps * problem.a.log(), problem.eps)
-        each = tuple(problem.eps.tolist()) if isinstance(problem.eps, Tensor) else problem.eps
-        return Separable(self.between, each).softmin((g + eps * problem.b.log()).double())
+            each = tuple(here.eps.tolist()) if isinstance(here.eps, Tensor) else here.eps
+            return Separable(self.between, each).softmin(g + expand_eps(here.eps, g) * here.b.log())
+        (_, _, b, eps), a, threads = here.arrays(), there.a.detach().numpy(), torch.get_num_threads()
+        return torch.from_numpy(core.best_potential(self.compiled, b, a, eps, g.numpy(), threads=threads))
 
 
 def coarsened(problem: Problem) -> Coarse | None:

@@ -14,7 +14,7 @@ from metaot.geometry.checks import first_place
 from metaot.models import Network, PotentialModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
-from metaot.solvers import Newton, solve
+from metaot.solvers import Newton, Solver, solve
 
 _ENOUGH = 1e-3
 """L1 error at which steps on smaller problems end: what they leave out makes a larger one."""
@@ -107,9 +107,7 @@ class AmortizedPotential(StagedPredictor):
             yield f
         smaller = self.model.smaller(flat) if self.passes and not self.model.training else None
         if smaller is not None:
-            start = DualPotentials(f.to(smaller.a), torch.zeros_like(smaller.b))
-            solution = solve(smaller, init=start, solver=Newton(), tol=_ENOUGH, max_steps=self.passes)
-            yield solution.potentials.f.to(f)
+            yield refined(smaller, f, Newton(), self.passes).f.to(f)
 
     def _require_known_geometry(self, geometry: Geometry) -> None:
         if geometry is self.geometry or geometry is self._matching:
@@ -134,6 +132,12 @@ class AmortizedPotential(StagedPredictor):
                 f"the model was trained for eps in [{self.eps[0]:g}, {self.eps[1]:g}], got eps{where}: "
                 "train one for yours"
             )
+
+
+def refined(smaller: Problem, f: Tensor, solver: Solver, max_steps: int) -> DualPotentials:
+    """Return potentials after steps from f on a smaller problem, flat as f is."""
+    start = DualPotentials(f.to(smaller.a), torch.zeros_like(smaller.b))
+    return solve(smaller, init=start, solver=solver, tol=_ENOUGH, max_steps=max_steps).potentials
 
 
 def in_shape(problem: Problem, f: Tensor) -> Float[Tensor, "*batch n"]:

@@ -11,14 +11,11 @@ from torch import Tensor
 from metaot import core
 from metaot.amortize.coarse import coarsened
 from metaot.amortize.plane import Encoding, Values, encode, require_plane, support
-from metaot.amortize.predictor import StagedPredictor, in_shape
+from metaot.amortize.predictor import StagedPredictor, in_shape, refined
 from metaot.models.universal import UniversalNetwork
 from metaot.potentials import sinkhorn_step
 from metaot.problem import Problem
-
-_ENOUGH = 0.03
-"""Share of the mass that plans may miss when a start is made of them: from there a solver is as quick; less on a
-much coarser grid, where refinement steps are cheap."""
+from metaot.solvers import Sinkhorn
 
 
 @final
@@ -29,12 +26,11 @@ class UniversalPotential(StagedPredictor):
     training, on the unit square; below it the prediction is worse, and `solve` replaces it where zeros are better.
     Other geometries raise ValueError.
 
-    A warm start on a grid finer than potentials have detail, for eps, is predicted on a coarser one, where
-    refinement steps are cheap: at most `coarse_steps`, made while plans miss much of the mass. Half a Sinkhorn
-    step leads back to all points. A predictor whose `passes` is 0 makes no refinement steps there either.
+    A warm start on a grid finer than potentials have detail, for eps, is predicted on a coarser one and refined
+    there by at most `coarse_steps` Sinkhorn steps, which are cheap; half a step leads back to all points.
     """
 
-    coarse_steps = 5
+    coarse_steps = 60
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self.eps = model, eps
@@ -43,16 +39,11 @@ class UniversalPotential(StagedPredictor):
         flat = problem.flat()
         require_plane(flat.geometry)
         coarse = coarsened(flat)
-        if coarse is None:
-            count = min(self.start_steps, self.passes)
-            *_, f = islice(self._stages(flat), count + 1)
-            return in_shape(problem, f)
-        staged = _Staged(self, coarse.problem)
-        enough = _ENOUGH * min(1, 4 * coarse.problem.a.shape[1] / flat.a.shape[1])
-        for _ in range(self.coarse_steps if self.passes else 0):
-            if abs(staged.refine()).sum() <= enough * len(flat.a):
-                break
-        return in_shape(problem, coarse.lifted(_tensor(staged.f)))
+        seen = flat if coarse is None else coarse.problem
+        *_, f = islice(self._stages(seen), min(self.start_steps, self.passes) + 1)
+        if coarse is not None:
+            f = coarse.lifted(refined(seen.to(f.double()), f, Sinkhorn(), self.coarse_steps).g)
+        return in_shape(problem, f)
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:
         require_plane(flat.geometry)
@@ -82,8 +73,8 @@ class _Staged:
         self._features: list[Any] = features
         self.f: Values = self._encoding.potential(coefficients)
 
-    def refine(self) -> Values:
-        """Make a refinement step; return the marginal that plans missed before."""
+    def refine(self) -> None:
+        """Make a refinement step."""
         if self._by_core:
             stepped, missing, _ = core.sinkhorn_step(*self._arrays, self.f, threads=torch.get_num_threads())
         else:
@@ -91,7 +82,6 @@ class _Staged:
             stepped, missing = (values.numpy() for values in found) if self._in_numpy else found
         correction = self._network.correct(self._encoding.frame.analysed(missing), *self._features)
         self.f = stepped + self._encoding.correction(correction)
-        return missing
 
 
 def _tensor(values: Values) -> Tensor:
