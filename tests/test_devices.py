@@ -232,6 +232,7 @@ CASES: dict[str, Callable[[], None]] = {
     "maps, from the Gaussian map by W2GN": lambda: mapped(metaot.W2GN(2), BuresStart()),
     "mnist": lambda: predicted("mnist", images(28)),
     "universal": lambda: predicted("universal", images(20)),
+    "universal, on a coarser grid": lambda: predicted("universal", images(64)),
     "sphere": shipped_sphere,
     "palette": palette,
     "gradient of the value": gradient,
