@@ -32,7 +32,7 @@ def network_files(model: Exportable) -> list[bytes]:
         shapes = tuple({k: batch for k, (one, other) in enumerate(pairs) if one != other} for pairs in sizes)
         function = _Function(model, name)
         names = [f"input{k}" for k in range(len(inputs))], [f"output{k}" for k in range(len(function(*inputs)))]
-        proto = traced(function, inputs, (shapes,), inputs=names[0], outputs=names[1])
+        proto = traced(function, inputs, shapes, inputs=names[0], outputs=names[1])
         _store_in_half(proto.graph)
         proto.metadata_props.add(key=WEIGHTS, value=digest)
         onnx.checker.check_model(proto)

@@ -85,5 +85,5 @@ class ImagePrediction(Prediction):
 
 def _axis(images: Tensor, dim: int) -> Tensor:
     """Return the coordinates of the pixels along an axis, evenly spaced from 0 to 1."""
-    size = images.shape[dim]
-    return torch.arange(size, dtype=torch.float64) / max(size - 1, 1)
+    places = torch.arange(images.shape[dim], dtype=torch.float64)
+    return places / places[-1:].clamp_min(1)
