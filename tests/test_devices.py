@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import pytest
 import torch
 from strategies import on_sphere
 from strategies import weights as weights_here
@@ -267,18 +266,15 @@ def main() -> None:
     sys.stdout.write(json.dumps(errors))
 
 
-@pytest.fixture(scope="module")
-def errors() -> dict[str, str | None]:
-    """The errors of all cases, from a process of its own."""
+def test_all_cases_stay_on_the_device() -> None:
+    """One test, in a process of its own: as one for each case, every worker of pytest would run all of them."""
     folder = Path(__file__).parents[1]
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     command = [sys.executable, __file__]
-    return json.loads(subprocess.run(command, check=True, cwd=folder, env=settings, stdout=subprocess.PIPE).stdout)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_it_stays_on_the_device(name: str, errors: dict[str, str | None]) -> None:
-    assert errors[name] is None, errors[name]
+    output = subprocess.run(command, check=True, cwd=folder, env=settings, stdout=subprocess.PIPE).stdout
+    errors: dict[str, str | None] = json.loads(output)
+    assert list(errors) == list(CASES)
+    assert not any(errors.values()), "\n".join(f"{name}: {error}" for name, error in errors.items() if error)
 
 
 if __name__ == "__main__":
