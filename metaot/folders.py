@@ -2,8 +2,6 @@
 
 import json
 import os
-import site
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +25,9 @@ def shipped() -> list[str]:
 
 
 def _shipped() -> list[Path]:
-    """Return where checkpoints are: beside the package in its repository, and where a wheel installs them."""
-    roots = [sysconfig.get_path("data"), site.getuserbase()]
-    return [Path(__file__).parents[1] / "checkpoints", *(Path(root, "share/metaot/checkpoints") for root in roots)]
+    """Return where checkpoints are: inside the package where a wheel put them, beside it in its repository."""
+    package = Path(__file__).parent
+    return [package / "checkpoints", package.parent / "checkpoints"]
 
 
 def read_card(folder: Path) -> dict[str, Any]:
