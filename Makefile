@@ -1,17 +1,23 @@
-# make test: set up, then lint, types, layers and tests.   make demo: set up, then train, evaluate and solve.
+# make test: set up, then lint, types, layers and tests.   make demo: set up, then train, evaluate, export and solve.
+# make wheel: build the distributions, and test them as users install them.
 # make sanitize: tests of the compiled core with the sanitizers of gcc.
-PYTHON ?= python3.11
+# PYTHON names another Python for .venv than the first of these that is new enough:
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
+NEW_ENOUGH := import ensurepip, sys; sys.exit(sys.version_info < (3, 11))
+FOUND = $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && echo $(name))))
+NONE = $(error metaot needs Python 3.11 or newer with its module venv, and found none as $(PYTHONS): install one \
+  (Debian has python3 and python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3)
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: setup test sanitize demo bench format
+.PHONY: setup test wheel sanitize demo bench format
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt $(wildcard metaot/core/src/*)
-	$(PYTHON) -m venv $(VENV)
+$(READY): pyproject.toml setup.py constraints.txt $(wildcard metaot/core/src/*)
+	$(or $(FOUND),$(NONE)) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity,serve]" --group dev
 	touch $@
@@ -22,6 +28,9 @@ test: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n $(WORKERS) -m "not slow"
+
+wheel: setup
+	$(BIN)/python tests/packaging/check.py --torch
 
 sanitize: setup
 	sh tests/core/sanitize.sh $(BIN)/python
