@@ -1,4 +1,4 @@
-"""Load test of examples/serve.py: python -m benchmarks.serve mnist.onnx [--seconds 60] [--clients 8].
+"""Load test of examples/serving/serve.py: python -m benchmarks.serve mnist.onnx [--seconds 60] [--clients 8].
 
 Clients on 127.0.0.1 send one problem after the other, half JSON and half npy, in 1 of 20 requests something
 malformed instead. Every answer is checked: potentials against the model's own, to 1e-6, refusals for their
@@ -179,7 +179,7 @@ def load(
     port, broken = _free_port(), bad(cases)
     command = [
         options.python,
-        "examples/serve.py",
+        "examples/serving/serve.py",
         str(options.model),
         "--port",
         str(port),
@@ -265,7 +265,7 @@ def _of(metrics: str, name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Load test of examples/serve.py on 127.0.0.1.")
+    parser = argparse.ArgumentParser(description="Load test of examples/serving/serve.py on 127.0.0.1.")
     parser.add_argument("model", type=Path, help="an export of checkpoints/mnist")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=8)

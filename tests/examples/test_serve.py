@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import create_autospec
 
@@ -16,11 +17,12 @@ import pytest
 
 from metaot.onnx import OnnxModel, Potentials
 
-sys.path.append(str(Path(__file__).parents[2] / "examples"))
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "serving"))
 from serve_metrics import Metrics
 from serve_requests import Limits, RefusedError, from_json, from_npy, question
 
 N, M = 3, 2
+HEADER_SECONDS, CONNECTIONS = 0.4, 20
 A, B = [0.5, 0.25, 0.25], [0.5, 0.5]
 
 
@@ -133,14 +135,13 @@ def test_metrics_are_cumulative():
 def address():
     """Run the whole server on a free port."""
     pytest.importorskip("starlette")
-    import uvicorn  # noqa: PLC0415, an extra
-    from serve import create_app  # noqa: PLC0415, the same
+    from serve import create_server  # noqa: PLC0415, an extra
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    app = create_app(MODEL, Limits(body=10_000, seconds=0.3))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
+    limits = Limits(body=10_000, seconds=0.3, header_seconds=HEADER_SECONDS, connections=CONNECTIONS)
+    server = create_server(MODEL, limits, port=port, log_level="critical")
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -190,3 +191,33 @@ def test_refusals_over_http(address):
         gone.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{")
     assert json.loads(send(address, "GET", "/health")[1])["status"] == "ok"
     assert b'status="413"} 1' in send(address, "GET", "/metrics")[1]
+
+
+def test_unfinished_headers_keep_nobody_out_for_long(address):
+    """Also where another byte comes again and again; more connections than the limit are answered at once."""
+    with ExitStack() as stack:
+        connections = [socket.create_connection(("127.0.0.1", address)) for _ in range(CONNECTIONS)]
+        slow = [stack.enter_context(connection) for connection in connections]
+        for line in slow:
+            line.sendall(b"GET /health HTTP/1.1\r\nx: ")
+        assert send(address, "GET", "/health") == (503, b"")
+        end = time.monotonic() + 20 * HEADER_SECONDS
+        while time.monotonic() < end and send(address, "GET", "/health")[0] == 503:
+            with suppress(OSError):
+                slow[0].sendall(b"x")
+            time.sleep(0.02)
+        assert send(address, "GET", "/health")[0] == 200
+        for line in slow:
+            line.settimeout(HEADER_SECONDS / 2)
+            assert line.recv(100).startswith(b"HTTP/1.1 408"), "the byte that came last gave no more time"
+
+
+def test_each_request_of_a_connection_has_its_own_time_for_headers(address):
+    connection = http.client.HTTPConnection("127.0.0.1", address, timeout=5)
+    for pause in (0.0, 0.6, 0.6):
+        time.sleep(pause * HEADER_SECONDS)
+        connection.request("GET", "/health")
+        assert connection.getresponse().read()
+    connection.sock.sendall(b"GET")
+    assert connection.sock.recv(100).startswith(b"HTTP/1.1 408")
+    connection.close()

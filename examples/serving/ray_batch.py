@@ -1,4 +1,4 @@
-"""Predict for millions of problems with Ray Data: python examples/ray_batch.py mnist.onnx [--pairs 100000].
+"""Predict for millions of problems with Ray Data: python examples/serving/ray_batch.py mnist.onnx [--pairs N].
 
 Pairs of MNIST test digits are numbers in a table. Each worker holds the images and the model, makes the weights of
 a batch of pairs, predicts their potentials, and keeps what is asked for: here the dual value of each pair, a lower

@@ -1,4 +1,4 @@
-"""Serve predictions over HTTP: python examples/serve.py mnist.onnx [--port 8000].
+"""Serve predictions over HTTP: python examples/serving/serve.py mnist.onnx [--port 8000].
 
     POST /predict  JSON {"a": [...], "b": [...], "eps": 0.01}, one problem or rows, to {"f": ..., "g": ...};
                     or a npy array (content-type application/x-npy) of rows [a, b], n + m numbers each, with
@@ -7,9 +7,10 @@
     GET /metrics    counts and latencies, as Prometheus reads them
 
 A bad request gets a 4xx and {"error": {"field": ..., "message": ...}}. Requests that arrive while a prediction
-runs are predicted together in the next one. It needs `pip install 'metaot[serve]'` and an export (`python
-export.py checkpoints/mnist`), and no torch. It listens on 127.0.0.1 unless set otherwise, and knows no users:
-put a proxy in front.
+runs are predicted together in the next one. A connection that sends no whole headers, or no whole body, in time is
+closed, and more connections than the limit get a 503 at once. It needs `pip install 'metaot[serve]'` and an export
+(`python export.py checkpoints/mnist`), and no torch. It listens on 127.0.0.1 unless set otherwise, and knows no
+users: put a proxy in front.
 """
 
 import argparse
@@ -20,10 +21,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import uvicorn
+from serve_connections import guarded
 from serve_metrics import Metrics
 from serve_requests import Array, Limits, Question, RefusedError, from_json, from_npy, question
 from starlette.applications import Starlette
@@ -182,6 +184,12 @@ def _sends_npy(request: Request) -> bool:
     return kind == NPY
 
 
+def create_server(model: OnnxModel, limits: Limits, **settings: Any) -> uvicorn.Server:
+    """Return uvicorn's server of the application; `settings` are those of `uvicorn.Config`."""
+    config = uvicorn.Config(create_app(model, limits), http=guarded(limits), access_log=False, **settings)
+    return uvicorn.Server(config)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the predictions of an exported model over HTTP.")
     parser.add_argument("model", help="a file that export.py wrote")
@@ -192,11 +200,10 @@ def main() -> None:
         "--together", type=int, default=Limits.together, help="problems predicted at once, at most"
     )
     options = parser.parse_args()
-    app = create_app(OnnxModel(options.model, threads=options.threads), Limits(together=options.together))
-    uvicorn.run(
-        app, host=options.host, port=options.port, access_log=False, log_level="warning",
-        limit_concurrency=512, timeout_keep_alive=30, timeout_graceful_shutdown=10,
-    )  # fmt: skip
+    model, limits = OnnxModel(options.model, threads=options.threads), Limits(together=options.together)
+    create_server(
+        model, limits, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=10
+    ).run()
 
 
 if __name__ == "__main__":

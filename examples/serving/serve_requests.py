@@ -33,7 +33,10 @@ class Limits:
     problems: int = 1024
     waiting: int = 4096
     together: int = 32
+    header_seconds: float = 5.0
     seconds: float = 10.0
+    """For the body, after the headers."""
+    connections: int = 512
 
 
 @final
