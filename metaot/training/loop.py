@@ -9,6 +9,7 @@ import json
 import math
 import platform
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ def train(
     board = SummaryWriter(str(folder / "board"), purge_step=state.step)
     board.add_text("recipe", f"```json\n{json.dumps(recipe.to_json(), indent=2)}\n```", state.step)
     last = min(recipe.steps, stop_at or recipe.steps)
-    bar = tqdm(total=recipe.steps, initial=state.step, desc=recipe.name, disable=not progress, unit="step")
+    bar = _progress_bar(recipe, state.step) if progress else tqdm(disable=True)
     started = time.perf_counter() - state.seconds
     validation: dict[str, float] = {}
     with _stop_on_signal() as signals, bar:
@@ -129,7 +130,7 @@ def train(
                 for name, value in {**figures, "instances_per_second": speed}.items():
                     board.add_scalar(f"training/{name}", value, state.step)
                 shown = {"loss": figures["loss"], **validation}
-                bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()})
+                bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
             if state.step % recipe.save_every == 0:
                 _save(state, predictor, recipe, validation, folder)
         validation = _validate(task, predictor, board, state.step)
@@ -145,6 +146,16 @@ def schedule(step: int, warmup: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def _progress_bar(recipe: Recipe, step: int) -> tqdm:
+    """Return a bar in a terminal; elsewhere, as in a log, it writes a line now and then."""
+    line = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]\n"
+    seconds, layout = (0.1, None) if sys.stderr.isatty() else (20.0, line)
+    return tqdm(
+        total=recipe.steps, initial=step, desc=recipe.name, unit="step",
+        mininterval=seconds, maxinterval=2 * seconds, bar_format=layout,
+    )  # fmt: skip
 
 
 def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:

@@ -55,6 +55,14 @@ def test_a_run_begins_from_the_weights_of_another(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_progress_is_a_few_lines_where_there_is_no_terminal(tmp_path: Path, networks: list[Path], capsys) -> None:
+    train(tiny("shapes", 6, log_every=1), tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) <= 4
+    assert "shapes: 6/6" in lines[-1]
+    assert "loss=" in lines[-1]
+
+
 def test_a_run_is_never_overwritten_and_its_card_tells_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no run to resume"):
         train(tiny("shapes", 2), tmp_path, resume=True)
