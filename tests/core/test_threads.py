@@ -82,6 +82,7 @@ int main(void)
 """
 
 
+@pytest.mark.skipif(not SOURCES.is_dir(), reason="no source, as in a wheel")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")
 def test_each_number_is_taken_once(tmp_path: Path):
     """Were the counter not atomic, two threads would solve the same problem."""
