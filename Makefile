@@ -35,8 +35,15 @@ wheel: setup
 sanitize: setup
 	sh tests/core/sanitize.sh $(BIN)/python
 
+# Tensors are small: a second thread gains little, and loses much on a busy machine.
+demo: export OMP_NUM_THREADS = 1
 demo: setup
-	$(BIN)/python examples/demo.py
+	rm -rf runs/demo
+	$(BIN)/python train.py shapes --out runs/demo --set steps=1000
+	$(BIN)/metaot evaluate runs/demo --instances 40 --seconds 3
+	$(BIN)/python export.py runs/demo --out runs/demo/model.onnx
+	$(BIN)/python examples/demo/own_problems.py runs/demo
+	@echo "pictures: runs/demo/evaluation; curves: $(BIN)/tensorboard --logdir runs/demo"
 
 bench: setup
 	$(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,peers]"
