@@ -116,19 +116,9 @@ def whole(wheel: Path, tests: Path, folder: Path, pip: list[str]) -> None:
     """Test the wheel with all that it depends on."""
     say("with torch")
     python = environment(folder / "whole", [])
-    extras = f"metaot[plot,export,serve] @ {wheel.resolve().as_uri()}"
-    constraints = ["-c", tests / "constraints.txt"]
-    run(
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        *pip,
-        *constraints,
-        extras,
-        *pinned("pytest", "hypothesis", "beartype"),
-    )
+    package = f"metaot[plot,export,serve] @ {wheel.resolve().as_uri()}"
+    tools = pinned("pytest", "hypothesis", "beartype")
+    run(python, "-m", "pip", "install", "--quiet", *pip, "-c", tests / "constraints.txt", package, *tools)
     run(python, "-m", "metaot", "info", cwd=folder)
     chosen = ["tests/test_shipped.py", "tests/solvers/test_solve.py", "tests/onnx", "tests/cli", "tests/examples"]
     run(python, "-m", "pytest", "-q", "-m", "not slow", *chosen, cwd=tests)
