@@ -1,5 +1,6 @@
 # make test: set up, then lint, types, layers and tests.   make demo: set up, then train, evaluate, export and solve.
 # make wheel: build the distributions, and test them as users install them.
+# make docs: set up, then the site in build/docs; warnings are errors, no network.
 # make sanitize: tests of the compiled core with the sanitizers of gcc.
 # PYTHON names another Python for .venv than the first of these that is new enough:
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: setup test wheel sanitize demo bench format
+.PHONY: setup test wheel sanitize demo bench docs format
 
 setup: $(READY)
 
@@ -53,6 +54,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.planted
 	$(BIN)/python -m benchmarks.sphere
 	$(BIN)/python -m benchmarks.universal
+
+docs: setup
+	$(BIN)/pip install --quiet -c constraints.txt --group docs
+	$(BIN)/sphinx-build -W --keep-going -n docs build/docs
 
 format: setup
 	$(BIN)/ruff check --fix .
