@@ -89,6 +89,7 @@ class Icnn:
 
     @property
     def count(self) -> int:
+        """The length of a weight vector."""
         return sum(map(math.prod, self.sections))
 
     def weights(self, generator: torch.Generator, *batch: int) -> Float[Tensor, "*batch count"]:

@@ -7,6 +7,7 @@ from metaot.models.spectral import RefinedPotential, SpectralPotential
 
 _KINDS = (PotentialMLP, SpectralPotential, RefinedPotential, GroupedPotential)
 MODELS: dict[str, type[PotentialModel]] = {kind.__name__: kind for kind in _KINDS}
+"""The networks of potentials that a recipe or a card may name."""
 
 __all__ = [
     "MODELS",
