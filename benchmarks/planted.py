@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.tables.maps import planted
 from metaot.amortize.maps import BuresStart
 from metaot.brenier import BrenierPair, SampleProblem
 from metaot.checkpoint import load, read_card, write_atomically
@@ -105,21 +106,6 @@ def described(errors: list[float], seconds: list[float]) -> dict[str, Any]:
     }
 
 
-def table(results: dict[str, Any]) -> str:
-    """Return the table in Markdown."""
-    dims = list(results["dimensions"])
-    names = list(results["dimensions"][dims[0]]["ways"])
-    lines = [
-        "| L2-UVP, mean (worst) | " + " | ".join(f"d = {d}" for d in dims) + " |",
-        "|---|" + "--:|" * len(dims),
-    ]
-    for name in names:
-        rows = [results["dimensions"][d]["ways"][name] for d in dims]
-        cells = [f"{r['L2-UVP, mean']:.2f} % ({r['L2-UVP, worst']:.2f} %)" for r in rows]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
@@ -133,4 +119,4 @@ if __name__ == "__main__":
         results["dimensions"][str(dim)] = measure(trained(dim, options.runs), dim)
     content = json.dumps(results, indent=1) + "\n"
     write_atomically(RESULTS, lambda partial: partial.write_text(content))
-    print(table(results))
+    print(planted().markdown())

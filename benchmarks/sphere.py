@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import metaot
+from benchmarks.tables import sphere as tables
 from metaot.amortize import AmortizedPotential
 from metaot.checkpoint import annotate, read_card
 from metaot.data import Deliveries
@@ -205,62 +206,6 @@ def ours(problem: Problem, model: AmortizedPotential) -> dict[str, float]:
     return {name: median(times) for name, times in runs.items()}
 
 
-def tables(content: dict[str, Any]) -> str:
-    """Return the tables of the results."""
-    lines = [
-        "# Supply and demand on the sphere",
-        "",
-        f"100 suppliers, 10000 customers ({content['places']}), eps = 0.001, {content['instances']} problems,",
-        f"one thread, float64, torch {content['machine']['torch']}; written by `python -m benchmarks.sphere`.",
-        f"A shared machine: load {content['machine']['load'][0]:.1f} on two cores at the beginning.",
-    ]
-    for name, words in (("uniform", "The paper's distribution"), ("patterns", "Demand patterns never trained on")):
-        part, runs = content[name], content[name]["solve"]["runs"]
-        lines += ["", f"## {words}", "", "| | L1 error, mean (largest) | relative dual gap |", "|---|--:|--:|"]
-        lines += [
-            f"| {stage} | {q['error']:.3f} ({q['largest_error']:.3f}) | {q['gap']:.1e} ({q['largest_gap']:.1e}) |"
-            for stage, q in part["quality"].items()
-        ]
-        lines += ["", "| | ms, median (p95), lowest | ms of processor | steps, mean (most) |", "|---|--:|--:|--:|"]
-        lines += [
-            f"| {run} | {r['median_ms']:.1f} ({r['p95_ms']:.1f}), {r['lowest_ms']:.1f} | "
-            + (f"{r['processor_ms']:.1f} | {r['steps']:.1f} ({r['most_steps']}) |" if "steps" in r else "| |")
-            for run, r in runs.items()
-        ]
-        ratios = ", ".join(f"{value:.2f} to {tol}" for tol, value in part["solve"]["ratio"].items())
-        more = part["solve"]["most_steps_more"]
-        lines += [
-            "",
-            f"Time from the model over cold, median: {ratios}. Steps from the model less cold, at most: {more}.",
-        ]
-    each = ", ".join(f"{n} {t['ms']:.1f} ms ({t['processor_ms']:.1f})" for n, t in content["batch"].items())
-    lines += [
-        "",
-        f"A batch of 64 to 1e-6, for each problem (ms of processor): {each}.",
-        "",
-        "## Others, to 1e-3",
-        "",
-    ]
-    lines += [
-        "| problem | | seconds | steps | L1 error | times ours, from the model |",
-        "|--:|---|--:|--:|--:|--:|",
-    ]
-    for k, peer in enumerate(content["peers"]):
-        own = mean([peer["before"]["model"], peer["after"]["model"]])
-        cold = mean([peer["before"]["cold"], peer["after"]["cold"]])
-        lines += [
-            f"| {k} | metaot, model | {own:.3f} | | | 1 |",
-            f"| {k} | metaot, cold | {cold:.3f} | | | {cold / own:.1f} |",
-        ]
-        lines += [
-            f"| {k} | {name} | {r['seconds']:.1f} | {r.get('steps', '')} | "
-            f"{format(r['error'], '.1e') if 'error' in r else ''} | {r['seconds'] / own:.0f} |"
-            for name, r in peer.items()
-            if isinstance(r, dict) and "seconds" in r
-        ]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--instances", type=int, default=64)
@@ -272,13 +217,13 @@ def main() -> None:
     content = measure(model, None if options.mlp is None else metaot.load(options.mlp), options)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "results.json").write_text(json.dumps(content, indent=1) + "\n")
-    (RESULTS / "results.md").write_text(tables(content))
     runs = content["uniform"]["solve"]["runs"]
     steps = {name: runs[f"model {name}"]["steps"] for name in ("0.001", "1e-09")}
     annotate(
         CHECKPOINT, test={"data": "Sphere", "quality": content["uniform"]["quality"]["prediction"], "steps": steps}
     )
-    print(tables(content))
+    for make in (tables.sphere_times, tables.sphere_ratios, tables.sphere_predictions, tables.sphere_peers):
+        print(f"{make().markdown()}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's numbers of the universal model: python -m benchmarks.universal [PART ...] [--tables].
+"""The numbers of the universal model: python -m benchmarks.universal [PART ...] [--tables].
 
 quality: images that it never saw, at three resolutions and two temperatures; beside it zeros, the Gaussian start,
 the same model with fewer passes inside, and on 28 x 28 the model of MNIST. times: `solve` to an L1 error of 1e-3
@@ -10,7 +10,7 @@ a name. One thread; results go to benchmarks/results/universal-PART.json.
 import argparse
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 import metaot
+from benchmarks.tables import images
 from metaot.amortize import GaussianStart, Predictor
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load, located, write_atomically
 from metaot.data import Split
 from metaot.data.images import ImageArchives
-from metaot.evaluation.report import markdown
 from metaot.evaluation.zero_shot import ZeroShot, table, zero_shot
 from metaot.geometry.base import expand_eps
 from metaot.objectives import scaled_dual_loss
@@ -239,51 +239,18 @@ PARTS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
 }
 
 
-def tables() -> str:
-    """Return the README's tables from the results."""
-    read = {part: json.loads((RESULTS / f"universal-{part}.json").read_text()) for part in PARTS}
-    starts = ("zeros", "no pass", "1 pass", "model", "mnist")
-    lines = markdown(["images, eps", *starts], [_quality_row(row, starts) for row in read["quality"]["results"]])
-    header = ["64 x 64 images, eps", "batch", "zeros", "Gaussian", "model", "model / best cold"]
-    lines += ["", *markdown(header, [_times_row(row) for row in read["times"]["rows"]])]
-    variants = read["ablation"]["variants"]
-    lines += ["", *markdown(["trained by", *SETS[:4]], [_variant_row(n, v) for n, v in variants.items()])]
-    return "\n".join(lines)
-
-
-def _quality_row(row: dict[str, Any], starts: Sequence[str]) -> list[str]:
-    """Return the error of <C, P> in percent, mean (p95), and the steps to one percent of it."""
-    side = row["side"]
-    cells = [_quality_cell(row["summary"][start]) if start in row["summary"] else "" for start in starts]
-    return [f"{row['data']}, {side} x {side}, {row['eps']:g}", *cells]
-
-
-def _quality_cell(summary: dict[str, list[float]]) -> str:
-    mean, p95, _ = summary["cost error"]
-    steps, *_ = summary["steps to 1% of the cost"]
-    return f"{100 * mean:.2g} % ({100 * p95:.2g} %), {steps:.1f}"
-
-
-def _times_row(row: dict[str, Any]) -> list[str]:
-    times = [f"{row['ms'][name]:.3g} ms" for name in ("zeros", "Gaussian", "model")]
-    return [f"{row['data']}, {row['eps']:g}", str(row["batch"]), *times, f"{row['ratio']:.2f}x"]
-
-
-def _variant_row(name: str, variant: dict[str, Any]) -> list[str]:
-    return [name, *(_quality_cell(variant["results"][data]) for data in SETS[:4])]
-
-
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without one")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--tables", action="store_true", help="print the README's tables from the results")
+    parser.add_argument("--tables", action="store_true", help="print the tables from the results")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"got the parts {sorted(unknown)}: there are {', '.join(PARTS)}")
     if options.tables:
-        print(tables())
+        for make in (images.universal_quality, images.universal_times, images.universal_ablation):
+            print(f"{make().markdown()}\n")
         return
     torch.set_num_threads(1)
     for name in options.parts or PARTS:

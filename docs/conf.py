@@ -24,6 +24,7 @@ extensions = [
     "extensions.commands",
     "extensions.docstrings",
     "extensions.mathml",
+    "extensions.results",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 exclude_patterns = ["build", "auto_examples/**/*.ipynb"]

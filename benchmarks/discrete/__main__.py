@@ -1,4 +1,4 @@
-"""Measure, write discrete.json, and render the tables and the picture from it; see the package."""
+"""Measure, write discrete.json, and print the tables and draw the picture from it; see the package."""
 
 import argparse
 import json
@@ -116,11 +116,10 @@ def _save(results: dict[str, Any], order: list[str], file: Path) -> None:
 
 def render(results: dict[str, Any], out: Path) -> None:
     from benchmarks.discrete.plot import draw  # noqa: PLC0415, after limit_threads
-    from benchmarks.discrete.table import report  # noqa: PLC0415
+    from benchmarks.discrete.table import families_table  # noqa: PLC0415
 
-    (out / "discrete.md").write_text(report(results))
     draw(results, out / "discrete.png")
-    print(report(results))
+    print(families_table(results))
 
 
 if __name__ == "__main__":

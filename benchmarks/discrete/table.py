@@ -10,30 +10,10 @@ Cells = dict[str, dict[str, Any]]
 ENOUGH = 0.8
 """Share of the instances that must have reached the accuracy for a method to count as the fastest."""
 
-HEAD = """\
-# Time to an accuracy
 
-Median time of a solve in ms (p95), then the median over instances of its ratio to the fastest peer's time: below
-1x is faster than every other library. The fastest method of a column is bold. The accuracy is the L1 error of
-both marginals. `n=`: slow, and timed on fewer instances. `% reached`: the rest missed the accuracy, or failed.
-"from our model": another library, started from metaot's prediction, whose time counts; it is no peer in the
-ratios. Exact transport solves another problem (no eps), and is no peer in the ratios either. Each timed
-solve follows one of the instance before by the same method, which is not timed. A solve of less than 50 ms in
-which another process was given the core is timed again. "The exported model" is numpy and onnxruntime.
-
-"""
-
-
-def report(results: dict[str, Any]) -> str:
-    """Return all tables."""
-    parts = [HEAD]
-    for family in results["families"].values():
-        parts.append(_family(family, results["methods"]))
-    parts += _extras(results.get("extras", {}))
-    machine = results["machine"]
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    parts.append(f"{libraries}; {machine['threads']} threads, float64, {machine['platform']}.\n")
-    return "\n".join(parts)
+def families_table(results: dict[str, Any]) -> str:
+    """Return a heading and a table of all methods for each problem."""
+    return "\n".join(_family(family, results["methods"]) for family in results["families"].values())
 
 
 def fastest(cells: Cells, target: str, names: list[str]) -> str | None:
@@ -112,30 +92,6 @@ def _verdict(cells: Cells, target: str, best: str | None, peer: str | None, meth
         return f"To {target} a peer wins: {peer}; {ours} takes {factor:.2f} times as long."
     factor = ratio(cells[best][target]["ms"], cells[peer][target]["ms"])
     return f"To {target}: {best}, {factor:.2f} of the time of {peer}."
-
-
-def _extras(extras: dict[str, Any]) -> list[str]:
-    parts = []
-    if "bad-starts" in extras:
-        lines = [
-            "## Bad starts",
-            "",
-            _row(["eps", "starts", "more than one step more than cold", "most", "unfinished"]),
-        ]
-        lines += ["|---" * 5 + "|"]
-        for row in extras["bad-starts"]:
-            columns = ("eps", "starts", "worse", "most_extra_steps", "unfinished")
-            lines.append(_row([f"{row[key]:g}" for key in columns]))
-        lines += ["", "MNIST pairs to 1e-6; f and g are normal noise times 10^U(-3, 2), in units of the cost."]
-        parts.append("\n".join([*lines, ""]))
-    if "memory" in extras:
-        row = extras["memory"]
-        parts.append(
-            f"## Memory\n\nOne pair of {row['side']} x {row['side']} images, eps = {row['eps']:g}, cold, to "
-            f"{row['tol']:g}: {row['seconds']:.3g} s, {row['steps']} steps, {row['mib_above_start']:.0f} MiB "
-            f"above what the imports and the data hold{'' if row['converged'] else ' (did not converge)'}.\n"
-        )
-    return parts
 
 
 def _row(cells: list[str]) -> str:

@@ -1,0 +1,92 @@
+"""The two tables of the README: when a model helps, and against other libraries."""
+
+from statistics import mean, median
+
+from benchmarks.tables import maps
+from benchmarks.tables.base import Table, read, table, times
+from benchmarks.tables.images import time_ratios
+from benchmarks.tables.peers import NONE, best_cold_start, families, model_of, over, over_the_fastest_peer
+
+COMPARED = {
+    "mnist-0.01": "MNIST, 28 x 28, eps = 0.01",
+    "mnist-0.001": "MNIST, 28 x 28, eps = 0.001",
+    "paintings64-0.01": "paintings, 64 x 64, eps = 0.01",
+    "paintings64-0.001": "paintings, 64 x 64, eps = 0.001",
+    "paintings128-0.01": "paintings, 128 x 128, eps = 0.01",
+    "paintings128-0.001": "paintings, 128 x 128, eps = 0.001",
+    "paintings256-0.01": "paintings, 256 x 256, eps = 0.01",
+    "cloud2": "clouds of 1000 points in the plane",
+}
+EPS = (0.01, 0.001)
+
+
+@table("readme-model")
+def helps() -> Table:
+    """Time from the model over the best start without one, to 1e-3."""
+    digits = [" / ".join(pair) for pair in zip(_digits("mnist"), _digits("mnist-batch64"), strict=True)]
+    rows = [["digits, 28 x 28: one pair / 64 in a batch", *digits]]
+    rows += [_paintings(side) for side in (64, 128, 256)]
+    rows.append(_images())
+    sphere = read("sphere/results")["uniform"]["solve"]["ratio"]["0.001"]
+    rows.append(["100 suppliers, 10000 customers on the sphere", "", times(sphere)])
+    rows.append(["a rolling day there: over the solution before", "", times(_day())])
+    rows.append(["colour palettes, no eps: to the prediction's value", f"under {_palettes():.1g}x", ""])
+    return Table(["time of `solve` from the model / without", *(f"eps = {eps:g}" for eps in EPS)], rows)
+
+
+def _digits(name: str) -> list[str]:
+    report = read(f"{name}/evaluation")
+    place = report["tolerances"].index(0.001)
+    found = {result["eps"]: time_ratios(result["starts"])[place] for result in report["results"]}
+    return [times(found[eps]) for eps in EPS]
+
+
+def _paintings(side: int) -> list[str]:
+    found = [over_the_best_cold_start(f"paintings{side}-{eps:g}", "0.001") for eps in EPS]
+    return [f"paintings, {side} x {side}: one pair", *map(times, found)]
+
+
+def over_the_best_cold_start(name: str, target: str) -> float:
+    """Return the median ratio of the time from the model to that of our own best start without one."""
+    family = families()[name]
+    model = model_of(family)
+    assert model is not None
+    return over(family, model, best_cold_start(family, target), target)
+
+
+def _images() -> list[str]:
+    """Return the mean ratio of four image sets in batches of 64."""
+    rows = [row for row in read("universal-times")["rows"] if row["batch"] == 64]
+    found = {eps: mean(row["ratio"] for row in rows if row["eps"] == eps) for eps in EPS}
+    return ["images, 64 x 64: 64 pairs in a batch", *(times(found[eps]) for eps in EPS)]
+
+
+def _day() -> float:
+    day = read("sphere/day")
+    return median(day["model"]["seconds"]) / median(day["previous"]["seconds"])
+
+
+def _palettes() -> float:
+    """Return the time of a prediction over that of W2GN from scratch to a value that is not better."""
+    report = read("palette/evaluation")
+    fewest, _ = maps.worth()
+    seconds = {curve["name"]: curve["seconds_per_step"] for curve in report["curves"]}
+    return median(report["prediction_seconds"]) / (fewest * seconds["from scratch"])
+
+
+@table("readme-peers")
+def compared() -> Table:
+    """Time over that of the fastest other library."""
+    rows = []
+    for name, words in COMPARED.items():
+        family = families()[name]
+        methods = ["metaot, cold", model_of(family)]
+        cells = [
+            times(found) if found else NONE
+            for method in methods
+            for target in ("0.001", "1e-06")
+            for found in ([over_the_fastest_peer(family, method, target)] if method else [])
+        ]
+        rows.append([words, *cells, *[""] * (4 - len(cells))])
+    head = ["cold, to 1e-3", "cold, to 1e-6", "from the model, to 1e-3", "from the model, to 1e-6"]
+    return Table(["time / that of the fastest other library", *head], rows)
