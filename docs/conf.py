@@ -10,7 +10,7 @@ import metaot  # noqa: E402
 
 project = "metaot"
 author = "the metaot authors"
-project_copyright = "MIT licence"
+project_copyright = "the metaot authors, MIT licence"
 release = version = metaot.__version__
 
 extensions = [
@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
 }
 
 html_math_renderer = "mathml"
+highlight_language = "default"
 html_theme = "pydata_sphinx_theme"
 html_title = f"metaot {release}"
 html_static_path = ["_static"]
@@ -68,7 +69,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": [],
 }

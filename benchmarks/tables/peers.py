@@ -17,8 +17,8 @@ SHORT = {
     "cloud2": "clouds of 1000 points in the plane",
 }
 COLD = ("metaot, cold", "metaot, Gaussian start", "metaot, decreasing eps", "metaot Newton, cold")
-NONE = "no other reaches it"
-"""In time, and on enough instances: `limit` and `ENOUGH` of `benchmarks.discrete`."""
+NONE = "no peer"
+"""None reaches the accuracy in time and on enough instances: `limit` and `ENOUGH` of `benchmarks.discrete`."""
 TARGETS = ("0.01", "0.001", "1e-06", "1e-09")
 
 
