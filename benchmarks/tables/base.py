@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import mean, quantiles
 from typing import Any, final
 
+from metaot.folders import located, read_card
+
 RESULTS = Path(__file__).parents[1] / "results"
-CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 TABLES: dict[str, Callable[[], "Table"]] = {}
 """Every table, by its name."""
@@ -52,7 +53,7 @@ def read(name: str) -> Any:
 @cache
 def card(name: str) -> Any:
     """Return what is written beside the weights of a shipped checkpoint."""
-    return json.loads((CHECKPOINTS / name / "model.json").read_text())
+    return read_card(located(name))
 
 
 def p95(values: Sequence[float]) -> float:
