@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
 }
 
 html_math_renderer = "mathml"
+smartquotes_action = "qe"  # options keep their dashes
 highlight_language = "default"
 html_theme = "pydata_sphinx_theme"
 html_title = f"metaot {release}"

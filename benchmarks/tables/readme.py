@@ -29,7 +29,7 @@ def helps() -> Table:
     rows.append(_images())
     sphere = read("sphere/results")["uniform"]["solve"]["ratio"]["0.001"]
     rows.append(["100 suppliers, 10000 customers on the sphere", "", times(sphere)])
-    rows.append(["a rolling day there: over the solution before", "", times(_day())])
+    rows.append(["a rolling day there, to 1e-6: over the solution before", "", times(_day())])
     rows.append(["colour palettes, no eps: to the prediction's value", f"under {_palettes():.1g}x", ""])
     return Table(["time of `solve` from the model / without", *(f"eps = {eps:g}" for eps in EPS)], rows)
 

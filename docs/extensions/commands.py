@@ -46,7 +46,8 @@ class Commands(SphinxDirective):
         for action in parser._actions:
             if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
                 continue
-            name = formatter._format_action_invocation(action)
+            named = action.choices and not action.option_strings and not action.metavar
+            name = action.dest if named else formatter._format_action_invocation(action)
             words = formatter._expand_help(action) if action.help else ""
             if action.choices and not isinstance(action, argparse._SubParsersAction):
                 words = f"{words} One of {', '.join(map(str, action.choices))}.".strip()
