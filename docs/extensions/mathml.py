@@ -8,7 +8,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-_ANGLE = re.compile("<mo>(?=[⟨⟩‖∥|∣])")
+_ANGLE = re.compile("<mo>(?=[⟨⟩‖∥|\u2223])")
 _logger = logging.getLogger(__name__)
 
 
