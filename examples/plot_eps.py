@@ -84,7 +84,7 @@ plt.show()
 #   ``metaot.adapters.pot.emd``.
 # * Costs are never rescaled behind your back: if you double the cost, double ``eps``, and the plan stays the
 #   same.
-# * A model is trained for a range of ``eps``, and refuses others: ``metaot.load("universal").eps``.
+# * A model is trained for a range of ``eps``: ``metaot.load("universal").eps``.
 
 doubled = metaot.solve(metaot.Problem(a, b, metaot.Dense(2 * C), eps=0.02 * mean_cost)).plan()
 same = metaot.solve(metaot.Problem(a, b, metaot.Dense(C), eps=0.01 * mean_cost)).plan()

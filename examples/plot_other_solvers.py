@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 import metaot
 from metaot.adapters import pot
 
-SIZE, COUNT = 28, 6
+SIZE, COUNT = 28, 4
 FONT = ImageFont.truetype(findfont("DejaVu Sans:bold"), 24)
 
 
@@ -31,7 +31,7 @@ def letter(text: str) -> np.ndarray:
     return pixels / pixels.sum()
 
 
-letters = torch.from_numpy(np.stack([letter(text).flatten() for text in "ABCDEFG"]))
+letters = torch.from_numpy(np.stack([letter(text).flatten() for text in "ABCDE"]))
 problem = metaot.Problem(letters[:COUNT], letters[1:], metaot.Grid(SIZE, SIZE), eps=5e-3)
 model = metaot.load("universal")
 

@@ -109,13 +109,13 @@ plt.show()
 # Hour after hour
 # ---------------
 #
-# Twelve hours, each a little different from the last. The previous solution is a start as well, and one that
+# Eight hours, each a little different from the last. The previous solution is a start as well, and one that
 # costs nothing: where problems follow one another slowly, it needs no model. The model pays where the next
 # problem is a new one.
 
 a, b, previous = problem.a, problem.b, None
 steps: dict[str, list[int]] = {"zeros": [], "the hour before": [], "the model": []}
-for _ in range(12):
+for _ in range(8):
     a, b = (w * torch.exp(0.1 * torch.randn(w.shape, generator=generator, dtype=w.dtype)) for w in (a, b))
     hour = metaot.Problem(a / a.sum(), b / b.sum(), model.geometry, model.eps[0])
     for name, init in (("zeros", None), ("the hour before", previous), ("the model", model)):
@@ -125,7 +125,7 @@ for _ in range(12):
 
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 for (name, counts), colour in zip(steps.items(), ("0.6", "tab:orange", "tab:blue"), strict=True):
-    ax.plot(range(12), counts, color=colour, marker=".", label=f"from {name}")
+    ax.plot(range(8), counts, color=colour, marker=".", label=f"from {name}")
 ax.set(xlabel="hour", ylabel="Newton steps to 1e-6", ylim=(0, None))
 ax.legend(loc="center right")
 plt.show()
