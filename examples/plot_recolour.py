@@ -90,4 +90,8 @@ for name, both in maps.items():
 #
 #     metaot recolor temple.jpg flower.jpg -o out.png --strip
 #
-# That command does not even load torch: onnxruntime evaluates the network.
+# That command does not even load torch: onnxruntime evaluates the network. ``--steps`` refines, ``--strip``
+# writes source, target, result and the reverse side by side, ``--model linear`` does without a network.
+# Transparency is kept, grey and 16-bit pictures are read.
+#
+# To train on your own pictures (a folder, split by picture), see :doc:`/howto/train`.

@@ -106,6 +106,17 @@ figure.colorbar(dots, ax=ax, label="km for each unit more", shrink=0.8)
 plt.show()
 
 # %%
+# Your own places
+# ---------------
+#
+# From CSV files with the columns latitude, longitude and, if you like, weight::
+#
+#     python train.py sphere --set data.supplier_file=suppliers.csv --set data.customer_file=customers.csv
+#
+# Without a raster of population in the data folder, places that are not given are drawn from a rough synthetic
+# Earth, ``--set data.world=synthetic``. The network of such a model can be exported without its Newton steps,
+# because ONNX solves no linear systems: ``python export.py runs/sphere --passes 0``.
+#
 # Hour after hour
 # ---------------
 #
