@@ -98,8 +98,8 @@ figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(torch.stack(history), label=["first blob", "second blob", "third blob"])
 for k, share in enumerate((0.2, 0.5, 0.3)):
     ax.axhline(share, color=f"C{k}", linewidth=0.8, linestyle=":")
-ax.set(xlabel="step of Adam", ylabel="share in the mixture", ylim=(0, 0.7))
-ax.legend()
+ax.set(xlabel="step of Adam", ylabel="share in the mixture", ylim=(0, 0.75))
+ax.legend(loc="upper right", ncols=3)
 plt.show()
 
 # %%

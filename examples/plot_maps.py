@@ -61,6 +61,9 @@ shown = {
 }
 colours = torch.atan2(fresh[:, 1], fresh[:, 0])
 for ax, (title, cloud) in zip(axes, shown.items(), strict=True):
+    if title == "pushed":
+        ax.scatter(*other.T.numpy(), s=3, color="0.85", label="target")
+        ax.legend(loc="lower right")
     kind = {"color": "tab:grey"} if "pulled" in title else {"c": colours, "cmap": "hsv"}
     ax.scatter(*cloud.detach().T.numpy(), s=3, **kind)
     ax.set(title=title, aspect="equal", xlim=(-4.5, 4.5), ylim=(-4, 4))
@@ -89,5 +92,5 @@ end = pair.push(start)
 right.plot(*torch.stack([start, end]).movedim(-1, 0).numpy(), color="tab:red", linewidth=0.7)
 right.scatter(*end.T.numpy(), s=8, color="tab:red")
 right.set(title="the convex potential, and some moves", aspect="equal", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
-figure.colorbar(contours, ax=right, label="phi")
+right.clabel(contours, fontsize=7)
 plt.show()

@@ -86,7 +86,7 @@ for i, j in zip(*np.nonzero(P > 1e-3), strict=True):
 axes[0].scatter(*shops.T, s=1000 * b[0].numpy(), color="tab:orange", label="shops", zorder=3)
 axes[0].scatter(*warehouses.T, s=1000 * a[0].numpy(), color="k", marker="s", label="warehouses", zorder=3)
 axes[0].set(title="deliveries of a day", xlabel="km", ylabel="km", aspect="equal")
-axes[0].legend(loc="upper right", fontsize=8)
+axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
 for (name, counts), colour in zip(steps.items(), ("0.6", "tab:blue"), strict=True):
     axes[1].step(np.sort(counts), np.linspace(0, 1, len(counts)), where="post", color=colour, label=f"from {name}")
 axes[1].set(
