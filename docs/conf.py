@@ -53,7 +53,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "show_memory": False,
     "min_reported_time": 1e9,
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "extensions.order.ReadingOrder",
     "image_scrapers": ("matplotlib",),
     "plot_gallery": "True",
     "remove_config_comments": True,

@@ -116,6 +116,22 @@ ax.legend()
 plt.show()
 
 # %%
+# Other models
+# ------------
+#
+# ``python export.py universal`` writes one file for images of any size: ``predict`` and ``solve`` take arrays
+# ``(*batch, height, width)``. A model of maps becomes two files, one that predicts and one that moves points::
+#
+#     python export.py palette --out palette.onnx    # and palette-push.onnx
+#
+#     model = metaot.load("palette.onnx")
+#     result = model.recolor(source, target)         # pictures as arrays of bytes
+#     pair = model.predict(x, y)                     # pair.push(points), pair.pull(points)
+#
+# The graph has standard operators only, so any language that has onnxruntime gets ``(a, b, eps) -> (f, g)``
+# from the same file. Files that are not ours are refused.
+
+# %%
 # A server
 # --------
 #

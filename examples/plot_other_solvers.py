@@ -99,6 +99,9 @@ else:
     print("GeomLoss is not installed here: pip install geomloss")
 
 # %%
+# On a GPU, ``metaot.adapters.flash_sinkhorn`` gives starts to the kernels of flash-sinkhorn.
+
+# %%
 # Steps saved
 # -----------
 

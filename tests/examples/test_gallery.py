@@ -50,3 +50,10 @@ def test_a_long_page_compiles(page: Path) -> None:
 
 def test_there_are_ten_pages() -> None:
     assert len(PAGES) >= 10
+
+
+def test_the_order_names_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PAGES[0].parents[1] / "docs"))
+    from extensions.order import PAGES as ORDER  # noqa: PLC0415
+
+    assert sorted(ORDER) == [page.name for page in PAGES]
