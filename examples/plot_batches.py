@@ -102,8 +102,8 @@ plt.show()
 #
 # Steps are not time: evaluating the network takes as long as some steps. What counts is measured here, on the
 # machine that built this page, the network included. On a small grid, or at a large ``eps``, the few steps from
-# zeros take less time than a prediction, and the answer is to start from zeros. The benchmark pages say where
-# the line is.
+# zeros take less time than a prediction, and the answer is to start from zeros. Where the line is,
+# :doc:`/benchmarks/index` says.
 
 for size, eps in ((28, 1e-2), (64, 1e-3)):
     step = SIZE // size

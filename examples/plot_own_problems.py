@@ -100,8 +100,8 @@ plt.show()
 # ---------------
 #
 # ``metaot evaluate`` compares the model with starts that need no training, in steps and in time, on days that
-# were held out. Look at the time: on a small problem such as this one, ``solve`` takes well under a millisecond
-# from zeros, and no network is quicker than that. Models pay where steps cost more, see :doc:`plot_batches`.
+# were held out. Look at the time: on a small problem such as this one, ``solve`` from zeros is done before a
+# network has been evaluated. Models pay where steps cost more, see :doc:`plot_batches`.
 #
 # To go on later: ``--resume`` continues a run bit for bit, ``--from`` begins with the weights of a checkpoint,
 # on newer problems.
