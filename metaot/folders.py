@@ -54,12 +54,12 @@ def data_folder(explicit: Path | None = None) -> Path:
     return Path(explicit or os.environ.get("METAOT_DATA") or cache / "metaot")
 
 
-def find_data(name: str, explicit: Path | None = None) -> Path:
-    """Return a file of the data folder; FileNotFoundError names both ways to get it."""
+def find_data(name: str, explicit: Path | None = None, *, otherwise: str) -> Path:
+    """Return a file of the data folder; FileNotFoundError names both ways: to copy it there, and `otherwise`."""
     path = data_folder(explicit) / name
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is not there: copy it there (or name another folder with --data-dir or METAOT_DATA), "
-            f"or fetch it from the Hugging Face hub with `metaot fetch {Path(name).parts[0]}`"
+            f"or {otherwise}"
         )
     return path

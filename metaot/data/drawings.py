@@ -14,6 +14,7 @@ from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, strea
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
 from metaot.problem import Problem
+from metaot.settings import require_eps, require_whole
 
 FLOAT = torch.float32
 _POINTS = 48  # of a curve
@@ -28,8 +29,16 @@ class Shapes(Source):
     """Pairs of `random_images` on a square grid; all splits have the same distribution, by other seeds."""
 
     batch: int = 128
+    """Problems in a step of training."""
     eps: EpsRange = (1e-2, 1e-2)
+    """The lowest and the highest temperature; each problem's is drawn between them."""
     side: int = 28
+    """Rows and columns of the images."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_whole(2, side=self.side)
+        require_eps(self.eps)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "DrawnPairs":
         return DrawnPairs(self.batch, self.eps, (self.side,), STREAMS[name], _halves)
@@ -45,12 +54,21 @@ class Drawings(Source):
     """
 
     batch: int = 256
+    """Problems in a step of training with images of the first of `sides`; fewer of larger images."""
     eps: EpsRange = (1e-3, 1e-1)
+    """The lowest and the highest temperature; each problem's is drawn between them."""
     sides: tuple[int, ...] = (28, 28, 20, 24, 32, 40, 64)
+    """Rows and columns of the images, of which each batch takes one; the first one for validation and test."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_whole(1, **{"the number of sides": len(self.sides)})
+        require_whole(2, **{f"sides[{k}]": side for k, side in enumerate(self.sides)})
+        require_eps(self.eps)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "DrawnPairs":
         sides = self.sides if name == "train" else self.sides[:1]
-        return DrawnPairs(self.batch, self.eps, tuple(int(side) for side in sides), STREAMS[name], _each_twice)
+        return DrawnPairs(self.batch, self.eps, sides, STREAMS[name], _each_twice)
 
 
 @final

@@ -1,6 +1,7 @@
 """Pairs of images as measures on a grid, intensities as masses: MNIST, other sets by name, and files."""
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -14,6 +15,8 @@ from torch.nn.functional import interpolate
 from metaot.data.base import EpsRange, ProblemSet, Source, Split
 from metaot.folders import data_folder, find_data, write_atomically
 from metaot.geometry import Grid
+from metaot.measures import read_archive
+from metaot.settings import require_eps, require_whole
 
 MNIST_FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 HELD_OUT = 2000
@@ -33,7 +36,13 @@ class Mnist(Source):
     """
 
     batch: int = 128
+    """Problems in a step of training."""
     eps: EpsRange = (1e-2, 1e-2)
+    """The lowest and the highest temperature; each problem's is drawn between them."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_eps(self.eps)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "ImagePairs":
         images = _images("mnist", name, data_dir)
@@ -51,9 +60,18 @@ class ImageArchives(Source):
     """
 
     name: str = "mnist"
+    """The image set, or two of them for sources and targets: fashion:mnist."""
     side: int = 28
+    """Rows and columns that the images are interpolated to."""
     batch: int = 128
+    """Problems in a step of training."""
     eps: EpsRange = (1e-2, 1e-2)
+    """The lowest and the highest temperature; each problem's is drawn between them."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_whole(2, side=self.side)
+        require_eps(self.eps)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "ImagePairs":
         first, _, second = self.name.partition(":")
@@ -99,8 +117,11 @@ def as_weights(images: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*
 
 def read_idx_images(path: Path) -> UInt8[Tensor, "count height width"]:
     """Read a gzip-compressed idx file of images; ValueError when it is another file or cut short."""
-    with gzip.open(path) as file:
-        content = file.read()
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not a whole idx file of images: {error}") from error
     magic, *shape = np.frombuffer(content[:16], dtype=">i4").tolist() if len(content) >= 16 else [0]
     if magic != _IDX_IMAGES or len(content) != 16 + int(np.prod(shape)):
         raise ValueError(f"{path} is not a whole idx file of images (magic {magic}, {len(content)} bytes)")
@@ -125,17 +146,20 @@ def fetch_mnist(data_dir: Path | None = None) -> Path:
 
 def _images(name: str, split: Split, data_dir: Path | None) -> UInt8[Tensor, "count height width"]:
     if name == "mnist":
-        return read_idx_images(find_data(f"mnist/{MNIST_FILES['test' if split == 'test' else 'train']}", data_dir))
+        file = f"mnist/{MNIST_FILES['test' if split == 'test' else 'train']}"
+        fetch = "fetch it from the Hugging Face hub with `metaot fetch mnist`"
+        return read_idx_images(find_data(file, data_dir, otherwise=fetch))
     if name in ARCHIVES:
-        path = find_data(f"{FOLDER}/{ARCHIVES[name]}", data_dir)
+        own = "name an .npz file of your own with an array `images` (count, height, width) of uint8 instead"
+        path = find_data(f"{FOLDER}/{ARCHIVES[name]}", data_dir, otherwise=own)
     elif name.endswith(".npz"):
         path = Path(name)
     else:
         raise ValueError(f"images are one of {sorted(NAMES)} or an .npz file with `images`, got {name!r}")
-    with np.load(path, allow_pickle=False) as archive:
-        if "images" not in archive or archive["images"].ndim != 3 or archive["images"].dtype != np.uint8:
-            raise ValueError(f"{path} must hold an array `images` (count, height, width) of uint8")
-        images = torch.from_numpy(archive["images"])
+    found = read_archive(path).get("images")
+    if found is None or found.ndim != 3 or found.dtype != np.uint8:
+        raise ValueError(f"{path} must hold an array `images` (count, height, width) of uint8")
+    images = torch.from_numpy(found)
     images = images[1 if split == "test" else 0 :: 2]
     return images[images.flatten(1).amax(1) > 0]
 

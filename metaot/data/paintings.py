@@ -19,13 +19,11 @@ from metaot.data.base import SampleSet, Source, Split
 from metaot.data.samples import random_palettes, recoloured
 from metaot.folders import data_folder
 from metaot.pictures import pillow
+from metaot.settings import require_share, require_whole
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SIDE = 160
 """Rows and columns of pixels that are kept of each image, evenly spaced and unchanged."""
-LIMIT = 2000
-"""The default number of images to fetch of a data set."""
-
 _LEAST = 20  # images: two of them for validation and four for test
 _INDICES = {"train": range(7), "validation": range(7, 8), "test": range(8, 10)}
 """The images of a split among every ten, in the order of their names."""
@@ -42,12 +40,24 @@ class Paintings(Source):
     """
 
     batch: int = 32
+    """Problems in a step of training."""
     samples: int = 256
+    """Points that each measure is given by."""
     path: str = ""
+    """A folder of images; empty for paintings/ in the data folder."""
     variety: float = 0.7
+    """The share of training palettes that are recoloured, mixed with another one, or random."""
     pictures: bool = False
+    """Whether the network gets the whole pictures, too; with variety 0."""
     dataset: str = ""
+    """A data set instead of a folder: a local one, or one of the hub that was fetched."""
     column: str = "image"
+    """The column of the data set that holds the images."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_whole(2, samples=self.samples)
+        require_share(variety=self.variety)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PaintingPairs":
         if self.path and self.dataset:
@@ -179,7 +189,7 @@ def fetched_folder(name: str, data_dir: Path | None = None) -> Path:
     return data_folder(data_dir) / "images" / name.replace("/", "--")
 
 
-def fetch_images(name: str, data_dir: Path | None = None, *, column: str = "image", limit: int = LIMIT) -> Path:
+def fetch_images(name: str, data_dir: Path | None = None, *, column: str = "image", limit: int = 2000) -> Path:
     """Download the first images of a data set of the hub and keep an even grid of their pixels; return the folder.
 
     The data set is streamed, so that only these rows are downloaded.

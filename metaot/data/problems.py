@@ -18,7 +18,9 @@ from torch import Tensor
 
 from metaot.data.base import EpsRange, ProblemSet, Source, Split
 from metaot.geometry import Dense, Geometry, Points
+from metaot.measures import read_archive
 from metaot.problem import Problem
+from metaot.settings import require_eps, require_whole
 
 _PART = 20
 """Of every twenty problems, one is held out for validation and one for test, the last two."""
@@ -79,8 +81,16 @@ class ProblemFolder(Source):
     """Problems of a folder that `write_problems` made; eps (0, 0) means the folder's own."""
 
     path: str = ""
+    """The folder that `write_problems` made."""
     batch: int = 128
+    """Problems in a step of training."""
     eps: EpsRange = (0.0, 0.0)
+    """The lowest and the highest temperature; [0, 0] for those that the folder was written with."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        if tuple(self.eps) != (0.0, 0.0):
+            require_eps(self.eps)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "StoredProblems":
         from datasets import load_from_disk  # noqa: PLC0415, slow to import and needed only here
@@ -92,8 +102,8 @@ class ProblemFolder(Source):
                 "with --set data.path=FOLDER"
             )
         card = json.loads((folder / "card.json").read_text())
-        with np.load(folder / "geometry.npz", allow_pickle=False) as file:
-            geometry = _geometry({name: torch.from_numpy(file[name]) for name in file}, card["cost"])
+        arrays = read_archive(folder / "geometry.npz")
+        geometry = _geometry({name: torch.from_numpy(values) for name, values in arrays.items()}, card["cost"])
         rows = load_from_disk(folder / "problems").with_format("numpy")
         place = torch.arange(len(rows)) % _PART
         kept = {"train": place < _PART - 2, "validation": place == _PART - 2, "test": place == _PART - 1}[name]

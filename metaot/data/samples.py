@@ -11,6 +11,7 @@ from torch import Tensor
 from metaot.brenier import BrenierPotential, Frame, Icnn, SampleProblem
 from metaot.data.base import STREAMS, SampleSet, Source, Split, stream
 from metaot.data.drawings import FLOAT, first_few, gaussian, uniform
+from metaot.settings import require_share, require_whole
 
 _COLOURS = 7
 _HIDDEN = (8, 8)
@@ -24,7 +25,13 @@ class Palettes(Source):
     """Pairs of random palettes; all splits have the same distribution, by other seeds."""
 
     batch: int = 32
+    """Problems in a step of training."""
     samples: int = 256
+    """Points that each measure is given by."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_whole(2, samples=self.samples)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PalettePairs":
         return PalettePairs(self.batch, self.samples, STREAMS[name])
@@ -84,9 +91,18 @@ class Planted(Source):
     """
 
     batch: int = 32
+    """Problems in a step of training."""
     samples: int = 256
+    """Points that each measure is given by."""
     dim: int = 3
+    """The dimension of the space."""
     gaussians: float = 0.1
+    """The share of pairs that are two Gaussians."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch, dim=self.dim)
+        require_whole(2, samples=self.samples)
+        require_share(gaussians=self.gaussians)
 
     def split(self, name: Split, data_dir: Path | None = None) -> "PlantedPairs":
         return PlantedPairs(self.batch, self.samples, self.dim, self.gaussians, STREAMS[name])

@@ -23,8 +23,11 @@ from metaot.data.base import STREAMS, EpsRange, ProblemSet, Source, Split, strea
 from metaot.folders import data_folder, find_data
 from metaot.geometry import Points
 from metaot.geometry.costs import unit_vectors
+from metaot.measures import read_archive
+from metaot.settings import require_eps, require_whole
 
 DEMANDS = ("uniform", "patterns")
+WORLDS = ("auto", "raster", "synthetic")
 FILE = "world/gpw4_density_2020_15min.npz"
 _RASTER = ("lat", "lon", "land", "population")
 _COLUMNS = {
@@ -57,18 +60,35 @@ class Sphere(Source):
     """
 
     batch: int = 64
+    """Problems in a step of training."""
     eps: EpsRange = (1e-3, 1e-3)
+    """The lowest and the highest temperature; each problem's is drawn between them."""
     suppliers: int = 100
+    """Suppliers that are drawn, evenly over land."""
     customers: int = 10_000
+    """Customers that are drawn, by population."""
     places_seed: int = 0
+    """Which places are drawn."""
     world: str = "auto"
+    """Where land and people are: raster, synthetic, or auto for the raster of the data folder if it exists."""
     supplier_file: str = ""
+    """A CSV file of suppliers instead: latitude, longitude and optionally weight."""
     customer_file: str = ""
+    """A CSV file of customers instead."""
     demand: str = "uniform"
+    """How demand is drawn: uniform, or patterns for regional surges and the time of day."""
 
-    def split(self, name: Split, data_dir: Path | None = None) -> "Deliveries":
+    def __post_init__(self) -> None:
+        require_whole(1, batch=self.batch)
+        require_whole(2, suppliers=self.suppliers, customers=self.customers)
+        require_whole(0, places_seed=self.places_seed)
+        require_eps(self.eps)
+        if self.world not in WORLDS:
+            raise ValueError(f"world is one of {WORLDS}, got {self.world!r}")
         if self.demand not in DEMANDS:
             raise ValueError(f"demand is one of {DEMANDS}, got {self.demand!r}")
+
+    def split(self, name: Split, data_dir: Path | None = None) -> "Deliveries":
         source, target = self.places(data_dir)
         x, y = (unit_vectors(places.latitude, places.longitude) for places in (source, target))
         patterns = self.demand == "patterns"
@@ -82,8 +102,6 @@ class Sphere(Source):
             raise ValueError(f"{given} is set and {missing} is not: places of your own need both")
         if self.supplier_file:
             return read_places(Path(self.supplier_file)), read_places(Path(self.customer_file))
-        if self.suppliers < 2 or self.customers < 2:
-            raise ValueError(f"at least 2 suppliers and customers, got {self.suppliers} and {self.customers}")
         world = read_world(self.world, data_dir)
         generator = torch.Generator().manual_seed(self.places_seed)
         suppliers = world.draw(world.land, self.suppliers, generator)
@@ -178,16 +196,16 @@ def read_world(kind: str, data_dir: Path | None = None) -> World:
 
     Raises ValueError for another kind and for another file, FileNotFoundError for a missing raster.
     """
-    if kind not in ("auto", "raster", "synthetic"):
-        raise ValueError(f"world is 'auto', 'raster' or 'synthetic', got {kind!r}")
+    if kind not in WORLDS:
+        raise ValueError(f"world is one of {WORLDS}, got {kind!r}")
     if kind == "synthetic" or (kind == "auto" and not (data_folder(data_dir) / FILE).exists()):
         return synthetic_world()
-    path = find_data(FILE, data_dir)
-    with np.load(path, allow_pickle=False) as file:
-        missing = [name for name in _RASTER if name not in file]
-        if missing:
-            raise ValueError(f"{path} is not the raster: it has no {missing[0]!r}, only {sorted(file)}")
-        lat, lon, land, people = (torch.from_numpy(file[name].astype(np.float64)) for name in _RASTER)
+    path = find_data(FILE, data_dir, otherwise="take the embedded picture of the world: data.world=synthetic")
+    arrays = read_archive(path)
+    missing = [name for name in _RASTER if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} is not the raster: it has no {missing[0]!r}, only {sorted(arrays)}")
+    lat, lon, land, people = (torch.from_numpy(arrays[name].astype(np.float64)) for name in _RASTER)
     return World(lat, lon, land, people.nan_to_num(0.0).clamp_min(0), f"raster {path.name}")
 
 

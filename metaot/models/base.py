@@ -3,6 +3,7 @@
 And the layers that know the temperature.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from torch.nn.functional import gelu
 from metaot.brenier import Icnn
 from metaot.geometry import Geometry
 from metaot.problem import Problem
+from metaot.settings import require_whole, unknown
 
 _CHEBYSHEV = [
     [1.0, 0.0, -1.0, 0.0, 1.0],
@@ -138,6 +140,7 @@ class HyperNetwork(nn.Module, ABC):
     def __init__(self, dim: int, hidden: list[int], activation: str, **settings: Any) -> None:
         """Keep the settings. The network predicts a change of `base`, which is learnt as well."""
         super().__init__()
+        require_settings(type(self), {"hidden": hidden, **settings})
         self.config = {"dim": dim, "hidden": list(hidden), "activation": activation, **settings}
         self.icnn = Icnn(dim, tuple(hidden), activation)
         self.base = nn.Parameter(self.icnn.weights(torch.Generator().manual_seed(0)))
@@ -162,6 +165,44 @@ class HyperNetwork(nn.Module, ABC):
     @abstractmethod
     def standardise(self, u: Float[Tensor, "batch n d"]) -> None:
         """Set the scale of the inputs from samples of many measures; called once, before training."""
+
+
+_OF_THE_DATA = ("n", "m", "sizes", "eps", "dim")
+"""Arguments of constructors that are no settings: they follow from the problems."""
+_MAY_BE_ZERO = ("depth", "passes", "unrolled")
+
+
+def model_settings(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the settings of a network: arguments of its constructor that do not follow from the problems."""
+    arguments = inspect.signature(kind).parameters.values()
+    return {
+        each.name: each for each in arguments if each.name not in _OF_THE_DATA and each.kind != each.VAR_KEYWORD
+    }
+
+
+def require_settings(kind: type, settings: dict[str, Any]) -> None:
+    """Raise ValueError for a setting that a network does not have, and for a number that it cannot have.
+
+    Whole numbers are at least 1, but for the numbers of layers and of refinement steps, which may be 0.
+    """
+    known = model_settings(kind)
+    for name, value in settings.items():
+        if name in _OF_THE_DATA:
+            continue
+        if name not in known:
+            raise ValueError(f"a {kind.__name__} has {unknown(name, known)}")
+        wanted = known[name].annotation
+        if wanted is int or (wanted == int | None and value is not None):
+            require_whole(0 if name in _MAY_BE_ZERO else 1, **{name: value})
+        elif wanted == list[int]:
+            if not isinstance(value, list | tuple) or not value:
+                raise ValueError(f"{name} must be a list of whole numbers, got {value!r}")
+            for k, entry in enumerate(value):
+                require_whole(1, **{f"{name}[{k}]": entry})
+        elif wanted is str and not isinstance(value, str):
+            raise ValueError(f"{name} must be a word, got {value!r}")
+        elif wanted == dict[str, Any] | None and not isinstance(value, dict | None):
+            raise ValueError(f"{name} has settings of its own, such as {name}.width, got {value!r}")
 
 
 def single(model: nn.Module) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metaot.geometry import Dense, Geometry
 from metaot.geometry.checks import require_finite
-from metaot.models.base import ModulatedBlock, PotentialModel, chebyshev, log_unit
+from metaot.models.base import ModulatedBlock, PotentialModel, chebyshev, log_unit, require_settings
 from metaot.problem import Problem
 
 NO_MASS = 1e-6
@@ -32,6 +32,15 @@ class GroupedPotential(PotentialModel):
 
     `passes` is the largest number of Newton steps between the sources and `fine` groups in a prediction; training
     makes none.
+
+    Args:
+        groups: groups of targets whose weights the network reads.
+        fine: groups of targets between which and the sources the prediction is refined.
+        width: features of each residual layer.
+        hidden: units inside each residual layer.
+        depth: residual layers.
+        demand: features that the weights of the groups are reduced to first.
+        passes: the most Newton steps in a prediction.
     """
 
     refines = True
@@ -51,6 +60,15 @@ class GroupedPotential(PotentialModel):
         passes: int = 20,
     ) -> None:
         super().__init__()
+        sizes = {
+            "groups": groups,
+            "fine": fine,
+            "width": width,
+            "hidden": hidden,
+            "depth": depth,
+            "demand": demand,
+        }
+        require_settings(type(self), {**sizes, "passes": passes})
         groups, fine = min(groups, m), min(fine, m)
         self.config = {
             "n": n, "m": m, "eps": eps, "groups": groups, "fine": fine,

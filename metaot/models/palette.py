@@ -20,6 +20,14 @@ class PaletteIcnn(HyperNetwork):
 
     Each of `passes` corrections reads the means again, of the clouds as the predicted maps move them: they show
     where the moved clouds still differ. Untrained, the prediction is nearly the frame's linear map.
+
+    Args:
+        hidden: units of each hidden layer of the convex networks.
+        activation: of the convex networks: squareplus, softplus or leaky_relu.
+        features: ridge functions whose means are read of each cloud.
+        width: units of each layer of the networks that predict weights.
+        depth: residual layers of these networks.
+        passes: corrections after the first prediction.
     """
 
     def __init__(

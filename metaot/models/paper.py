@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d, relu
 
 from metaot.geometry import Geometry
-from metaot.models.base import Halves, HyperNetwork, PotentialModel, log_unit
+from metaot.models.base import Halves, HyperNetwork, PotentialModel, log_unit, require_settings
 
 _CHANNELS = (64, 128, 256, 512)
 _GROUPS = 32
@@ -24,15 +24,20 @@ class PotentialMLP(PotentialModel):
     """A fully connected network with ReLU (section 3.1), for any geometry that all problems share.
 
     Beside the paper's inputs it reads log eps, which is constant when the model is trained at one eps.
+
+    Args:
+        width: units of each hidden layer.
+        depth: hidden layers.
     """
 
     def __init__(self, n: int, m: int, eps: list[float], width: int = 1024, depth: int = 3) -> None:
         super().__init__()
         self.config = {"n": n, "m": m, "eps": eps, "width": width, "depth": depth}
+        require_settings(type(self), self.config)
         self.bounds, self.sizes = (eps[0], eps[1]), (n, m)
         sizes = [n + m + 1, *[width] * depth]
         layers = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, n))
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], n))
         self.register_buffer("scale_a", torch.tensor(float(n), dtype=torch.float32))
         self.register_buffer("scale_b", torch.tensor(float(m), dtype=torch.float32))
         self.scale_a: Tensor
@@ -60,6 +65,11 @@ class ResNetIcnn(HyperNetwork):
     """Pictures as context -> features -> weights of phi; of psi with the pictures exchanged (figure 3).
 
     It does not read the samples. Untrained, the prediction is nearly the frame's linear map.
+
+    Args:
+        hidden: units of each hidden layer of the convex networks.
+        activation: of the convex networks: squareplus, softplus or leaky_relu.
+        width: units of the layers between the features of the pictures and the weights.
     """
 
     def __init__(self, dim: int, hidden: list[int], *, activation: str = "squareplus", width: int = 512) -> None:

@@ -15,9 +15,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.geometry import Geometry, Grid
-from metaot.models.base import TEMPERATURES, ModulatedBlock, Network, PotentialModel, chebyshev, log_unit
+from metaot.models.base import (
+    TEMPERATURES,
+    ModulatedBlock,
+    Network,
+    PotentialModel,
+    chebyshev,
+    log_unit,
+    require_settings,
+)
 from metaot.potentials import sinkhorn_step
 from metaot.problem import Problem
+from metaot.settings import require_whole
 
 UNIT = 0.1
 """The size of a potential on the unit square, so that the network's outputs are of order one."""
@@ -92,6 +101,13 @@ class SpectralPotential(GridPotential):
     A potential is smooth at the scale of sqrt(eps), and what moves mass far are the low frequencies of a and
     b. So the network reads `moments` cosine moments for each axis of a and of b, and log eps, and writes
     `modes` cosine coefficients for each axis of f, damped by 1/(1 + |k|^2).
+
+    Args:
+        moments: cosine moments of each axis that the network reads of a and of b.
+        modes: cosine coefficients of each axis that it writes of f.
+        width: features of each residual layer.
+        hidden: units inside each residual layer.
+        depth: residual layers.
     """
 
     def __init__(
@@ -110,6 +126,7 @@ class SpectralPotential(GridPotential):
             "sizes": sizes, "eps": eps, "moments": moments, "modes": modes,
             "width": width, "hidden": hidden, "depth": depth,
         }  # fmt: skip
+        require_settings(type(self), self.config)
         self.bounds, self.sizes = (eps[0], eps[1]), (math.prod(sizes), math.prod(sizes))
         self.analysis, self.synthesis = Cosines(sizes, moments), Cosines(sizes, modes)
         self.register_buffer("centre", torch.zeros(self.analysis.count - 1, dtype=torch.float32))
@@ -152,6 +169,13 @@ class RefinedPotential(GridPotential):
     A refinement step is a Sinkhorn step and a correction. `first` holds the settings of the spectral network.
     `passes` may be set to another number after training, 0 for the spectral network without refinement. Training
     makes `unrolled` refinement steps, by default as many.
+
+    Args:
+        first: settings of the spectral network, such as first.width.
+        passes: refinement steps in a prediction.
+        unrolled: refinement steps in training; null for as many as in a prediction.
+        modes: cosine moments of each axis that a correction reads of the missing marginal, and writes of f.
+        hidden: units inside the layer of a correction.
     """
 
     refines, corrects = True, True
@@ -172,6 +196,9 @@ class RefinedPotential(GridPotential):
             "sizes": sizes, "eps": eps, "first": first or {},
             "passes": passes, "unrolled": unrolled, "modes": modes, "hidden": hidden,
         }  # fmt: skip
+        require_settings(type(self), self.config)
+        require_settings(SpectralPotential, first or {})
+        require_whole(2, modes=modes)
         self.passes, self.unrolled = passes, unrolled
         self.first = SpectralPotential(sizes, eps, **(first or {}))
         self.bounds, self.sizes = self.first.bounds, self.first.sizes

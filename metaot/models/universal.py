@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from metaot.models.base import TEMPERATURES, Exportable, chebyshev, log_unit
+from metaot.models.base import TEMPERATURES, Exportable, chebyshev, log_unit, require_settings
 
 CLASSES = 4
 """(even, even), (even, odd), (odd, even), (odd, odd)."""
@@ -38,6 +38,15 @@ class UniversalNetwork(Exportable):
     axis. `metaot.amortize.plane` makes moments of measures, the closed form and values of functions. A prediction
     contains `passes` refinement steps: a Sinkhorn step and a correction that reads the missing marginal.
     Reflections, translations and scalings of the problem are exact symmetries of the answer.
+
+    Args:
+        modes: cosines of each axis that the network reads of both measures and writes of f; an even number.
+        width: features of each of the four classes in a residual layer.
+        hidden: units inside each residual layer.
+        depth: residual layers.
+        correction: units inside the layer of a refinement step.
+        passes: refinement steps in a prediction.
+        unrolled: refinement steps in training; null for as many as in a prediction.
     """
 
     refines, corrects = True, True
@@ -58,6 +67,7 @@ class UniversalNetwork(Exportable):
             "modes": modes, "width": width, "hidden": hidden, "depth": depth,
             "correction": correction, "passes": passes, "unrolled": unrolled,
         }  # fmt: skip
+        require_settings(type(self), self.config)
         if modes % 2:
             raise ValueError(f"modes must be even, as many even as odd ones, got {modes}")
         self.modes, self.passes, self.unrolled = modes, passes, unrolled

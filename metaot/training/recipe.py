@@ -3,18 +3,20 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from metaot.data import Source
+from metaot.models.base import require_settings
 from metaot.objectives import Objective, scaled_dual_loss
+from metaot.settings import require_positive, require_share, require_whole
 
-T = TypeVar("T")
 _HELD_OUT_SEED = 2**31 - 1
+_SEEDS = 2**23
 
 
 @final
@@ -23,15 +25,21 @@ class Recipe:
     """What to learn (data), with what (model), by what measure (objective), and for how long."""
 
     name: str
+    """The name of the recipe, and of its folder in runs/."""
     data: Source
+    """The distribution of problems."""
     model: Any
     """The class of the network: a `PotentialModel`, or a `HyperNetwork` for continuous problems."""
     task: "Callable[[Recipe, Path | None, torch.device], Task]"
     """The class of the task, such as `DiscreteTask` or `ContinuousTask`."""
     model_settings: dict[str, Any] = field(default_factory=dict)
+    """The settings of the network; its own defaults for others."""
     objective: Objective = scaled_dual_loss
+    """What is minimised: a function of problems and predicted potentials."""
     steps: int = 20_000
+    """Gradient steps."""
     learning_rate: float = 1e-3
+    """The learning rate of Adam after the warm-up."""
     warmup: int = 500
     """Steps over which the learning rate rises; afterwards it falls as a cosine, to zero at `steps`."""
     clip: float = 1.0
@@ -39,21 +47,62 @@ class Recipe:
     average: float = 0.999
     """The decay of the running mean of the weights that is saved and validated; 0 for none."""
     seed: int = 0
+    """Which weights the training begins with and which problems it draws."""
     validation_eps: float | None = None
-    """The temperature of the validation problems; None for the middle of the range that is trained."""
+    """The temperature of the validation problems; null for the middle of the range that is trained."""
     validation_batch: int = 64
+    """Problems that the predictions are measured on."""
     log_every: int = 50
+    """Steps from one point of the training curves to the next."""
     validate_every: int = 500
+    """Steps from one measurement on the validation problems to the next."""
     save_every: int = 1000
+    """Steps from one save to the next: what an interruption that cannot be caught loses."""
     compact: bool = False
     """Whether the weights are saved in float16, in half of the bytes."""
     device: str = "auto"
-    """Where to train: "cpu", "cuda", or "auto" for CUDA when it is there."""
+    """Where to train: cpu, cuda, or auto for CUDA when it is there."""
+
+    def __post_init__(self) -> None:
+        intervals = {name: getattr(self, name) for name in ("log_every", "validate_every", "save_every")}
+        require_whole(1, steps=self.steps, validation_batch=self.validation_batch, **intervals)
+        require_whole(0, warmup=self.warmup, seed=self.seed)
+        require_positive(learning_rate=self.learning_rate, clip=self.clip)
+        require_share(average=self.average)
+        if self.average == 1:
+            raise ValueError("average must be below 1, got 1: the mean would never change")
+        if self.validation_eps is not None:
+            require_positive(validation_eps=self.validation_eps)
+        if self.seed >= _SEEDS:  # seeds of steps have 64 bits
+            raise ValueError(f"seed must be below {_SEEDS}, got {self.seed}")
+        require_settings(self.model, self.model_settings)
+        require_device(self.device)
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values, to be read by a person and compared on --resume."""
         settings = {**vars(self), "data": {"kind": type(self.data).__name__, **vars(self.data)}}
         return json.loads(json.dumps(settings, default=lambda value: getattr(value, "__name__", repr(value))))
+
+
+def require_device(name: str) -> None:
+    """Raise ValueError unless `name` is "auto" or a kind of device; `device_of` asks whether it is there."""
+    try:
+        torch.device("cpu" if name == "auto" else name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is auto, cpu, cuda, cuda:1 ..., got {name!r}") from error
+
+
+def device_of(recipe: "Recipe") -> torch.device:
+    """Return where a recipe trains; ValueError when that device is not there."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if recipe.device == "auto" else recipe.device)
+    try:
+        torch.ones((), dtype=torch.float64, device=device).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        count = torch.cuda.device_count()
+        there = f"{count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device"
+        raise ValueError(f"device {recipe.device!r} cannot be used: there is {there} here") from error
+    return device
 
 
 class Task(ABC):
@@ -98,47 +147,3 @@ class Task(ABC):
     @abstractmethod
     def measure(self, predictor: Any) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Return figures on the validation problems, and pictures (height width [3]) by title."""
-
-
-def override(settings: T, assignments: list[str]) -> T:
-    """Return `settings` with "key=value" assignments made; "data.batch=64" reaches inside.
-
-    A value has the type of the one that it replaces; ValueError says what was expected, or which keys exist.
-    """
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set wants key=value, got {assignment!r}")
-        settings = _assign(settings, key.split("."), text, key)
-    return settings
-
-
-def _assign(settings: Any, path: list[str], text: str, key: str) -> Any:
-    known = settings if isinstance(settings, dict) else vars(settings) if is_dataclass(settings) else {}
-    name, *rest = path
-    if name not in known and (rest or not isinstance(settings, dict)):
-        raise ValueError(f"--set {key}: no setting {name!r}; there are {sorted(known)}")
-    value = _assign(known[name], rest, text, key) if rest else _parse(text, known.get(name), key)
-    changed = {**known, name: value}
-    return changed if isinstance(settings, dict) else type(settings)(**changed)
-
-
-def _parse(text: str, old: Any, key: str) -> Any:
-    """Read `text` as a value of the type of `old`; of any JSON type where there was none."""
-    if isinstance(old, str):
-        return text
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    wanted = f"a value of type {type(old).__name__}"
-    if isinstance(old, tuple):
-        wanted = f"a list of {len(old)} numbers"
-        numbers = value if isinstance(value, list) else [value, value]
-        if len(numbers) == len(old) and all(isinstance(v, int | float) for v in numbers):
-            return tuple(float(v) for v in numbers)
-    elif old is None or type(value) is type(old):
-        return value
-    elif isinstance(old, float) and type(value) is int:
-        return float(value)
-    raise ValueError(f"--set {key}: wanted {wanted} (now {old!r}), got {text!r}")
