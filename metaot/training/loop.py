@@ -24,13 +24,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from metaot import __version__
-from metaot.checkpoint import load, read_card, save, write_network
+from metaot.checkpoint import load, save, write_network
 from metaot.folders import write_atomically
-from metaot.training.recipe import Recipe, Task
+from metaot.settings import require_whole
+from metaot.training.folder import FILE, claimed, clear, require_free
+from metaot.training.recipe import Recipe, Task, device_of
 
-FILE = "training.pt"
-_MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "compact", "device"}
-"""Settings that --resume accepts with another value."""
 _PARTS = ("model", "average", "optimizer")
 
 
@@ -52,10 +51,15 @@ class TrainingState:
         write_atomically(folder / FILE, lambda path: torch.save(content, path))
 
     def load(self, folder: Path) -> None:
-        content = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-        for name in _PARTS:
-            getattr(self, name).load_state_dict(content[name])
-        self.step, self.seconds = content["step"], content["seconds"]
+        try:
+            content = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+            for name in _PARTS:
+                getattr(self, name).load_state_dict(content[name])
+            self.step, self.seconds = content["step"], content["seconds"]
+        except Exception as error:  # whatever torch makes of a damaged file
+            raise ValueError(
+                f"{folder / FILE} is damaged, or of another version ({error}): begin again with --overwrite"
+            ) from error
 
     def begin_from(self, trained: nn.Module) -> None:
         """Take the weights of a trained network; ValueError unless it is built as this one."""
@@ -87,6 +91,7 @@ def train(
     data_dir: Path | None = None,
     begin_from: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     stop_at: int | None = None,
     progress: bool = True,
 ) -> int:
@@ -94,30 +99,53 @@ def train(
 
     Ctrl-C and SIGTERM save and return early. `begin_from` is a checkpoint (a folder, or the name of one that comes
     with the package): training begins with its weights instead of random ones, to fine-tune a model on problems of
-    your own. `resume` continues the run in `folder` exactly where its last save was. `stop_at` ends this call at
-    a step before the recipe's last. The folder gets model.pt, model.json, training.pt and board/ (TensorBoard),
-    and after the last step the network as ONNX, if the extra `export` is installed.
-    Raises ValueError when the folder holds a run and `resume` is not given, or a run by another recipe, and when
-    the weights to begin from are those of another network.
+    your own. `resume` continues the run in `folder` exactly where its last save was; `overwrite` replaces a run or
+    a checkpoint that is there. `stop_at` ends this call at a step before the recipe's last. The folder gets
+    model.pt, model.json, training.pt and board/ (TensorBoard), and after the last step the network as ONNX, if the
+    extra `export` is installed.
+    Before it begins, raises ValueError when the folder holds a run or a checkpoint and neither `resume` nor
+    `overwrite` is given, or a run by another recipe; when another training writes to it; when the weights to begin
+    from are those of another network; and when the device is not there.
     """
-    _check_folder(recipe, folder, resume)
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if recipe.device == "auto" else recipe.device)
+    require_free(recipe, folder, resume=resume, overwrite=overwrite)
+    if stop_at is not None:
+        require_whole(1, stop_at=stop_at)
+    with claimed(folder):
+        require_free(recipe, folder, resume=resume, overwrite=overwrite)  # now that nobody else writes to it
+        state, task = _prepared(recipe, folder, data_dir, begin_from, resume)
+        if overwrite:
+            clear(folder)
+        with _progress_bar(recipe, state.step) if progress else tqdm(disable=True) as bar:
+            _run(state, task, folder, min(recipe.steps, stop_at or recipe.steps), bar)
+        if state.step == recipe.steps:
+            write_network(folder, data_dir)
+    return state.step
+
+
+def _prepared(
+    recipe: Recipe, folder: Path, data_dir: Path | None, begin_from: str | Path | None, resume: bool
+) -> "tuple[TrainingState, Task]":
+    """Return the state that training begins with, and its task."""
+    device = device_of(recipe)
+    begun = None if begin_from is None or resume else load(begin_from).model
     task = recipe.task(recipe, data_dir, device)
     state = _new_state(recipe, task, device)
     if resume:
         state.load(folder)
-    elif begin_from is not None:
-        state.begin_from(load(begin_from).model)
-    folder.mkdir(parents=True, exist_ok=True)
+    elif begun is not None:
+        state.begin_from(begun)
+    return state, task
+
+
+def _run(state: TrainingState, task: Task, folder: Path, last: int, bar: Any) -> None:
+    """Make gradient steps until the last one or a signal, and save."""
+    recipe = task.recipe
     learner, predictor = task.predictor(state.model), task.predictor(state.average)
     board = SummaryWriter(str(folder / "board"), purge_step=state.step)
     board.add_text("recipe", f"```json\n{json.dumps(recipe.to_json(), indent=2)}\n```", state.step)
-    last = min(recipe.steps, stop_at or recipe.steps)
-    bar = _progress_bar(recipe, state.step) if progress else tqdm(disable=True)
     started = time.perf_counter() - state.seconds
     validation: dict[str, float] = {}
-    with _stop_on_signal() as signals, bar:
+    with _stop_on_signal() as signals:
         while state.step < last and not signals:
             figures = _update(state, recipe, task, learner)
             state.seconds = time.perf_counter() - started
@@ -135,10 +163,7 @@ def train(
                 _save(state, predictor, recipe, validation, folder)
         validation = _validate(task, predictor, board, state.step)
         _save(state, predictor, recipe, validation, folder)
-    if state.step == recipe.steps:
-        write_network(folder, data_dir)
     board.close()
-    return state.step
 
 
 def schedule(step: int, warmup: int, steps: int) -> float:
@@ -156,21 +181,6 @@ def _progress_bar(recipe: Recipe, step: int) -> tqdm:
         total=recipe.steps, initial=step, desc=recipe.name, unit="step",
         mininterval=seconds, maxinterval=2 * seconds, bar_format=layout,
     )  # fmt: skip
-
-
-def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
-    begun = (folder / FILE).exists()
-    if begun and not resume:
-        raise ValueError(f"{folder} holds a run already: go on with --resume, or name another folder with --out")
-    if resume and not begun:
-        raise ValueError(f"{folder} holds no run to resume: leave --resume away to begin one")
-    if resume:
-        old, new = read_card(folder)["recipe"], recipe.to_json()
-        for key in new:
-            if key not in _MAY_CHANGE and old.get(key) != new[key]:
-                raise ValueError(
-                    f"{folder} was started with {key} = {old.get(key)!r}, not {new[key]!r}: give the same settings"
-                )
 
 
 def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingState:

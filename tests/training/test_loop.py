@@ -69,6 +69,8 @@ def test_a_run_is_never_overwritten_and_its_card_tells_all(tmp_path: Path) -> No
     train(tiny("shapes", 2), tmp_path, progress=False)
     with pytest.raises(ValueError, match="--resume"):
         train(tiny("shapes", 2), tmp_path)
+    with pytest.raises(ValueError, match="give one of them"):
+        train(tiny("shapes", 2), tmp_path, resume=True, overwrite=True)
     with pytest.raises(ValueError, match=r"learning_rate = 0\.003, not 0\.5"):
         train(tiny("shapes", 2, learning_rate=0.5), tmp_path, resume=True)
     card = read_card(tmp_path)
@@ -145,22 +147,28 @@ def test_a_recipe_is_named_as_it_is_called_and_json_holds_its_data(name: str) ->
 
 
 def test_settings_are_reached_at_any_depth() -> None:
-    changes = ["steps=7", "learning_rate=1", "data.batch=3", "data.eps=[0.1, 1]", "model_settings.width=8"]
+    changes = ["steps=7", "learning_rate=1", "data.batch=3", "data.eps=[0.1, 1]", "model_settings.hidden=8"]
     recipe = override(RECIPES["shapes"](), changes)
     assert recipe.steps == 7
     assert recipe.learning_rate == 1.0
     assert (recipe.data.batch, recipe.data.eps) == (3, (0.1, 1.0))
-    assert recipe.model_settings["width"] == 8
+    assert recipe.model_settings["hidden"] == 8
     assert override(recipe, ["data.eps=0.5"]).data.eps == (0.5, 0.5)
+    assert override(recipe, ["model_settings.first.width=64"]).model_settings["first"] == {"width": 64}
+    assert override(RECIPES["universal"](), ["data.sides=[8, 9]"]).data.sides == (8, 9)
 
 
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
         ("steps", "wants key=value, got 'steps'"),
-        ("stepz=3", r"no setting 'stepz'; there are .*'steps'"),
-        ("data.bach=3", r"no setting 'bach'; there are \['batch'"),
-        ("model_settings.first.width=3", r"no setting 'first'; there are \[\]"),
+        ("stepz=3", r"no setting 'stepz', did you mean 'steps'\? `metaot train shapes --help` lists them"),
+        ("batch=3", "did you mean 'data.batch'"),
+        ("steps.more=3", r"no setting 'steps.more'"),
+        ("model_settings.wdith=3", "no setting 'model_settings.wdith'"),
+        ("model_settings.hidden=many", "type int"),
+        ("steps=0", "at least 1, got 0"),
+        ("data.eps=[1, NaN]", "positive and finite"),
         ("steps=many", r"type int \(now \d+\), got 'many'"),
         ("steps=1.5", "type int"),
         ("learning_rate=true", "type float"),
