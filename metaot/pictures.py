@@ -62,14 +62,20 @@ def _eight_bits(image: "Image") -> "Image":
     return Image.fromarray((values * (255 / full)).clip(0, 255).round().astype(np.uint8))
 
 
-def save_picture(image: "Image", path: Path) -> None:
-    """Write a picture in the format that the name ends with, whole or not at all."""
+def require_format(path: Path) -> str:
+    """Return the format that a file's name ends with; ValueError unless pictures can be written in it."""
     Image, _ = pillow()
     Image.preinit()  # the usual formats: all formats take longer to import
     suffix = path.suffix.lower()
     kind = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
     if kind is None or kind not in Image.SAVE:
         raise ValueError(f"{path} must end with .png, .jpg or another format that can be written")
+    return kind
+
+
+def save_picture(image: "Image", path: Path) -> None:
+    """Write a picture in the format that the name ends with, whole or not at all."""
+    kind = require_format(path)
     if kind in ("JPEG", "BMP") and image.mode == "RGBA":
         image = on_white(image)
     write_atomically(path, lambda partial: image.save(partial, format=kind, **_SETTINGS.get(kind, {})))

@@ -1,6 +1,7 @@
 """Measure a checkpoint on test problems: steps, time and accuracy from three starts."""
 
 import argparse
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from metaot.amortize import AmortizedPotential, Predictor, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load
+from metaot.cli.options import add_data_dir, duration, new_folder, positives, whole, wholes
 from metaot.data import ProblemSet, SampleSet, middle, source_from_json
 from metaot.data.base import EpsRange
 from metaot.data.images import NAMES, ImageArchives
@@ -36,33 +38,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it was not "
         f"trained on, such as mnist,quickdraw or fashion:mnist, of {', '.join(NAMES)} and .npz files",
     )
-    numbers: dict[str, Any] = {"type": _numbers, "nargs": "+"}
+    numbers: dict[str, Any] = {"type": positives, "nargs": "+"}
     parser.add_argument(
-        "--resolution", **numbers, default=[[28]], help="of the universal model: 28,64 (default: 28)"
+        "--resolution", type=wholes, nargs="+", default=[[28]], help="of the universal model: 28,64 (default: 28)"
     )
     parser.add_argument(
         "--eps", **numbers, help="temperatures, such as 1e-2,1e-3 (default: the middle and the lowest trained)"
     )
     parser.add_argument("--tol", **numbers, default=[[1e-2, 1e-3, 1e-4, 1e-5]], help="L1 errors to reach")
-    parser.add_argument("--passes", type=int, help="Sinkhorn steps inside a prediction (default: as trained)")
-    parser.add_argument("--instances", type=int, default=100, help="test problems (default: 100)")
-    parser.add_argument("--newton", type=int, default=20, help="of the universal model: problems given to Newton")
-    parser.add_argument("--batch", type=int, default=1, help="problems solved at once when timing (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="which test problems are drawn")
-    parser.add_argument("--seconds", type=float, default=10.0, help="at most this long for the times to one error")
-    parser.add_argument("--samples", type=int, default=2000, help="of maps: samples of each measure")
-    parser.add_argument("--steps", type=int, default=1000, help="of maps: steps of W2GN")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default: CHECKPOINT/evaluation)")
+    parser.add_argument("--passes", type=whole(0), help="Sinkhorn steps inside a prediction (default: as trained)")
+    parser.add_argument("--instances", type=whole(1), default=100, help="test problems (default: 100)")
+    parser.add_argument(
+        "--newton", type=whole(1), default=20, help="of the universal model: problems given to Newton"
+    )
+    parser.add_argument(
+        "--batch", type=whole(1), default=1, help="problems solved at once when timing (default: 1)"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0, help="which test problems are drawn")
+    parser.add_argument(
+        "--seconds", type=duration, default=10.0, help="at most this long for the times to one error"
+    )
+    parser.add_argument("--samples", type=whole(2), default=2000, help="of maps: samples of each measure")
+    parser.add_argument("--steps", type=whole(1), default=1000, help="of maps: steps of W2GN")
+    parser.add_argument("--threads", type=whole(1), help="threads of torch (default: all cores)")
+    parser.add_argument(
+        "--out", type=new_folder,
+        help="folder of the results (default: CHECKPOINT/evaluation; for a name of a shipped one NAME-evaluation)",
+    )  # fmt: skip
     parser.add_argument("--record", action="store_true", help="write the means into the checkpoint's model.json")
-    parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
+    add_data_dir(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
-    if options.passes is not None and isinstance(predictor, StagedPredictor):
+    _set_out(options)
+    if options.passes is not None:
+        if not isinstance(predictor, StagedPredictor):
+            raise ValueError(f"--passes is for models of potentials, {options.checkpoint} predicts maps")
         predictor.passes = options.passes
     if isinstance(predictor, UniversalPotential):
         _run_zero_shot(options, predictor)
@@ -71,6 +85,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--data must be one of {sorted(RECIPES)}, got {options.data!r}")
     source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
     problems = source.split("test", options.data_dir)
+    from metaot.evaluation import pictures  # noqa: F401, PLC0415, matplotlib is an extra; asked for before the work
+
     if isinstance(problems, SampleSet) and isinstance(predictor, AmortizedMap):
         _run_maps(options, predictor, problems)
     elif isinstance(problems, ProblemSet) and isinstance(predictor, AmortizedPotential):
@@ -79,8 +95,13 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+def _set_out(options: argparse.Namespace) -> None:
+    """Choose the folder of the results, unless one is named; ask whether it can be written to."""
+    if options.record:
+        new_folder(str(located(options.checkpoint)))
+    if options.out is None:
+        given: Path = options.checkpoint
+        options.out = new_folder(str(given / "evaluation" if given.is_dir() else f"{given.name}-evaluation"))
 
 
 def _joined(lists: list[list[float]]) -> list[float]:
@@ -96,7 +117,7 @@ def _temperatures(options: argparse.Namespace, trained: EpsRange) -> list[float]
 def _run_zero_shot(options: argparse.Namespace, predictor: UniversalPotential) -> None:
     results = []
     for name in (options.data or ",".join(NAMES)).split(","):
-        for side in map(int, _joined(options.resolution)):
+        for side in itertools.chain(*options.resolution):
             problems = ImageArchives(name, side, options.instances).split("test", options.data_dir)
             for eps in _temperatures(options, predictor.eps):
                 drawn = replace(problems, eps=(eps, eps))
@@ -151,11 +172,11 @@ def _run_potentials(
 
 def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict[str, Any] | None = None) -> Path:
     """Write the results, and their summary into the card if asked; return their folder."""
-    folder: Path = options.out or options.checkpoint / "evaluation"
+    folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"checkpoint": str(options.checkpoint), **content}) + "\n"
     write_atomically(folder / "evaluation.json", lambda partial: partial.write_text(text))
     if options.record and summary:
-        annotate(options.checkpoint, test=summary)
+        annotate(located(options.checkpoint), test=summary)
     print(f"\nwritten to {folder}")
     return folder

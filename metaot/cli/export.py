@@ -1,23 +1,33 @@
 """Export a checkpoint to ONNX, which metaot.OnnxModel or OnnxMap reads without torch."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
-from metaot.checkpoint import load, located
+from metaot.cli.options import add_data_dir, new_file, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
-    parser.add_argument("--out", type=Path, help="the file to write (default: NAME.onnx here)")
-    parser.add_argument("--passes", type=int, help="export with this many refinement steps (default: as trained)")
-    parser.add_argument("--data-dir", type=Path, help="data folder (default: $METAOT_DATA, else the user's cache)")
+    parser.add_argument("--out", type=new_file(".onnx"), help="the file to write (default: NAME.onnx here)")
+    parser.add_argument(
+        "--passes", type=whole(0), help="export with this many refinement steps (default: as trained)"
+    )
+    add_data_dir(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    from metaot.onnx.export import export  # noqa: PLC0415, onnx is an extra
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"to export, {' and '.join(missing)} must be there: pip install 'metaot[export]'")
+    out = options.out or new_file(".onnx")(options.checkpoint.resolve().name + ".onnx")
+    from metaot.checkpoint import load, located  # noqa: PLC0415, with torch, which takes seconds
 
-    out = options.out or Path(options.checkpoint.resolve().name + ".onnx")
     predictor = load(options.checkpoint)
     if options.passes is not None:
+        if not hasattr(predictor, "passes"):
+            raise ValueError(f"--passes is for models of potentials, {options.checkpoint} predicts maps")
         predictor.passes = options.passes
+    from metaot.onnx.export import export  # noqa: PLC0415, an extra, which takes longer still
+
     print(export(predictor, located(options.checkpoint), out, data_dir=options.data_dir))

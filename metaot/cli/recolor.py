@@ -7,34 +7,46 @@ from typing import Any
 
 import numpy as np
 
+from metaot.cli.options import new_file, whole
 from metaot.folders import located, read_card
 from metaot.gaussian import ArrayMaps, linear_maps
-from metaot.pictures import for_strip, load_picture, moved, on_white, palette, pillow, save_picture
+from metaot.pictures import (
+    for_strip,
+    load_picture,
+    moved,
+    on_white,
+    palette,
+    pillow,
+    require_format,
+    save_picture,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="the picture to be recoloured")
     parser.add_argument("target", type=Path, help="the picture whose palette it gets")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="where to write the result: .png, .jpg ...")
+    parser.add_argument(
+        "-o", "--out", type=new_file(), required=True, help="where to write the result: .png, .jpg ..."
+    )
     parser.add_argument(
         "--model", default="palette",
         help="checkpoint of a palette model: a folder, or the name of a shipped one (default: palette); or "
         "FILE.onnx, exported; or `linear` for the Gaussian map",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=int, default=0, help="fine-tune by this many Gauss-Newton steps, with torch (default: 0)"
+        "--steps",
+        type=whole(0),
+        default=0,
+        help="fine-tune by this many Gauss-Newton steps, with torch (default: 0)",
     )
     parser.add_argument(
         "--strip", action="store_true", help="write source, target, result and the reverse side by side"
     )
-    parser.add_argument("--threads", type=int, help="threads of torch and onnxruntime (default: all, one)")
+    parser.add_argument("--threads", type=whole(1), help="threads of torch and onnxruntime (default: all, one)")
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.steps < 0:
-        raise ValueError(f"--steps must not be negative, got {options.steps}")
-    if not options.out.parent.is_dir():
-        raise FileNotFoundError(f"{options.out.parent} is not a folder: make it, or name another one with -o")
+    require_format(options.out)
     source, target = load_picture(options.source), load_picture(options.target)
     maps = _palette_maps(palette(np.asarray(source)), palette(np.asarray(target)), options)
     if options.strip:
