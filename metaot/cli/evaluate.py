@@ -13,7 +13,7 @@ from metaot.amortize import AmortizedPotential, Predictor, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load
-from metaot.cli.options import add_data_dir, duration, new_folder, positives, whole, wholes
+from metaot.cli.options import add_data_dir, duration, new_folder, positives, threads, whole, wholes
 from metaot.data import ProblemSet, SampleSet, middle, source_from_json
 from metaot.data.base import EpsRange
 from metaot.data.images import NAMES, ImageArchives
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passes", type=whole(0), help="Sinkhorn steps inside a prediction (default: as trained)")
     parser.add_argument("--instances", type=whole(1), default=100, help="test problems (default: 100)")
     parser.add_argument(
-        "--newton", type=whole(1), default=20, help="of the universal model: problems given to Newton"
+        "--newton", type=whole(0), default=20, help="of the universal model: problems given to Newton"
     )
     parser.add_argument(
         "--batch", type=whole(1), default=1, help="problems solved at once when timing (default: 1)"
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=whole(2), default=2000, help="of maps: samples of each measure")
     parser.add_argument("--steps", type=whole(1), default=1000, help="of maps: steps of W2GN")
-    parser.add_argument("--threads", type=whole(1), help="threads of torch (default: all cores)")
+    parser.add_argument("--threads", type=threads, help="threads of torch (default: all cores)")
     parser.add_argument(
         "--out", type=new_folder,
         help="folder of the results (default: CHECKPOINT/evaluation; for a name of a shipped one NAME-evaluation)",

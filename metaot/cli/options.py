@@ -1,6 +1,7 @@
 """The values of options, checked when they are read: what cannot be is refused before the work."""
 
 import math
+import os
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
@@ -24,6 +25,15 @@ def whole(least: int) -> Callable[[str], int]:
         return value
 
     return read
+
+
+def threads(text: str) -> int:
+    """Read a number of threads; far more than there are processors crash OpenMP."""
+    most = max(64, os.cpu_count() or 1)
+    value = whole(1)(text)
+    if value > most:
+        raise RefusedError(f"wants at most {most} threads, got {text!r}")
+    return value
 
 
 def positive(text: str) -> float:

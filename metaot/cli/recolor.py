@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from metaot.cli.options import new_file, whole
+from metaot.cli.options import new_file, threads, whole
 from metaot.folders import located, read_card
 from metaot.gaussian import ArrayMaps, linear_maps
 from metaot.pictures import (
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strip", action="store_true", help="write source, target, result and the reverse side by side"
     )
-    parser.add_argument("--threads", type=whole(1), help="threads of torch and onnxruntime (default: all, one)")
+    parser.add_argument("--threads", type=threads, help="threads of torch and onnxruntime (default: all, one)")
 
 
 def run(options: argparse.Namespace) -> None:

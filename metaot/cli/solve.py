@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaot.cli.options import new_file, positive, whole
+from metaot.cli.options import new_file, positive, threads, whole
 from metaot.folders import shipped, write_atomically
 from metaot.measures import Measure, on_earth, read_array, read_measure, resampled
 
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="save f, g, cost, bounds, error, steps and the plan",
     )
     parser.add_argument("--plan", action="store_true", help="save the plan even where it has many entries")
-    parser.add_argument("--threads", type=whole(1), help="threads (default: all cores)")
+    parser.add_argument("--threads", type=threads, help="threads (default: all cores)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -134,9 +134,9 @@ def fetch_mnist(data_dir: Path | None = None) -> Path:
     from datasets import load_dataset  # noqa: PLC0415, slow to import and needed only here
 
     folder = data_folder(data_dir) / "mnist"
-    folder.mkdir(parents=True, exist_ok=True)
     for split, file in MNIST_FILES.items():
         rows = load_dataset("ylecun/mnist", split=split).with_format("numpy")["image"]
+        folder.mkdir(parents=True, exist_ok=True)  # now that there is something to save
         images = np.stack(list(rows)).astype(np.uint8)
         header = np.array([_IDX_IMAGES, *images.shape], dtype=">i4").tobytes()
         content = gzip.compress(header + images.tobytes(), mtime=0)

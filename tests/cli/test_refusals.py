@@ -108,6 +108,7 @@ CALLS = [
     ("solve a.png a.png --dark --eps 0", "--eps: wants a positive number"),
     ("solve a.png a.png --tol nan", "--tol: wants a positive number"),
     ("solve a.png a.png --max-steps -1", "--max-steps: wants"),
+    ("solve a.png a.png --threads 99999", "--threads: wants at most"),
     ("solve a.png a.png --cost cosine", "invalid choice: 'cosine'"),
     ("solve a.png a.png --cost sphere", "--cost sphere is for points"),
     ("solve points.npy points.npy --cost l1", "--cost l1 is for images"),
