@@ -3,9 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from metaot import named as _named
+
 if TYPE_CHECKING:
     from metaot.brenier import BrenierPair as BrenierPair
     from metaot.brenier import SampleProblem as SampleProblem
+    from metaot.core import Status as Status
     from metaot.geometry import Dense as Dense
     from metaot.geometry import Geometry as Geometry
     from metaot.geometry import Grid as Grid
@@ -23,11 +26,11 @@ if TYPE_CHECKING:
     from metaot.solvers import Sinkhorn as Sinkhorn
     from metaot.solvers import Solution as Solution
     from metaot.solvers import Solver as Solver
-    from metaot.solvers import Status as Status
     from metaot.solvers import solve as solve
     from metaot.tools import ot_value as ot_value
 
 _NAMES = {
+    "core": ("Status",),
     "brenier": ("BrenierPair", "SampleProblem"),
     "geometry": ("Dense", "Geometry", "Grid", "Points"),
     "loader": ("load",),
@@ -35,13 +38,15 @@ _NAMES = {
     "onnx": ("OnnxMap", "OnnxModel"),
     "potentials": ("DualPotentials", "c_transform"),
     "problem": ("Problem",),
-    "solvers": ("W2GN", "GaussNewton", "Newton", "Sinkhorn", "Solution", "Solver", "Status", "solve"),
+    "solvers": ("W2GN", "GaussNewton", "Newton", "Sinkhorn", "Solution", "Solver", "solve"),
     "tools": ("ot_value",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.2.0"
+
+_named.open_by(lambda name: import_module("metaot.loader").load(name))
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ or b is zero, and f -> f + t, g -> g - t changes nothing. Equations (6) and (8) 
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,21 +14,31 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot import core
+from metaot.arrays import ArrayLike, wrong
 from metaot.geometry.base import expand_eps, reachable
-from metaot.problem import Problem
+from metaot.geometry.checks import given, tensor, together
+from metaot.problem import Problem, as_vectors, require_problem
+
+_TAKEN = "a potential (a tensor, an array or a list)"
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class DualPotentials:
-    """Potentials f on the source and g on the target, in the units of the cost."""
+    """Potentials f on the source and g on the target, in the units of the cost: tensors, arrays or lists."""
 
     f: Float[Tensor, "*batch n"]
     g: Float[Tensor, "*batch m"]
 
+    def __init__(self, f: ArrayLike, g: ArrayLike) -> None:
+        if not (isinstance(f, Tensor) and isinstance(g, Tensor)):
+            f, g = together(given("f", f, _TAKEN), given("g", g, _TAKEN))
+        vars(self).update(f=f, g=g)
+
     @classmethod
-    def from_f(cls, problem: Problem, f: Float[Tensor, "*batch n"]) -> "DualPotentials":
+    def from_f(cls, problem: Problem, f: ArrayLike) -> "DualPotentials":
         """Complete f by the best g for it."""
+        f = as_potential("f", f, require_problem(problem).a, problem.geometry.sizes)
         return cls(f, c_transform(problem, f))
 
     @property
@@ -39,14 +49,64 @@ class DualPotentials:
     def __getitem__(self, index: object) -> "DualPotentials":
         return DualPotentials(self.f[index], self.g[index])  # type: ignore[index]
 
+    def __repr__(self) -> str:
+        f, g = self.f, self.g
+        words = f"f of {tuple(f.shape)} and g of {tuple(g.shape)}"
+        return f"DualPotentials({words}, {str(f.dtype).removeprefix('torch.')} on {f.device})"
 
-def c_transform(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+
+@runtime_checkable
+class HasPotentials(Protocol):
+    """A solution."""
+
+    @property
+    def potentials(self) -> DualPotentials:
+        """The potentials that it found."""
+        ...
+
+
+PotentialsLike = DualPotentials | HasPotentials | tuple[ArrayLike, ArrayLike]
+"""Potentials as they are taken: as such, of a solution, or a pair (f, g)."""
+
+
+def as_potentials(problem: Problem, values: object, name: str = "potentials") -> DualPotentials:
+    """Return potentials of a problem: as they are, of a solution, or of a pair (f, g) of tensors, arrays or lists.
+
+    TypeError for everything else; ValueError for sizes that are not those of the problem.
+    """
+    found = getattr(values, "potentials", values)
+    if isinstance(found, list | tuple) and len(found) == 2:
+        found = DualPotentials(*found)
+    if not isinstance(found, DualPotentials):
+        raise wrong(name, "DualPotentials, a pair (f, g) or a Solution", values)
+    sizes = problem.geometry.sizes
+    f = as_potential(f"{name}.f", found.f, problem.a, sizes)
+    g = as_potential(f"{name}.g", found.g, problem.b, sizes)
+    return found if f is found.f and g is found.g else DualPotentials(f, g)
+
+
+def as_potential(name: str, values: object, weights: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return a potential as *batch n; ValueError unless it has the shape of the weights, or their images'."""
+    if not isinstance(values, Tensor):
+        values = tensor(name, values, like=weights, taken=_TAKEN)
+    if values.shape == weights.shape:
+        return values
+    found = as_vectors(values, weights.shape[-1], sizes)
+    if found.shape != weights.shape:
+        raise ValueError(
+            f"{name} has the shape {tuple(values.shape)}, the problem's weights {tuple(weights.shape)}"
+        )
+    return found
+
+
+def c_transform(problem: Problem, f: ArrayLike) -> Float[Tensor, "*batch m"]:
     r"""Return the best g for f, $g_j = -\epsilon \log \sum_i a_i \exp((f_i - C_{ij})/\epsilon)$ (equation 8).
 
     The target marginal of (f, g) is then exact. `c_transform(problem.T, g)` is the best f for g. An atom that
     forbidden pairs separate from all mass has g = 0 if it has no mass itself, and g = +inf if it has: there is no
     plan then. Differentiable in f and in a, also where a is zero; the geometry and eps are constants to it.
     """
+    f = as_potential("f", f, require_problem(problem).a, problem.geometry.sizes)
     return _CTransform.apply(f, problem.a, problem)  # type: ignore[no-any-return]
 
 

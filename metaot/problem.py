@@ -1,8 +1,10 @@
 """Entropic transport problems: two vectors of weights, a geometry and a temperature; always a batch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from functools import wraps
+from typing import ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
@@ -10,24 +12,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot import core
+from metaot.arrays import ArrayLike, wrong
 from metaot.core.method import suits_compiled_code
-from metaot.geometry import Eps, Geometry
-from metaot.geometry.checks import first_place, require_finite
+from metaot.geometry import Dense, Eps, Geometry
+from metaot.geometry.checks import are_alike, first_place, given, require_finite, tensor, together
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_SIGNATURE = "Problem(a, b, geometry, eps)"
+_WEIGHTS = f"weights (a tensor, an array or a list) in {_SIGNATURE}"
 
 MASS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 """How far from one the mass of a weight vector may be."""
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Problem:
     """A batch of entropic transport problems between weights a and b.
 
     min <C, P> + eps KL(P | a b^T) over plans P with marginals a and b. `eps` is in the units of the cost: one
-    number, or one for each instance. The geometry is brought to the dtype and device of the weights.
-    Weights of zero are normal. Raises ValueError, naming the first offending entry, for weights that are NaN,
-    negative, of another mass than one or in another dtype than float32 and float64, for sizes that do not fit and
-    for eps that is not positive.
+    number, or one for each instance. The geometry is brought to the dtype and device of the weights; a matrix is
+    taken as `Dense(C)`. Weights of zero are normal.
+
+    Numbers are tensors, arrays of numpy and other libraries, tables or lists. float32 stays float32; lists and
+    integers become float64, or what the other weights are; of float32 beside float64 the first become float64,
+    with a mass of one to its precision. On a grid weights may be images, *batch height width: `a` and `b` are then
+    their vectors, *batch n, and so are potentials.
+
+    Raises ValueError, naming the first offending entry, for weights that are NaN, negative, of another mass than
+    one or in another dtype, for sizes that do not fit and for eps that is not positive; TypeError for what holds
+    no numbers.
     """
 
     a: Float[Tensor, "*batch n"]
@@ -35,43 +51,20 @@ class Problem:
     geometry: Geometry
     eps: Eps
 
-    def __post_init__(self) -> None:
-        _require_weights("a", self.a)
-        _require_weights("b", self.b)
-        if self.a.dtype != self.b.dtype or self.a.device != self.b.device:
+    def __init__(self, a: ArrayLike, b: ArrayLike, geometry: Geometry | ArrayLike, eps: ArrayLike) -> None:
+        space = geometry if isinstance(geometry, Geometry) else _space(geometry)
+        source, target = _weights_on(space, a, b)
+        batch = source.shape[:-1]
+        if batch != target.shape[:-1]:
             raise ValueError(
-                f"a is {self.a.dtype} on {self.a.device}, b is {self.b.dtype} on {self.b.device}: "
-                "bring them together"
+                f"a of shape {tuple(source.shape)} and b of {tuple(target.shape)} differ in their batch"
             )
-        if self.a.shape[:-1] != self.b.shape[:-1]:
+        if space.batch_shape not in ((), batch):
             raise ValueError(
-                f"a of shape {tuple(self.a.shape)} and b of {tuple(self.b.shape)} differ in their batch"
+                f"a batch {tuple(batch)} of weights does not fit a batch {space.batch_shape} of geometries"
             )
-        sizes = (self.a.shape[-1], self.b.shape[-1])
-        if sizes != self.geometry.shape:
-            raise ValueError(f"weights of sizes {sizes} do not fit the geometry of sizes {self.geometry.shape}")
-        if self.geometry.batch_shape not in ((), self.batch_shape):
-            raise ValueError(
-                f"a batch {tuple(self.batch_shape)} of weights does not fit "
-                f"a batch {self.geometry.batch_shape} of geometries"
-            )
-        object.__setattr__(self, "geometry", self.geometry.to(self.a))
-        object.__setattr__(self, "eps", self._checked_eps())
-
-    def _checked_eps(self) -> Eps:
-        eps = self.eps
-        if not isinstance(eps, Tensor):
-            if not (math.isfinite(eps) and eps > 0):
-                raise ValueError(f"eps must be positive and finite, got {eps}")
-            return float(eps)
-        if eps.shape != self.batch_shape:
-            raise ValueError(
-                f"eps must be a number or of the batch's shape {tuple(self.batch_shape)}, got {tuple(eps.shape)}"
-            )
-        bad = ~(torch.isfinite(eps) & (eps > 0))
-        if bad.any():
-            raise ValueError(f"eps must be positive and finite, got eps{first_place(bad, eps)}")
-        return eps.to(self.a)
+        temperature = _temperature(eps, source)
+        vars(self).update(a=source, b=target, geometry=space.to(source), eps=temperature)
 
     @classmethod
     def trusted(cls, a: Tensor, b: Tensor, geometry: Geometry, eps: Eps) -> "Problem":
@@ -80,6 +73,13 @@ class Problem:
         for name, value in (("a", a), ("b", b), ("geometry", geometry), ("eps", eps)):
             object.__setattr__(problem, name, value)
         return problem
+
+    def __repr__(self) -> str:
+        batch, eps = tuple(self.batch_shape), self.eps
+        count = f"{math.prod(batch)} instances, batch {batch}," if batch else "one instance"
+        words = f"of shape {tuple(eps.shape)}" if isinstance(eps, Tensor) else f"{eps:g}"
+        dtype = str(self.a.dtype).removeprefix("torch.")
+        return f"Problem of {count} on {self.geometry}, eps {words}, {dtype} on {self.a.device}"
 
     @property
     def T(self) -> "Problem":
@@ -146,17 +146,134 @@ class Problem:
         return Problem.trusted(a, b, double.geometry, double.eps)
 
 
-def _require_weights(name: str, weights: Tensor) -> None:
-    require_finite(name, weights)
-    if weights.ndim == 0 or weights.shape[-1] == 0:
-        raise ValueError(f"{name} must have the shape (*batch, atoms), got {tuple(weights.shape)}")
-    negative = weights < 0
+def require_problem(problem: object) -> Problem:
+    """Return a problem; TypeError for everything else."""
+    if not isinstance(problem, Problem):
+        raise wrong("problem", f"a metaot.{_SIGNATURE}", problem)
+    return problem
+
+
+def one_problem(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Have a function of one problem say so when it is given weights and a cost one after the other."""
+
+    @wraps(call)
+    def door(*arguments: Arguments.args, **settings: Arguments.kwargs) -> Result:
+        if len(arguments) > 1:
+            raise TypeError(
+                f"{call.__name__} takes one problem, {call.__name__}(metaot.{_SIGNATURE}, ...), and settings by "
+                f"their names, got {len(arguments)} arguments without a name"
+            )
+        return call(*arguments, **settings)
+
+    return door
+
+
+def _space(geometry: object) -> Geometry:
+    """Return the space of a cost matrix."""
+    taken = "a Geometry, such as Grid(28, 28) or Points(x, y), or a cost matrix"
+    if isinstance(geometry, int | float | str | type | None) or getattr(geometry, "shape", None) == ():
+        raise wrong("geometry", f"{taken}, in the order {_SIGNATURE}", geometry)
+    return Dense(tensor("geometry", geometry, taken=taken))
+
+
+def as_vectors(values: Tensor, n: int, sizes: tuple[int, ...]) -> Tensor:
+    """Return values on n atoms as *batch n: images on a grid of these sizes become vectors, in C order.
+
+    What is a vector already stays so, in case of doubt; so does what is neither.
+    """
+    dims = len(sizes)
+    if dims < 2 or values.shape[-1:] == (n,) or values.shape[-dims:] != sizes:
+        return values
+    return values.flatten(-dims)
+
+
+def _weights_on(geometry: Geometry, a: object, b: object) -> tuple[Tensor, Tensor]:
+    """Return weights as vectors that were checked, in one dtype and on one device."""
+    parts = None if are_alike(a, b) else [given(name, w, _WEIGHTS) for name, w in (("a", a), ("b", b))]
+    if parts is not None:
+        a, b = (part.tensor for part in parts)
+    assert isinstance(a, Tensor)
+    assert isinstance(b, Tensor)
+    (n, m), sizes = geometry.shape, geometry.sizes
+    source, target = as_vectors(a, n, sizes), as_vectors(b, m, sizes)
+    if source.shape[-1:] != (n,) or target.shape[-1:] != (m,):
+        raise ValueError(_misfit(geometry, source, target))
+    _require_weights("a", source, a)
+    _require_weights("b", target, b)
+    if parts is None:
+        return source, target
+    parts = [part._replace(tensor=w) for part, w in zip(parts, (source, target), strict=True)]
+    source, target = (
+        w if w.dtype in (part.tensor.dtype, torch.float32) else w / w.sum(-1, keepdim=True)
+        for part, w in zip(parts, together(*parts), strict=True)
+    )
+    return source, target
+
+
+def _misfit(geometry: Geometry, a: Tensor, b: Tensor) -> str:
+    """Return the words for weights that are not those of the geometry's atoms."""
+    for name, w in (("a", a), ("b", b)):
+        if w.ndim == 0 or w.shape[-1] == 0:
+            return f"{name} must have the shape (*batch, atoms), got {tuple(w.shape)}"
+    found = (a.shape[-1], b.shape[-1])
+    words = f"weights of sizes {found} do not fit the geometry of sizes {geometry.shape}"
+    if found == geometry.shape[::-1]:
+        return f"{words}: exchange a and b, or take geometry.T"
+    for name, w, n in zip("ab", (a, b), geometry.shape, strict=True):
+        if w.shape[-1] == n:
+            continue
+        shape, sizes = tuple(w.shape), geometry.sizes
+        if shape[-2:] == (n, 1):
+            return f"{words}: {name} of shape {shape} is a column, take {name}[..., 0]"
+        if len(sizes) > 1:
+            wanted = f"(*batch, {n}) or (*batch, {', '.join(map(str, sizes))})"
+            return f"{words}: {name} has the shape {shape}, the weights of {geometry} have {wanted}"
+        if len(shape) > 1 and shape[-2] * shape[-1] == n:
+            return f"{words}: {name} of shape {shape} are images, take {name}.flatten(-2) (numpy: .reshape)"
+    return words
+
+
+def _require_weights(name: str, weights: Tensor, shown: Tensor) -> None:
+    """Raise unless weights, *batch n, are finite, not negative and of mass one; `shown` is what was given."""
+    if weights.numel() == 0:
+        return
+    still, tolerance = weights.detach(), MASS_TOLERANCE[weights.dtype]
+    mass = still.sum(-1)
+    off = (mass - 1).abs_()
+    if bool(still.amin() >= 0) and bool(off.amax() <= tolerance):
+        return
+    require_finite(name, shown)
+    negative = shown < 0
     if negative.any():
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, weights)}")
-    mass = weights.detach().sum(-1)
-    bad = (mass - 1).abs() > MASS_TOLERANCE[weights.dtype]
+        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, shown)}")
+    dims = shown.ndim - weights.ndim
+    axes = "-1" if dims == 0 else str(tuple(range(-dims - 1, 0)))
+    raise ValueError(
+        f"the weights {name} must sum to one, got sum {name}{first_place(off > tolerance, mass)}: "
+        f"divide by {name}.sum({axes}, keepdims=True)"
+    )
+
+
+def _temperature(eps: object, a: Tensor) -> Eps:
+    """Return eps as a number or as one for each instance, in the dtype of the weights."""
+    if not isinstance(eps, float | Tensor):
+        taken = "a number, or one for each problem"
+        if isinstance(eps, bool | str):
+            raise wrong("eps", taken, eps)
+        eps = tensor("eps", eps, like=a, taken=taken)
+        eps = eps if eps.ndim else float(eps)
+    batch = a.shape[:-1]
+    if isinstance(eps, Tensor):
+        eps = tensor("eps", eps)
+        if eps.ndim == 0 and batch:
+            eps = eps.expand(batch) if eps.requires_grad else float(eps)
+    if not isinstance(eps, Tensor):
+        if not 0 < eps < math.inf:
+            raise ValueError(f"eps must be positive and finite, got {eps}")
+        return float(eps)
+    if eps.shape != batch:
+        raise ValueError(f"eps must be a number or of the batch's shape {tuple(batch)}, got {tuple(eps.shape)}")
+    bad = ~(torch.isfinite(eps) & (eps > 0))
     if bad.any():
-        raise ValueError(
-            f"the weights {name} must sum to one, got sum {name}{first_place(bad, mass)}: "
-            f"divide by {name}.sum(-1, keepdim=True)"
-        )
+        raise ValueError(f"eps must be positive and finite, got eps{first_place(bad, eps)}")
+    return eps.to(a)

@@ -38,8 +38,7 @@ def changed(value: float) -> torch.Tensor:
         (QUARTERS[0, 0] / 2, r"{} must sum to one, got sum {} = 0.5"),
         (QUARTERS.half(), r"{} must be float32 or float64, got torch.float16: use .double\(\)"),
         (QUARTERS.bfloat16(), r"{} must be float32 or float64, got torch.bfloat16"),
-        (QUARTERS.long(), r"{} must be float32 or float64, got torch.int64: use .double\(\)"),
-        (QUARTERS.tolist(), r"{} must be a torch tensor, got list: use torch.as_tensor"),
+        (QUARTERS.to(torch.complex128), r"{} must be float32 or float64, got torch.complex128"),
         (QUARTERS[0, 0, 0], r"{} must have the shape \(\*batch, atoms\), got \(\)"),
         (QUARTERS[..., :0], r"{} must have the shape \(\*batch, atoms\), got \(2, 3, 0\)"),
     ],
@@ -53,7 +52,6 @@ def test_wrong_weights(name, weights, message):
 @pytest.mark.parametrize(
     ("b", "geometry", "message"),
     [
-        (QUARTERS.float(), Grid(4), "a is torch.float64 on cpu, b is torch.float32 on cpu"),
         (QUARTERS[0], Grid(4), r"a of shape \(2, 3, 4\) and b of \(3, 4\) differ in their batch"),
         (QUARTERS, Grid(5), r"weights of sizes \(4, 4\) do not fit the geometry of sizes \(5, 5\)"),
         (QUARTERS, Dense(torch.zeros(4, 3)), r"\(4, 4\) do not fit the geometry of sizes \(4, 3\)"),

@@ -15,15 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.arrays import require_limits
 from metaot.geometry.checks import require_finite
 from metaot.potentials import DualPotentials, c_transform
-from metaot.problem import Problem
+from metaot.problem import Problem, require_problem
 from metaot.solvers.solution import Solution
-from metaot.solvers.solve import PotentialPredictor
+from metaot.solvers.start import Start, guessed
 
 Array = np.ndarray
-Init = DualPotentials | PotentialPredictor
-"""A start: potentials, or anything with `predict(problem)`."""
+Init = Start
+"""A start, as `metaot.solve` takes it."""
 Run = Callable[[Problem, DualPotentials | None], tuple[DualPotentials, float, int]]
 """What a library does with one problem and its start: the potentials, the L1 error of its plan, and its steps."""
 
@@ -100,7 +101,7 @@ def without_mass_completed(problem: Problem, f: Float[Tensor, "n"], g: Float[Ten
 
 def one(problem: Problem, init: Init | None = None) -> tuple[Problem, Any]:
     """Return the only problem of a batch, normalised, without its batch dimensions, and its start."""
-    if problem.batch_shape.numel() != 1:
+    if require_problem(problem).batch_shape.numel() != 1:
         raise ValueError(
             f"one problem at a time has a start, got a batch {tuple(problem.batch_shape)}: take problem[i]"
         )
@@ -112,22 +113,22 @@ def each(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, DualPot
 
     A predictor is called once for all of them.
     """
-    flat, starts = problem.normalised().flat(), None
+    flat, starts = require_problem(problem).normalised().flat(), None
     if init is not None:
-        guess = init if isinstance(init, DualPotentials) else init.predict(problem)
-        pairs = zip("fg", (guess.f, guess.g), (problem.a, problem.b), (flat.a, flat.b), strict=True)
-        starts = [_checked(f"init.{name}", z, like).double().reshape(rows.shape) for name, z, like, rows in pairs]
+        guess = guessed(problem, init)
+        for name, z in (("init.f", guess.f), ("init.g", guess.g)):
+            require_finite(name, z)
+        starts = [z.to(rows).reshape(rows.shape) for z, rows in ((guess.f, flat.a), (guess.g, flat.b))]
     for i in range(len(flat.a)):
         yield flat[i], None if starts is None else DualPotentials(starts[0][i], starts[1][i])
 
 
 def solved(problem: Problem, init: Init | None, run: Run, *, tol: float, max_steps: int, solver: str) -> Solution:
     """Return the solution of a batch whose problems a library solves one after the other."""
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol}")
+    tol, max_steps = require_limits(tol, max_steps)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least one, got {max_steps}")
-    batch, like = problem.batch_shape, problem.a
+    batch, like = require_problem(problem).batch_shape, problem.a
     found = [run(single, guess) for single, guess in each(problem, init)]
     error = torch.tensor([error for _, error, _ in found], dtype=torch.float64)
     return Solution(
@@ -146,13 +147,3 @@ def stacked(problem: Problem, potentials: list[DualPotentials]) -> DualPotential
     f, g = ([getattr(pair, name) for pair in potentials] for name in "fg")
     f, g = (torch.stack(rows).to(like).reshape(like.shape) if rows else like for rows, like in ((f, a), (g, b)))
     return DualPotentials(f, g)
-
-
-def _checked(name: str, potential: object, weights: Tensor) -> Tensor:
-    potential = torch.as_tensor(potential).to(weights)
-    if potential.shape != weights.shape:
-        raise ValueError(
-            f"{name} has the shape {tuple(potential.shape)}, the problem's weights {tuple(weights.shape)}"
-        )
-    require_finite(name, potential)
-    return potential

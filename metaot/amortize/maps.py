@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SampleProblem
+from metaot.brenier.problem import require_samples
 from metaot.models.base import HyperNetwork
 
 ExportedNetwork = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -16,7 +17,13 @@ ExportedNetwork = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 
 
 class MapPredictor(ABC):
-    """Guesses the solution of continuous problems."""
+    """Guesses the solution of continuous problems.
+
+    Maps have no geometry but a dimension, and no temperature: `geometry` and `eps` are None.
+    """
+
+    geometry: None = None
+    eps: None = None
 
     @abstractmethod
     def predict(self, problem: SampleProblem) -> BrenierPair:
@@ -70,8 +77,11 @@ class AmortizedMap(MapPredictor):
         halves = self.model.stages(u, v, context)
         return [self._pair(phi, psi, frame, batch, flat.x) for phi, psi in halves]
 
+    def __repr__(self) -> str:
+        return f"AmortizedMap for samples in dimension {self.dim}"
+
     def _require_dim(self, problem: SampleProblem) -> None:
-        if problem.dim != self.dim:
+        if require_samples(problem).dim != self.dim:
             raise ValueError(
                 f"the model was trained for dimension {self.dim}, got samples of dimension {problem.dim}: "
                 "train one for yours"
@@ -95,7 +105,10 @@ class BuresStart(MapPredictor):
     """The linear map between the Gaussians with the samples' means and covariances, in closed form."""
 
     def predict(self, problem: SampleProblem) -> BrenierPair:
-        frame = Frame.gaussian(problem)
+        frame = Frame.gaussian(require_samples(problem))
         icnn = Icnn(frame.m.shape[-1], (1,))  # without ridges the map is the linear one of the frame
         weights = icnn.quadratic().to(frame.m).expand((*frame.scale.shape, -1))
         return BrenierPair(BrenierPotential(icnn, weights, frame), BrenierPotential(icnn, weights, frame.T))
+
+    def __repr__(self) -> str:
+        return "BuresStart for samples in any dimension"

@@ -13,7 +13,7 @@ from metaot.geometry import Eps, Geometry
 from metaot.geometry.checks import first_place
 from metaot.models import Network, PotentialModel
 from metaot.potentials import DualPotentials
-from metaot.problem import Problem
+from metaot.problem import Problem, require_problem
 from metaot.solvers import Newton, Solver, solve
 
 _ENOUGH = 1e-3
@@ -28,6 +28,21 @@ class Predictor(ABC):
     help is replaced by the solver.
     """
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """The space of the problems that it is for; None where it is for several."""
+        return None
+
+    @property
+    def eps(self) -> tuple[float, float] | None:
+        """The range (lowest, highest) of temperatures that it was trained for; None for any."""
+        return None
+
+    @property
+    def domain(self) -> str:
+        """The problems that it is for, in words."""
+        return "problems of any kind"
+
     @abstractmethod
     def predict(self, problem: Problem) -> DualPotentials:
         """Return a guess; of its potentials g is the best for f."""
@@ -35,6 +50,17 @@ class Predictor(ABC):
     def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
         """Return the potential f to start a solver from, which may overwrite it; solvers make g themselves."""
         return self.predict(problem).f
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} for {self.domain}{trained_for(self.eps)}"
+
+
+def trained_for(eps: tuple[float, float] | None) -> str:
+    """Return the temperatures of a predictor in words, to follow its problems."""
+    if eps is None:
+        return ", any eps"
+    low, high = eps
+    return f", eps {low:g}" if low == high else f", eps from {low:g} to {high:g}"
 
 
 class StagedPredictor(Predictor):
@@ -74,12 +100,12 @@ class StagedPredictor(Predictor):
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        *_, f = self._stages(problem.flat())
+        *_, f = self._stages(require_problem(problem).flat())
         return DualPotentials.from_f(problem, in_shape(problem, f))
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of the network and after each refinement step, in the dtype of the problem."""
-        return [in_shape(problem, f) for f in self._stages(problem.flat())]
+        return [in_shape(problem, f) for f in self._stages(require_problem(problem).flat())]
 
 
 @final
@@ -91,11 +117,23 @@ class AmortizedPotential(StagedPredictor):
     """
 
     def __init__(self, model: PotentialModel, geometry: Geometry, eps: tuple[float, float]) -> None:
-        self.model, self.geometry, self.eps = model, geometry, eps
+        self.model, self._geometry, self._eps = model, geometry, eps
         self._matching: Geometry | None = None
 
+    @property
+    def geometry(self) -> Geometry:
+        return self._geometry
+
+    @property
+    def eps(self) -> tuple[float, float]:
+        return self._eps
+
+    @property
+    def domain(self) -> str:
+        return f"problems on {self.geometry}"
+
     def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        *_, f = islice(self._stages(problem.flat()), self.start_steps + 1)
+        *_, f = islice(self._stages(require_problem(problem).flat()), self.start_steps + 1)
         return in_shape(problem, f)
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from metaot.amortize.predictor import Predictor
 from metaot.geometry import Geometry
 from metaot.geometry.base import expand_eps
 from metaot.potentials import DualPotentials
-from metaot.problem import Problem
+from metaot.problem import Problem, require_problem
 
 
 @final
@@ -23,6 +23,7 @@ class ZeroStart(Predictor):
     """f = 0, the start of a solver that was given none."""
 
     def predict(self, problem: Problem) -> DualPotentials:
+        require_problem(problem)
         return DualPotentials.from_f(problem, torch.zeros_like(problem.a))
 
 
@@ -34,13 +35,17 @@ class GaussianStart(Predictor):
     a single atom, are Gaussians too.
     """
 
+    @property
+    def domain(self) -> str:
+        return "problems on coordinates with the cost 'sqeuclidean'"
+
     @staticmethod
     def fits(geometry: Geometry) -> bool:
         """Return whether there is a closed form on this geometry."""
         return geometry.points is not None and geometry.cost_name == "sqeuclidean"
 
     def predict(self, problem: Problem) -> DualPotentials:
-        points = problem.geometry.points
+        points = require_problem(problem).geometry.points
         if points is None or not self.fits(problem.geometry):
             raise ValueError(
                 "the Gaussian start is for coordinates with the cost 'sqeuclidean', "

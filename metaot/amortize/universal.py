@@ -14,7 +14,7 @@ from metaot.amortize.plane import Encoding, Values, encode, require_plane, suppo
 from metaot.amortize.predictor import StagedPredictor, in_shape, refined
 from metaot.models.universal import UniversalNetwork
 from metaot.potentials import sinkhorn_step
-from metaot.problem import Problem
+from metaot.problem import Problem, require_problem
 from metaot.solvers import Sinkhorn
 
 
@@ -33,10 +33,18 @@ class UniversalPotential(StagedPredictor):
     coarse_steps = 60
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
-        self.model, self.eps = model, eps
+        self.model, self._eps = model, eps
+
+    @property
+    def eps(self) -> tuple[float, float]:
+        return self._eps
+
+    @property
+    def domain(self) -> str:
+        return "problems on any Grid with two axes or Points in the plane, cost 'sqeuclidean'"
 
     def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        flat = problem.flat()
+        flat = require_problem(problem).flat()
         require_plane(flat.geometry)
         coarse = coarsened(flat)
         seen = flat if coarse is None else coarse.problem

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.arrays import ArrayLike
 from metaot.brenier.icnn import Icnn
 from metaot.brenier.problem import Batched, SampleProblem
 from metaot.gaussian import NARROWEST, Roots, gaussian_frame, mean_variance, moments, symmetric_roots
+from metaot.geometry.checks import tensor
 
 _ROOTS = partial(symmetric_roots, eigh=torch.linalg.eigh)
 
@@ -107,13 +109,17 @@ class BrenierPair(Batched):
     def batch_shape(self) -> torch.Size:
         return self.phi.batch_shape
 
-    def push(self, x: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
-        """Send points of the source to the target."""
-        return self.phi.gradient(x)
+    def push(self, x: ArrayLike) -> Float[Tensor, "*batch k d"]:
+        """Send points of the source, *batch k d, to the target."""
+        return self.phi.gradient(tensor("x", x, like=self.phi.weights))
 
-    def pull(self, y: Float[Tensor, "*batch k d"]) -> Float[Tensor, "*batch k d"]:
-        """Send points of the target back to the source."""
-        return self.psi.gradient(y)
+    def pull(self, y: ArrayLike) -> Float[Tensor, "*batch k d"]:
+        """Send points of the target, *batch k d, back to the source."""
+        return self.psi.gradient(tensor("y", y, like=self.psi.weights))
+
+    def __repr__(self) -> str:
+        batch, dim = tuple(self.batch_shape), self.phi.frame.m.shape[-1]
+        return f"BrenierPair of the batch {batch} in dimension {dim}"
 
     @property
     def T(self) -> "BrenierPair":

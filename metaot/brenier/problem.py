@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.geometry.checks import require_finite
+from metaot.arrays import ArrayLike, wrong
+from metaot.geometry.checks import are_alike, given, require_finite, tensor, together
 
 Same = TypeVar("Same", bound="Batched")
+
+_TAKEN = "samples (a tensor, an array, a table or nested lists)"
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,32 @@ class Batched(ABC):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class SampleProblem(Batched):
     """A batch of transport problems between two measures, for the cost |x - y|^2 / 2, given by samples.
 
-    Some models read `context`, of shape (*batch, 2, ...) for source and target, instead of the samples. Raises
-    ValueError for samples that are not finite, and for shapes that do not fit.
+    Samples are tensors, arrays, tables or nested lists; float32 beside float64 becomes float64. Some models read
+    `context`, of shape (*batch, 2, ...) for source and target, instead of the samples. Raises ValueError for
+    samples that are not finite, and for shapes that do not fit; TypeError for what holds no numbers.
     """
 
     x: Float[Tensor, "*batch n d"]
     y: Float[Tensor, "*batch m d"]
     context: Tensor | None = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, x: ArrayLike, y: ArrayLike, context: ArrayLike | None = None) -> None:
+        if not are_alike(x, y):
+            x, y = together(*(given(name, samples, _TAKEN) for name, samples in (("x", x), ("y", y))))
+        if context is not None and not isinstance(context, Tensor):
+            context = tensor("context", context, like=x)  # type: ignore[arg-type]
+        vars(self).update(x=x, y=y, context=context)
         for name, samples in (("x", self.x), ("y", self.y)):
             require_finite(name, samples)
             if samples.ndim < 2 or 0 in samples.shape[-2:]:
-                raise ValueError(f"{name} must have the shape (*batch, samples, d), got {tuple(samples.shape)}")
-        if self.x.dtype != self.y.dtype or self.x.device != self.y.device:
-            raise ValueError(
-                f"x is {self.x.dtype} on {self.x.device}, y is {self.y.dtype} on {self.y.device}: "
-                "convert one of them"
-            )
+                line = f": samples on a line are {name}[:, None]" if samples.ndim == 1 else ""
+                raise ValueError(
+                    f"{name} must have the shape (*batch, samples, d), got {tuple(samples.shape)}{line}"
+                )
         if self.x.shape[:-2] != self.y.shape[:-2] or self.x.shape[-1] != self.y.shape[-1]:
             raise ValueError(
                 f"x of shape {tuple(self.x.shape)} and y of {tuple(self.y.shape)} may differ only in the "
@@ -82,6 +89,10 @@ class SampleProblem(Batched):
             raise ValueError(
                 f"context must have the shape {(*batch, 2)} and more, got {tuple(self.context.shape)}"
             )
+
+    def __repr__(self) -> str:
+        context = "" if self.context is None else f", context of {tuple(self.context.shape)}"
+        return f"SampleProblem(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}{context})"
 
     @classmethod
     def trusted(cls, x: Tensor, y: Tensor, context: Tensor | None) -> "SampleProblem":
@@ -109,3 +120,10 @@ class SampleProblem(Batched):
     def flat(self) -> "SampleProblem":
         """Return the same problems with one batch dimension."""
         return self.reshaped((-1,))
+
+
+def require_samples(problem: object) -> SampleProblem:
+    """Return a continuous problem; TypeError for everything else."""
+    if not isinstance(problem, SampleProblem):
+        raise wrong("problem", "a metaot.SampleProblem(x, y)", problem)
+    return problem

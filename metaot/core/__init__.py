@@ -3,6 +3,7 @@
 from metaot.core.compiled import COMPILED, Compiled, Step, best_potential, hard_minimum, sinkhorn_step
 from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import EVERY, BackEnd, Limits, Result
+from metaot.core.status import Status
 
 __all__ = [
     "COMPILED",
@@ -13,6 +14,7 @@ __all__ = [
     "Costs",
     "Limits",
     "Result",
+    "Status",
     "Step",
     "best_potential",
     "hard_minimum",

@@ -22,7 +22,7 @@ from metaot.potentials import DualPotentials, c_transform, marginal_error, tilte
 from metaot.problem import Problem
 from metaot.solvers import solve
 from metaot.solvers.in_torch import worse_than_zeros
-from metaot.solvers.solve import PotentialPredictor
+from metaot.solvers.start import PotentialPredictor
 
 Starts = dict[str, PotentialPredictor | None]
 """Where to start from, by name; None is the solver's own cold start."""

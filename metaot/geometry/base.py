@@ -79,6 +79,16 @@ class Geometry(ABC):
         return None
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of points along the axes of a grid; () for other spaces."""
+        return ()
+
+    @property
+    def words(self) -> str:
+        """The size and the kind of the space in a few words."""
+        return "{} x {} {}".format(*self.shape, type(self).__name__)
+
+    @property
     def cost_name(self) -> str | None:
         """The name of the cost; None for a matrix and for a function of the user's."""
         return type(self).__name__

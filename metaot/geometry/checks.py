@@ -1,8 +1,92 @@
-"""Error messages for wrong inputs: the first offending entry and the value found there."""
+"""What comes in as numbers, as tensors; and errors for wrong inputs: the first offending entry and its value."""
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
+
+from metaot.arrays import NUMBERS, as_array, is_free
+
+
+class Given(NamedTuple):
+    """Numbers that came in under a name, as a tensor."""
+
+    name: str
+    tensor: Tensor
+    is_free: bool
+    """Whether its precision is that of the others: of lists, numbers and integers."""
+    is_placed: bool
+    """Whether it was a tensor, whose device counts."""
+
+
+def given(name: str, values: object, taken: str = NUMBERS) -> Given:
+    """Read numbers that came in; errors as for `as_array`."""
+    return Given(name, tensor(name, values, taken=taken), is_free(values), isinstance(values, Tensor))
+
+
+def tensor(name: str, values: object, *, like: Tensor | None = None, taken: str = NUMBERS) -> Tensor:
+    """Return numbers as a tensor, float32 or float64; one that has a dtype and is no integer keeps it.
+
+    With `like`, all but tensors are brought to its dtype and device. Errors as for `as_array`.
+    """
+    if isinstance(values, list | tuple) and values and all(isinstance(value, Tensor) for value in values):
+        try:
+            values = torch.stack([tensor(f"{name}[{k}]", value) for k, value in enumerate(values)])
+        except RuntimeError as error:
+            raise ValueError(f"{name} must be tensors of one shape, dtype and device: {error}") from error
+    if isinstance(values, Tensor):
+        if not (values.dtype.is_floating_point or values.dtype.is_complex or values.layout != torch.strided):
+            values = values.double()
+        require_floating(name, values)
+        return values
+    found = _of_array(name, values, taken)
+    return found if like is None else found.to(like)
+
+
+def _of_array(name: str, values: Any, taken: str) -> Tensor:
+    """Return an array as a tensor, in the same memory where torch can read it."""
+    try:
+        array = as_array(name, values, taken)
+    except (TypeError, ValueError):
+        if not hasattr(values, "__dlpack__") or isinstance(values, np.ndarray):
+            raise
+        return tensor(name, torch.from_dlpack(values))  # on another device
+    if not array.flags.writeable or any(step < 0 or step % array.itemsize for step in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def together(*parts: Given) -> list[Tensor]:
+    """Return tensors of one dtype and on one device.
+
+    What is free follows the others; float32 beside float64 becomes float64. Arrays and lists go to the device of
+    the tensors. Raises ValueError for tensors on several devices.
+    """
+    dtypes = {part.tensor.dtype for part in parts if not part.is_free}
+    dtype = torch.float32 if dtypes == {torch.float32} else torch.float64
+    placed = [part for part in parts if part.is_placed]
+    for part in placed:
+        if part.tensor.device != placed[0].tensor.device:
+            raise ValueError(
+                f"{placed[0].name} is on {placed[0].tensor.device}, {part.name} is on {part.tensor.device}: "
+                "bring them together"
+            )
+    device = placed[0].tensor.device if placed else None
+    return [part.tensor.to(dtype=dtype, device=device) for part in parts]
+
+
+def are_alike(x: object, y: object) -> bool:
+    """Return whether both are tensors of one floating dtype on one device."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return False
+    return x.dtype == y.dtype and x.device == y.device and is_floating(x) and is_floating(y)
+
+
+def is_floating(values: Tensor) -> bool:
+    """Return whether a tensor is dense, in float32 or float64."""
+    return values.dtype in (torch.float64, torch.float32) and values.layout == torch.strided
 
 
 def first_place(bad: Bool[Tensor, "..."], values: Shaped[Tensor, "..."]) -> str:
@@ -30,8 +114,8 @@ def require_costs(name: str, C: Tensor) -> None:
 
 
 def require_floating(name: str, values: Tensor) -> None:
-    """Raise unless `values` is a tensor in float32 or float64."""
-    if not isinstance(values, Tensor):
-        raise ValueError(f"{name} must be a torch tensor, got {type(values).__name__}: use torch.as_tensor")
+    """Raise unless `values` is a dense tensor in float32 or float64."""
+    if values.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got a tensor of layout {values.layout}: use .to_dense()")
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{name} must be float32 or float64, got {values.dtype}: use .double()")

@@ -3,12 +3,15 @@
 And points on the Earth as a sphere: degrees to unit vectors and back, radians to kilometres.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from metaot.arrays import wrong
+from metaot.geometry.checks import require_costs, tensor
 
 Cost = Callable[[Float[Tensor, "*batch n d"], Float[Tensor, "*batch m d"]], Float[Tensor, "..."]]
 
@@ -69,6 +72,35 @@ def _safe_sqrt(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 COSTS: dict[str, Cost] = {"sqeuclidean": squared_euclidean, "euclidean": euclidean, "sphere": great_circle}
+
+
+def matrix_of_costs(name: str, values: object, x: Float[Tensor, "... d"], m: int) -> Float[Tensor, "..."]:
+    """Return what a function of the user's made of some x and m points y; ValueError unless that is a matrix."""
+    C = tensor(name, values, like=x, taken="a matrix of costs")
+    expected = (*x.shape[:-1], m)
+    if C.shape != expected:
+        swapped = C.shape == (*x.shape[:-2], m, x.shape[-2])
+        hint = "it is transposed: return .mT" if swapped else "a fixed matrix is Dense(C)"
+        raise ValueError(
+            f"{name} of {x.shape[-2]} points x and {m} points y must have one row for each x and one column for "
+            f"each y, got {tuple(C.shape)} in place of {tuple(expected)}: {hint}"
+        )
+    C = C if isinstance(values, Tensor) and values.is_floating_point() else C.to(x)
+    require_costs(name, C)
+    return C
+
+
+def wrong_cost(cost: object, known: Iterable[str], function: str) -> Exception:
+    """Return the error for a cost that is neither a function nor a known name."""
+    taken = f"one of {sorted(known)}, or {function}"
+    if isinstance(cost, str):
+        return ValueError(f"cost must be {taken}, got {cost!r}")
+    return wrong("cost", taken, cost)
+
+
+def name_of_cost(cost: object) -> str:
+    """Return a cost as it is printed: its name, and of a function the name of that."""
+    return repr(cost) if isinstance(cost, str) else getattr(cost, "__name__", f"a {type(cost).__name__}")
 
 
 def exchanged(cost: Cost) -> Cost:

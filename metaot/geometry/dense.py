@@ -6,19 +6,21 @@ from typing import final
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot.arrays import ArrayLike
 from metaot.geometry.base import Geometry, replaced
-from metaot.geometry.checks import require_costs
+from metaot.geometry.checks import require_costs, tensor
 
 
 @final
 class Dense(Geometry):
     """The space of a cost matrix C, n m, or *batch n m for one matrix for each instance.
 
-    An entry +inf forbids a pair. Raises ValueError when C is not a float32 or float64 tensor of two or more
-    dimensions, or has an entry NaN or -inf.
+    C is a tensor, an array or nested lists. An entry +inf forbids a pair. Raises ValueError when C is not float32,
+    float64 or integers, has less than two dimensions, or an entry NaN or -inf; TypeError when it holds no numbers.
     """
 
-    def __init__(self, C: Float[Tensor, "..."]) -> None:
+    def __init__(self, C: ArrayLike) -> None:
+        C = tensor("C", C, taken="a cost matrix (a tensor, an array or nested lists)")
         require_costs("C", C)
         if C.ndim < 2 or 0 in C.shape[-2:]:
             raise ValueError(f"C must have the shape (n, m) or (*batch, n, m), got {tuple(C.shape)}")
@@ -50,6 +52,10 @@ class Dense(Geometry):
     @property
     def cost_name(self) -> None:
         return None
+
+    @property
+    def words(self) -> str:
+        return "{} x {} costs".format(*self.shape)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "..."]:
         return self.C[..., rows, :]

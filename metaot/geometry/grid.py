@@ -5,13 +5,16 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot import core
+from metaot.arrays import ArrayLike, wrong
 from metaot.geometry.base import Eps, Geometry, MeanKernel
-from metaot.geometry.checks import require_finite
+from metaot.geometry.checks import require_finite, tensor
+from metaot.geometry.costs import matrix_of_costs, name_of_cost, wrong_cost
 from metaot.geometry.kernel import Kernel, Separable, contract
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
@@ -29,25 +32,40 @@ AXIS_COSTS: dict[str, AxisCost] = {"sqeuclidean": lambda s, t: (s - t).square(),
 class Grid(Geometry):
     """A grid of any dimension, the same for source and target; atoms in C order, as `image.flatten()`.
 
-    Each axis is a number of points, evenly spaced on [0, 1], or a vector of coordinates:
-    `Grid(28, 28)` is the unit square, `Grid(torch.linspace(0, 2, 64), 32)` a rectangle. `cost` is
-    "sqeuclidean" (|x - y|^2), "l1", or a function (s, t) -> cost of one axis, elementwise and finite; the cost of
-    the grid is its sum over the axes. Sums are computed in float64, because the exponents of float32 are too short
-    for small eps; results have the dtype of h. Autograd does not differentiate them (but `c_transform`).
+    Each axis is a number of points, evenly spaced on [0, 1], or a vector of coordinates (a tensor, an array, a
+    list): `Grid(28, 28)` is the unit square, as is `Grid((28, 28))`, and `Grid(np.linspace(0, 2, 64), 32)` a
+    rectangle. `cost` is "sqeuclidean" (|x - y|^2), "l1", or a function of tensors (s, t) -> cost of one axis,
+    elementwise and finite; the cost of the grid is its sum over the axes. Sums are computed in float64, because
+    the exponents of float32 are too short for small eps; results have the dtype of h. Autograd does not
+    differentiate them (but `c_transform`).
+
+    One tuple holds all axes; of a list, numbers with a point are coordinates, and whole numbers alone, which may
+    mean either, raise ValueError. So do coordinates and costs that are not finite, and costs that are not
+    elementwise. TypeError for what is no axis.
     """
 
-    def __init__(self, *axes: int | Tensor, cost: str | AxisCost = "sqeuclidean") -> None:
+    def __init__(
+        self, *axes: int | ArrayLike | tuple[int | ArrayLike, ...], cost: str | AxisCost = "sqeuclidean"
+    ) -> None:
+        if not callable(cost) and (not isinstance(cost, str) or cost not in AXIS_COSTS):
+            hint = (
+                "; for distances that are no sum over axes take Points" if cost in ("euclidean", "sphere") else ""
+            )
+            raise wrong_cost(cost, AXIS_COSTS, f"a function of the coordinates (s, t) of one axis{hint}")
+        axes = _unpacked(axes)
         if not axes:
             raise ValueError("a Grid needs at least one axis, such as Grid(28, 28)")
-        if isinstance(cost, str) and cost not in AXIS_COSTS:
-            raise ValueError(f"cost must be a callable or one of {sorted(AXIS_COSTS)}, got {cost!r}")
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
         for k, C in enumerate(self._axis_costs):
             require_finite(f"the cost along axis {k}", C)
 
-    @cached_property
+    @property
     def sizes(self) -> tuple[int, ...]:
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
         """The number of points along each axis."""
         return tuple(len(axis) for axis in self.axes)
 
@@ -66,7 +84,9 @@ class Grid(Geometry):
 
     @cached_property
     def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
-        return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        if isinstance(self.cost, str):
+            return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
+        return tuple(_costs_along(k, self._axis_cost, t) for k, t in enumerate(self.axes))
 
     @property
     def core_costs(self) -> core.Costs:
@@ -155,6 +175,10 @@ class Grid(Geometry):
         """For each axis, the index of every atom along it."""
         return torch.unravel_index(torch.arange(self.shape[0], device=self.axes[0].device), self.sizes)
 
+    @property
+    def words(self) -> str:
+        return f"{' x '.join(map(str, self.sizes))} grid"
+
     def tensors(self) -> dict[str, Tensor]:
         return {f"axis{k}": axis for k, axis in enumerate(self.axes)}
 
@@ -186,7 +210,7 @@ class Grid(Geometry):
         return lru_cache(1 if few else 4)(partial(Separable, self.axis_costs))
 
     def __repr__(self) -> str:
-        return f"Grid{self.sizes} with cost {self.cost!r}"
+        return f"Grid{self.sizes} with cost {name_of_cost(self.cost)}"
 
 
 @final
@@ -220,11 +244,43 @@ def _flat(h: Float[Tensor, "*batch m"]) -> Float[Tensor, "flat m"]:
     return h.double().reshape(math.prod(h.shape[:-1]), h.shape[-1])
 
 
-def _coordinates(k: int, axis: int | Tensor) -> Float[Tensor, "points"]:
-    if isinstance(axis, int):
+def _unpacked(axes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the axes of a grid, which may be given as one tuple."""
+    if len(axes) != 1 or not isinstance(axes[0], list | tuple):
+        return axes
+    (only,) = axes
+    whole = [isinstance(axis, int | np.integer) and not isinstance(axis, bool) for axis in only]
+    if isinstance(only, list):
+        if only and all(whole):
+            raise ValueError(
+                f"Grid({only}) may mean sizes or coordinates: for sizes say Grid{tuple(only)}, for coordinates "
+                f"Grid(np.array({only}))"
+            )
+        return axes
+    is_line = only and all(isinstance(axis, float) for axis in only)
+    return axes if is_line else tuple(only)
+
+
+def _costs_along(k: int, cost: AxisCost, t: Float[Tensor, "n"]) -> Float[Tensor, "n n"]:
+    """Return the costs of a function of the user's along an axis, which was tried on a corner of them before."""
+    name, few = f"the cost along axis {k}", t[: max(1, len(t) - 1)]
+    if len(few) < len(t):
+        with torch.no_grad():
+            matrix_of_costs(name, cost(t[:, None], few[None, :]), t[:, None], len(few))
+    return matrix_of_costs(name, cost(t[:, None], t[None, :]), t[:, None], len(t))
+
+
+def _coordinates(k: int, axis: object) -> Float[Tensor, "points"]:
+    if isinstance(axis, int | np.integer) and not isinstance(axis, bool):
         if axis < 1:
             raise ValueError(f"axis {k} of a Grid must have at least one point, got {axis}")
-        return torch.linspace(0, 1, axis, dtype=torch.float64)
+        return torch.linspace(0, 1, int(axis), dtype=torch.float64)
+    taken = "a number of points (an int) or coordinates (a tensor, an array or a list)"
+    if isinstance(axis, float | bool):
+        raise wrong(f"axis {k} of a Grid", taken, axis)
+    if isinstance(axis, str):
+        raise wrong(f"axis {k} of a Grid", f"{taken}; the cost is named as cost='sqeuclidean'", axis)
+    axis = tensor(f"axis {k} of a Grid", axis, taken=taken)
     require_finite(f"axis {k}", axis)
     if axis.ndim != 1 or len(axis) == 0:
         raise ValueError(f"axis {k} of a Grid must be a vector of coordinates, got {tuple(axis.shape)}")

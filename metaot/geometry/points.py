@@ -9,12 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot import core
+from metaot.arrays import ArrayLike, wrong
 from metaot.geometry.base import Geometry, replaced
-from metaot.geometry.checks import first_place, require_costs, require_finite
-from metaot.geometry.costs import COSTS, Cost, exchanged
+from metaot.geometry.checks import are_alike, first_place, given, require_finite, together
+from metaot.geometry.costs import COSTS, Cost, exchanged, matrix_of_costs, name_of_cost, wrong_cost
 
 _FEW_ANGLES = 2**22
 """Entries of the largest matrix of angles that is made for the compiled core: to make them takes long."""
+
+_TAKEN = "points (a tensor, an array, a table or nested lists)"
 
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
@@ -24,32 +27,50 @@ _KEEP = 2**24
 class Points(Geometry):
     """Two point clouds, x of n d and y of m d, shared by the batch; or *batch n d and *batch m d.
 
-    `cost` is "sqeuclidean" (|x - y|^2), "euclidean", "sphere" (great-circle angle in radians between
-    unit vectors) or a function of (x, y) that returns the matrix, batched as they are; where it returns +inf, a
-    pair is forbidden. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that
-    they claim, and when a function, called at its first use, returns NaN, -inf or another shape.
+    Clouds are tensors, arrays, tables or nested lists; float32 beside float64 becomes float64, and without y both
+    are x. `cost` is "sqeuclidean" (|x - y|^2), "euclidean", "sphere" (great-circle angle in radians between
+    unit vectors) or a function of tensors (x, y) that returns the matrix, batched as they are, for any part of the
+    points: where it returns +inf, a pair is forbidden. It is tried on a few points at once. Raises ValueError when
+    the clouds are not finite, do not fit, or are not on the sphere that they claim, and when a function returns
+    NaN, -inf or another shape; TypeError for what holds no numbers.
     """
 
-    def __init__(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."], cost: str | Cost = "sqeuclidean") -> None:
+    def __init__(self, x: ArrayLike, y: ArrayLike | None = None, cost: str | Cost = "sqeuclidean") -> None:
+        if not callable(cost) and (not isinstance(cost, str) or cost not in COSTS):
+            raise wrong_cost(cost, COSTS, "a function of (x, y) that returns the matrix")
+        if isinstance(y, str):
+            raise wrong("y", f"{_TAKEN}; a cost is named as cost={y!r}", y)
+        if y is None:
+            y = x
+        if not are_alike(x, y):
+            x, y = together(*(given(name, cloud, _TAKEN) for name, cloud in (("x", x), ("y", y))))
+        assert isinstance(x, Tensor)
+        assert isinstance(y, Tensor)
         for name, cloud in (("x", x), ("y", y)):
             require_finite(name, cloud)
             if cloud.ndim < 2 or 0 in cloud.shape[-2:]:
-                raise ValueError(f"{name} must have the shape (*batch, atoms, d), got {tuple(cloud.shape)}")
+                line = f": points on a line are {name}[:, None]" if cloud.ndim == 1 else ""
+                raise ValueError(f"{name} must have the shape (*batch, atoms, d), got {tuple(cloud.shape)}{line}")
         if x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
             raise ValueError(
                 f"clouds x of {tuple(x.shape)} and y of {tuple(y.shape)} do not fit: same batch, same d"
             )
-        if x.dtype != y.dtype or x.device != y.device:
-            raise ValueError(f"x is {x.dtype} on {x.device}, y is {y.dtype} on {y.device}: bring them together")
         for name, cloud in (("x", x), ("y", y)) if cost == "sphere" else ():
             norm = cloud.norm(dim=-1)
             bad = (norm - 1).abs() > 1e-4
             if bad.any():
                 first = f"|{name}|{first_place(bad, norm)}"
                 raise ValueError(f"cost 'sphere' wants unit vectors, got {first}: normalise them")
-        if not callable(cost) and cost not in COSTS:
-            raise ValueError(f"cost must be a callable or one of {sorted(COSTS)}, got {cost!r}")
         self.x, self.y, self.cost = x, y, cost
+        if callable(cost):
+            self._try_the_cost()
+
+    @torch.no_grad()
+    def _try_the_cost(self) -> None:
+        """Raise unless the user's function returns a matrix on a corner with more rows than columns, if it can."""
+        n, m = self.shape
+        few = min(m, 2)
+        self._costs(self.x[..., : min(n, 3), :], self.y[..., : max(1, few - 1) if n == few else few, :])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,15 +120,11 @@ class Points(Geometry):
     def _costs(self, x: Tensor, y: Tensor) -> Float[Tensor, "..."]:
         if not callable(self.cost):
             return COSTS[self.cost](x, y)
-        C = self.cost(x, y)
-        if C.shape != (*x.shape[:-1], y.shape[-2]):
-            raise ValueError(
-                f"cost(x, y) of x {tuple(x.shape)} and y {tuple(y.shape)} must have one row for each x and one "
-                f"column for each y, got {tuple(C.shape)}"
-            )
-        C = C if C.is_floating_point() else C.to(x)
-        require_costs("cost(x, y)", C)
-        return C
+        return matrix_of_costs("cost(x, y)", self.cost(x, y), x, y.shape[-2])
+
+    @property
+    def words(self) -> str:
+        return "{} x {} points".format(*self.shape)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"x": self.x, "y": self.y}
@@ -116,4 +133,5 @@ class Points(Geometry):
         return {"cost": self.cost}
 
     def __repr__(self) -> str:
-        return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={self.cost!r})"
+        cost = name_of_cost(self.cost)
+        return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={cost})"

@@ -7,20 +7,23 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, c_transform, sinkhorn_step, tilted
-from metaot.problem import Problem
+from metaot.potentials import DualPotentials, PotentialsLike, as_potentials, c_transform, sinkhorn_step, tilted
+from metaot.problem import Problem, require_problem
 
 _LOWEST = -80.0
 """Exponents below it are zero in float32, and slow."""
 
 
-def dual_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+def dual_value(problem: Problem, potentials: PotentialsLike) -> Float[Tensor, "*batch"]:
     r"""Return $\langle f, a \rangle + \langle g, b \rangle - \epsilon (\sum_{ij} P_{ij} - 1)$.
+
+    `potentials` are `DualPotentials`, a pair (f, g) of tensors, arrays or lists, or a `Solution`.
 
     For any f and g, a lower bound of min <C, P> + eps KL(P | a b^T), reached at the solution. With equation 5
     as printed, whose entropy is that of P alone, it agrees up to a constant of (a, b, eps). Differentiable
     in f, g, a and b.
     """
+    potentials = as_potentials(require_problem(problem), potentials)
     excess = (potentials.g - c_transform(problem, potentials.f)) / expand_eps(problem.eps, potentials.g)
     mass = tilted(problem.b, excess).sum(-1)
     return linear_value(problem, potentials) - problem.eps * (mass - 1)

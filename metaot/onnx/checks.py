@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from metaot.arrays import as_array, wrong
+
 Array = np.ndarray
 
 MASS_TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
@@ -13,12 +15,17 @@ MASS_TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 _minimum, _ones = np.minimum.reduce, lru_cache(np.ones)  # a product with ones is the fastest sum
 
 
+def array(name: str, values: object) -> Array:
+    """Return weights as an array, float32 or float64; errors as for `metaot.arrays.as_array`."""
+    if isinstance(values, np.ndarray) and values.dtype in MASS_TOLERANCE:
+        return values
+    return as_array(name, values, "weights (an array or a list)")
+
+
 def weights(name: str, values: object, size: int) -> Array:
     """Return weights as an array *batch size, float32 or float64; ValueError says where and what is wrong."""
-    w = np.asarray(values)
-    tolerance = MASS_TOLERANCE.get(w.dtype)
-    if tolerance is None:
-        raise ValueError(f"{name} must be float32 or float64, got {w.dtype}: use .astype(float)")
+    w = array(name, values)
+    tolerance = MASS_TOLERANCE[w.dtype]
     if w.ndim == 0 or w.shape[-1] != size:
         raise ValueError(f"{name} must have the shape (*batch, {size}), got {w.shape}: the model knows this size")
     if w.size:
@@ -44,9 +51,7 @@ def _what_is_wrong(name: str, w: Array, mass: Any, tolerance: float) -> str:
 
 def samples(name: str, values: object, dim: int, *, least: int) -> Array:
     """Return samples as float32, *batch n dim; ValueError says where and what is wrong."""
-    z = np.asarray(values)
-    if z.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {z.dtype}: use .astype(float)")
+    z = as_array(name, values, "samples (an array, a table or nested lists)")
     if z.ndim < 2 or z.shape[-1] != dim or z.shape[-2] < least:
         raise ValueError(f"{name} must have the shape (*batch, samples, {dim}), got {z.shape}")
     infinite = ~np.isfinite(z)
@@ -64,7 +69,9 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
         if bounds[0] != bounds[1]:
             raise ValueError(f"say eps=..., a number in [{bounds[0]:g}, {bounds[1]:g}]")
         return np.array([bounds[0]])
-    values = np.asarray(eps, dtype=np.float64)
+    if isinstance(eps, str | bool):
+        raise wrong("eps", "a number, or one for each problem", eps)
+    values = as_array("eps", eps, "a number, or one for each problem").astype(np.float64)
     if values.shape not in ((), batch):
         raise ValueError(f"eps must be a number or of the batch's shape {batch}, got {values.shape}")
     bad = ~((values >= low) & (values <= high))

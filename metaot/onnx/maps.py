@@ -37,6 +37,9 @@ class OnnxPair:
     frame: dict[str, Array]
     run: Callable[..., list[Array]]
 
+    def __repr__(self) -> str:
+        return f"OnnxPair of the batch {self.phi.shape[:-1]} in dimension {self.frame['m'].shape[-1]}"
+
     def push(self, x: Array) -> Array:
         """Send points of the source, *batch k d, to the target."""
         return self._sent("x", x, self.phi, ("m", "n", "U"))
@@ -62,8 +65,12 @@ class OnnxMap(OnnxFile):
     """A model of maps from the two files that `export.py` wrote: FILE.onnx and FILE-push.onnx.
 
     `dim` is the dimension of the spaces, `metadata` all that the file says of the model: its recipe, training data
-    and measured quality. Threads, providers, pickling and errors as for `OnnxModel`.
+    and measured quality. Maps have no geometry and no temperature: `geometry` and `eps` are None. Threads,
+    providers, pickling and errors as for `OnnxModel`.
     """
+
+    geometry: None = None
+    eps: None = None
 
     @staticmethod
     def files(path: Path) -> tuple[Path, ...]:
@@ -106,7 +113,7 @@ class OnnxMap(OnnxFile):
         return moved(source, self.predict(palette(source), palette(target)).push)
 
     def __repr__(self) -> str:
-        return f"OnnxMap({self._state[0]!r}: maps in dimension {self.dim})"
+        return f"OnnxMap for samples in dimension {self.dim} ({self._state[0]})"
 
 
 def push_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from metaot import core
+from metaot.arrays import described
 from metaot.geometry import Dense, Geometry, Grid
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
@@ -20,6 +21,8 @@ Array = np.ndarray
 
 def predict(model: "OnnxModel", problem: Problem) -> DualPotentials:
     """Return potentials in the dtype and on the device of a problem; ValueError for another geometry or eps."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"predict takes a metaot.Problem, or weights a and b, got {described(problem)} alone")
     require_known(model, problem.geometry)
     eps = problem.eps.numpy(force=True) if isinstance(problem.eps, torch.Tensor) else problem.eps
     a, b = problem.a.numpy(force=True), problem.b.numpy(force=True)
@@ -64,6 +67,15 @@ def _costs(model: "OnnxModel", geometry: Geometry) -> list[tuple[Array, Array]]:
     axes = geometry.axis_costs if model.grid else None
     theirs = (geometry.cost_rows(slice(None)),) if axes is None else axes
     return [(C, other.numpy(force=True)) for C, other in zip(model.costs, theirs, strict=True)]
+
+
+def geometry_of(model: "OnnxModel") -> Geometry:
+    """Return the space of a model for one geometry, made from its costs."""
+    cost = model.metadata["geometry"]["cost"]
+    if not model.grid:
+        return Dense(torch.from_numpy(model.costs[0]))
+    first = (torch.from_numpy(C[0]) for C in model.costs)  # of an axis, with its first point at zero
+    return Grid(*(c.sqrt() if cost == "sqeuclidean" else c for c in first), cost=cost)
 
 
 def refined(

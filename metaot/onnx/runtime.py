@@ -1,7 +1,6 @@
 """`OnnxModel`: predictions with numpy and onnxruntime only."""
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
@@ -9,11 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
 import numpy as np
 
 from metaot import core
+from metaot.arrays import require_limits
 from metaot.core import method
+from metaot.core.plan import Plans
 from metaot.onnx import checks
 from metaot.onnx.files import OnnxFile, described, runner, session
+from metaot.onnx.solution import OnnxSolution, Potentials
 
 if TYPE_CHECKING:
+    from metaot.geometry import Geometry
     from metaot.potentials import DualPotentials
     from metaot.problem import Problem
 
@@ -24,27 +27,6 @@ METADATA = ("metaot", "model", "passes", "recipe", "data", "eps", "quality")
 _CHUNK, _TERMS = 64, 2**24
 """Instances that a graph is given at once; and terms of sums in the log domain, 128 MiB."""
 _OUTPUTS = ["f", "g"]
-
-
-@final
-@dataclass(frozen=True)
-class Potentials:
-    """Dual potentials f, *batch n, and g, *batch m, in the units of the cost: P = a b exp((f + g - C)/eps)."""
-
-    f: Array
-    g: Array
-
-
-@final
-@dataclass(frozen=True)
-class OnnxSolution:
-    """Refined potentials f, *batch n, and g, *batch m; the L1 marginal error and the steps of each instance."""
-
-    f: Array
-    g: Array
-    error: Array
-    steps: Array
-    converged: Array
 
 
 @final
@@ -106,24 +88,27 @@ class OnnxModel(OnnxFile):
         them, do the rest beside it. float64 inside. Raises ValueError as `predict`; not converging within
         `max_steps` is a result.
         """
-        if not 0 < tol < math.inf:
-            raise ValueError(f"tol must be positive, got {tol}")
-        if max_steps < 0:
-            raise ValueError(f"max_steps must not be negative, got {max_steps}")
+        tol, max_steps = require_limits(tol, max_steps)
         rows = self._rows(a, b, eps)
         start, _ = self._evaluated(rows)
         costs = self.costs if rows.image is None else tuple(map(_squared_distances, rows.image))
-        f, g, error, steps = self._refined(costs, rows, start, tol=tol, max_steps=max_steps)
-        batch = (values.reshape(rows.batch) for values in (error, steps, error <= tol))
-        return OnnxSolution(*rows.shaped(f, g), *batch)
+        a, b = (weights / weights.sum(-1, keepdims=True) for weights in (rows.a, rows.b))
+        eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
+        f, g, error, steps = self._refined(costs, (a, b, eps), start, tol=tol, max_steps=max_steps)
+        potentials = rows.shaped(f, g)
+        error, steps = error.reshape(rows.batch), steps.reshape(rows.batch)
+        return OnnxSolution(
+            *potentials, error, steps, error <= tol, plans=Plans(costs, a, b, eps, f, g), max_steps=max_steps
+        )
 
-    def _refined(self, costs: tuple[Array, ...], rows: "Rows", f: Array, **limits: Any) -> core.Result:
-        """Refine f for weights whose masses are made equal to the last digit.
+    def _refined(
+        self, costs: tuple[Array, ...], problems: tuple[Array, Array, Array], f: Array, **limits: Any
+    ) -> core.Result:
+        """Refine f for weights whose masses are equal to the last digit.
 
         Compiled code makes the steps, or torch where there is none.
         """
-        a, b = (weights / weights.sum(-1, keepdims=True) for weights in (rows.a, rows.b))
-        eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
+        a, b, eps = problems
         if core.COMPILED:
             back_end = core.Compiled(core.Costs.on_axes(costs), a, b, eps, threads=self._state[2])
             return method.choose(back_end, f, method.Limits(**limits))[0]
@@ -146,7 +131,7 @@ class OnnxModel(OnnxFile):
 
     def _rows(self, a: Any, b: Any, eps: Any) -> "Rows":
         """Check weights and temperatures."""
-        a, b = np.asarray(a), np.asarray(b)
+        a, b = checks.array("a", a), checks.array("b", b)
         shapes = a.shape, b.shape
         image = None
         if self.sizes is None:
@@ -182,10 +167,20 @@ class OnnxModel(OnnxFile):
             found[0][k], found[1][k] = self._run(_OUTPUTS, feeds, None)
         return found
 
+    @cached_property
+    def geometry(self) -> "Geometry | None":
+        """The space of the model, whose costs are in the file; None for images of any size. It needs torch."""
+        if self.sizes is None:
+            return None
+        from metaot.onnx.problems import geometry_of  # noqa: PLC0415, the file is opened without torch
+
+        return geometry_of(self)
+
     def __repr__(self) -> str:
-        low, high = self.eps
-        where = self.metadata["geometry"]["description"] if self.sizes else "images of any size"
-        return f"OnnxModel({self._state[0]!r}: {where}, eps in [{low:g}, {high:g}])"
+        (low, high), name = self.eps, self._state[0]
+        where = f"problems on {self.metadata['geometry']['description']}" if self.sizes else "images of any size"
+        eps = f"eps {low:g}" if low == high else f"eps from {low:g} to {high:g}"
+        return f"OnnxModel for {where}, {eps} ({name})"
 
 
 @final
@@ -202,10 +197,11 @@ class Rows(NamedTuple):
     image: tuple[int, ...] | None
     """The size of the images, for a model that takes any."""
 
-    def shaped(self, *potentials: Array) -> tuple[Array, ...]:
+    def shaped(self, f: Array, g: Array) -> tuple[Array, Array]:
         """Return f and g in the shapes and the dtype of the weights."""
-        pairs = zip(potentials, self.shapes, strict=True)
-        return tuple(values.reshape(shape).astype(self.dtype, copy=False) for values, shape in pairs)
+        pairs = zip((f, g), self.shapes, strict=True)
+        f, g = (values.reshape(shape).astype(self.dtype, copy=False) for values, shape in pairs)
+        return f, g
 
 
 def _squared_distances(size: int) -> Array:

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaot.arrays import wrong
 from metaot.brenier import BrenierPair, BrenierPotential, Frame, Icnn, SampleProblem
+from metaot.core.status import Status, how_it_went
 from metaot.objectives import brenier_value
 from metaot.solvers.iterate import Solver, iterate
-from metaot.solvers.solution import Status
+from metaot.solvers.start import opened
 
 _SLICES, _LEVELS, _ERROR_SAMPLES = 16, 99, 512
 """Slices, quantiles and samples from which the error is measured after each step."""
@@ -94,7 +96,7 @@ class MapSolver(Solver[SampleProblem, StateT, Any]):
 class PairPredictor(Protocol):
     """Anything that predicts the potentials of a continuous problem."""
 
-    def predict(self, problem: SampleProblem) -> BrenierPair:
+    def predict(self, problem: SampleProblem, /) -> BrenierPair:
         """Return a guess of the solution."""
         ...
 
@@ -128,13 +130,20 @@ class MapSolution:
 
     def transport(self) -> Float[Tensor, "*batch n d"]:
         """Return the source's samples as the map moves them."""
-        return self.pair.push(self.problem.x)
+        return self.pair.push(self.problem.x.detach())
+
+    def __repr__(self) -> str:
+        x, y = self.problem.x, self.problem.y
+        spaces = f"{x.shape[-2]} and {y.shape[-2]} samples in dimension {x.shape[-1]}"
+        return f"Solution of {how_it_went(spaces, self)}"
+
+
+MapStart = BrenierPair | MapSolution | PairPredictor | str
+"""A start: a pair of potentials, a solution, what predicts one, or the name of a model that is shipped."""
 
 
 @torch.no_grad()
-def solve_map(
-    problem: SampleProblem, *, init: BrenierPair | PairPredictor | None, solver: object, tol: float, max_steps: int
-) -> MapSolution:
+def solve_map(problem: SampleProblem, *, init: object, solver: object, tol: float, max_steps: int) -> MapSolution:
     """Fine-tune a pair of potentials, or train one from scratch, for each instance of the problem.
 
     An instance stops when its error is at most `tol`, or after `max_steps` or `solver.steps` steps. New networks
@@ -142,11 +151,7 @@ def solve_map(
     problems, and for an `init` that is no pair of potentials.
     """
     if not isinstance(solver, MapSolver):
-        raise TypeError(
-            f"solver must be W2GN(...) or GaussNewton(...) for a SampleProblem, or None, got {solver!r}"
-        )
-    if not problem.x.is_floating_point():
-        raise ValueError(f"samples must be floating-point numbers, got {problem.x.dtype}")
+        raise wrong("solver", "W2GN(...) or GaussNewton(...) for a SampleProblem, or None", solver)
     flat, batch = problem.flat(), problem.batch_shape
     state = solver.init(flat, None if init is None else _guess(problem, init))
     result = iterate(solver, flat, state, tol=tol, max_steps=min(max_steps, solver.steps))
@@ -157,11 +162,13 @@ def solve_map(
     return MapSolution(problem, pair, error, error <= tol, steps, history, solver)
 
 
-def _guess(problem: SampleProblem, init: BrenierPair | PairPredictor) -> BrenierPair:
+def _guess(problem: SampleProblem, init: object) -> BrenierPair:
     """Return a pair with one batch dimension."""
-    pair = init.predict(problem) if isinstance(init, PairPredictor) else init
+    init = opened(init)
+    pair = init.predict(problem) if isinstance(init, PairPredictor) else getattr(init, "pair", init)
     if not isinstance(pair, BrenierPair):
-        raise TypeError(f"init must be a BrenierPair, or predict one, for a SampleProblem, got {init!r}")
+        taken = "a BrenierPair, a MapSolution, what predicts a pair, or the name of a shipped model of maps"
+        raise wrong("init", taken, init)
     for name, half in (("phi", pair.phi), ("psi", pair.psi)):
         if half.frame.scale.shape != problem.batch_shape or half.icnn.dim != problem.dim:
             raise ValueError(

@@ -6,7 +6,6 @@ algorithm 2).
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from typing import final
 
@@ -14,11 +13,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaot.arrays import ArrayLike
 from metaot.core.method import EVERY, Limits
+from metaot.core.status import Status, how_it_went
 from metaot.geometry.base import expand_eps
+from metaot.geometry.checks import tensor
 from metaot.objectives import dual_value
 from metaot.potentials import (
     DualPotentials,
+    PotentialsLike,
+    as_potentials,
     barycentric_map,
     c_transform,
     centred,
@@ -27,33 +31,11 @@ from metaot.potentials import (
     target_marginal,
     transport_cost,
 )
-from metaot.problem import Problem
+from metaot.problem import Problem, require_problem
 from metaot.solvers.in_torch import InTorch
 
 _ROUNDING, _NEWTON_STEPS = 1e-11, 50
 """Error of marginals that count as exact; the most steps to it."""
-
-
-class Status(IntEnum):
-    """How a solve ended; of a batch, the worst of its instances."""
-
-    CONVERGED = 0
-    MAX_STEPS = 1
-    NONFINITE = 2
-    """No plan is finite: weights are not, or forbidden pairs leave none."""
-    STALLED = 3
-    """The error stays above the tolerance, which the dtype cannot reach."""
-
-    @classmethod
-    def worst(
-        cls, converged: Bool[Tensor, "*batch"], error: Float[Tensor, "*batch"], exhausted: Bool[Tensor, "*batch"]
-    ) -> "Status":
-        """Return the status of a batch; `exhausted` are instances that have made all steps."""
-        if bool(converged.all()):
-            return cls.CONVERGED
-        if not bool(error.isfinite().all()):
-            return cls.NONFINITE
-        return cls.MAX_STEPS if bool((exhausted & ~converged).any()) else cls.STALLED
 
 
 @final
@@ -96,8 +78,10 @@ class Solution:
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:
         """The dual value: a lower bound of min <C, P> + eps KL(P | a b^T), equal to it at the solution."""
-        return dual_value(self.problem, self.potentials)
+        with torch.no_grad():
+            return dual_value(self.problem, self.potentials)
 
+    @torch.no_grad()
     def cost(self) -> Float[Tensor, "*batch"]:
         """Return <C, P>, without the plan."""
         return transport_cost(self.problem, self.potentials)
@@ -106,24 +90,38 @@ class Solution:
         """Return `transport_bounds` of min <C, P> without entropy; they hold whether or not it converged."""
         return transport_bounds(self.problem, self.potentials)
 
+    @torch.no_grad()
     def plan(self) -> Float[Tensor, "*batch n m"]:
         """Return the whole of P: batch x n x m numbers."""
         return plan(self.problem, self.potentials)
 
-    def transport(self, values: Float[Tensor, "*#batch m k"] | None = None) -> Float[Tensor, "*batch n k"]:
-        """Return the mean of `values` that each source atom is sent to; by default of the coordinates."""
+    def transport(self, values: ArrayLike | None = None) -> Float[Tensor, "*batch n k"]:
+        """Return the mean of `values` that each source atom is sent to; by default of the coordinates.
+
+        Values are m k, or *batch m k. Differentiable in them, for a plan that is constant.
+        """
         if values is None:
             points = self.problem.geometry.points
             if points is None:
                 raise ValueError(
                     "a Dense geometry has no coordinates: pass the values on the target to be averaged"
                 )
-            values = points[1].to(self.potentials.g)
-        return barycentric_map(self.problem, self.potentials, values)
+            values = points[1].detach()
+        g = self.potentials.g
+        v = tensor("values", values, like=g, taken="values on the target's atoms, m k").to(g)
+        m = self.problem.geometry.shape[1]
+        if v.ndim < 2 or v.shape[-2] != m:
+            line = ": of one number for each atom take [..., None]" if v.shape[-1:] == (m,) else ""
+            raise ValueError(f"values must have the shape (*batch, {m}, k), got {tuple(v.shape)}{line}")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and v.requires_grad):
+            return barycentric_map(self.problem, self.potentials, v)
+
+    def __repr__(self) -> str:
+        return f"Solution of {how_it_went(self.problem.geometry.words, self)}"
 
 
 @torch.no_grad()
-def transport_bounds(problem: Problem, potentials: DualPotentials) -> Bounds:
+def transport_bounds(problem: Problem, potentials: PotentialsLike) -> Bounds:
     """Bound min <C, P> over the plans with marginals a and b, in float64; the bounds hold whatever eps is.
 
     They hold for all potentials, of a prediction or of a solution, up to rounding (a relative error of about
@@ -134,6 +132,7 @@ def transport_bounds(problem: Problem, potentials: DualPotentials) -> Bounds:
     an atom with mass gives NaN for its instance. No n x m matrix is made on a grid or for large clouds. Where
     forbidden pairs leave no plan, `upper` is +inf; `lower` is +inf where an atom with mass reaches no mass.
     """
+    potentials = as_potentials(require_problem(problem), potentials)
     problem = problem.normalised()
     f = torch.where(problem.a > 0, potentials.f.to(problem.a), 0.0)
     g = torch.where(problem.b > 0, potentials.g.to(problem.b), 0.0)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metaot.geometry import Grid
 from metaot.geometry.costs import KILOMETRES
-from metaot.potentials import DualPotentials, centred, plan_rows
-from metaot.problem import Problem
+from metaot.potentials import DualPotentials, PotentialsLike, as_potentials, centred, plan_rows
+from metaot.problem import Problem, require_problem
 from metaot.solvers import Solution
 
 BLOCK = 2**20
@@ -79,13 +79,14 @@ def marginal_prices(solution: Solution) -> Float[Tensor, "*batch n"]:
 
 @torch.no_grad()
 def displacement_interpolation(
-    problem: Problem, potentials: DualPotentials, t: float
+    problem: Problem, potentials: PotentialsLike, t: float
 ) -> Float[Tensor, "*batch n"]:
     """Move the mass P_ij of the plan to (1 - t) x_i + t y_j and share it among the nearest atoms of the grid.
 
     McCann's interpolation. The atoms around a position get its mass d-linearly. The sum is that of the plan; t = 0
     gives P 1 and t = 1 gives P^T 1. ValueError unless the geometry is a `Grid` and t in [0, 1].
     """
+    potentials = as_potentials(require_problem(problem), potentials)
     grid = problem.geometry
     if not isinstance(grid, Grid):
         raise ValueError(f"displacement interpolation is for a Grid, got {grid}")

@@ -15,21 +15,22 @@ from metaot.geometry import Points
 from metaot.geometry.base import allowed
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, plan_rows, transport_cost
-from metaot.problem import Problem
+from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solver, solve
-from metaot.solvers.solve import PotentialPredictor
+from metaot.solvers.start import Start
 from metaot.tools.plan import BLOCK
 
 _RELATIVE_EPS = 2e-3
 """The entropy at which the bounds of a distance are close, as a share of the mean cost."""
 
 
+@one_problem
 def ot_value(
     problem: Problem,
     *,
-    init: DualPotentials | PotentialPredictor | None = None,
+    init: Start | None = None,
     solver: Solver | None = None,
-    tol: float = 1e-9,
+    tol: float = 1e-6,
     max_steps: int = 10_000,
 ) -> Float[Tensor, "*batch"]:
     r"""Return min <C, P> + eps KL(P | a b^T), in the units of the cost, with its first derivatives.
@@ -46,7 +47,7 @@ def ot_value(
     derivatives, never kept. An instance that does not converge has the dual value where it stopped, a lower bound,
     and derivatives as wrong as its marginals. Second derivatives raise RuntimeError.
     """
-    exact = problem.normalised()
+    exact = require_problem(problem).normalised()
     with torch.no_grad():
         f = solve(exact, init=init, solver=solver, tol=tol, max_steps=max_steps).potentials.f
         g = c_transform(exact, f)

@@ -223,7 +223,7 @@ def test_no_block_is_larger_than_asked(monkeypatch):
     monkeypatch.setattr(base, "BLOCK", 3 * 5)
     monkeypatch.setattr(points, "_KEEP", 0)
     Points(torch.rand(7, 1), torch.rand(5, 1), cost).softmin(torch.zeros(5), 0.1)
-    assert sizes == [3, 3, 1]
+    assert sizes == [3, 3, 3, 1], "once on a corner, then in blocks"
 
 
 def test_solvers_make_a_small_matrix_once():
@@ -232,7 +232,7 @@ def test_solvers_make_a_small_matrix_once():
     with torch.no_grad():
         for _ in range(3):
             cloud.softmin(torch.zeros(5), 0.1)
-    assert len(calls) == 1
+    assert len(calls) == 2, "once on a corner"
 
 
 def test_a_matrix_that_is_kept_takes_no_derivative_away():
@@ -257,6 +257,12 @@ X, Y = torch.rand(3, 2, dtype=torch.float64), torch.rand(4, 2, dtype=torch.float
 AXIS, ONE = torch.tensor([[1.0, 0.0]]), torch.ones((), dtype=torch.int64)
 
 
+def without_a_third_column(x: Tensor, y: Tensor) -> Tensor:
+    C = drift(x, y)
+    C[..., 2:] = torch.nan
+    return C
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -265,13 +271,24 @@ AXIS, ONE = torch.tensor([[1.0, 0.0]]), torch.ones((), dtype=torch.int64)
         (lambda: Points(X[:, 0], Y), r"x must have the shape \(\*batch, atoms, d\), got \(3,\)"),
         (lambda: Points(X.half(), Y), "x must be float32 or float64, got torch.float16"),
         (lambda: Points(X, Y[:0]), r"y must have the shape .* got \(0, 2\)"),
-        (lambda: Points(X, Y, "l1"), r"\['euclidean', 'sphere', 'sqeuclidean'\], got 'l1'"),
-        (lambda: Points(X.float(), Y), "x is torch.float32 .* torch.float64"),
+        (lambda: Points(X, Y, "l1"), r"\['euclidean', 'sphere', 'sqeuclidean'\], or a function .* got 'l1'"),
         (lambda: Points(X, Y / torch.tensor([[1.0], [0.0], [1.0], [1.0]])), r"y\[1, 0\] = inf"),
         (lambda: Points(AXIS, 2 * AXIS, "sphere"), r"unit vectors, got \|y\|\[0\] = 2: normalise"),
-        (lambda: matrix(Points(X, Y, lambda x, y: torch.cdist(y, x))), r"one column for each y, got \(4, 3\)"),
         (
-            lambda: matrix(Points(X, X, lambda x, y: drift(x, y).index_fill(-1, 2 * ONE, torch.nan))),
+            lambda: Points(X, Y, lambda x, y: torch.cdist(y, x)),
+            r"got \(2, 3\) in place of \(3, 2\): it is transposed",
+        ),
+        (lambda: Points(X, X, lambda x, y: torch.cdist(y, x)), "it is transposed"),
+        (lambda: Points(X[:2], X[:2], lambda x, y: torch.cdist(y, x)), "it is transposed"),
+        (
+            lambda: Points(X, Y, lambda x, y: torch.cdist(X, Y)),
+            r"got \(3, 4\) in place of \(3, 2\): a fixed matrix is Dense",
+        ),
+        (lambda: Points(X, Y, lambda x, y: torch.full((3, 2), torch.nan)), r"cost\(x, y\)\[0, 0\] = nan"),
+        (lambda: Points(X, Y, lambda x, y: torch.cdist(x, y).half()), r"cost\(x, y\) must be float32 or float64"),
+        (lambda: Grid(3, cost=lambda s, t: (s - t).square().mT[:1]), "one row for each x and one column"),
+        (
+            lambda: matrix(Points(X, X, without_a_third_column)),
             r"cost\(x, y\) must be finite, or \+inf .* got cost\(x, y\)\[0, 2\] = nan",
         ),
         (lambda: Dense(Y.index_fill(1, ONE, torch.nan)), r"C must be finite, or \+inf .*, got C\[0, 1\] = nan"),
@@ -279,15 +296,22 @@ AXIS, ONE = torch.tensor([[1.0, 0.0]]), torch.ones((), dtype=torch.int64)
         (lambda: Dense(X[:, 0]), r"C must have the shape \(n, m\) or \(\*batch, n, m\), got \(3,\)"),
         (lambda: Dense(X[:, :0]), r"got \(3, 0\)"),
         (lambda: Dense(X.half()), "C must be float32 or float64, got torch.float16"),
-        (lambda: Dense(X.int()), r"C must be float32 or float64, got torch.int32: use .double\(\)"),
-        (lambda: Dense([[0.0, 1.0]]), "C must be a torch tensor, got list: use torch.as_tensor"),
+        (
+            lambda: Dense([[0.0, 1.0], [2.0]]),
+            r"C must be a cost matrix .*, got \[\[0.0, 1.0\], \[2.0\]\]: .*shape",
+        ),
         (Grid, "at least one axis"),
         (lambda: Grid(3, 0), "axis 1 of a Grid must have at least one point, got 0"),
-        (lambda: Grid(3, cost="sphere"), r"\['l1', 'sqeuclidean'\], got 'sphere'"),
+        (
+            lambda: Grid(3, cost="sphere"),
+            r"\['l1', 'sqeuclidean'\], or .* no sum over axes take Points, got 'sphere'",
+        ),
         (lambda: Grid(3, X), r"axis 1 of a Grid must be a vector .* got \(3, 2\)"),
         (lambda: Grid(torch.tensor([0.0, torch.nan])), r"axis 0 must be finite, got axis 0\[1\] = nan"),
-        (lambda: Grid([0.0, 1.0]), "axis 0 must be a torch tensor, got list"),
-        (lambda: Grid(torch.arange(3)), "axis 0 must be float32 or float64, got torch.int64"),
+        (
+            lambda: Grid([3, 4]),
+            r"may mean sizes or coordinates: for sizes say Grid\(3, 4\), for .* Grid\(np.array",
+        ),
     ],
 )
 def test_wrong_spaces(make, message):
