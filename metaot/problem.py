@@ -52,7 +52,7 @@ class Problem:
     eps: Eps
 
     def __init__(self, a: ArrayLike, b: ArrayLike, geometry: Geometry | ArrayLike, eps: ArrayLike) -> None:
-        space = geometry if isinstance(geometry, Geometry) else _space(geometry)
+        space = geometry if isinstance(geometry, Geometry) else _space(geometry, a)
         source, target = _weights_on(space, a, b)
         batch = source.shape[:-1]
         if batch != target.shape[:-1]:
@@ -168,8 +168,10 @@ def one_problem(call: Callable[Arguments, Result]) -> Callable[Arguments, Result
     return door
 
 
-def _space(geometry: object) -> Geometry:
-    """Return the space of a cost matrix."""
+def _space(geometry: object, a: object) -> Geometry:
+    """Return the space of a cost matrix; TypeError for all else, also where it was given in place of weights."""
+    if isinstance(a, Geometry):
+        raise wrong("a", _WEIGHTS, a)
     taken = "a Geometry, such as Grid(28, 28) or Points(x, y), or a cost matrix"
     if isinstance(geometry, int | float | str | type | None) or getattr(geometry, "shape", None) == ():
         raise wrong("geometry", f"{taken}, in the order {_SIGNATURE}", geometry)

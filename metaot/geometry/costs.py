@@ -111,7 +111,8 @@ def exchanged(cost: Cost) -> Cost:
 
 
 def _exchanged(cost: Cost, y: Tensor, x: Tensor) -> Tensor:
-    return cost(x, y).mT
+    C = cost(x, y)
+    return (C if isinstance(C, Tensor) else tensor("cost(x, y)", C, like=x)).mT
 
 
 def unit_vectors(

@@ -95,11 +95,9 @@ class OnnxModel(OnnxFile):
         a, b = (weights / weights.sum(-1, keepdims=True) for weights in (rows.a, rows.b))
         eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
         f, g, error, steps = self._refined(costs, (a, b, eps), start, tol=tol, max_steps=max_steps)
-        potentials = rows.shaped(f, g)
-        error, steps = error.reshape(rows.batch), steps.reshape(rows.batch)
-        return OnnxSolution(
-            *potentials, error, steps, error <= tol, plans=Plans(costs, a, b, eps, f, g), max_steps=max_steps
-        )
+        error, steps, converged = (z.reshape(rows.batch) for z in (error, steps, error <= tol))
+        plans = Plans(costs, a, b, eps, f, g)
+        return OnnxSolution(*rows.shaped(f, g), error, steps, converged, plans, max_steps)
 
     def _refined(
         self, costs: tuple[Array, ...], problems: tuple[Array, Array, Array], f: Array, **limits: Any

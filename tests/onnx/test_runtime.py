@@ -1,5 +1,6 @@
 """`OnnxModel`: numpy in, numpy out, nothing wrong goes through; alone and in threads."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from exports import predictor
+from strategies import unchecked
 
-from metaot import Dense, Grid, Points, solve
+from metaot import Dense, Grid, Points, Status, dual_value, solve
 from metaot.geometry import Geometry
 from metaot.onnx import OnnxModel
-from metaot.potentials import DualPotentials, marginal_error, plan
+from metaot.potentials import DualPotentials, marginal_error, plan, transport_cost
 from metaot.problem import Problem
 
 EPS = 3e-2
@@ -89,7 +91,7 @@ def change(w: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
         (lambda a, b: (a, b * [[1], [1], [0.5]], EPS), "b must sum to one, got sum b[2] = 0.5: divide"),
         (lambda a, b: (a[:, :29], b, EPS), "a must have the shape (*batch, 30), got (3, 29)"),
         (lambda a, b: (a[:2], b, EPS), "differ in their batch"),
-        (lambda a, b: ((a > 0).astype(int), b, EPS), "a must be float32 or float64, got int64"),
+        (lambda a, b: (a.astype(np.float16), b, EPS), "a must be float32 or float64, got float16"),
         (lambda a, b: (a, b, 0.5), "trained for eps in [0.01, 0.1], got eps = 0.5"),
         (lambda a, b: (a, b, np.array([EPS, 1e-3, EPS])), "got eps[1] = 0.001"),
         (lambda a, b: (a, b, np.nan), "eps must be positive and finite, got eps = nan"),
@@ -131,6 +133,35 @@ def test_solutions_are_what_they_say_at_every_temperature_by_turns(model: OnnxMo
         np.testing.assert_allclose(solution.error, measured, atol=1e-11)
         difference = solution.f - solve(problem(3, eps=eps), tol=1e-12).potentials.f.numpy()
         assert max(np.ptp(row[support]) for row, support in zip(difference, a > 0, strict=True)) <= 1e2 * tol
+
+
+def test_a_solution_has_the_names_of_one_of_torch(model: OnnxModel) -> None:
+    a, b = weights(3)
+    for tol, max_steps in ((1e-9, 1000), (1e-15, 1)):
+        found = model.solve(a, b, eps=[1e-2, 3e-2, 1e-1], tol=tol, max_steps=max_steps)
+        known = problem(3, eps=torch.tensor([1e-2, 3e-2, 1e-1]))
+        potentials = DualPotentials(found.f, found.g)
+        np.testing.assert_allclose(found.cost(), transport_cost(known, potentials), rtol=1e-9)
+        np.testing.assert_allclose(found.value, dual_value(known, potentials), rtol=1e-9)
+        assert found.status == (Status.CONVERGED if max_steps > 1 else Status.MAX_STEPS)
+        assert repr(found).startswith("Solution of 3 problems, 6 x 5 grid: ")
+    single = model.solve(a[0].tolist(), b[0].reshape(6, 5), eps=np.float32(3e-2))
+    assert single.value.shape == single.cost().shape == ()
+    assert "1 converged" in repr(single)
+
+
+def test_a_model_says_what_it_is_for(model: OnnxModel) -> None:
+    assert model.geometry is not None
+    assert model.geometry.matches(Grid(6, 5))
+    words = r"OnnxModel for problems on Grid\(6, 5\) with cost 'sqeuclidean', eps from 0.01 to 0.1 \(.*\)"
+    assert re.fullmatch(words, repr(model))
+    a, b = weights(3)
+    assert model.predict(Problem(a, b, model.geometry, EPS)).f.shape == (3, 30)
+    with (
+        unchecked(),
+        pytest.raises(TypeError, match=r"weights a and b, got a ndarray .* alone"),
+    ):
+        model.predict(a)
 
 
 def test_limits_are_kept(model: OnnxModel) -> None:
