@@ -140,9 +140,12 @@ class OnnxModel(OnnxFile):
             image = a.shape[-2:]
         grid = image or self.grid
         n, m = self.sizes or (math.prod(grid),) * 2
-        if image or (len(grid) > 1 and a.shape[-1:] != (n,)):
+        if image or len(grid) > 1:
             dims = len(grid)
-            a, b = (w.reshape(*w.shape[:-dims], n) if w.shape[-dims:] == grid else w for w in (a, b))
+            a, b = (
+                w.reshape(*w.shape[:-dims], n) if w.shape[-dims:] == grid and (image or w.shape[-1] != n) else w
+                for w in (a, b)
+            )
         a, b = checks.weights("a", a, n), checks.weights("b", b, m)
         batch = a.shape[:-1]
         if batch != b.shape[:-1]:
