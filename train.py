@@ -4,8 +4,8 @@ A recipe (metaot/recipes.py) names the data, the network, the objective and the 
 lists the recipes, `python train.py RECIPE --help` the settings of one with their meaning.
 
 The loop is metaot/training/loop.py: sample problems, predict potentials, ascend the dual. The run's folder
-gets the weights (model.pt), a readable description (model.json), TensorBoard's files (board/) and what --resume
-needs (training.pt). `metaot.load(folder)` gives the predictor.
+gets the weights (model.safetensors), a readable description (model.json), TensorBoard's files (board/) and what
+--resume needs (training.pt). `metaot.load(folder)` gives the predictor.
 """
 
 import sys

@@ -1,20 +1,42 @@
-"""Checkpoints: a folder with `model.pt` (tensors only) beside `model.json`, which a person can read.
+"""Checkpoints: a folder with `model.safetensors` beside `model.json`, which a person can read.
 
-`write_network` adds the network as ONNX, for onnxruntime to evaluate on CPUs.
+The card has the digests of the weights and of those of its entries that change numbers; both are compared before
+anything is used. `write_network` adds the network as ONNX, for onnxruntime to evaluate on CPUs.
 """
 
+import io
 import json
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from metaot import digest
 from metaot.amortize import AmortizedPotential, StagedPredictor
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
-from metaot.folders import CARD, FORMAT, WEIGHTS, located, read_card, write_atomically
+from metaot.folders import (
+    CARD,
+    FORMAT,
+    PICKLED,
+    SETTINGS,
+    WEIGHTS,
+    digests,
+    eps_range,
+    located,
+    read_card,
+    read_weights,
+    settings_of,
+    write_atomically,
+    write_together,
+)
 from metaot.geometry import Geometry
 from metaot.models import MODELS, single
 from metaot.models.base import HyperNetwork
@@ -33,18 +55,45 @@ def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any)
 
     ONNX files of earlier weights are removed: `write_network` makes new ones. `facts` are JSON values: the recipe,
     seed, step, versions, metrics. `compact` rounds the weights to float16, for a smaller file; they are float32
-    again when they are loaded.
+    again when they are loaded. Raises ValueError for weights that are not finite.
     """
-    space, tensors = _described(predictor)
-    folder.mkdir(parents=True, exist_ok=True)
+    settings, tensors = _described(predictor)
     for name, value in predictor.model.state_dict().items():
-        tensors[f"model.{name}"] = (value.half() if compact and value.dtype == torch.float32 else value).cpu()
+        tensors[f"model.{name}"] = value.half() if compact and value.dtype == torch.float32 else value
     model = {"kind": type(predictor.model).__name__, "config": predictor.model.config}
-    card = {"format": FORMAT, "model": model, **space, **facts}
+    _write(folder, {"format": FORMAT, "model": model, **settings}, tensors, facts)
+
+
+def _write(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write both files with their digests, and remove those of earlier weights."""
+    _require_facts(facts)
+    _require_finite("what is to be saved", tensors)
+    content = safetensors.torch.save(
+        {k: v.cpu().contiguous().clone() for k, v in tensors.items()}, {"format": "pt"}
+    )
+    card = {**settings, "digest": digests(settings, digest.of_bytes(content)), **facts}
+    text = json.dumps(card, indent=2) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, NETWORK, push_file(Path(NETWORK))):
         (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / WEIGHTS, lambda path: torch.save(tensors, path))
-    write_atomically(folder / CARD, lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
+    write_together({folder / WEIGHTS: content, folder / CARD: text.encode()})
+    (folder / PICKLED).unlink(missing_ok=True)
+
+
+def _require_facts(facts: dict[str, Any]) -> None:
+    for name in (*SETTINGS, "digest"):
+        if name in facts:
+            raise ValueError(f"{name!r} is a setting of the model, no fact about it: save a predictor that has it")
+
+
+def _require_finite(where: object, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError for weights that are NaN or infinite; spaces check their own tensors."""
+    for name, value in tensors.items():
+        if name.startswith("model.") and not value.isfinite().all():
+            raise ValueError(
+                f"{where} has weights {name.removeprefix('model.')!r} that are not finite: train the model anew, "
+                "or take an earlier checkpoint"
+            )
 
 
 def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,38 +119,101 @@ def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def load(path: str | Path) -> Any:
-    """Return the predictor of a checkpoint folder, on the CPU and ready to predict.
+    """Return the predictor of a checkpoint, on the CPU and ready to predict.
 
-    `path` is a folder, or the name of a checkpoint that comes with the package, such as "universal". The predictor
-    is an `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential` for problems on the
-    plane, an `AmortizedMap` for continuous problems. Only tensors and JSON are read, no code. Raises
-    FileNotFoundError when a file is missing, and ValueError when the files are not a checkpoint of this version.
+    `path` is a folder, the name of a checkpoint that comes with the package, such as "universal", or OWNER/NAME on
+    the Hub. The predictor is an `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential`
+    for problems on the plane, an `AmortizedMap` for continuous problems. Only tensors and JSON are read, no code.
+    Raises FileNotFoundError when a file is missing, and ValueError, with the file's name, when one is damaged or
+    of another checkpoint or version.
     """
     folder = located(path)
     card = read_card(folder)
-    tensors = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    predictor = _predictor(folder, card)
+    if "digest" not in card:
+        warnings.warn(
+            f"{folder} was written by an older version: damage of its files is not noticed, its ONNX files are "
+            f"not used; metaot.checkpoint.renew({str(folder)!r}) writes it anew",
+            stacklevel=2,
+        )
+    elif isinstance(predictor, AmortizedMap):
+        network = map_beside(folder)
+        return AmortizedMap(predictor.model, None if network is None else network.weights)
+    elif isinstance(predictor, StagedPredictor):
+        predictor.fast = OnnxNetwork.beside(folder, predictor.model)
+    return predictor
+
+
+def _predictor(folder: Path, card: dict[str, Any]) -> Any:
+    """Return the predictor of a card and its weights, evaluated by torch."""
+    tensors = _tensors(folder, card)
     weights, space = (
         {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
         for part in ("model.", "geometry.")
     )
-    kind = card["model"]["kind"]
-    if kind not in _NETWORKS:
-        raise ValueError(f"{folder} holds a {kind!r}; this version knows {sorted(_NETWORKS)}")
-    model: Any = _NETWORKS[kind](**card["model"]["config"])
-    model = model.float() if isinstance(model, HyperNetwork) else single(model)
-    # older files repeat the costs of the grid
-    model.load_state_dict({name: value for name, value in weights.items() if not name.startswith("step.cost")})
+    model = _network(folder, card)
+    with _naming(folder / _weights_file(card)):
+        model.load_state_dict(weights)
     model.eval().requires_grad_(False)
     if isinstance(model, HyperNetwork):
-        network = map_beside(folder)
-        return AmortizedMap(model, None if network is None else network.weights)
-    low, high = card["eps"]
+        return AmortizedMap(model)
+    with _naming(folder / CARD):
+        eps = eps_range(card["eps"])
     if isinstance(model, UniversalNetwork):
-        predictor = UniversalPotential(model, (low, high))
-    else:
-        predictor = AmortizedPotential(model, _geometry(folder, card["geometry"], space), (low, high))
-    predictor.fast = OnnxNetwork.beside(folder)  # where there is one of these weights
-    return predictor
+        return UniversalPotential(model, eps)
+    return AmortizedPotential(model, _geometry(folder, card, space), eps)
+
+
+def _network(folder: Path, card: dict[str, Any]) -> Any:
+    """Return a new network of the kind and with the settings of a card."""
+    with _naming(folder / CARD):
+        kind, config = str(card["model"]["kind"]), dict(card["model"]["config"])
+    if kind not in _NETWORKS:
+        raise ValueError(f"{folder / CARD} names a network {kind!r}; this version knows {sorted(_NETWORKS)}")
+    with _naming(folder / CARD):
+        model: Any = _NETWORKS[kind](**config)
+    return model.float() if isinstance(model, HyperNetwork) else single(model)
+
+
+def _weights_file(card: dict[str, Any]) -> str:
+    return WEIGHTS if "digest" in card else PICKLED
+
+
+def _tensors(folder: Path, card: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint: of its space and of its network, as they are stored."""
+    path, content = folder / _weights_file(card), read_weights(folder, card)
+    with _naming(path):
+        if path.name == WEIGHTS:
+            tensors = dict(sorted(safetensors.torch.load(content).items()))  # else in another order each time
+        else:
+            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            # older files repeat the costs of the grid
+            tensors = {name: value for name, value in tensors.items() if not name.startswith("model.step.cost")}
+    _require_finite(path, tensors)
+    return tensors
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what a wrong content makes the block raise into a ValueError that names the file."""
+    try:
+        yield
+    except (
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+        pickle.UnpicklingError, safetensors.SafetensorError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} does not fit or is damaged: {reason}: {digest.AGAIN}") from error
+
+
+def renew(folder: str | Path, data_dir: Path | None = None) -> bool:
+    """Write a checkpoint of an older version in the present format; return whether its network was written."""
+    folder = Path(folder)
+    card = read_card(folder)
+    _predictor(folder, card)
+    facts = {name: value for name, value in card.items() if name not in (*SETTINGS, "digest")}
+    _write(folder, {**settings_of(card), "format": FORMAT}, _tensors(folder, card), facts)
+    return write_network(folder, data_dir)
 
 
 def write_network(folder: Path, data_dir: Path | None = None) -> bool:
@@ -113,7 +225,7 @@ def write_network(folder: Path, data_dir: Path | None = None) -> bool:
     """
     if not all(map(find_spec, ("onnx", "onnxscript"))):
         return False
-    predictor = load(folder)
+    predictor = _predictor(folder, read_card(folder))
     if isinstance(predictor, StagedPredictor):
         from metaot.onnx.write import network_files  # noqa: PLC0415, an extra
 
@@ -128,19 +240,23 @@ def write_network(folder: Path, data_dir: Path | None = None) -> bool:
     return True
 
 
-def _geometry(folder: Path, space: dict[str, Any], tensors: dict[str, Tensor]) -> Geometry:
+def _geometry(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> Geometry:
     """Rebuild the geometry of a card; older cards have the name of a cost as their only setting."""
-    settings = space.get("settings", {} if space["cost"] is None else {"cost": space["cost"]})
-    try:
-        return Geometry.kinds[space["kind"]].rebuilt(tensors, settings)
-    except KeyError as error:
+    with _naming(folder / CARD):
+        space = card["geometry"]
+        kind, module = str(space["kind"]), space.get("module", "the module that defines it")
+        settings = space.get("settings", {} if space["cost"] is None else {"cost": space["cost"]})
+    if kind not in Geometry.kinds:
         raise ValueError(
-            f"{folder} is for problems on a {space['kind']!r}, which no imported module defines: import "
-            f"{space.get('module', 'the module that defines it')} first; known are {sorted(Geometry.kinds)}"
-        ) from error
+            f"{folder / CARD} is for problems on a {kind!r}, which no imported module defines: import {module} "
+            f"first; known are {sorted(Geometry.kinds)}"
+        )
+    with _naming(folder / CARD):
+        return Geometry.kinds[kind].rebuilt(tensors, settings)
 
 
 def annotate(folder: Path, **facts: Any) -> None:
-    """Add facts to the readable half of a checkpoint, or replace them."""
+    """Add facts to the readable half of a checkpoint, or replace them; ValueError for settings of the model."""
+    _require_facts(facts)
     content = json.dumps({**read_card(folder), **facts}, indent=2) + "\n"
     write_atomically(folder / CARD, lambda path: path.write_text(content))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import metaot
 from metaot.amortize import AmortizedPotential
@@ -45,10 +46,16 @@ def test_a_loaded_predictor_predicts_the_same(name: str, tmp_path: Path) -> None
     assert read_card(tmp_path / "run")["note"] == "hello"
 
 
+def test_the_axes_of_a_grid_are_known_by_their_names() -> None:
+    space = Grid(2, 3)
+    turned = dict(reversed(space.tensors().items()))
+    assert Grid.rebuilt(turned, space.settings()).matches(space)
+
+
 def test_a_fresh_process_loads_a_file_of_tensors(tmp_path: Path) -> None:
     save(predictor(Grid(2, 3)), tmp_path)
-    content = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert all(isinstance(value, torch.Tensor) for value in content.values())
+    content = load_file(tmp_path / "model.safetensors")
+    assert {"geometry.axis0", "model.layers.0.0.weight"} <= content.keys()
     code = f"import metaot; m = metaot.load({str(tmp_path)!r}); print(m.eps, m.geometry.shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(0.01, 0.1) (6, 6)"

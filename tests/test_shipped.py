@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from damage import require_no_silent_change
 
 import metaot
 from metaot import Grid, Points, Problem, SampleProblem
@@ -16,6 +19,7 @@ from metaot.data.drawings import drawn_images
 from metaot.data.images import ARCHIVES, FOLDER, MNIST_FILES, ImageArchives, as_weights
 from metaot.evaluation.zero_shot import zero_shot
 from metaot.objectives import brenier_value, dual_value
+from metaot.onnx.compiled import FILES
 from metaot.onnx.maps import map_beside
 from metaot.potentials import marginal_error
 from metaot.tools.value import half_squared_distance
@@ -35,10 +39,10 @@ needs_images = pytest.mark.skipif(
 def test_a_card_says_how_the_model_was_made_and_measured(folder: Path) -> None:
     card = json.loads((folder / "model.json").read_text())
     assert {"recipe", "seed", "step", "command", "training_seconds", "machine", "versions", "test"} <= card.keys()
-    assert (folder / "model.pt").stat().st_size < 10e6
+    assert (folder / "model.safetensors").stat().st_size < 10e6
     files = {file.name for file in folder.iterdir() if file.is_file()}
     networks = {"network.onnx", "correction.onnx", "model.onnx", "model-push.onnx"}
-    assert files - networks == {"model.pt", "model.json"}
+    assert files - networks == {"model.safetensors", "model.json"}
 
 
 @pytest.mark.parametrize("name", ["mnist", "universal"])
@@ -47,6 +51,26 @@ def test_networks_are_shipped_for_the_weights_beside_them(name: str) -> None:
     geometry = getattr(model, "geometry", Grid(5, 5))
     a = torch.full((1, geometry.shape[0]), 1 / geometry.shape[0], dtype=torch.float64)
     assert model._network(Problem(a, a, geometry, 1e-2)) is not model.model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{model}/{file}"
+        for model in ("mnist", "universal")
+        for file in ("model.json", "model.safetensors", *FILES)
+    ],
+)
+def test_damage_of_a_shipped_file_is_refused_or_changes_no_number(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / Path(name).parent, tmp_path / "run")
+    a, b = torch.rand(2, 28 * 28, dtype=torch.float64).softmax(-1)
+    problem = Problem(a, b, Grid(28, 28), 1e-2)
+
+    def answer() -> np.ndarray:
+        return metaot.load(folder).predict(problem).f.numpy()
+
+    require_no_silent_change(folder / Path(name).name, answer)
 
 
 @needs_mnist

@@ -32,7 +32,7 @@ DIGITS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
+    parser.add_argument("checkpoint", help="folder of a checkpoint, a shipped name such as mnist, or OWNER/NAME")
     parser.add_argument(
         "--data",
         help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it was not "
@@ -72,7 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
-    predictor, card = load(options.checkpoint), read_card(located(options.checkpoint))
+    checkpoint = located(options.checkpoint)
+    predictor, card = load(checkpoint), read_card(checkpoint)
+    if options.record and checkpoint != Path(options.checkpoint):
+        raise ValueError(f"--record writes into the folder of a checkpoint, and {options.checkpoint} is none here")
     _set_out(options)
     if options.passes is not None:
         if not isinstance(predictor, StagedPredictor):
@@ -97,10 +100,10 @@ def run(options: argparse.Namespace) -> None:
 
 def _set_out(options: argparse.Namespace) -> None:
     """Choose the folder of the results, unless one is named; ask whether it can be written to."""
+    given = Path(options.checkpoint)
     if options.record:
-        new_folder(str(located(options.checkpoint)))
+        new_folder(str(given))
     if options.out is None:
-        given: Path = options.checkpoint
         options.out = new_folder(str(given / "evaluation" if given.is_dir() else f"{given.name}-evaluation"))
 
 
@@ -177,6 +180,6 @@ def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict
     text = json.dumps({"checkpoint": str(options.checkpoint), **content}) + "\n"
     write_atomically(folder / "evaluation.json", lambda partial: partial.write_text(text))
     if options.record and summary:
-        annotate(located(options.checkpoint), test=summary)
+        annotate(Path(options.checkpoint), test=summary)
     print(f"\nwritten to {folder}")
     return folder

@@ -8,7 +8,7 @@ from metaot.cli.options import add_data_dir, new_file, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, such as checkpoints/mnist")
+    parser.add_argument("checkpoint", help="folder of a checkpoint, a shipped name such as mnist, or OWNER/NAME")
     parser.add_argument("--out", type=new_file(".onnx"), help="the file to write (default: NAME.onnx here)")
     parser.add_argument(
         "--passes", type=whole(0), help="export with this many refinement steps (default: as trained)"
@@ -20,14 +20,16 @@ def run(options: argparse.Namespace) -> None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ImportError(f"to export, {' and '.join(missing)} must be there: pip install 'metaot[export]'")
-    out = options.out or new_file(".onnx")(options.checkpoint.resolve().name + ".onnx")
+    name = Path(options.checkpoint.split("@")[0]).resolve().name
+    out = options.out or new_file(".onnx")(f"{name}.onnx")
     from metaot.checkpoint import load, located  # noqa: PLC0415, with torch, which takes seconds
 
-    predictor = load(options.checkpoint)
+    folder = located(options.checkpoint)
+    predictor = load(folder)
     if options.passes is not None:
         if not hasattr(predictor, "passes"):
             raise ValueError(f"--passes is for models of potentials, {options.checkpoint} predicts maps")
         predictor.passes = options.passes
     from metaot.onnx.export import export  # noqa: PLC0415, an extra, which takes longer still
 
-    print(export(predictor, located(options.checkpoint), out, data_dir=options.data_dir))
+    print(export(predictor, folder, out, data_dir=options.data_dir))

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model", default="palette",
-        help="checkpoint of a palette model: a folder, or the name of a shipped one (default: palette); or "
-        "FILE.onnx, exported; or `linear` for the Gaussian map",
+        help="checkpoint of a palette model: a folder, the name of a shipped one (default: palette), OWNER/NAME "
+        "on the Hub; or FILE.onnx, exported; or `linear` for the Gaussian map",
     )  # fmt: skip
     parser.add_argument(
         "--steps",
@@ -65,16 +65,20 @@ def _recolored(image: Any, push: Callable[[np.ndarray], np.ndarray]) -> Any:
 
 def _palette_maps(x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> ArrayMaps:
     """Return the maps between palettes; torch is imported only where it is needed, because that takes longer."""
-    name, is_file = options.model, Path(options.model).suffix == ".onnx"
+    name = options.model
+    path = Path(name) if name == "linear" else located(name)
+    is_file = path.suffix == ".onnx"
     if options.steps and is_file:
         raise ValueError("--steps fine-tunes with torch: name a checkpoint, not a file, with --model")
     if name == "linear" and not options.steps:
         return linear_maps(x, y)
+    if name != "linear" and not is_file:
+        _require_colours(name, read_card(path).get("dim"))
     if not options.steps:
         from metaot.onnx.maps import OnnxMap, map_beside  # noqa: PLC0415, onnxruntime, not needed by others
 
         threads = options.threads or 1
-        network = OnnxMap(name, threads=threads) if is_file else map_beside(_checkpoint(name), threads=threads)
+        network = OnnxMap(path, threads=threads) if is_file else map_beside(path, threads=threads)
         if network is not None:
             _require_colours(name, network.dim)
             pair = network.predict(x, y)
@@ -87,15 +91,8 @@ def _palette_maps(x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> 
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    predictor = BuresStart() if name == "linear" else load(_checkpoint(name))
+    predictor = BuresStart() if name == "linear" else load(path)
     return palette_maps(x, y, predictor, steps=options.steps)
-
-
-def _checkpoint(name: str) -> Path:
-    """Return the folder of a model for colours."""
-    folder = located(name)
-    _require_colours(name, read_card(folder).get("dim"))
-    return folder
 
 
 def _require_colours(name: str, dim: int | None) -> None:

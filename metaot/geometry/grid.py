@@ -190,7 +190,7 @@ class Grid(Geometry):
 
     @classmethod
     def rebuilt(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> "Grid":
-        return cls(*tensors.values(), **settings)
+        return cls(*(tensors[f"axis{k}"] for k in range(len(tensors))), **settings)
 
     def to(self, like: Tensor) -> Geometry:
         return self._mapped(lambda axis: axis.to(like.device))

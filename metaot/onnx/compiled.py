@@ -1,6 +1,5 @@
 """The network of a checkpoint as onnxruntime evaluates it, in place of torch."""
 
-import hashlib
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -9,16 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from metaot import digest
 from metaot.models import Exportable, Network
-from metaot.onnx.files import runner, session
+from metaot.onnx.files import runner, sessions
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FILES = "network.onnx", "correction.onnx"
 """The files beside the weights: the network, and the correction of its refinement steps."""
-WEIGHTS = "weights_sha256"
-"""Where the files say which weights they were made from."""
+WEIGHTS, FUNCTION = "weights", "function"
+"""Where the files say which weights they were made from, and which of `FILES` they are."""
 _MANY = 2**14
 """Numbers in a batch from which on more than one thread is of use."""
 
@@ -30,20 +30,31 @@ class OnnxNetwork:
     Raises ValueError for files that were not made from the same weights. It pickles with the files' contents.
     """
 
-    def __init__(self, contents: Sequence[bytes], name: str = "files in memory") -> None:
-        self._contents, self._name = tuple(contents), name
+    def __init__(self, contents: Sequence[bytes], names: Sequence[str] = ()) -> None:
+        self._contents, self._names = tuple(contents), tuple(names or FILES[: len(contents)])
         self._sessions: dict[int, Evaluated] = {}
-        found = self._at(1).weights
-        if len(found) != 1 or "" in found:
-            raise ValueError(f"the ONNX files of {name} were not made from the same weights")
-        (self._weights,) = found
+        self._weights = self._at(1).weights
         self._known: _Known | None = None
 
     @classmethod
-    def beside(cls, folder: Path) -> "OnnxNetwork | None":
-        """Open the files in a checkpoint's folder; None if there are none."""
-        paths = [folder / name for name in FILES if (folder / name).exists()]
-        return cls([path.read_bytes() for path in paths], str(folder)) if paths else None
+    def beside(cls, folder: Path, model: Exportable) -> "OnnxNetwork | None":
+        """Open the files of a model in its checkpoint's folder; None if there are none.
+
+        Raises FileNotFoundError where one is missing, and ValueError where one was made from other weights.
+        """
+        paths = [folder / name for name in FILES]
+        if not any(path.exists() for path in paths):
+            return None
+        paths = paths[: 1 + model.corrects]
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path} is missing: copy it anew, or remove the other .onnx files as well"
+                )
+        network = cls([path.read_bytes() for path in paths], list(map(str, paths)))
+        if network._weights != fingerprint(model):
+            raise ValueError(f"{paths[0]} was made from other weights than those beside it: {digest.AGAIN}")
+        return network
 
     def of(self, model: Exportable, *inputs: Tensor) -> "Evaluated | None":
         """Return the network for these inputs; None unless the model has these weights and all is on a CPU.
@@ -57,7 +68,7 @@ class OnnxNetwork:
 
     def _at(self, threads: int) -> "Evaluated":
         if threads not in self._sessions:
-            self._sessions[threads] = Evaluated(self._contents, self._name, threads)
+            self._sessions[threads] = Evaluated(self._contents, self._names, threads)
         return self._sessions[threads]
 
     def _belongs_to(self, model: Exportable) -> bool:
@@ -78,18 +89,22 @@ class OnnxNetwork:
         self._known = known
         return known.same
 
-    def __reduce__(self) -> tuple[type["OnnxNetwork"], tuple[tuple[bytes, ...], str]]:
-        return OnnxNetwork, (self._contents, self._name)
+    def __reduce__(self) -> tuple[type["OnnxNetwork"], tuple[tuple[bytes, ...], tuple[str, ...]]]:
+        return OnnxNetwork, (self._contents, self._names)
 
 
 @final
 class Evaluated(Network):
     """A network in sessions: tensors in, tensors out; arrays in, arrays out."""
 
-    def __init__(self, contents: Sequence[bytes], name: str, threads: int) -> None:
-        sessions = [session(name, content, threads=threads) for content in contents]
-        self.weights = {opened.get_modelmeta().custom_metadata_map.get(WEIGHTS, "") for opened in sessions}
-        self._functions = list(map(_Function, sessions))
+    def __init__(self, contents: Sequence[bytes], names: Sequence[str], threads: int) -> None:
+        opened = sessions(names, contents, threads=threads)
+        found = [each.get_modelmeta().custom_metadata_map for each in opened]
+        self.weights = found[0].get(WEIGHTS, "")
+        for name, file, entries in zip(names, FILES, found, strict=False):
+            if not self.weights or (entries.get(WEIGHTS), entries.get(FUNCTION)) != (self.weights, file):
+                raise ValueError(f"{name} is not the {file} that belongs to {names[0]}: {digest.AGAIN}")
+        self._functions = list(map(_Function, opened))
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         return tuple(self._functions[0](inputs))
@@ -124,9 +139,11 @@ _version, _takes_gradients = attrgetter("_version"), attrgetter("requires_grad")
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's weights and their names."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    """Return the digest of a model's weights and their names."""
+    return digest.of_arrays({name: _array(value.detach().cpu()) for name, value in model.state_dict().items()})
+
+
+def _array(value: Tensor) -> Any:
+    if value.dtype == torch.bfloat16:  # numpy has no such numbers
+        value = value.contiguous().view(torch.int16)
+    return value.numpy()

@@ -1,26 +1,26 @@
 """A checkpoint as ONNX files: exported by torch, described, compared with torch, and only then written."""
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
+from metaot import digest
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.brenier import Frame, SampleProblem
 from metaot.folders import read_card, write_atomically
-from metaot.geometry import Geometry, Grid
+from metaot.geometry import Grid
 from metaot.models.palette import PaletteIcnn
+from metaot.onnx.compiled import fingerprint
 from metaot.onnx.graph.hypernetwork import PredictedMaps, PushedPoints
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
 from metaot.onnx.graph.sums import Space
-from metaot.onnx.maps import PARTS, OnnxMap, fingerprint
+from metaot.onnx.maps import PARTS, OnnxMap
 from metaot.onnx.parity import drawn_clouds, drawn_problems, parity, parity_of_maps
 from metaot.onnx.runtime import OnnxModel
 from metaot.onnx.trace import Shapes, either, finished, traced
@@ -42,7 +42,7 @@ def export(
     """
     card, name = read_card(folder), f"{path} (not yet written)"
     if isinstance(predictor, AmortizedMap):
-        contents = map_models(predictor, card, fingerprint(folder))
+        contents = map_models(predictor, card)
         model = OnnxMap.from_bytes(*contents, name=name)
         result = parity_of_maps(model, predictor, *drawn_clouds(predictor, card, data_dir))
     else:
@@ -83,7 +83,9 @@ def prediction_model(predictor: AmortizedPotential | UniversalPotential, card: d
             "shape": list(geometry.shape),
             "sizes": list(geometry.sizes) if isinstance(geometry, Grid) else [],
             "description": repr(geometry),
-            "sha256": _fingerprint(geometry),
+            "sha256": digest.of_arrays(
+                {name: value.double().numpy(force=True) for name, value in geometry.tensors().items()}
+            ),
             "costs": _with_costs(proto, space),
         }
         about = {"geometry": description}
@@ -119,16 +121,7 @@ def _with_costs(proto: onnx.ModelProto, space: Space) -> list[str]:
     return [f"cost{k}" for k in space.axes]
 
 
-def _fingerprint(geometry: Geometry) -> str:
-    """Return the sha256 of the type, the cost's name and the coordinates or the matrix, as float64."""
-    digest = hashlib.sha256(f"{type(geometry).__name__} {geometry.cost_name}".encode())
-    for name, tensor in sorted(geometry.tensors().items()):
-        values = np.ascontiguousarray(tensor.numpy(force=True), dtype="<f8")
-        digest.update(f" {name} {values.shape} ".encode() + values.tobytes())
-    return digest.hexdigest()
-
-
-def map_models(predictor: AmortizedMap, card: dict[str, Any], weights: str) -> tuple[bytes, bytes]:
+def map_models(predictor: AmortizedMap, card: dict[str, Any]) -> tuple[bytes, bytes]:
     """Return the contents of the files: (x, y) -> `PARTS`, and (x, weights, m, n, U, scale) -> y."""
     model = predictor.model
     if not isinstance(model, PaletteIcnn):
@@ -147,6 +140,6 @@ def map_models(predictor: AmortizedMap, card: dict[str, Any], weights: str) -> t
         "dim": predictor.dim,
         "icnn": asdict(model.icnn),
         **{key: card.get(key) for key in ("step", "seed")},
-        "weights": weights,
+        "weights": fingerprint(model),
     }
     return finished(first, card, {"maps": maps}), finished(second, card, {"maps": maps})

@@ -1,17 +1,16 @@
 """`OnnxMap`: transport maps between clouds, and recoloured pictures, with numpy and onnxruntime only."""
 
-import hashlib
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from metaot.folders import WEIGHTS
+from metaot import digest
+from metaot.folders import read_card, read_weights
 from metaot.onnx.checks import samples
-from metaot.onnx.files import OnnxFile, described, runner, session
+from metaot.onnx.files import OnnxFile, described, runner, sessions
 from metaot.pictures import moved, palette
 
 Array = np.ndarray
@@ -76,14 +75,16 @@ class OnnxMap(OnnxFile):
     def files(path: Path) -> tuple[Path, ...]:
         return path, push_file(path)
 
-    def _open(self, name: str, contents: tuple[bytes, ...], **settings: Any) -> None:
-        sessions = [session(name, content, optimise=False, **settings) for content in contents]
-        found = [described(name, opened, METADATA, ("maps",), "OnnxModel") for opened in sessions]
-        if found[0]["maps"] != found[1]["maps"]:
-            raise ValueError(f"{name} and its -push file are of different models: export them anew")
+    def _open(self, names: Sequence[str], contents: Sequence[bytes], **settings: Any) -> None:
+        both = sessions(names, contents, optimise=False, **settings)
+        pairs = zip(names, both, strict=True)
+        found = [described(name, opened, METADATA, ("maps",), "OnnxModel") for name, opened in pairs]
+        inputs = [opened.get_inputs()[1].name for opened in both]
+        if found[0] != found[1] or inputs != ["y", "weights"]:
+            raise ValueError(f"{names[0]} and {names[1]} are no pair of files: export them anew")
         self.metadata = found[0]
         self.dim: int = self.metadata["maps"]["dim"]
-        self._predict, self._push = map(runner, sessions)
+        self._predict, self._push = map(runner, both)
 
     def predict(self, x: Any, y: Any) -> OnnxPair:
         """Return the pair of potentials of samples x, *batch n d, and y, *batch m d, float32 or float64.
@@ -122,23 +123,32 @@ def push_file(path: Path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the SHA-256 of a checkpoint's weights as they lie in its folder."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    """Return the digest of the weights in a checkpoint's folder, as `metaot.onnx.compiled.fingerprint`."""
+    import safetensors.numpy  # noqa: PLC0415, who opens exported files needs none of it
+
+    content = read_weights(folder, read_card(folder))
+    arrays = {
+        name.removeprefix("model."): value.astype(np.float32) if value.dtype == np.float16 else value
+        for name, value in safetensors.numpy.load(content).items()
+        if name.startswith("model.")
+    }
+    return digest.of_arrays(arrays)
 
 
 def map_beside(folder: Path, *, threads: int = 1) -> OnnxMap | None:
-    """Open the network of a checkpoint of maps; None where there is none, and with a warning if it is stale."""
+    """Open the network of a checkpoint of maps; None where there is none, or only one without a digest.
+
+    Raises ValueError where it was made from other weights, and as `OnnxMap`.
+    """
     file = folder / NETWORK
-    if not file.exists():
+    if not file.exists() and not push_file(file).exists():
         return None
-    try:
-        network = OnnxMap(file, threads=threads)
-        if network.metadata["maps"]["weights"] == fingerprint(folder):
-            return network
-        fault = "it was made of other weights"
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        fault = str(error)
-    warnings.warn(
-        f"{file} is not used: {fault}; `metaot export {folder} --out {file}` makes it anew", stacklevel=2
-    )
-    return None
+    if "digest" not in read_card(folder):
+        return None
+    network = OnnxMap(file, threads=threads)
+    if network.metadata["maps"]["weights"] != fingerprint(folder):
+        raise ValueError(
+            f"{file} was made from other weights than those beside it: `metaot export {folder} --out {file}` "
+            "makes it anew"
+        )
+    return network

@@ -1,18 +1,20 @@
 """`OnnxModel`: predictions with numpy and onnxruntime only."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
 
 import numpy as np
 
-from metaot import core
+from metaot import core, digest
 from metaot.arrays import require_limits
 from metaot.core import method
 from metaot.core.plan import Plans
+from metaot.folders import eps_range
 from metaot.onnx import checks
-from metaot.onnx.files import OnnxFile, described, runner, session
+from metaot.onnx.files import OnnxFile, described, runner, sessions
 from metaot.onnx.solution import OnnxSolution, Potentials
 
 if TYPE_CHECKING:
@@ -48,15 +50,17 @@ class OnnxModel(OnnxFile):
     def files(path: Path) -> tuple[Path, ...]:
         return (path,)
 
-    def _open(self, name: str, contents: tuple[bytes, ...], **settings: Any) -> None:
-        opened = session(name, contents[0], **settings)
-        self.metadata = described(name, opened, METADATA, ("geometry", "images"), "OnnxMap")
+    def _open(self, names: Sequence[str], contents: Sequence[bytes], **settings: Any) -> None:
+        (opened,) = sessions(names, contents, **settings)
+        self.metadata = described(names[0], opened, METADATA, ("geometry", "images"), "OnnxMap")
         self._run = runner(opened)
-        low, high = self.metadata["eps"]
-        self.eps: tuple[float, float] = (low, high)
-        geometry = self.metadata.get("geometry")
-        self.sizes: tuple[int, int] | None = tuple(geometry["shape"]) if geometry else None
-        self.grid: tuple[int, ...] = tuple(geometry["sizes"]) if geometry else ()
+        try:
+            self.eps: tuple[float, float] = eps_range(self.metadata["eps"])
+            geometry = self.metadata.get("geometry")
+            self.sizes: tuple[int, int] | None = tuple(geometry["shape"]) if geometry else None
+            self.grid: tuple[int, ...] = tuple(geometry["sizes"]) if geometry else ()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{names[0]} is damaged: {error}; {digest.AGAIN}") from error
         """The numbers of points along the axes of the geometry; empty if it has none."""
         self.matching: object = None
 

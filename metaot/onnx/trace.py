@@ -15,7 +15,7 @@ try:
 except ImportError:
     raise ImportError("exporting needs the extra `export`: pip install 'metaot[export]'") from None
 
-from metaot import __version__
+from metaot import __version__, digest
 from metaot.onnx.files import FORMAT
 from metaot.onnx.operators import RULES
 from metaot.onnx.record import DTYPES, IR_VERSION, OPSET, Pair, Recorder, UnrecordedError
@@ -46,7 +46,7 @@ def finished(proto: onnx.ModelProto, card: dict[str, Any], about: dict[str, Any]
     if proto.ByteSize() > LARGEST_FILE:
         raise ValueError(f"the model is too large for one ONNX file: it would have {proto.ByteSize()} bytes")
     onnx.checker.check_model(proto)
-    return proto.SerializeToString()
+    return digest.sealed(proto.SerializeToString())
 
 
 def traced(

@@ -1,4 +1,4 @@
-"""The network of a checkpoint as ONNX files, compared with torch, and with the fingerprint of its weights."""
+"""The network of a checkpoint as ONNX files, compared with torch, and with the digest of its weights."""
 
 import copy
 
@@ -7,9 +7,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from metaot import digest
 from metaot.models import Exportable
 from metaot.models.base import FEATURES
-from metaot.onnx.compiled import WEIGHTS, OnnxNetwork, fingerprint
+from metaot.onnx.compiled import FILES, FUNCTION, WEIGHTS, OnnxNetwork, fingerprint
 from metaot.onnx.parity import largest
 from metaot.onnx.trace import traced
 
@@ -24,19 +25,20 @@ _DIFFERENCE = 1e-4
 def network_files(model: Exportable) -> list[bytes]:
     """Return the ONNX files of a network, and of its correction if it has one; ValueError if they are wrong."""
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    digest, batch = fingerprint(model), torch.export.Dim("batch", min=2, max=2**31)
+    weights, batch = fingerprint(model), torch.export.Dim("batch", min=2, max=2**31)
     examples = zip(("forward", "correct"), _inputs(model, _TRACED), _inputs(model, _COMPARED), strict=False)
     contents = []
-    for name, inputs, others in examples:
+    for file, (name, inputs, others) in zip(FILES, examples, strict=False):
         sizes = [zip(x.shape, y.shape, strict=True) for x, y in zip(inputs, others, strict=True)]
         shapes = tuple({k: batch for k, (one, other) in enumerate(pairs) if one != other} for pairs in sizes)
         function = _Function(model, name)
         names = [f"input{k}" for k in range(len(inputs))], [f"output{k}" for k in range(len(function(*inputs)))]
         proto = traced(function, inputs, shapes, inputs=names[0], outputs=names[1])
         _store_in_half(proto.graph)
-        proto.metadata_props.add(key=WEIGHTS, value=digest)
+        proto.metadata_props.add(key=WEIGHTS, value=weights)
+        proto.metadata_props.add(key=FUNCTION, value=file)
         onnx.checker.check_model(proto)
-        contents.append(proto.SerializeToString())
+        contents.append(digest.sealed(proto.SerializeToString()))
     _require_equal(model, OnnxNetwork(contents))
     return contents
 

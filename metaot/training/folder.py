@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from metaot.checkpoint import read_card
-from metaot.folders import CARD, WEIGHTS
+from metaot.folders import CARD, PICKLED, WEIGHTS
 from metaot.training.recipe import Recipe
 
 FILE = "training.pt"
@@ -59,7 +59,7 @@ def require_free(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool)
             "run with --overwrite"
         )
     elif not overwrite:
-        there = [name for name in (CARD, WEIGHTS, "model.safetensors") if (folder / name).exists()]
+        there = [name for name in (CARD, WEIGHTS, PICKLED) if (folder / name).exists()]
         if there:
             raise ValueError(
                 f"{folder} holds a checkpoint ({there[0]}) that no training here began: name another folder with "

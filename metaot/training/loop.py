@@ -5,8 +5,10 @@ depend on the seed and the step only, so that a resumed run is the same as an un
 """
 
 import copy
+import io
 import json
 import math
+import pickle
 import platform
 import signal
 import sys
@@ -23,7 +25,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from metaot import __version__
+from metaot import __version__, digest
 from metaot.checkpoint import load, save, write_network
 from metaot.folders import write_atomically
 from metaot.settings import require_whole
@@ -48,18 +50,23 @@ class TrainingState:
     def save(self, folder: Path) -> None:
         content = {name: getattr(self, name).state_dict() for name in _PARTS}
         content |= {"step": self.step, "seconds": self.seconds}
-        write_atomically(folder / FILE, lambda path: torch.save(content, path))
+        stream = io.BytesIO()
+        torch.save(content, stream)
+        write_atomically(folder / FILE, lambda path: path.write_bytes(digest.sealed(stream.getvalue())))
 
     def load(self, folder: Path) -> None:
+        path = folder / FILE
+        content = path.read_bytes()
+        sealed = digest.is_sealed(content)  # those of older versions are not
+        content = digest.require_whole(path, content) if sealed else content
         try:
-            content = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             for name in _PARTS:
-                getattr(self, name).load_state_dict(content[name])
-            self.step, self.seconds = content["step"], content["seconds"]
-        except Exception as error:  # whatever torch makes of a damaged file
-            raise ValueError(
-                f"{folder / FILE} is damaged, or of another version ({error}): begin again with --overwrite"
-            ) from error
+                getattr(self, name).load_state_dict(found[name])
+            self.step, self.seconds = found["step"], found["seconds"]
+        except (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is damaged: {reason}; begin again with --overwrite") from error
 
     def begin_from(self, trained: nn.Module) -> None:
         """Take the weights of a trained network; ValueError unless it is built as this one."""
@@ -101,8 +108,8 @@ def train(
     with the package): training begins with its weights instead of random ones, to fine-tune a model on problems of
     your own. `resume` continues the run in `folder` exactly where its last save was; `overwrite` replaces a run or
     a checkpoint that is there. `stop_at` ends this call at a step before the recipe's last. The folder gets
-    model.pt, model.json, training.pt and board/ (TensorBoard), and after the last step the network as ONNX, if the
-    extra `export` is installed.
+    model.safetensors, model.json, training.pt and board/ (TensorBoard), and after the last step the network as
+    ONNX, if the extra `export` is installed.
     Before it begins, raises ValueError when the folder holds a run or a checkpoint and neither `resume` nor
     `overwrite` is given, or a run by another recipe; when another training writes to it; when the weights to begin
     from are those of another network; and when the device is not there.

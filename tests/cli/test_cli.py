@@ -69,14 +69,14 @@ def test_an_error_is_one_line_and_changes_no_file(
 ) -> None:
     pytest.importorskip("PIL.Image").new("RGB", (90, 70), "red").save(tmp_path / "a.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    before = (run / "model.pt").read_bytes()
+    before = (run / "model.safetensors").read_bytes()
     with chdir(tmp_path):
         assert main(call.format(run=run).split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("metaot: ")
     assert words in error
     assert error.count("\n") == 1
-    assert (run / "model.pt").read_bytes() == before
+    assert (run / "model.safetensors").read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} == {"a.png", "bad.png"}
 
 

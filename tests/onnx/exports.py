@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
+from metaot import digest
 from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
@@ -22,7 +23,7 @@ from metaot.models import (
 from metaot.models.palette import PaletteIcnn
 from metaot.models.universal import UniversalNetwork
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 BLOCKED = """
@@ -78,6 +79,14 @@ def grouped(geometry: Geometry, eps: tuple[float, float], **settings: int) -> Am
     torch.manual_seed(0)
     model = GroupedPotential.for_geometry(geometry, eps, depth=1, demand=4, **settings)
     return AmortizedPotential(randomised(single(model), 0.03), geometry, eps)
+
+
+def resealed(proto: Any) -> bytes:
+    """Return the content of a file that was changed on purpose, with the digest of what it is now."""
+    entries = [entry for entry in proto.metadata_props if entry.key != digest.KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(entries)
+    return digest.sealed(proto.SerializeToString())
 
 
 def run_without_torch(code: str, *arguments: object) -> None:

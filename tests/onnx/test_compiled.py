@@ -6,10 +6,12 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
-from exports import predictor
+from damage import require_no_silent_change
+from exports import predictor, resealed
 
 import metaot
 from metaot import Grid, Points, Problem
@@ -104,20 +106,36 @@ def test_saving_other_weights_removes_the_network(run: Path, tmp_path: Path) -> 
     assert not list(folder.glob("*.onnx"))
     for file in run.glob("*.onnx"):
         shutil.copy(file, folder)
-    loaded = metaot.load(folder)
-    assert loaded._network(problem(other)) is loaded.model
+    with pytest.raises(ValueError, match=r"network\.onnx was made from other weights"):
+        metaot.load(folder)
 
 
 def test_files_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     proto = onnx.load(folder / "network.onnx")
     proto.metadata_props[0].value = "0" * 64
-    onnx.save(proto, folder / "network.onnx")
-    with pytest.raises(ValueError, match="not made from the same weights"):
+    for content, words in (
+        (resealed(proto), r"correction\.onnx that belongs to"),
+        ((folder / "correction.onnx").read_bytes(), r"not the network\.onnx"),
+        (b"nothing", r"network\.onnx was not written by metaot"),
+    ):
+        (folder / "network.onnx").write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            metaot.load(folder)
+    (folder / "network.onnx").unlink()
+    with pytest.raises(FileNotFoundError, match=r"network\.onnx is missing"):
         metaot.load(folder)
-    (folder / "network.onnx").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="onnxruntime cannot open"):
-        metaot.load(folder)
+
+
+@pytest.mark.parametrize("name", ["network.onnx", "correction.onnx"])
+def test_a_single_change_is_refused(name: str, run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    case = problem(predictor("universal"))
+
+    def answer() -> np.ndarray:
+        return metaot.load(folder).predict(case).f.numpy()
+
+    assert require_no_silent_change(folder / name, answer, 50) == 50
 
 
 def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exports import predictor, run_without_torch
+from exports import predictor, resealed, run_without_torch
 
 import metaot
 from metaot import OnnxMap, OnnxModel
@@ -85,7 +85,7 @@ def _with_external_data(proto: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("tamper", "words"),
     [
-        (_without_metadata, "was not written by metaot"),
+        (_without_metadata, "is no exported model"),
         (_of_format_99, "format '99'"),
         (_with_a_custom_node, "my.domain"),
         (_with_external_data, "onnxruntime cannot open"),
@@ -95,7 +95,7 @@ def test_files_that_are_not_ours_are_refused(written: Path, tamper: Any, words: 
     proto = onnx.load(written)
     tamper(proto)
     with pytest.raises(ValueError, match=words):
-        OnnxModel.from_bytes(proto.SerializeToString())
+        OnnxModel.from_bytes(resealed(proto))
 
 
 def test_files_that_are_no_models_are_refused(written: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_files_that_are_no_models_are_refused(written: Path, tmp_path: Path) -> 
     cut_short = [whole[: int(share * len(whole))] for share in (0.2, 0.5, 0.9, 0.999)]
     for content in (b"", b"hello", b"\x00" * 64, b"PK\x03\x04" * 30, *cut_short):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"onnxruntime cannot open .*file\.onnx|file\.onnx was not written"):
+        with pytest.raises(ValueError, match=r"file\.onnx was not written"):
             OnnxModel(path)
 
 
@@ -117,7 +117,7 @@ def test_other_files_and_settings_are_refused(exported: Callable[[str], Path], t
     with pytest.raises(ValueError, match=r"metaot\.OnnxMap opens it"):
         OnnxModel(maps)
     push = maps.with_name("model-push.onnx").read_bytes()
-    with pytest.raises(ValueError, match="onnxruntime cannot open"):
+    with pytest.raises(ValueError, match="in memory-push was not written by metaot"):
         OnnxMap.from_bytes(maps.read_bytes(), push[:50])
     with pytest.raises(ValueError, match="providers must be of"):
         OnnxModel(written, providers=["NoSuchProvider"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small import tiny
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from metaot.training.loop import schedule
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    return torch.load(folder / "model.pt", weights_only=True)
+    return load_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,11 @@ def test_a_run_is_never_overwritten_and_its_card_tells_all(tmp_path: Path) -> No
         train(tiny("shapes", 2), tmp_path, resume=True, overwrite=True)
     with pytest.raises(ValueError, match=r"learning_rate = 0\.003, not 0\.5"):
         train(tiny("shapes", 2, learning_rate=0.5), tmp_path, resume=True)
+    state = (tmp_path / "training.pt").read_bytes()
+    for damaged in (state[:-100], state[:500] + b"!" + state[501:], b""):
+        (tmp_path / "training.pt").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"training\.pt is damaged: .* anew"):
+            train(tiny("shapes", 4), tmp_path, resume=True, progress=False)
     card = read_card(tmp_path)
     assert card["step"] == 2
     assert card["recipe"]["data"] == {"kind": "Shapes", "batch": 16, "eps": [0.02, 0.02], "side": 8}

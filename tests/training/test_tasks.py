@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small import tiny
 
 import metaot
@@ -67,7 +68,7 @@ def test_a_loaded_universal_model_predicts_at_any_size(
     train(tiny("universal", 2), run, progress=False)
     predictor = metaot.load(run)
     assert isinstance(predictor, UniversalPotential)
-    assert torch.load(run / "model.pt")["model.inputs.weight"].dtype == torch.float16
+    assert load_file(run / "model.safetensors")["model.inputs.weight"].dtype == torch.float16
     for sizes in ((5, 5), (12, 7)):
         a, b = torch.rand(2, sizes[0] * sizes[1], generator=generator).softmax(-1)
         assert predictor.predict(Problem(a, b, Grid(*sizes), 0.05)).f.shape == a.shape

@@ -1,0 +1,42 @@
+"""Models on the Hugging Face Hub: fetched into its cache, where they are found without a network."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def is_name(what: object) -> bool:
+    """Return whether a text may be the name of a repository: OWNER/NAME or OWNER/NAME@REVISION."""
+    return isinstance(what, str) and _NAME.fullmatch(what) is not None and not what.startswith(".")
+
+
+def fetched(what: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Return a folder with files of a repository, those that match patterns, of one branch, tag or commit.
+
+    Files that were fetched before are taken from the cache of `huggingface_hub`, also without a network. Raises
+    FileNotFoundError when there is no such repository or revision, and when it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415, who loads what is here needs none of it
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
+
+    parts = _NAME.fullmatch(what)
+    assert parts is not None
+    if parts["revision"] and revision:
+        raise ValueError(f"{what} names a revision already, got another one: revision={revision!r}")
+    name, revision = parts["name"], parts["revision"] or revision
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except RevisionNotFoundError as error:
+        fault, cause = f"{name} on the Hub has no revision {revision!r}", error
+    except RepositoryNotFoundError as error:
+        fault = f"{name} is neither a folder here nor a repository on the Hub that you may read (`hf auth login`)"
+        cause = error
+    except Exception as error:  # of the network, of which there are many
+        fault = (
+            f"{name} is no folder here, and cannot be fetched from the Hub ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}): without a network only what was fetched before is there"
+        )
+        cause = error
+    raise FileNotFoundError(fault) from cause
