@@ -1,8 +1,9 @@
-"""Models on the Hugging Face Hub: fetched into its cache, where they are found without a network."""
+"""Models on the Hugging Face Hub: fetched into its cache, where they are found without a network, and uploaded."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -40,3 +41,31 @@ def fetched(what: str, revision: str | None, patterns: Sequence[str]) -> Path:
         )
         cause = error
     raise FileNotFoundError(fault) from cause
+
+
+def upload(
+    name: str, contents: Mapping[str, bytes], *, patterns: Sequence[str], private: bool, revision: str | None
+) -> str:
+    """Write files into a repository, which is made if there is none, as one commit; return the commit.
+
+    Files there that match `patterns` and are not among the contents are removed. Raises ValueError when the Hub
+    refuses, and when it cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi  # noqa: PLC0415, as above
+    from huggingface_hub.utils import filter_repo_objects  # noqa: PLC0415
+
+    api = HfApi()
+    operations: list[Any] = [CommitOperationAdd(file, content) for file, content in contents.items()]
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        there = filter_repo_objects(api.list_repo_files(name, revision=revision), allow_patterns=list(patterns))
+        operations += [CommitOperationDelete(file) for file in there if file not in contents]
+        message = "Upload a model of metaot"
+        return api.create_commit(name, operations, commit_message=message, revision=revision).oid
+    except Exception as error:  # of the network and of the Hub, of which there are many
+        raise ValueError(
+            f"{name} could not be written on the Hub ({type(error).__name__}: {' '.join(str(error).split())}): "
+            "`hf auth login` signs you in"
+        ) from error

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint on test problems: steps, time and accuracy.",
     "export": "Export a checkpoint to ONNX, which is served without torch.",
     "recolor": "Give a picture the palette of another one: the colours are moved by a transport map.",
+    "push": "Upload a checkpoint to the Hugging Face Hub, with a page that describes it.",
     "fetch": "Download data that recipes read.",
     "info": "Show what is installed, and what makes the solver's steps.",
 }
