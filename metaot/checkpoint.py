@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -89,7 +90,9 @@ def _require_facts(facts: dict[str, Any]) -> None:
 def _require_finite(where: object, tensors: dict[str, Tensor]) -> None:
     """Raise ValueError for weights that are NaN or infinite; spaces check their own tensors."""
     for name, value in tensors.items():
-        if name.startswith("model.") and not value.isfinite().all():
+        numbers = value.detach().cpu()
+        array = (numbers.float() if numbers.dtype == torch.bfloat16 else numbers).numpy()
+        if name.startswith("model.") and not np.isfinite(array).all():  # sooner than torch with many threads
             raise ValueError(
                 f"{where} has weights {name.removeprefix('model.')!r} that are not finite: train the model anew, "
                 "or take an earlier checkpoint"
