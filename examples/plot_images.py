@@ -43,10 +43,10 @@ source, target = letter("O"), letter("T")
 #
 # ``Grid(64, 64)`` is the unit square with 64 x 64 points, and the cost of moving mass from x to y is :math:`|x
 # - y|^2`. ``eps`` is the temperature: how much the plan is smoothed, in the units of the cost. Here
-# :math:`\sqrt{\epsilon}` is about three percent of the side of the picture, or two pixels.
+# :math:`\sqrt{\epsilon}` is about three percent of the side of the picture, or two pixels. Images are taken as
+# they are.
 
-a, b = (torch.from_numpy(image.flatten()) for image in (source, target))
-problem = metaot.Problem(a, b, metaot.Grid(SIZE, SIZE), eps=1e-3)
+problem = metaot.Problem(source, target, metaot.Grid(SIZE, SIZE), eps=1e-3)
 
 # %%
 # A prediction, and the solution
@@ -109,7 +109,7 @@ plt.show()
 
 places = problem.geometry.points[0]
 goals = solution.transport()
-drawn = torch.multinomial(a, 160, generator=torch.Generator().manual_seed(0))
+drawn = torch.multinomial(problem.a, 160, generator=torch.Generator().manual_seed(0))
 start, move = places[drawn], goals[drawn] - places[drawn]
 
 figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
