@@ -15,6 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot import core
 from metaot.arrays import ArrayLike, wrong
+from metaot.core.method import MOST_ENTRIES
 from metaot.geometry.base import expand_eps, reachable
 from metaot.geometry.checks import given, tensor, together
 from metaot.problem import Problem, as_vectors, require_problem
@@ -145,18 +146,31 @@ def sinkhorn_step(
     """Return f after a Sinkhorn step, and for f with its best g the missing marginal a - P 1 and the dual value.
 
     The problems have one batch dimension; results are float64, without derivatives. Compiled code makes steps on
-    grids.
+    grids, and with a matrix that all problems share.
     """
     problem = problem.to(problem.a.detach().double())
     f = f.detach().to(problem.a)
-    if problem.has_axes and problem.suits_core:
-        found = core.sinkhorn_step(*problem.arrays(), f.numpy(), threads=torch.get_num_threads())
+    costs = _along_axes(problem)
+    if costs is not None:
+        found = core.sinkhorn_step(costs, *problem.arrays()[1:], f.numpy(), threads=torch.get_num_threads())
         following, missing, value = map(torch.from_numpy, found)
         return following, missing, value
     g = c_transform(problem, f)
     following = c_transform(problem.T, g)
     missing = problem.a - tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
     return following, missing, (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
+
+
+def _along_axes(problem: Problem) -> core.Costs | None:
+    """Return the costs of a grid, or a matrix as one axis, if compiled code makes steps with them."""
+    if not problem.suits_core:
+        return None
+    geometry = problem.geometry
+    if problem.has_axes:
+        return geometry.core_costs
+    if geometry.batch_shape or math.prod(geometry.shape) > MOST_ENTRIES:
+        return None
+    return core.Costs.of_axis(geometry.cost_rows(slice(None)).detach().numpy())
 
 
 def centred(weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

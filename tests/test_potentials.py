@@ -4,6 +4,7 @@ import pytest
 import torch
 from strategies import (
     assert_close,
+    both_back_ends,
     every_batch,
     every_space,
     given_problems,
@@ -21,6 +22,7 @@ from metaot.potentials import (
     exact_marginal_error,
     marginal_error,
     plan,
+    sinkhorn_step,
     source_marginal,
     target_marginal,
     transport_cost,
@@ -70,6 +72,19 @@ def test_the_exact_error_of_single_precision_is_that_of_the_plan_in_double(space
     assert measured.dtype == torch.float64
     assert_close(measured, error, 1e-12)
     assert (error > 1e-8).all()
+
+
+@every_space
+@both_back_ends
+@pytest.mark.parametrize("highest", [1.0, 1e-3])
+def test_a_sinkhorn_step_and_what_it_shows(space, highest):
+    problem = random_problem(space, (3,), temperatures((3,), highest, 0.1 * highest))
+    f = some_potentials(problem).f
+    following, missing, value = sinkhorn_step(problem, f)
+    potentials = DualPotentials.from_f(problem, f)
+    assert_close(following, c_transform(problem.T, potentials.g))
+    assert_close(missing, problem.a - source_marginal(problem, potentials))
+    assert_close(value, (f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1))
 
 
 @given_problems()

@@ -76,7 +76,7 @@ class Step(NamedTuple):
 
 
 def sinkhorn_step(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, threads: int = 1) -> Step:
-    """Make one Sinkhorn step from f on the axes of a grid."""
+    """Make one Sinkhorn step from f on the axes of a grid, or with a matrix that is one axis."""
     result = _solve_each(_STEP, costs, (a, b, eps, f), (0.0, 1, False), threads)
     return Step(result.f, result.g, result.error)
 

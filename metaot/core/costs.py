@@ -20,7 +20,7 @@ _AXES, _MATRIX, _CLOUDS = range(3)
 class Costs:
     """Costs between n source and m target atoms; with a batch, a matrix or a pair of clouds for each problem.
 
-    Make it by `on_axes`, `of_matrix` or `between_points`.
+    Make it by `on_axes`, `of_matrix`, `of_axis` or `between_points`.
     """
 
     kind: int
@@ -40,6 +40,11 @@ class Costs:
     def of_matrix(cls, C: Array) -> "Costs":
         """Return the costs of a matrix, n m or batch n m."""
         return cls(_MATRIX, 0, (_contiguous(C),))
+
+    @classmethod
+    def of_axis(cls, C: Array) -> "Costs":
+        """Return a matrix n m as the costs along one axis: `sinkhorn_step` takes no other ones."""
+        return cls(_AXES, 0, (_contiguous(C),))
 
     @classmethod
     def between_points(cls, x: Array, y: Array, cost: str) -> "Costs":
