@@ -2,10 +2,11 @@
 
 from metaot.models.base import Exportable, Network, PotentialModel, single
 from metaot.models.grouped import GroupedPotential
+from metaot.models.modal import ModalPotential
 from metaot.models.paper import PotentialMLP
 from metaot.models.spectral import RefinedPotential, SpectralPotential
 
-_KINDS = (PotentialMLP, SpectralPotential, RefinedPotential, GroupedPotential)
+_KINDS = (PotentialMLP, SpectralPotential, RefinedPotential, GroupedPotential, ModalPotential)
 MODELS: dict[str, type[PotentialModel]] = {kind.__name__: kind for kind in _KINDS}
 """The networks of potentials that a recipe or a card may name."""
 
@@ -13,6 +14,7 @@ __all__ = [
     "MODELS",
     "Exportable",
     "GroupedPotential",
+    "ModalPotential",
     "Network",
     "PotentialMLP",
     "PotentialModel",

@@ -16,6 +16,7 @@ from torch.nn.functional import gelu
 
 from metaot.brenier import Icnn
 from metaot.geometry import Geometry
+from metaot.potentials import sinkhorn_step
 from metaot.problem import Problem
 from metaot.settings import require_whole, unknown
 
@@ -109,10 +110,16 @@ class PotentialModel(Exportable):
     def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
         """Yield the first prediction of f and f after each refinement step, computed on demand.
 
-        The problem has one batch dimension; `network` is this module or its ONNX form. Training scores every
+        A refinement step is a Sinkhorn step and a correction of the missing marginal that the step shows. The
+        problem has one batch dimension; `network` is this module or its ONNX form. Training scores every
         prediction; no gradient flows from one to another.
         """
-        yield network(*self.inputs_of(problem))[0]
+        f, *features = network(*self.inputs_of(problem))
+        yield f
+        for _ in range(self.refinements if self.corrects else 0):
+            stepped, missing, _ = sinkhorn_step(problem, f)
+            f = stepped.to(f) + network.correct(missing.float(), *features)
+            yield f
 
     def smaller(self, problem: Problem) -> Problem | None:
         """Return problems with fewer atoms and nearly the same f, if a prediction solves them to refine its own.

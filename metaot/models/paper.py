@@ -21,9 +21,10 @@ _GROUPS = 32
 
 @final
 class PotentialMLP(PotentialModel):
-    """A fully connected network with ReLU (section 3.1), for any geometry that all problems share.
+    """A fully connected network with ReLU (section 3.1), for any geometry that all problems share: the baseline.
 
-    Beside the paper's inputs it reads log eps, which is constant when the model is trained at one eps.
+    Beside the paper's inputs it reads log eps, which is constant when the model is trained at one eps. Other
+    networks need fewer weights and predict better: `ModalPotential` for any geometry.
 
     Args:
         width: units of each hidden layer.

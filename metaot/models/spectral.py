@@ -7,7 +7,6 @@ frequencies of the missing marginal and corrects them, which are hard for Sinkho
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, final
 
 import torch
@@ -18,14 +17,11 @@ from metaot.geometry import Geometry, Grid
 from metaot.models.base import (
     TEMPERATURES,
     ModulatedBlock,
-    Network,
     PotentialModel,
     chebyshev,
     log_unit,
     require_settings,
 )
-from metaot.potentials import sinkhorn_step
-from metaot.problem import Problem
 from metaot.settings import require_whole
 
 UNIT = 0.1
@@ -90,7 +86,7 @@ class GridPotential(PotentialModel):
     @classmethod
     def for_geometry(cls, geometry: Geometry, eps: tuple[float, float], **settings: Any) -> "GridPotential":
         if not isinstance(geometry, Grid):
-            raise ValueError(f"{cls.__name__} reads images on a Grid, got {geometry}: use PotentialMLP")
+            raise ValueError(f"{cls.__name__} reads images on a Grid, got {geometry}: use ModalPotential")
         return cls(sizes=list(geometry.sizes), eps=list(eps), **settings)
 
 
@@ -209,14 +205,6 @@ class RefinedPotential(GridPotential):
 
     def correct(self, missing: Tensor, *features: Tensor) -> Tensor:
         return self.correction(missing, *features)
-
-    def stages(self, problem: Problem, network: Network) -> Iterator[Float[Tensor, "batch n"]]:
-        f, *features = network(*self.inputs_of(problem))
-        yield f
-        for _ in range(self.refinements):
-            stepped, missing, _ = sinkhorn_step(problem, f)
-            f = stepped.to(f) + network.correct(missing.float(), *features)
-            yield f
 
     def standardise(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> None:
         self.first.standardise(a, b)

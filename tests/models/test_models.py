@@ -8,7 +8,7 @@ import torch
 from strategies import assert_close
 from strategies import weights as random_weights
 
-from metaot.geometry import Dense, Geometry, Grid
+from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.models import MODELS, PotentialModel, RefinedPotential, single
 from metaot.models.spectral import Correction
 from metaot.potentials import c_transform
@@ -18,6 +18,10 @@ CASES = {
     "PotentialMLP": (Dense(torch.rand(12, 9)), {"width": 16, "depth": 2}),
     "SpectralPotential": (Grid(4, 5), {"moments": 3, "modes": 3, "width": 16}),
     "RefinedPotential": (Grid(4, 5), {"first": {"moments": 3, "modes": 3, "width": 16}, "modes": 3, "hidden": 8}),
+    "ModalPotential": (
+        Points(torch.rand(12, 2), torch.rand(9, 2), "euclidean"),
+        {"modes": 5, "width": 16, "hidden": 8, "depth": 1, "correction": 8},
+    ),
     "GroupedPotential": (
         Dense(torch.rand(12, 30)),
         {"groups": 9, "fine": 20, "width": 16, "hidden": 8, "depth": 1, "demand": 4},
@@ -80,7 +84,7 @@ def test_a_model_depends_on_all_its_inputs_once_trained_a_little(kind: str) -> N
 
 @pytest.mark.parametrize("kind", ["SpectralPotential", "RefinedPotential"])
 def test_image_models_refuse_what_is_no_image(kind: str) -> None:
-    with pytest.raises(ValueError, match="PotentialMLP"):
+    with pytest.raises(ValueError, match="ModalPotential"):
         MODELS[kind].for_geometry(Dense(torch.rand(3, 3)), (0.1, 0.1))
 
 
