@@ -78,7 +78,10 @@ def write_problems(
 @final
 @dataclass(frozen=True)
 class ProblemFolder(Source):
-    """Problems of a folder that `write_problems` made; eps (0, 0) means the folder's own."""
+    """Problems of a folder that `write_problems` made; eps (0, 0) means the folder's own.
+
+    A model learns more from few rows where some of them exchange their targets.
+    """
 
     path: str = ""
     """The folder that `write_problems` made."""
@@ -86,11 +89,15 @@ class ProblemFolder(Source):
     """Problems in a step of training."""
     eps: EpsRange = (0.0, 0.0)
     """The lowest and the highest temperature; [0, 0] for those that the folder was written with."""
+    exchanged: float = 0.5
+    """The share of the training problems with the target of another row; 0 where rows must stay together."""
 
     def __post_init__(self) -> None:
         require_whole(1, batch=self.batch)
         if tuple(self.eps) != (0.0, 0.0):
             require_eps(self.eps)
+        if not 0 <= self.exchanged <= 1:
+            raise ValueError(f"exchanged must be a share between 0 and 1, got {self.exchanged!r}")
 
     def split(self, name: Split, data_dir: Path | None = None) -> "StoredProblems":
         from datasets import load_from_disk  # noqa: PLC0415, slow to import and needed only here
@@ -109,17 +116,19 @@ class ProblemFolder(Source):
         kept = {"train": place < _PART - 2, "validation": place == _PART - 2, "test": place == _PART - 1}[name]
         a, b = (torch.as_tensor(rows[column][:])[kept].double() for column in ("a", "b"))
         eps = self.eps if self.eps[0] > 0 else tuple(card["eps"])
-        return StoredProblems(self.batch, eps, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), geometry)
+        a, b = (weights / weights.sum(-1, keepdim=True) for weights in (a, b))
+        return StoredProblems(self.batch, eps, a, b, geometry, self.exchanged if name == "train" else 0.0)
 
 
 @final
 @dataclass(frozen=True)
 class StoredProblems(ProblemSet):
-    """Given pairs (a, b), drawn at random with replacement."""
+    """Given pairs (a, b), drawn at random with replacement; a share has b of another pair."""
 
     a: Float[Tensor, "count n"]
     b: Float[Tensor, "count m"]
     space: Geometry
+    exchanged: float = 0.0
 
     @property
     def geometry(self) -> Geometry:
@@ -127,7 +136,9 @@ class StoredProblems(ProblemSet):
 
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
         index = torch.randint(len(self.a), (self.batch,), generator=generator)
-        return self.a[index], self.b[index]
+        other = torch.randint(len(self.a), (self.batch,), generator=generator)
+        apart = torch.rand(self.batch, generator=generator) < self.exchanged
+        return self.a[index], self.b[torch.where(apart, other, index)]
 
 
 def _geometry(arrays: dict[str, Tensor], cost: str) -> Geometry:

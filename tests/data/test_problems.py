@@ -1,5 +1,6 @@
 """The user's own problems: what is written is what is read, and bad arrays write nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,21 @@ def test_pairs_stay_together_and_float32_weights_keep_their_mass(
 ) -> None:
     a, x = weights(40, 3000), RNG.random((3000, 1))
     write_problems(tmp_path / "set", a, a[:, ::-1], x=x, y=x, eps=(0.01, 1.0))
-    problem = ProblemFolder(str(tmp_path / "set"), batch=16).split("train").sample(generator)
+    problem = ProblemFolder(str(tmp_path / "set"), batch=16, exchanged=0.0).split("train").sample(generator)
     assert isinstance(problem.geometry, Points)
     torch.testing.assert_close(problem.a.flip(-1), problem.b, rtol=1e-14, atol=0.0)
     assert problem.eps.shape == (16,)
     assert (problem.a.sum(-1) - 1).abs().max() < 1e-14
+
+
+def test_training_exchanges_targets_and_nothing_else_does(tmp_path: Path, generator: torch.Generator) -> None:
+    a = weights(200, 4)
+    source = ProblemFolder(str(write_problems(tmp_path / "set", a, a, C=RNG.random((4, 4)), eps=0.1)), batch=100)
+    for name, least, most in (("train", 30, 70), ("validation", 0, 0), ("test", 0, 0)):
+        problem = source.split(name).sample(generator)
+        assert least <= int((problem.a != problem.b).any(-1).sum()) <= most
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 2\.0"):
+        replace(source, exchanged=2.0)
 
 
 @pytest.mark.parametrize(
