@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Sphere
-from metaot.models import GroupedPotential, PotentialMLP, RefinedPotential, SpectralPotential
+from metaot.models import GroupedPotential, ModalPotential, PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.models.paper import ResNetIcnn
 from metaot.models.universal import UniversalNetwork
@@ -44,8 +44,20 @@ def mnist_mlp() -> Recipe:
 
 
 def problems() -> Recipe:
-    """The user's own: a folder written by `metaot.data.write_problems`, named with --set data.path=FOLDER."""
-    return Recipe("problems", ProblemFolder(batch=128), PotentialMLP, DiscreteTask, {"width": 512}, steps=10_000)
+    """Your own problems, between fixed places or with a cost matrix; minutes on two cores.
+
+    `metaot.data.write_problems` writes the folder that is named with --set data.path=FOLDER.
+    """
+    return Recipe(
+        "problems",
+        ProblemFolder(batch=128),
+        ModalPotential,
+        DiscreteTask,
+        {"modes": 64, "width": 256, "hidden": 256, "depth": 2, "passes": 1, "unrolled": 2},
+        steps=2_000,
+        learning_rate=2e-3,
+        warmup=100,
+    )
 
 
 def universal() -> Recipe:

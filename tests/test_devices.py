@@ -30,9 +30,11 @@ from metaot.amortize.maps import BuresStart
 from metaot.core import method
 from metaot.data import Drawings, Palettes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, Points
+from metaot.models import ModalPotential
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
 from metaot.training.loop import _new_state, _update
+from metaot.training.tasks import DiscreteTask
 
 NAME = "remote"
 _aten = torch.ops.aten
@@ -242,6 +244,13 @@ CASES: dict[str, Callable[[], None]] = {
         model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},
     ),
     "training: groups": lambda: trained("sphere", data=Sphere(batch=2, suppliers=10, customers=200)),
+    "training: any space": lambda: trained(
+        "sphere",
+        data=Sphere(batch=2, suppliers=10, customers=40, world="synthetic", eps=(0.1, 0.1)),
+        model=ModalPotential,
+        task=DiscreteTask,
+        model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},
+    ),
     "training: maps": lambda: trained(
         "palettes", data=Palettes(batch=2, samples=64), model_settings={"hidden": [8], "features": 16, "width": 16}
     ),

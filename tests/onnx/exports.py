@@ -14,6 +14,7 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.geometry import Geometry, Grid, Points
 from metaot.models import (
     GroupedPotential,
+    ModalPotential,
     PotentialMLP,
     PotentialModel,
     RefinedPotential,
@@ -70,6 +71,8 @@ def predictor(name: str) -> Any:
         "cube": (RefinedPotential, Grid(4, 3, 2), (2e-2, 1e-1), small),
         "perceptron": (PotentialMLP, Points(points, points[:7] * 2, "euclidean"), (5e-2, 5e-2), {"width": 16}),
     }
+    small = {"modes": 4, "width": 8, "hidden": 8, "depth": 1, "correction": 6, "passes": 2}
+    spaces["modal"] = ModalPotential, Points(points, points[:7] * 2, "euclidean"), (2e-2, 1e-1), small
     kind, geometry, eps, settings = spaces[name]
     return AmortizedPotential(randomised(kind.for_geometry(geometry, eps, **settings)), geometry, eps)
 

@@ -39,7 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["refined", "perceptron", *(pytest.param(k, marks=pytest.mark.slow) for k in ("cube", "grouped"))]
+    "name",
+    ["refined", "perceptron", "modal", *(pytest.param(k, marks=pytest.mark.slow) for k in ("cube", "grouped"))],
 )
 def test_a_written_network_is_the_network(name: str, tmp_path: Path) -> None:
     known = predictor(name)

@@ -21,7 +21,7 @@ from metaot.onnx.parity import drawn_problems, parity
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cube", "spectral", "low", "line")]
 
 
-@pytest.mark.parametrize("name", ["perceptron", *SLOW])
+@pytest.mark.parametrize("name", ["perceptron", "modal", *SLOW])
 def test_a_file_agrees_with_its_model(name: str) -> None:
     guess = predictor(name)
     model = OnnxModel.from_bytes(prediction_model(guess, {"model": {}}))
