@@ -29,6 +29,8 @@ _SHEET = 12
 """How many images the sheet of recoloured pairs shows."""
 DIGITS = 6
 """How many pairs the picture of interpolations shows."""
+PLACES = 3
+"""How many problems the picture of places shows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,12 +167,14 @@ def _run_potentials(
     from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
 
     pictures.draw_convergence(report, folder / "convergence.png")
-    axes = getattr(problems.geometry, "sizes", ())
+    axes, eps = getattr(problems.geometry, "sizes", ()), temperatures[0]
+    count = DIGITS if len(axes) == 2 else PLACES
+    problem = replace(problems, batch=count, eps=(eps, eps)).sample(torch.Generator().manual_seed(1))
+    exact, guess = solve(problem, tol=1e-6).potentials, predictor.predict(problem)
     if len(axes) == 2:
-        eps = temperatures[0]
-        problem = replace(problems, batch=DIGITS, eps=(eps, eps)).sample(torch.Generator().manual_seed(1))
-        exact, guess = solve(problem, tol=1e-6).potentials, predictor.predict(problem)
         pictures.draw_interpolations(problem, exact, guess, axes, folder / "interpolations.png")
+    else:
+        pictures.draw_places(problem, exact, guess, folder / "places.png")
 
 
 def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict[str, Any] | None = None) -> Path:

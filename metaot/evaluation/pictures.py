@@ -13,6 +13,7 @@ from metaot.folders import write_atomically
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.tools import displacement_interpolation
+from metaot.tools.places import places_sheet
 from metaot.tools.recolor import recoloured_sheet
 
 try:
@@ -80,6 +81,12 @@ def draw_interpolations(
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set(color="#d0d0d0", linewidth=0.5)
     _save(figure, path)
+
+
+def draw_places(problem: Problem, exact: DualPotentials, predicted: DualPotentials, path: Path) -> None:
+    """Draw a row for each problem on any space: predicted, exact, and their difference."""
+    sheet = places_sheet(problem, exact, predicted)
+    write_atomically(path, lambda partial: imsave(partial, sheet, format="png"))
 
 
 def draw_curves(report: MapReport, path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is learned: potentials on one geometry or on all grids, or maps between samples."""
 
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
 
@@ -23,6 +24,8 @@ from metaot.objectives.dual import dual_value, semidual_loss
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
+from metaot.solvers.in_torch import worse_than_zeros
+from metaot.tools.places import places_sheet
 from metaot.tools.plan import displacement_interpolation
 from metaot.tools.recolor import recoloured_sheet
 from metaot.tools.value import half_squared_distance
@@ -32,6 +35,8 @@ _TARGET = 1e-3
 """The marginal error to which steps after a prediction are counted."""
 _PAIRS = 4
 """How many validation pairs a picture shows."""
+_PLACES = 2
+"""How many validation problems a picture of places shows."""
 _GROUPS = 512
 _SAMPLES = 500
 """Samples of each validation measure, whose exact distance is computed once."""
@@ -64,12 +69,13 @@ class DiscreteTask(Task):
     @torch.no_grad()
     def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
         guess = predictor.predict(self.validation)
-        steps = self._plain_steps(guess)
+        steps, error = self._plain_steps(guess), marginal_error(self.validation, guess)
         figures = {
             "dual_gap": self.exact.value - dual_value(self.validation, guess),
-            "marginal_error": marginal_error(self.validation, guess),
+            "marginal_error": error,
             "steps": steps,
             "steps_saved": self._cold_steps - steps,
+            "replaced": worse_than_zeros(self.validation, guess, error).double(),
         }
         means = {name: values.mean().item() for name, values in figures.items()}
         return means, _pictures(self.validation, self.exact.potentials, guess)
@@ -125,7 +131,7 @@ class GroupedTask(DiscreteTask):
             gap = (value - dual_value(problem, guess)) / value.abs()
             figures[f"relative_dual_gap{of}"] = gap.mean().item()
             figures[f"marginal_error{of}"] = marginal_error(problem, guess).mean().item()
-        return figures, {}
+        return figures, _pictures(problem, self.exact.potentials, guesses[-1])
 
 
 @final
@@ -170,17 +176,30 @@ class ContinuousTask(Task):
 
 
 def _pictures(problem: Problem, exact: DualPotentials, guess: DualPotentials) -> dict[str, Tensor]:
-    """Show pairs of images with predicted and exact potential and the mass that both move halfway."""
+    """Show problems with predicted and exact potential: pairs of images, or places with what they send."""
     grid = problem.geometry
-    if not isinstance(grid, Grid) or len(grid.sizes) != 2:
+    if isinstance(grid, Grid) and len(grid.sizes) == 2:
+        shown = slice(_PAIRS)
+        return {
+            "a, b | f predicted, f exact | halfway: predicted, exact": _images(
+                problem[shown], exact[shown], guess[shown]
+            )
+        }
+    if find_spec("matplotlib") is None:
         return {}
-    problem, exact, guess = problem[:_PAIRS], exact[:_PAIRS], guess[:_PAIRS]
+    shown = slice(_PLACES)
+    sheet = places_sheet(problem[shown], exact[shown], guess[shown])
+    return {"places and what they send": torch.from_numpy(sheet)}
+
+
+def _images(problem: Problem, exact: DualPotentials, guess: DualPotentials) -> Tensor:
+    """Show pairs of images with predicted and exact potential and the mass that both move halfway."""
+    assert isinstance(problem.geometry, Grid)
     centred = [f - (f * problem.a).sum(-1, keepdim=True) for f in (guess.f, exact.f)]
     low, high = centred[1].amin(-1, keepdim=True), centred[1].amax(-1, keepdim=True)
     halves = [displacement_interpolation(problem, potentials, 0.5) for potentials in (guess, exact)]
     a, b, *halves = (1 - w / w.amax(-1, keepdim=True) for w in (problem.a, problem.b, *halves))
     columns = torch.stack([a, b, *((f - low) / (high - low) for f in centred), *halves], 1).clamp(0, 1)
-    images = columns.unflatten(-1, grid.sizes).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    images = columns.unflatten(-1, problem.geometry.sizes).repeat_interleave(3, 2).repeat_interleave(3, 3)
     rows = pad(images, (1, 1, 1, 1), value=0.5).movedim(1, 2)
-    picture = rows.flatten(2, 3).flatten(0, 1).float().cpu()
-    return {"a, b | f predicted, f exact | halfway: predicted, exact": picture}
+    return rows.flatten(2, 3).flatten(0, 1).float().cpu()

@@ -7,11 +7,13 @@ from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import metaot
 from metaot.checkpoint import read_card
 from metaot.cli import main
+from metaot.data import write_problems
 
 TINY = "data.side=8 data.batch=8 data.eps=0.1 model_settings.hidden=16 model_settings.modes=5 steps=20"
 
@@ -43,6 +45,24 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     assert len(list((run / "evaluation").iterdir())) == 3
     steps = read_card(run)["test"]["eps"]["0.1"]["mean_steps"]
     assert 0 <= steps["0.01"] <= steps["0.001"]
+
+
+@pytest.mark.slow
+def test_your_own_problems_are_trained_and_evaluated_with_a_picture_of_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    a, b = (rng.dirichlet(np.ones(n), 40) for n in (6, 9))
+    write_problems(tmp_path / "days", a, b, x=rng.random((6, 2)), y=rng.random((9, 2)), eps=0.1)
+    run, sizes = tmp_path / "run", ["data.batch=4", "validation_batch=2", "model_settings.width=16"]
+    settings = [part for setting in (f"data.path={tmp_path / 'days'}", *sizes) for part in ("--set", setting)]
+    assert main(["train", "problems", "--out", str(run), "--quiet", *settings, "--stop-at", "2"]) == 0
+    assert main(["evaluate", str(run), "--instances", "4", "--tol", "1e-2", "--seconds", "0"]) == 0
+    assert "1 Sinkhorn step" in capsys.readouterr().out
+    assert {file.name for file in (run / "evaluation").iterdir()} == {
+        "evaluation.json", "convergence.png", "places.png",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

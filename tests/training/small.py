@@ -25,6 +25,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "model_settings": {"hidden": [16], "features": 64, "width": 64, "depth": 1, "passes": 0},
         "learning_rate": 5e-3,
     },
+    "problems": {
+        "data": Shapes(batch=16, eps=(0.02, 0.04), side=8),
+        "model_settings": {"modes": 16, "width": 32, "hidden": 32, "depth": 1, "correction": 32, "unrolled": 2},
+        "learning_rate": 5e-3,
+    },
     "sphere": {
         "data": Sphere(batch=32, eps=(3e-3, 3e-3), suppliers=16, customers=600, world="synthetic"),
         "model_settings": {"groups": 64, "fine": 128, "width": 64, "hidden": 64, "depth": 1, "demand": 16},

@@ -27,7 +27,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "name", ["shapes", "universal", "palette", pytest.param("sphere", marks=pytest.mark.slow)]
+    "name", ["shapes", "problems", "universal", "palette", pytest.param("sphere", marks=pytest.mark.slow)]
 )
 def test_a_resumed_run_is_the_same_bit_for_bit(name: str, tmp_path: Path, networks: list[Path]) -> None:
     recipe = tiny(name, 12, validate_every=4, save_every=3)
@@ -83,7 +83,7 @@ def test_a_run_is_never_overwritten_and_its_card_tells_all(tmp_path: Path) -> No
     assert card["step"] == 2
     assert card["recipe"]["data"] == {"kind": "Shapes", "batch": 16, "eps": [0.02, 0.02], "side": 8}
     assert card["versions"]["torch"] == torch.__version__
-    assert set(card["validation"]) == {"dual_gap", "marginal_error", "steps", "steps_saved"}
+    assert set(card["validation"]) == {"dual_gap", "marginal_error", "steps", "steps_saved", "replaced"}
     assert list((tmp_path / "board").iterdir())
 
 
@@ -104,9 +104,11 @@ def test_the_users_own_problems_train_on_any_geometry(tmp_path: Path) -> None:
     a, b = torch.rand(2, 60, 12).double().softmax(-1)
     write_problems(tmp_path / "set", a, b, x=torch.rand(12, 2), y=torch.rand(12, 2), cost="euclidean", eps=0.1)
     data = ProblemFolder(str(tmp_path / "set"), batch=8)
-    small = replace(RECIPES["problems"](), data=data, model_settings={"width": 16}, steps=3)
+    small = replace(RECIPES["problems"](), data=data, model_settings={"width": 16, "passes": 2}, steps=3)
     assert train(small, tmp_path / "run", progress=False) == 3
-    assert metaot.load(tmp_path / "run").geometry.matches(data.split("test").geometry)
+    model = metaot.load(tmp_path / "run")
+    assert model.geometry.matches(data.split("test").geometry)
+    assert model.passes == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import tiny
+from torch.utils.tensorboard import SummaryWriter
 
 import metaot
 from metaot import Grid, Problem
@@ -34,6 +35,7 @@ def gap(folder: Path) -> float:
     ("name", "steps", "share"),
     [
         ("shapes", 400, 0.2),
+        ("problems", 100, 0.2),
         ("universal", 60, 0.9),
         ("planted", 150, 0.8),
         pytest.param("sphere", 60, 0.7, marks=pytest.mark.slow),
@@ -112,3 +114,19 @@ def test_the_board_shows_validation_pairs_as_they_improve(tmp_path: Path) -> Non
     assert first.shape == (160, 640, 3)
     assert np.array_equal(first[:, : 2 * width], last[:, : 2 * width])  # source and target
     assert not np.array_equal(first[:, 2 * width :], last[:, 2 * width :])  # as they improve
+
+
+@pytest.mark.parametrize("name", ["problems", "sphere"])
+def test_the_board_shows_places(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = tiny(name, 1, data=tiny("sphere", 1).data)
+    task = recipe.task(recipe, None, torch.device("cpu"))
+    model = task.predictor(task.new_model().eval().requires_grad_(False))
+    figures, pictures = task.measure(model)
+    with SummaryWriter(str(tmp_path)) as board:
+        for title, picture in pictures.items():
+            board.add_image(title, picture, 0, dataformats="HWC")
+    shown = events.EventAccumulator(str(tmp_path), {"images": 0}).Reload().Images("places and what they send")
+    assert (shown[0].width, len(shown)) == (1260, 1)
+    assert figures["marginal_error"] > 0
