@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaot.solvers.in_torch import DOUBTFUL
+
 WIDTH = 110
 """Columns of the terminal that the tables are for."""
 
@@ -57,7 +59,7 @@ class Timing:
 class StartResult:
     """All that was measured of one start.
 
-    `curve` is that of `error_curve`; `replaced` marks predictions that were worse than zeros.
+    `curve` is that of `error_curve`; `replaced` marks predictions that `solve` would replace by zeros.
     """
 
     name: str
@@ -181,12 +183,7 @@ def _quality_means(quality: Quality) -> dict[str, Any]:
 def _section(result: EpsResult, tolerances: Sequence[float], batch: int) -> str:
     """Return all tables of one temperature."""
     starts, reference = result.starts, result.reference
-    replaced = [
-        f"{int(start.replaced.sum())} of {len(start.replaced)} {start.name} starts were worse than zeros: "
-        "their steps start from zeros."
-        for start in starts
-        if bool(start.replaced.any())
-    ]
+    replaced = [_replacement(start, starts[0]) for start in starts if bool(start.replaced.any())]
     headers = ["start", *(f"{tol:g}" for tol in tolerances)]
     steps = [[start.name, *(_steps_cell(start, tol) for tol in tolerances)] for start in starts]
     times = [[start.name, *map(_time_cell, start.timings)] for start in starts]
@@ -207,6 +204,31 @@ def _section(result: EpsResult, tolerances: Sequence[float], batch: int) -> str:
             *markdown(["start", "steps", "L1 error", "dual gap", "relative gap", "error of <C, P>"], quality),
         ]
     )
+
+
+def _replacement(start: StartResult, zeros: StartResult) -> str:
+    """Say how many starts were replaced by zeros, and by which rule of `solve`."""
+    first, of_zeros, replaced = start.quality[0], zeros.quality[0], start.replaced
+    below = int((replaced & ~(first.dual_gap <= of_zeros.dual_gap)).sum())
+    far, count = int(replaced.sum()) - below, len(replaced)
+    reasons = [
+        f"{number} {words}"
+        for number, words in (
+            (below, "had a lower dual value than zeros"),
+            (far, f"had an L1 error above {DOUBTFUL:g} and were not far ahead of the first two steps from zeros"),
+        )
+        if number
+    ]
+    text = (
+        f"In {below + far} of {count} problems the start {start.name!r} was not clearly better than zeros and was "
+        f"replaced by zeros, as `solve` does: {'; '.join(reasons)}. Their steps are counted from zeros."
+    )
+    if start.name == "model" and 2 * (below + far) > count:
+        text += (
+            " The model is of little use here: train it for longer, on problems like these, or refine its "
+            "predictions more (--passes)."
+        )
+    return textwrap.fill(text, WIDTH)
 
 
 def _step_ratios(starts: Sequence[StartResult], tolerances: Sequence[float]) -> list[str]:

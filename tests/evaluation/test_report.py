@@ -44,6 +44,21 @@ def test_what_was_not_reached_is_marked() -> None:
     assert ">2.0 (>2)" in steps
 
 
+def test_words_say_which_starts_were_replaced_and_why() -> None:
+    """Of ten starts four are below zeros and two far from all; three of these ten would be no matter."""
+    ten, none = torch.zeros(10), torch.zeros(10, dtype=torch.bool)
+    gaps, replaced = torch.tensor([2.0] * 4 + [0.5] * 6), torch.tensor([True] * 6 + [False] * 4)
+    zeros = StartResult("zeros", ten[None], none, (Quality(0, ten + 0.2, ten + 1, ten, ten),), ())
+    model = StartResult("model", ten[None], replaced, (Quality(0, ten + 0.2, gaps, ten, ten),), ())
+    text = " ".join(module._replacement(model, zeros).split())
+    assert "In 6 of 10 problems the start 'model' was not clearly better than zeros" in text
+    assert "4 had a lower dual value than zeros; 2 had an L1 error above 0.1" in text
+    assert "train it for longer" in text
+    few = StartResult("model", ten[None], torch.arange(10) == 9, model.quality, ())
+    assert "1 had an L1 error" in module._replacement(few, zeros)
+    assert "train it" not in module._replacement(few, zeros)
+
+
 def test_markdown_is_aligned() -> None:
     assert markdown(["a", "b"], [["long", "1"], ["x", "22"]]) == [
         "| a    |  b |",
