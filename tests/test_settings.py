@@ -28,7 +28,11 @@ def test_every_field_has_a_meaning(kind: type) -> None:
         assert {field.name for field in fields(kind)} == meanings(kind).keys()
 
 
-@pytest.mark.parametrize("kind", [*NETWORKS, *{recipe().model for recipe in RECIPES.values()}], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    sorted({*NETWORKS, *(recipe().model for recipe in RECIPES.values())}, key=str),
+    ids=lambda kind: kind.__name__,
+)
 def test_every_setting_of_a_network_has_a_meaning(kind: type) -> None:
     assert meanings(kind).keys() == model_settings(kind).keys()
 
