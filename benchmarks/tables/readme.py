@@ -1,19 +1,15 @@
-"""The two tables of the README: when a model helps, and against other libraries."""
+"""Tables of the README: when a model helps, and against other libraries."""
 
 from statistics import mean, median
 
-from benchmarks.tables import maps
 from benchmarks.tables.base import Table, read, table, times
 from benchmarks.tables.images import time_ratios
 from benchmarks.tables.peers import NONE, best_cold_start, families, model_of, over, over_the_fastest_peer
 
 COMPARED = {
     "mnist-0.01": "MNIST, 28 x 28, eps = 0.01",
-    "mnist-0.001": "MNIST, 28 x 28, eps = 0.001",
     "paintings64-0.01": "paintings, 64 x 64, eps = 0.01",
     "paintings64-0.001": "paintings, 64 x 64, eps = 0.001",
-    "paintings128-0.01": "paintings, 128 x 128, eps = 0.01",
-    "paintings128-0.001": "paintings, 128 x 128, eps = 0.001",
     "paintings256-0.01": "paintings, 256 x 256, eps = 0.01",
     "cloud2": "clouds of 1000 points in the plane",
 }
@@ -25,12 +21,11 @@ def helps() -> Table:
     """Time from the model over the best start without one, to 1e-3."""
     digits = [" / ".join(pair) for pair in zip(_digits("mnist"), _digits("mnist-batch64"), strict=True)]
     rows = [["digits, 28 x 28: one pair / 64 in a batch", *digits]]
-    rows += [_paintings(side) for side in (64, 128, 256)]
+    rows += [_paintings(side) for side in (64, 256)]
     rows.append(_images())
     sphere = read("sphere/results")["uniform"]["solve"]["ratio"]["0.001"]
     rows.append(["100 suppliers, 10000 customers on the sphere", "", times(sphere)])
     rows.append(["a rolling day there, to 1e-6: over the solution before", "", times(_day())])
-    rows.append(["colour palettes, no eps: to the prediction's value", f"under {_palettes():.1g}x", ""])
     return Table(["time of `solve` from the model / without", *(f"eps = {eps:g}" for eps in EPS)], rows)
 
 
@@ -64,14 +59,6 @@ def _images() -> list[str]:
 def _day() -> float:
     day = read("sphere/day")
     return median(day["model"]["seconds"]) / median(day["previous"]["seconds"])
-
-
-def _palettes() -> float:
-    """Return the time of a prediction over that of W2GN from scratch to a value that is not better."""
-    report = read("palette/evaluation")
-    fewest, _ = maps.worth()
-    seconds = {curve["name"]: curve["seconds_per_step"] for curve in report["curves"]}
-    return median(report["prediction_seconds"]) / (fewest * seconds["from scratch"])
 
 
 @table("readme-peers")

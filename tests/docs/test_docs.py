@@ -58,9 +58,10 @@ def test_relative_links_lead_to_files(page: Path):
 
 
 def exists(path: Path) -> bool:
-    """Return whether a file is there, or the script that the gallery makes a page of."""
-    script = ROOT / "examples" / f"{path.stem}.py"
-    gallery = path.parent.name == "auto_examples" and (script.exists() or path.stem == "index")
+    """Return whether a file is there, or the script that the gallery makes the page or the picture of."""
+    name = re.sub(r"^sphx_glr_|(_\d+)?$", "", path.stem)
+    script = ROOT / "examples" / f"{name}.py"
+    gallery = "auto_examples" in path.parts and (script.exists() or name == "index")
     return gallery or path.exists()
 
 
