@@ -48,7 +48,7 @@ def test_a_card_says_how_the_model_was_made_and_measured(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["mnist", "universal"])
 def test_networks_are_shipped_for_the_weights_beside_them(name: str) -> None:
     model = metaot.load(ROOT / name)
-    geometry = getattr(model, "geometry", Grid(5, 5))
+    geometry = model.geometry or Grid(5, 5)
     a = torch.full((1, geometry.shape[0]), 1 / geometry.shape[0], dtype=torch.float64)
     assert model._network(Problem(a, a, geometry, 1e-2)) is not model.model
 

@@ -65,7 +65,7 @@ class TrainingState:
                 getattr(self, name).load_state_dict(found[name])
             self.step, self.seconds = found["step"], found["seconds"]
         except (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())
+            reason = str(error).partition(". ")[0]
             raise ValueError(f"{path} is damaged: {reason}; begin again with --overwrite") from error
 
     def begin_from(self, trained: nn.Module) -> None:

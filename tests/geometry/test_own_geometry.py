@@ -19,7 +19,7 @@ from metaot.potentials import c_transform
 
 
 @final
-class Torus(metaot.Geometry):
+class Wrapped(metaot.Geometry):
     """Points of [0, 1)^d, whose opposite faces are one, and the squared distance."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
@@ -34,8 +34,8 @@ class Torus(metaot.Geometry):
         return tuple(self.x.shape[:-2])
 
     @property
-    def T(self) -> "Torus":
-        return Torus(self.y, self.x)
+    def T(self) -> "Wrapped":
+        return Wrapped(self.y, self.x)
 
     def cost_rows(self, rows: slice | Tensor) -> Tensor:
         gap = self.x[..., rows, None, :] - self.y[..., None, :, :]
@@ -47,7 +47,7 @@ class Torus(metaot.Geometry):
 
 def problem(*batch: int, own: bool = False, eps: float | Tensor = 0.05) -> Problem:
     """On one torus for all, or on one each."""
-    torus = Torus(torch.rand(*batch if own else (), 12, 2), torch.rand(*batch if own else (), 9, 2))
+    torus = Wrapped(torch.rand(*batch if own else (), 12, 2), torch.rand(*batch if own else (), 9, 2))
     return Problem(weights(*batch, 12), weights(*batch, 9), torus, eps)
 
 
@@ -69,7 +69,7 @@ def test_it_has_derivatives():
     cold = problem()
     x = cold.geometry.x.clone().requires_grad_()
     a = cold.a.clone().requires_grad_()
-    made = Problem(a, cold.b, Torus(x, cold.geometry.y), 0.05)
+    made = Problem(a, cold.b, Wrapped(x, cold.geometry.y), 0.05)
     slopes = torch.autograd.grad(ot_value(made), (a, x))
     C = matrix(made.geometry)
     (in_a,) = torch.autograd.grad(ot_value(Problem(a, cold.b, Dense(C.detach()), 0.05)), a)
@@ -86,13 +86,13 @@ def test_it_is_saved_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monke
     predictor = AmortizedPotential(model.eval().requires_grad_(False), geometry, (0.01, 0.1))
     save(predictor, tmp_path)
     loaded = metaot.load(tmp_path)
-    assert isinstance(loaded.geometry, Torus)
+    assert isinstance(loaded.geometry, Wrapped)
     case = Problem(weights(12), weights(9), geometry, 0.05)
     assert_close(loaded.predict(case).f, predictor.predict(case).f, 1e-6)
-    assert json.loads((tmp_path / "model.json").read_text())["geometry"]["kind"] == "Torus"
-    monkeypatch.delitem(Geometry.kinds, "Torus")
+    assert json.loads((tmp_path / "model.json").read_text())["geometry"]["kind"] == "Wrapped"
+    monkeypatch.delitem(Geometry.kinds, "Wrapped")
     with pytest.raises(
-        ValueError, match=rf"a 'Torus', which no imported module defines: import {Torus.__module__}"
+        ValueError, match=rf"a 'Wrapped', which no imported module defines: import {Wrapped.__module__}"
     ):
         metaot.load(tmp_path)
 
