@@ -17,7 +17,9 @@ from sphinx.util.typing import stringify_annotation
 from extensions.public import exists, links, public_name
 from extensions.text import converted
 
-ELSEWHERE = ("torch", "numpy", "np", "jaxtyping", "typing", "collections", "pathlib", "enum", "argparse", "PIL")
+ELSEWHERE = (
+    "torch", "numpy", "np", "jaxtyping", "typing", "collections", "os", "pathlib", "enum", "argparse", "PIL"
+)  # fmt: skip
 """Roots of names outside this reference; without a network there is nothing to link to."""
 
 ALIASES = (
