@@ -6,6 +6,8 @@ folder/card.json     the cost's name and eps
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -68,11 +70,26 @@ def write_problems(
         flat = pa.array(rows.numpy().astype(np.float32).reshape(-1))
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     folder.mkdir(parents=True, exist_ok=True)
-    Dataset(pa.table(columns)).save_to_disk(folder / "problems")
+    with _without_progress_bars():
+        Dataset(pa.table(columns)).save_to_disk(folder / "problems")
     np.savez(folder / "geometry.npz", allow_pickle=False, **{name: rows.numpy() for name, rows in arrays.items()})
     card = {"cost": cost, "eps": [float(low), float(high)], "count": count}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return folder
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Have `datasets` draw no bars while the block runs: what they are for takes less than a second."""
+    import datasets  # noqa: PLC0415, slow to import and needed only here
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 @final

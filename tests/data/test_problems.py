@@ -17,9 +17,12 @@ def weights(count: int, n: int) -> np.ndarray:
     return RNG.dirichlet(np.ones(n), count)
 
 
-def test_cost_matrix_round_trip(tmp_path: Path, generator: torch.Generator) -> None:
+def test_cost_matrix_round_trip(
+    tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b, C = weights(40, 5), weights(40, 7), RNG.random((5, 7))
     write_problems(tmp_path / "set", a, b, C=C, eps=0.1)
+    assert capsys.readouterr() == ("", "")
     train, test = (ProblemFolder(str(tmp_path / "set"), batch=9).split(name) for name in ("train", "test"))
     assert isinstance(train.geometry, Dense)
     assert torch.equal(train.geometry.C, torch.as_tensor(C))
