@@ -28,11 +28,12 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 import metaot
 from metaot.amortize.maps import BuresStart
 from metaot.core import method
-from metaot.data import Drawings, Palettes, Sphere
+from metaot.data import Drawings, Palettes, Shapes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, Points
 from metaot.models import ModalPotential
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
+from metaot.training import tasks
 from metaot.training.loop import _new_state, _update
 from metaot.training.tasks import DiscreteTask
 
@@ -129,18 +130,18 @@ def points(count: int, dim: int = 2) -> Tensor:
     return torch.rand(count, dim).to(NAME)
 
 
-def solved(geometry: Geometry, solver: Any = None, *, eps: float = 0.02, batch: tuple[int, ...] = ()) -> None:
+def solved(geometry: Geometry, solver: Any = None, *, eps: float = 0.05, batch: tuple[int, ...] = ()) -> None:
     """Solve a problem, and use all parts of the solution."""
     n, m = geometry.shape
     problem = metaot.Problem(weights(*batch, n), weights(*batch, m), geometry, eps)
-    solution = metaot.solve(problem, solver=solver, tol=1e-4)
+    solution = metaot.solve(problem, solver=solver, tol=1e-3)
     used = [*vars(solution.potentials).values(), solution.error, solution.converged, solution.steps]
     used += [solution.value, solution.cost(), solution.plan(), *vars(solution.bounds()).values()]
     if geometry.points is not None:
         used.append(solution.transport())
     assert all(isinstance(value, Remote) for value in used if isinstance(value, Tensor))
-    assert float(solution.error.max()) <= 1e-4
-    metaot.solve(problem, init=solution.potentials, solver=solver, tol=1e-4)
+    assert float(solution.error.max()) <= 1e-3
+    metaot.solve(problem, init=solution.potentials, solver=solver, tol=1e-3)
 
 
 def handed_over() -> None:
@@ -189,7 +190,7 @@ def mapped(solver: Any, init: Any = None) -> None:
 
 def palette() -> None:
     predictor = shipped("palette")
-    mapped(metaot.GaussNewton(2), predictor)
+    mapped(metaot.GaussNewton(1), predictor)
     assert isinstance(predictor.predict(clouds()[0]).push(points(5, 3)), Remote)
 
 
@@ -202,8 +203,9 @@ def gradient() -> None:
 
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
-    recipe = replace(RECIPES[name](), steps=2, validation_batch=2, device=NAME, **changes)
-    task = recipe.task(recipe, None, torch.device(NAME))
+    recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
+    with patch.object(tasks, "_SAMPLES", 50):
+        task = recipe.task(recipe, None, torch.device(NAME))
     state = _new_state(recipe, task, torch.device(NAME))
     before = [weight.detach().clone() for weight in state.model.parameters()]
     _update(state, recipe, task, task.predictor(state.model))
@@ -237,13 +239,15 @@ CASES: dict[str, Callable[[], None]] = {
     "sphere": shipped_sphere,
     "palette": palette,
     "gradient of the value": gradient,
-    "training: images": lambda: trained("shapes", model_settings=SMALL),
+    "training: images": lambda: trained("shapes", data=Shapes(8, (0.1, 0.1)), model_settings=SMALL),
     "training: universal": lambda: trained(
         "universal",
-        data=Drawings(batch=4),
+        data=Drawings(batch=4, eps=(0.1, 0.1)),
         model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},
     ),
-    "training: groups": lambda: trained("sphere", data=Sphere(batch=2, suppliers=10, customers=200)),
+    "training: groups": lambda: trained(
+        "sphere", data=Sphere(batch=2, suppliers=8, customers=60, world="synthetic", eps=(0.02, 0.02))
+    ),
     "training: any space": lambda: trained(
         "sphere",
         data=Sphere(batch=2, suppliers=10, customers=40, world="synthetic", eps=(0.1, 0.1)),

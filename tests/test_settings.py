@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Source, Sphere
 from metaot.models import GroupedPotential, PotentialMLP, RefinedPotential, SpectralPotential
@@ -40,10 +41,11 @@ def test_every_setting_of_a_network_has_a_meaning(kind: type) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_of_a_recipe_can_be_set_to_its_own_value(name: str) -> None:
     recipe = RECIPES[name]()
-    for setting in settings_of(recipe):
-        assert setting.meaning
-        text = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
-        assert settings_of(override(recipe, [f"{setting.name}={text}"])) == settings_of(recipe)
+    settings = settings_of(recipe)
+    assert all(setting.meaning for setting in settings)
+    texts = [each.value if isinstance(each.value, str) else json.dumps(each.value) for each in settings]
+    same = [f"{each.name}={text}" for each, text in zip(settings, texts, strict=True)]
+    assert settings_of(override(recipe, same)) == settings
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,12 @@ def test_data_refuse_nonsense(kind: Any, changes: dict[str, Any]) -> None:
 def test_a_network_refuses_nonsense(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_validation_at_another_eps_than_the_data_is_refused() -> None:
+    recipe = replace(RECIPES["shapes"](), validation_eps=0.5)
+    with pytest.raises(ValueError, match=r"validation_eps must be in the range of the data, \[0\.01, 0\.01\]"):
+        recipe.task(recipe, None, torch.device("cpu"))
 
 
 def test_a_perceptron_without_hidden_layers_is_linear() -> None:

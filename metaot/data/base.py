@@ -28,8 +28,9 @@ def stream(generator: torch.Generator, number: int) -> torch.Generator:
 
 
 def middle(eps: EpsRange) -> float:
-    """Return the geometric mean of a range."""
-    return float(f"{math.sqrt(eps[0] * eps[1]):.6g}")
+    """Return the geometric mean of a range, in few digits."""
+    low, high = eps
+    return min(max(low, float(f"{math.sqrt(low * high):.6g}")), high)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ class DiscreteTask(Task):
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         like = torch.zeros((), dtype=torch.float64, device=device)
         super().__init__(recipe, data_dir, like, ProblemSet, "potentials from weights on a geometry")
-        eps = recipe.validation_eps or middle(self.problems.eps)
+        (low, high), eps = self.problems.eps, recipe.validation_eps or middle(self.problems.eps)
+        if not low <= eps <= high:
+            raise ValueError(f"validation_eps must be in the range of the data, [{low:g}, {high:g}], got {eps:g}")
         self.validation: Problem = self.validation_problems(eps=(eps, eps))
         self.geometry = self.validation.geometry
         self.exact = solve(self.validation, tol=1e-6, max_steps=5000)

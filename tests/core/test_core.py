@@ -176,7 +176,7 @@ def test_clouds_of_which_no_matrix_is_made(cost, dim, eps):
     a, b = weights(generator, 1, n, empty=0.02), weights(generator, 1, m, empty=0.01)
     p, empty = Problems(between(x, y, cost), a, b, np.array([eps])), a[0] == 0
     without_mass = Problems(between(x[empty], y, cost), a[:, empty], b, p.eps)
-    for f in (None, 5 * eps * generator.normal(size=a.shape), 1000 * eps * generator.normal(size=a.shape)):
+    for f in (None, 1000 * eps * generator.normal(size=a.shape)):
         found = p.solve("by matrix", f, tol=1e-6, max_steps=3)
         assert_allclose(found.error, p.true_error(found.f, found.g), atol=1e-7)
         assert_allclose(found.g, p.best_g(found.f), atol=1e-6 * eps)

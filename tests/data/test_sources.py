@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, Split
+from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, Split, middle
 from metaot.data.drawings import _KINDS, drawn_images, random_images
 
 
@@ -60,3 +60,8 @@ def test_a_batch_has_one_size_and_fewer_images_where_they_are_large() -> None:
         seen[problem.geometry.sizes] = len(problem.a)
     assert seen == {(8, 8): 64, (12, 12): 28, (16, 16): 16}
     assert Drawings(sides=(8, 16)).split("validation").geometry.sizes == (8, 8)
+
+
+def test_the_middle_of_a_range_is_inside_it() -> None:
+    assert middle((1e-3, 1e-1)) == 0.01
+    assert middle((0.0123456789, 0.0123456789)) == 0.0123456789

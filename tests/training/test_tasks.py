@@ -34,7 +34,7 @@ def gap(folder: Path) -> float:
 @pytest.mark.parametrize(
     ("name", "steps", "share"),
     [
-        ("shapes", 400, 0.2),
+        ("shapes", 150, 0.2),
         ("problems", 100, 0.2),
         ("universal", 60, 0.9),
         ("planted", 150, 0.8),
