@@ -285,6 +285,7 @@ SAYS_HOW: dict[str, tuple[Callable[[], Any], str]] = {
     "a cost in place of y": (lambda: Points(X, "sqeuclidean"), "a cost is named as cost='sqeuclidean'"),
     "points on a line": (lambda: Points(A, B), r"points on a line are x\[:, None\]"),
     "a cost of two points": (lambda: Points(X, Y, lambda x, y: ((x[0] - y[0]) ** 2).sum()), "one row for each x"),
+    "a cost that is x": (lambda: Points(X, Y, lambda x, y: x), "one row for each x"),
     "samples on a line": (lambda: SampleProblem(A, B), r"samples on a line are x\[:, None\]"),
     "solver of words": (
         lambda: solve(a_problem(), solver="sinkhorn"),

@@ -67,10 +67,11 @@ class Points(Geometry):
 
     @torch.no_grad()
     def _try_the_cost(self) -> None:
-        """Raise unless the user's function returns a matrix on a corner with more rows than columns, if it can."""
+        """Raise unless the user's function returns a matrix on a corner that looks like no transpose, x or y."""
         n, m = self.shape
-        few = min(m, 2)
-        self._costs(self.x[..., : min(n, 3), :], self.y[..., : max(1, few - 1) if n == few else few, :])
+        rows = min(n, 3)
+        columns = next((k for k in (2, 1, 3, 4) if k <= m and k not in (rows, self.x.shape[-1])), min(m, 2))
+        self._costs(self.x[..., :rows, :], self.y[..., :columns, :])
 
     @property
     def shape(self) -> tuple[int, int]:

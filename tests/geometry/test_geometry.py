@@ -276,15 +276,15 @@ def without_a_third_column(x: Tensor, y: Tensor) -> Tensor:
         (lambda: Points(AXIS, 2 * AXIS, "sphere"), r"unit vectors, got \|y\|\[0\] = 2: normalise"),
         (
             lambda: Points(X, Y, lambda x, y: torch.cdist(y, x)),
-            r"got \(2, 3\) in place of \(3, 2\): it is transposed",
+            r"got \(1, 3\) in place of \(3, 1\): it is transposed",
         ),
         (lambda: Points(X, X, lambda x, y: torch.cdist(y, x)), "it is transposed"),
         (lambda: Points(X[:2], X[:2], lambda x, y: torch.cdist(y, x)), "it is transposed"),
         (
             lambda: Points(X, Y, lambda x, y: torch.cdist(X, Y)),
-            r"got \(3, 4\) in place of \(3, 2\): a fixed matrix is Dense",
+            r"got \(3, 4\) in place of \(3, 1\): a fixed matrix is Dense",
         ),
-        (lambda: Points(X, Y, lambda x, y: torch.full((3, 2), torch.nan)), r"cost\(x, y\)\[0, 0\] = nan"),
+        (lambda: Points(X, Y, lambda x, y: torch.full((3, 1), torch.nan)), r"cost\(x, y\)\[0, 0\] = nan"),
         (lambda: Points(X, Y, lambda x, y: torch.cdist(x, y).half()), r"cost\(x, y\) must be float32 or float64"),
         (lambda: Grid(3, cost=lambda s, t: (s - t).square().mT[:1]), "one row for each x and one column"),
         (
