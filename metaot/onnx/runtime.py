@@ -98,6 +98,7 @@ class OnnxModel(OnnxFile):
         costs = self.costs if rows.image is None else tuple(map(_squared_distances, rows.image))
         a, b = (weights / weights.sum(-1, keepdims=True) for weights in (rows.a, rows.b))
         eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
+        start = start.reshape(a.shape)  # images have two axes
         f, g, error, steps = self._refined(costs, (a, b, eps), start, tol=tol, max_steps=max_steps)
         error, steps, converged = (z.reshape(rows.batch) for z in (error, steps, error <= tol))
         plans = Plans(costs, a, b, eps, f, g)

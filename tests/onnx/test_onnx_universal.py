@@ -41,7 +41,7 @@ def test_files_say_what_torch_says(model: OnnxModel, shape: tuple[int, ...], eps
         np.testing.assert_allclose(mine.reshape(theirs.shape), theirs.numpy(), atol=2e-6)
 
 
-def test_solve_goes_on_from_the_prediction(model: OnnxModel) -> None:
+def test_solve_goes_on_from_the_prediction(model: OnnxModel, back_end: str) -> None:
     a, b = images(2, 2, 6, 5)
     found = model.solve(a, b, eps=0.02, tol=1e-9)
     exact = solve(problem(a, b, 0.02), tol=1e-9)
