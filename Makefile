@@ -1,6 +1,7 @@
 # make test: set up, then lint, types, layers and tests.   make demo: set up, then train, evaluate, export and solve.
 # make wheel: build the distributions, and test them as users install them.
 # make docs: set up, then the site in build/docs; warnings are errors, no network.
+# make shapes: all tests, with every annotated shape checked at every call; `make test` checks those of one test.
 # make sanitize: tests of the compiled core with the sanitizers of gcc.
 # PYTHON names another Python for .venv than the first of these that is new enough:
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: setup test wheel sanitize demo bench docs format
+.PHONY: setup test shapes wheel sanitize demo bench docs format
 
 setup: $(READY)
 
@@ -29,6 +30,9 @@ test: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n $(WORKERS) -m "not slow"
+
+shapes: setup
+	$(BIN)/pytest -q -n $(WORKERS) -m "not slow" --jaxtyping-packages=metaot,beartype.beartype
 
 wheel: setup
 	$(BIN)/python tests/packaging/check.py --torch

@@ -1,17 +1,22 @@
 """Every test: CPU, float64, one thread, a fixed seed."""
 
-from collections.abc import Iterator
+import gc
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from strategies import unchecked
 
 from metaot import core
 
 settings.register_profile("metaot", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("metaot")
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at the modules again each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +26,12 @@ def _double() -> None:
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Solve by compiled code, then by torch as where there was no compiler; other tests check shapes."""
+def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Solve by compiled code, then by torch as where there was no compiler."""
     if request.param == "compiled" and not core.COMPILED:
         pytest.skip("not compiled")
     monkeypatch.setattr(core, "COMPILED", request.param == "compiled")
-    with unchecked():
-        yield request.param
+    return request.param
 
 
 @pytest.fixture

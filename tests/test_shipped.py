@@ -151,7 +151,7 @@ def deliveries(count: int, *, patterns: bool = False) -> Problem:
 
 def test_on_the_sphere_the_prediction_alone_is_good() -> None:
     problem = deliveries(8)
-    guess, exact = SPHERE.predict(problem), metaot.solve(problem, tol=1e-7).value
+    guess, exact = SPHERE.predict(problem), metaot.solve(problem, init=SPHERE, tol=1e-7).value
     assert marginal_error(problem, guess).mean() < 0.05
     assert ((exact - dual_value(problem, guess)) / exact).mean() < 1e-3
 

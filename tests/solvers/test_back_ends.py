@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from strategies import SPACES, assert_close, both_back_ends, every_dtype, random_problem, unchecked
+from strategies import SPACES, assert_close, both_back_ends, every_dtype, random_problem
 from torch import Tensor
 
 import metaot
@@ -26,7 +26,7 @@ LARGER: dict[str, Callable[[tuple[int, ...]], Geometry]] = {
 }
 CASES = [
     *((name, 0.1, 1e-6) for name in SPACES),
-    *((name, *limits) for name in LARGER for limits in ((1.0, 1e-9), (0.1, 1e-6), (0.01, 1e-3))),
+    *((name, *limits) for name in LARGER for limits in ((0.1, 1e-6), (0.01, 1e-3))),
 ]
 METHODS: dict[str, Solver | None] = {
     "accelerated": Sinkhorn(),
@@ -43,13 +43,6 @@ STARTS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "nan": lambda f: f * math.nan,
 }
 """Potentials in units of eps, from the exact ones."""
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    """Shapes are checked by other tests."""
-    with unchecked():
-        yield
 
 
 needs_both = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
@@ -92,7 +85,8 @@ def starts(problem: Problem, names: Iterable[str]) -> Iterator[DualPotentials | 
 @pytest.mark.parametrize("method", METHODS)
 def test_they_are_the_same_algorithm(name, eps, tol, method):
     problem = random_problem({**SPACES, **LARGER}[name], (3,), eps, seed=1)
-    for init in starts(problem, STARTS if method in ("accelerated", "newton") else ("none", "fair")):
+    every = name in LARGER and method in ("accelerated", "newton")
+    for init in starts(problem, STARTS if every else ("none", "fair", "nan")):
         assert_same(problem, init, METHODS[method], tol)
 
 
@@ -179,7 +173,7 @@ def test_a_cost_of_billions_of_eps_is_no_infinity(dtype, method, side):
     C = side * torch.rand(3, 4, generator=generator, dtype=torch.float64)
     a, b = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.2, 0.3, 0.4])
     problem = Problem(a.to(dtype), b.to(dtype), Dense(C.to(dtype)), 0.1)
-    solution = solve(problem, solver=METHODS[method], max_steps=100)
+    solution = solve(problem, solver=METHODS[method], max_steps=30)
     assert solution.potentials.f.isfinite().all()
     assert solution.potentials.g.isfinite().all()
     assert not solution.error <= 1e-6 or plan(problem, solution.potentials).sum(-1).allclose(problem.a)
