@@ -1,10 +1,12 @@
 """Every test: CPU, float64, one thread, a fixed seed."""
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from strategies import unchecked
 
 from metaot import core
 
@@ -26,12 +28,13 @@ def _double() -> None:
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Solve by compiled code, then by torch as where there was no compiler."""
+def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Solve by compiled code, then by torch as where there was no compiler, in the time that users see."""
     if request.param == "compiled" and not core.COMPILED:
         pytest.skip("not compiled")
     monkeypatch.setattr(core, "COMPILED", request.param == "compiled")
-    return request.param
+    with unchecked():
+        yield request.param
 
 
 @pytest.fixture
