@@ -129,17 +129,24 @@ def read_weights(folder: Path, card: dict[str, Any]) -> bytes:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a temporary file and move it to `path`: readers get the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_together(contents: dict[Path, bytes]) -> None:
     """Replace files by others that belong together, in one go, once all are written."""
     partials = {path.with_name(path.name + ".partial"): path for path in contents}
-    for partial, path in partials.items():
-        partial.write_bytes(contents[path])
-    for partial, path in partials.items():
-        partial.replace(path)
+    try:
+        for partial, path in partials.items():
+            partial.write_bytes(contents[path])
+        for partial, path in partials.items():
+            partial.replace(path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
 
 
 def data_folder(explicit: Path | None = None) -> Path:

@@ -12,7 +12,7 @@ from metaot.training.recipe import Recipe
 
 FILE = "training.pt"
 LOCK = "training.lock"
-_MAY_CHANGE = {"steps", "log_every", "validate_every", "save_every", "compact", "device"}
+_MAY_CHANGE = {"steps", "learning_rate", "clip", "log_every", "validate_every", "save_every", "compact", "device"}
 """Settings that --resume accepts with another value."""
 
 

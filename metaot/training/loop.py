@@ -226,8 +226,8 @@ def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> d
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip).item()
     if not math.isfinite(norm):
         raise FloatingPointError(
-            f"the gradient of step {state.step} is not finite: lower learning_rate, then go on from the last "
-            "save with --resume"
+            f"the gradient of step {state.step} is not finite: lower learning_rate, and go on from the last save "
+            "with --resume, or begin again with --overwrite"
         )
     figures = {"loss": loss.item(), "gradient_norm": norm, "learning_rate": rate}
     state.optimizer.step()

@@ -87,9 +87,12 @@ def test_a_run_is_never_overwritten_and_its_card_tells_all(tmp_path: Path) -> No
     assert list((tmp_path / "board").iterdir())
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run_which_goes_on_from_its_last_save(tmp_path: Path) -> None:
+    train(tiny("shapes", 2), tmp_path, progress=False)
     with pytest.raises(FloatingPointError, match=r"step \d+ is not finite: lower learning_rate"):
-        train(tiny("shapes", 400, learning_rate=1e30), tmp_path, progress=False)
+        train(tiny("shapes", 400, learning_rate=1e30), tmp_path, resume=True, progress=False)
+    train(tiny("shapes", 4, learning_rate=1e-4), tmp_path, resume=True, progress=False)
+    assert read_card(tmp_path)["step"] == 4
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
