@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import metaot
+from metaot import losses
 from metaot.amortize.maps import BuresStart
 from metaot.core import method
 from metaot.data import Drawings, Palettes, Shapes, Sphere
@@ -231,6 +232,21 @@ def trained(name: str, **changes: Any) -> None:
     task.measure(task.predictor(state.average))
 
 
+def distances() -> None:
+    """Measure slices, lines and circles with all derivatives."""
+    for p, period in ((1.0, None), (2.0, None), (2.0, 1.0)):
+        parts = [points(6)[:, 0], points(8)[:, 0], weights(6), weights(8)]
+        for count in (2, 4):
+            leaves = [part.detach().requires_grad_() for part in parts[:count]]
+            losses.wasserstein_1d(*leaves, p=p, period=period).backward()
+            assert all(isinstance(leaf.grad, Remote) for leaf in leaves)
+    x = points(6, 3).requires_grad_()
+    found = losses.sliced_estimate(x, points(8, 3), weights(6), weights(8), directions=12)
+    found.value.backward()
+    assert all(isinstance(value, Remote) for value in (*found[:3], x.grad))
+    assert isinstance(losses.max_sliced_wasserstein(x, points(6, 3)), Remote)
+
+
 SMALL = {"first": {"width": 16, "hidden": 8, "modes": 4, "moments": 4}, "hidden": 8, "modes": 4}
 CASES: dict[str, Callable[[], None]] = {
     "grid": lambda: solved(Grid(12, 9), batch=(2,)),
@@ -255,6 +271,7 @@ CASES: dict[str, Callable[[], None]] = {
     "sphere": shipped_sphere,
     "palette": palette,
     "gradient of the value": gradient,
+    "distances in one dimension and of slices": distances,
     "training: images": lambda: trained("shapes", data=Shapes(8, (0.1, 0.1)), model_settings=SMALL),
     "training: universal": lambda: trained(
         "universal",

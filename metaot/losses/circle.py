@@ -13,6 +13,9 @@ from torch import Tensor
 
 from metaot.losses.quantiles import Cells, Corners, Match, Matched, cells_of
 
+_NARROW = 2.0**-36
+"""The share of a turn below which rounding of costs says nothing about where tangents meet."""
+
 
 def on_the_circle(period: float) -> Match:
     """Return the function that finds optimal plans on a circle for atoms in [0, period]."""
@@ -55,7 +58,8 @@ def _best(x: Tensor, y: Tensor, corners: Corners, p: float, period: float) -> tu
         low, high = low.where(rises, middle), middle.where(rises, high)
         if bool((high.shift - low.shift <= 1).all()):
             return low, high
-        middle, turn = at(_between(low, high, turn)), turn + 1
+        is_narrow = bool((high.shift - low.shift < corners.whole * _NARROW).all())
+        middle, turn = at(_between(low, high, 2 if is_narrow else turn)), turn + 1
 
 
 def _between(low: _Cut, high: _Cut, turn: int) -> Int[Tensor, "rows"]:

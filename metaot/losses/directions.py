@@ -1,8 +1,8 @@
 """Directions that cover the sphere evenly.
 
-In two dimensions they are equally spaced angles, in three a spiral lattice (arXiv 2309.11713), in more Sobol points
-that the normal quantile brings to the sphere, moved a little to the second moments of the sphere: then they are a
-tight frame, and the mean of a quadratic form over them is exact.
+In two dimensions they are equally spaced angles, in three a spiral lattice (arXiv 2309.11713), in more Sobol
+points that the normal quantile brings to the sphere. These are moved a little, to the second moments of the
+sphere: then they are a tight frame, and the mean of a quadratic form over them is exact.
 """
 
 import math

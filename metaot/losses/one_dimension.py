@@ -23,8 +23,8 @@ def wasserstein_1d(
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
     *,
-    p: float = 2,
-    period: float | None = None,
+    p: float | int = 2,
+    period: float | int | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Return W_p, the p-th root of min sum_ij P_ij |x_i - y_j|^p, between measures on a line.
 
@@ -37,7 +37,7 @@ def wasserstein_1d(
 
     Derivatives are the first ones, in points and weights: in a the derivative is f - <f, a>, where f is the dual
     potential of W_p; an atom without mass has one, too. At distance zero they are zero. Where W_p has a kink (for
-    weights, if masses of x end where masses of y end; for p = 1, at equal points) they are one of the subgradients.
+    weights, if masses of x end where masses of y end; for p = 1, at equal points) it is one subgradient.
 
     Tensors, arrays and lists; float32 stays float32. Raises ValueError for NaN, negative weights, weights that do
     not sum to one, sizes that do not fit, p < 1 and a period that is not positive.
@@ -59,10 +59,11 @@ class _Distances(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rule: Rule, *parts: Any) -> Tensor:
         wanted = Wanted(*ctx.needs_input_grad[1:])
-        x, y, a, b = (None if part is None else part.reshape(-1, part.shape[-1]) for part in parts)
+        rows: list[Any] = [None if part is None else part.reshape(-1, part.shape[-1]) for part in parts]
+        x, y, a, b = rows
         found = x.new_empty(len(x))
-        slopes = [
-            torch.empty_like(part) if want else None for part, want in zip((x, y, a, b), wanted, strict=True)
+        slopes: list[Any] = [
+            torch.empty_like(part) if want else None for part, want in zip(rows, wanted, strict=True)
         ]
         step = max(1, _BLOCK // (x.shape[-1] + y.shape[-1]))
         for start in range(0, len(x), step):
@@ -72,9 +73,9 @@ class _Distances(torch.autograd.Function):
             for whole, part in zip(slopes, made, strict=True):
                 if whole is not None:
                     whole[here] = part
-        for k, weights in enumerate((a, b), 2):
+        for k in (2, 3):
             if slopes[k] is not None:
-                slopes[k] = on_the_simplex(slopes[k], weights)
+                slopes[k] = on_the_simplex(slopes[k], rows[k])
         shaped = zip(slopes, parts, strict=True)
         ctx.save_for_backward(*(None if slope is None else slope.reshape(part.shape) for slope, part in shaped))
         return found.reshape(parts[0].shape[:-1])

@@ -14,12 +14,14 @@ from metaot.losses.directions import directions_of
 from metaot.losses.measures import Measures, measures, on_the_simplex, require_power
 from metaot.losses.quantiles import Masses, Rule, Slopes, Wanted, powered_mean, row_distances, whole_masses
 
-_AT_ONCE, _BLOCK = 2**21, 2**18
-"""Entries of one measure's projections that are made by one product; and that are sorted, which are kept at hand."""
+_BLOCK = 2**18
+"""Entries of one measure's projections that are sorted at a time: what a processor keeps at hand."""
+
+_WORTH_A_PRODUCT, _PRODUCTS = 16, 8
+"""Coordinates for which one block is worth a matrix product, and the blocks that one product makes at most."""
 
 _STARTS, _ASCENT, _GAIN, _SHORT = 8, 200, 1e-9, 1e-7
-"""Directions from which the largest distance is sought, steps of each, the relative gain that is worth one, and the
-length of a step that is not."""
+"""Directions from which the largest distance is sought, steps of each, gain and length of the last ones."""
 
 
 @final
@@ -56,7 +58,7 @@ def sliced_wasserstein(
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
     *,
-    p: float = 2,
+    p: float | int = 2,
     directions: int | ArrayLike = 128,
     generator: Generator | None = None,
 ) -> Float[Tensor, "*batch"]:
@@ -82,7 +84,7 @@ def sliced_estimate(
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
     *,
-    p: float = 2,
+    p: float | int = 2,
     directions: int | ArrayLike = 128,
     generator: Generator | None = None,
 ) -> SlicedEstimate:
@@ -109,15 +111,15 @@ def max_sliced_wasserstein(
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
     *,
-    p: float = 2,
+    p: float | int = 2,
     directions: int | ArrayLike = 128,
     generator: Generator | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Return the max-sliced Wasserstein distance: the largest W_p of a projection on a line (arXiv 1904.05877).
 
-    Arguments are those of `sliced_wasserstein`. W_p has many local maxima on the sphere: an ascent starts from the
-    best few of the directions. The value is a lower bound, and at least that of each of the directions. Derivatives
-    are those at the best direction (the envelope theorem), which `largest_slice` returns, too.
+    Arguments are those of `sliced_wasserstein`. W_p has many local maxima on the sphere: an ascent starts from
+    the best few of the directions. The value is a lower bound, and at least that of each direction. Derivatives
+    are those of the plan at the best one (the envelope theorem), which `largest_slice` returns, too.
     """
     return largest_slice(x, y, a, b, p=p, directions=directions, generator=generator).value
 
@@ -128,7 +130,7 @@ def largest_slice(
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
     *,
-    p: float = 2,
+    p: float | int = 2,
     directions: int | ArrayLike = 128,
     generator: Generator | None = None,
 ) -> Slice:
@@ -168,12 +170,18 @@ class _Clouds(NamedTuple):
         return _Clouds(x, y, masses)
 
     def slices(self, vectors: Tensor, p: float, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor, Slopes]]:
-        """Yield blocks of vectors, the distances of projections on them, and derivatives in the projections."""
-        largest = max(len(self.x), len(self.y))
-        for part in vectors.split(max(1, _AT_ONCE // largest)):
-            blocks = (each.split(max(1, _BLOCK // largest)) for each in (part, part @ self.x.mT, part @ self.y.mT))
+        """Yield blocks of vectors, the distances of projections on them, and derivatives in the projections.
+
+        A distance that rounding of the projections may have made is zero.
+        """
+        rounding = 8 * torch.finfo(self.x.dtype).eps * max(self.x.norm(dim=-1).amax(), self.y.norm(dim=-1).amax())
+        count = max(1, _BLOCK // max(len(self.x), len(self.y)))
+        products = min(_PRODUCTS, 1 + vectors.shape[-1] // _WORTH_A_PRODUCT)
+        for part in vectors.split(count * products):
+            blocks = (each.split(count) for each in (part, part @ self.x.mT, part @ self.y.mT))
             for block, x, y in zip(*blocks, strict=True):
-                yield block, *row_distances(x, y, self.masses, Rule(p), wanted)
+                found, slopes = row_distances(x, y, self.masses, Rule(p), wanted)
+                yield block, found.where(found > rounding, 0.0), slopes
 
     def in_vectors(self, slopes: Slopes) -> Tensor:
         """Return derivatives of distances in the vectors, from those in the projections."""
@@ -215,15 +223,19 @@ class _Mean(torch.autograd.Function):
         wanted, both, vectors = ctx.needs_input_grad[1:], Measures(*parts[:4]), parts[4]
         batch = both.x.shape[:-2]
         value, distances = both.x.new_empty(batch), both.x.new_empty(*batch, len(vectors))
-        shapes = [None if part is None else part.shape for part in parts[:4]] + [(*batch, *vectors.shape)]
-        slopes = [value.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=True)]
+        shapes: list[Any] = [None if part is None else part.shape for part in parts[:4]] + [
+            (*batch, *vectors.shape)
+        ]
+        slopes: list[Any] = [
+            value.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=True)
+        ]
         for k in range(batch.numel()):
             total = _Total(_Clouds.of(_instance(both, k)), p, wanted)
             own = total.over(vectors)
             value.view(-1)[k] = own[0]
             distances.view(-1, len(vectors))[k] = own[1]
             for whole, part in zip(slopes, own[2], strict=True):
-                if whole is not None:
+                if whole is not None and part is not None:
                     whole.view(-1, *part.shape)[k] = part
         for k in (2, 3):
             if slopes[k] is not None:
@@ -272,14 +284,14 @@ class _Total:
         over = value.where(value > 0, torch.inf)
         last = (self._scale / over).pow(self._p - 1) / len(distances)
         derivatives = [None if total is None else total * last for total in self._sums]
-        shares = (distances / over).pow(self._p - 1) / len(distances) * (value > 0)
+        shares = (distances / over).pow(self._p - 1) / len(distances) * (distances > 0)
         derivatives.append(shares[:, None] * torch.cat(self._in_vectors) if in_vectors else None)
         return value, distances, derivatives
 
     def _add(self, block: Tensor, found: Tensor, slopes: Slopes) -> None:
         before, self._scale = self._scale, torch.maximum(self._scale, found.amax())
         safe = self._scale.where(self._scale > 0, 1.0)
-        shares, decay = (found / safe).pow(self._p - 1), (before / safe).pow(self._p - 1)
+        shares, decay = (found / safe).pow(self._p - 1) * (found > 0), (before / safe).pow(self._p - 1)
         for k, slope in enumerate(slopes):
             if not self._wanted[k] or slope is None:
                 continue
