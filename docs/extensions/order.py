@@ -9,6 +9,7 @@ PAGES = (
     "plot_batches.py",
     "plot_bounds.py",
     "plot_gradients.py",
+    "plot_slices.py",
     "plot_supply_demand.py",
     "plot_recolour.py",
     "plot_maps.py",

@@ -13,7 +13,7 @@ import metaot
 PACKAGES = (
     "metaot", "metaot.geometry", "metaot.solvers", "metaot.amortize", "metaot.onnx", "metaot.brenier",
     "metaot.tools", "metaot.data", "metaot.models", "metaot.objectives", "metaot.training", "metaot.evaluation",
-    "metaot.core",
+    "metaot.core", "metaot.losses",
 )  # fmt: skip
 """Those whose `__all__` is public, in the order in which a name is looked for."""
 

@@ -1,0 +1,22 @@
+"""Run all modules of this package, or those that are named: python -m benchmarks.losses [NAME ...]."""
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+MODULES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Losses and averages beside other libraries.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)} (default: all)")
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in MODULES:
+            parser.error(f"NAME must be of {', '.join(MODULES)}, got {name!r}")
+    for name in options.names or MODULES:
+        import_module(f"benchmarks.losses.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Sliced distances beside POT: python -m benchmarks.losses sliced.
+
+Two clouds of 10000 points of equal weight, the same 200 directions for all, p = 2, float64 and float32: the value,
+and the value with its derivative in one cloud; beside the projections and two sorts alone, which no method avoids.
+Medians of rounds in which the methods take turns. Results go to benchmarks/results/losses-sliced.json.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import ot
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from metaot.losses import sliced_wasserstein
+
+RESULTS = Path(__file__).parents[1] / "results" / "losses-sliced.json"
+COUNT, DIRECTIONS, ROUNDS, ROUNDS_OF_PEERS = 10_000, 200, 15, 3
+
+
+def with_gradient(loss: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    loss(leaf).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def methods(x: Tensor, y: Tensor, theta: Tensor) -> dict[str, Callable[[], Any]]:
+    """Return what is timed, by its name; arrays of numpy and tensors have the same numbers."""
+    arrays = x.numpy(), y.numpy()
+    columns = np.ascontiguousarray(theta.numpy().T)
+
+    def sorts() -> None:
+        for cloud in arrays:
+            np.sort(theta.numpy() @ cloud.T, -1)
+
+    def of_pot(cloud: Any, other: Any, projections: Any) -> Any:
+        return ot.sliced_wasserstein_distance(cloud, other, projections=projections)
+
+    return {
+        "metaot": lambda: sliced_wasserstein(x, y, directions=theta),
+        "metaot, gradient": lambda: with_gradient(lambda leaf: sliced_wasserstein(leaf, y, directions=theta), x),
+        "two sorts and the projections, numpy": sorts,
+        "POT, numpy": lambda: of_pot(*arrays, columns),
+        "POT, torch": lambda: of_pot(x, y, theta.mT),
+        "POT, torch, gradient": lambda: with_gradient(lambda leaf: of_pot(leaf, y, theta.mT), x),
+    }
+
+
+def measured(d: int, dtype: torch.dtype) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, COUNT, d, generator=generator, dtype=torch.float64).to(dtype)
+    y = y * 1.2 + 0.1
+    theta = normalize(torch.randn(DIRECTIONS, d, generator=generator, dtype=torch.float64), dim=-1).to(dtype)
+    runs = methods(x, y, theta)
+    same = [float(runs[name]()) for name in ("metaot", "POT, numpy")]
+    assert abs(same[0] / same[1] - 1) < (1e-12 if dtype == torch.float64 else 1e-5), same
+    gradients = [runs[name]() for name in ("metaot, gradient", "POT, torch, gradient")]
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-9), (gradients[0] - gradients[1]).abs().max()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(ROUNDS):
+        for name, run in runs.items():
+            if "POT" in name and round_ >= ROUNDS_OF_PEERS:
+                continue
+            begin = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - begin))
+    ms = {name: median(each) for name, each in times.items()}
+    return {
+        "d": d,
+        "dtype": str(dtype).removeprefix("torch."),
+        "ms": {name: round(value, 1) for name, value in ms.items()},
+        "value_over_sorts": ratio(ms, "metaot", "two sorts and the projections, numpy"),
+        "value_over_pot_numpy": ratio(ms, "metaot", "POT, numpy"),
+        "value_over_pot_torch": ratio(ms, "metaot", "POT, torch"),
+        "gradient_over_pot_torch": ratio(ms, "metaot, gradient", "POT, torch, gradient"),
+    }
+
+
+def ratio(ms: dict[str, float], own: str, other: str) -> float:
+    return round(ms[own] / ms[other], 3)
+
+
+def main() -> None:
+    rows = []
+    for dtype in (torch.float64, torch.float32):
+        for d in (3, 64):
+            rows.append(measured(d, dtype))
+            print(rows[-1], flush=True)
+    report = {
+        "points": COUNT,
+        "directions": DIRECTIONS,
+        "threads": torch.get_num_threads(),
+        "versions": {"POT": ot.__version__, "numpy": np.__version__, "torch": torch.__version__},
+        "rows": rows,
+    }
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(report))
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the ratios as Markdown."""
+    names = ("value_over_sorts", "value_over_pot_numpy", "value_over_pot_torch", "gradient_over_pot_torch")
+    lines = [
+        "| d | dtype | " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|--:|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {row['d']} | {row['dtype']} | " + " | ".join(f"{row[name]:.3g}x" for name in names) + " |"
+        for row in report["rows"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
