@@ -74,6 +74,8 @@ for panel, d in zip(axes, (3, 8), strict=True):
     panel.loglog(counts, random, "s-", color="0.6", label="random directions, error")
     panel.loglog(counts, [(each.value - truth).abs() for each in even], "o-", label="even directions, error")
     panel.loglog(counts, [each.error for each in even], "o:", color="tab:blue", label="their error bar")
+    panel.set_xticks(counts, map(str, counts))
+    panel.minorticks_off()
     panel.set(title=f"{d} dimensions", xlabel="directions")
 axes[0].set(ylabel="error of the distance")
 axes[0].legend()
@@ -85,8 +87,8 @@ plt.show()
 # -----------
 #
 # Angles, hours of a day and phases live on a circle: ``period`` says how long it is. The cut at which the circle
-# becomes a line is the best one, for any ``p``, exactly. Times around midnight and the same times one hour later are
-# an hour apart, which on a line they are not.
+# becomes a line is the best one, for any ``p``, exactly. Times around midnight and the same times one hour later
+# are an hour apart, which on a line they are not.
 
 hours = (23.5 + 1.5 * torch.randn(500, generator=generator, dtype=torch.float64)).remainder(24)
 later = (hours + 1).remainder(24)
