@@ -61,6 +61,13 @@ def test_a_translation_costs_its_length_and_a_dirac_all_distances() -> None:
         assert_close(wasserstein_1d(x, [0.3], p=p), (x - 0.3).abs().pow(p).mean().pow(1 / p), 1e-12)
 
 
+@pytest.mark.parametrize(("x", "y"), [(0.9, 0.2), (0.2, 0.9)])
+def test_the_shorter_way_may_lead_around(x, y) -> None:
+    for p in POWERS:
+        assert_close(wasserstein_1d([x], [y], p=p, period=1.0), 0.3, 1e-15)
+        assert_close(wasserstein_1d([x], [y, y], p=p, period=1.0), 0.3, 1e-15)
+
+
 @settings(max_examples=25)
 @given(n=st.integers(1, 12), p=st.sampled_from(POWERS), seed=st.integers(0, 2**32 - 1))
 def test_the_best_cut_of_the_circle_is_the_best_rotation_of_equal_atoms(n, p, seed) -> None:
