@@ -101,15 +101,10 @@ class Anderson:
     def _forgetting(self, lost: Bool[Tensor, "batch"], far: Bool[Tensor, "batch"]) -> "Anderson":
         """Empty the memory of some instances, and have them make plain steps."""
         forgets = lost | far
-        for memory in (self.moves, self.changes):
-            memory[forgets] = 0
-        self.gram[forgets] = torch.eye(MEMORY, dtype=self.gram.dtype, device=self.gram.device)
         longer = torch.where(self.least < PROGRESS * self.mark, 1, 2 * self.stretch)
         stretch = torch.where(lost, longer, self.stretch)
         return replace(
-            self,
-            shown=torch.where(forgets, 0, self.shown),
-            stale=torch.where(forgets, 0, self.stale),
+            self.emptied(forgets),
             stretch=stretch,
             plain=torch.where(forgets, stretch, self.plain),
             least=torch.where(far, torch.inf, self.least),
@@ -157,6 +152,14 @@ class Anderson:
         bounded = x + step * (FARTHEST / length).clamp_max(1.0)[:, None]
         bounded = torch.where(length.isfinite()[:, None], bounded, target)
         return torch.where(wild[:, None], bounded, following)
+
+    def emptied(self, which: Bool[Tensor, "batch"]) -> "Anderson":
+        """Forget the last points of some instances."""
+        for memory in (self.moves, self.changes):
+            memory[which] = 0
+        self.gram[which] = torch.eye(MEMORY, dtype=self.gram.dtype, device=self.gram.device)
+        shown, stale = (torch.where(which, 0, count) for count in (self.shown, self.stale))
+        return replace(self, shown=shown, stale=stale)
 
     def moved(self, origin: Float[Tensor, "batch n"]) -> "Anderson":
         """Return the same memory for x measured from this origin."""

@@ -1,0 +1,211 @@
+"""The barycenter iteration of Janati, Cuturi and Gramfort (arXiv 2006.02575, algorithm 1), accelerated.
+
+With potentials in units of eps, f_k on the measures a_k and the best g_k for them on the barycenter, that
+is
+
+    log alpha = log d - sum_k w_k g_k,
+
+and all plans have it as their marginal. A step replaces f_k by the best potential for (alpha, g_k). Where nothing
+is debiased, d is the uniform measure, the reference of the entropy: that barycenter is blurred. The debiased d has
+d (K d) = alpha: diag(d) K diag(d) is the plan from the barycenter to itself, and a step takes log d half the way
+there. Anderson acceleration (`metaot.solvers.anderson`) works on all f_k and log d at once.
+
+Debiasing is a deconvolution. On a grid much finer than the root of eps it goes on for ever, sublinearly, while the
+plans have long been right, and makes the barycenter ragged. So log d settles once the error of the self-plan falls
+slowly and the plans are nearly right; the last steps are those of the plans alone.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metaot.averages.problem import BarycenterProblem, best_potential
+from metaot.solvers.anderson import Anderson
+from metaot.solvers.iterate import Solver
+
+PLAIN = 3
+"""Steps before the first acceleration."""
+
+EARLIEST, EVERY, SLOW, NEAR = 20, 5, 0.8, 1e-3
+"""log d settles after `EARLIEST` steps at least, where the error of the self-plan has not fallen by the factor
+`SLOW` in `EVERY` steps while the other plans are as near as `NEAR`."""
+
+ABSENT = -200.0
+"""log d on atoms without mass: the barycenter's mass there is far below rounding."""
+
+_SELF_STEPS = 60
+"""Steps to the potential of a measure with itself; each halves the error at least."""
+
+
+@final
+@dataclass(frozen=True)
+class AverageState:
+    """Potentials f_k on the atoms with mass, log d, what follows from them, and the last points."""
+
+    x: Float[Tensor, "batch k s"]
+    log_d: Float[Tensor, "batch n"]
+    g: Float[Tensor, "batch k n"]
+    following: Float[Tensor, "batch k n"]
+    """The f_k that a step leads to, on all atoms."""
+    log_alpha: Float[Tensor, "batch n"]
+    residual: Float[Tensor, "batch k s"]
+    drift: Float[Tensor, "batch n"]
+    """How a plain step moves x and log d."""
+    error: Float[Tensor, "batch"]
+    self_error: Float[Tensor, "batch"]
+    settled: Bool[Tensor, "batch"]
+    mark: Float[Tensor, "batch"]
+    """The error of the self-plan when it was last looked at."""
+    path: Anderson
+    count: int
+
+
+@final
+@dataclass(frozen=True)
+class Averaged:
+    """What is asked for, in units of eps; or a start, of which f, log d and `settled` are used."""
+
+    f: Float[Tensor, "batch k n"]
+    g: Float[Tensor, "batch k n"]
+    log_d: Float[Tensor, "batch n"]
+    log_alpha: Float[Tensor, "batch n"]
+    error: Float[Tensor, "batch"]
+    self_error: Float[Tensor, "batch"]
+    settled: Bool[Tensor, "batch"]
+
+
+@final
+@dataclass(frozen=True)
+class Averaging(Solver[BarycenterProblem, AverageState, Averaged]):
+    """The iteration of this module, debiased or with a uniform reference."""
+
+    debiased: bool = True
+
+    def init(self, problem: BarycenterProblem, guess: Averaged | None) -> AverageState:
+        if guess is None:
+            guess = flat_start(problem, torch.zeros_like(problem.measures))
+        x, log_d = guess.f.gather(-1, problem.atoms), guess.log_d
+        if self.debiased:
+            x, log_d = _from_single_measures(problem, x, log_d)
+        x = torch.where(problem.masses > 0, x, 0.0)
+        path = Anderson.of(self._norm(problem, torch.full_like(log_d, 1 / log_d.shape[-1])))
+        infinite = torch.full_like(log_d[:, 0], torch.inf)
+        settled = guess.settled if self.debiased else torch.ones_like(guess.settled)
+        return self._evaluated(problem, x, log_d, settled=settled, mark=infinite, path=path, count=0)
+
+    def step(self, problem: BarycenterProblem, state: AverageState) -> AverageState:
+        point, residual = _joined(state)
+        z, path = (point + residual, state.path) if state.count < PLAIN else state.path.next(point, residual)
+        x, log_d = z.tensor_split([state.x[0].numel()], -1)
+        x = x.reshape(state.x.shape)
+        return self._evaluated(
+            problem, x, log_d, settled=state.settled, mark=state.mark, path=path, count=state.count + 1
+        )
+
+    def adjust(
+        self, problem: BarycenterProblem, state: AverageState, error: Float[Tensor, "batch"]
+    ) -> AverageState:
+        if state.count < PLAIN:  # the first errors say nothing: the mass is not yet one
+            return state
+        path = replace(state.path, roots=self._norm(problem, state.log_alpha.exp()).sqrt())
+        settled, mark = state.settled, state.mark
+        if self.debiased and state.count >= EARLIEST - EVERY and state.count % EVERY == 0:
+            slow = (state.self_error > SLOW * mark) & (state.error <= NEAR) & ~settled
+            settled, mark = settled | slow, state.self_error
+            if bool(slow.any()):
+                path = path.emptied(slow)
+        state = replace(state, settled=settled, mark=mark)
+        total = state.error + torch.where(settled, 0.0, state.self_error)
+        return replace(state, path=path.judged(*_joined(state), total))
+
+    def error(self, problem: BarycenterProblem, state: AverageState) -> Float[Tensor, "batch"]:
+        """L1 error of the plans' marginals on the measures, the mean by the weights.
+
+        Until log d has settled, at least that of the self-plan.
+        """
+        return torch.where(state.settled, state.error, torch.maximum(state.error, state.self_error))
+
+    def value(self, problem: BarycenterProblem, state: AverageState, which: Tensor | slice) -> Averaged:
+        known = torch.where(problem.masses > 0, state.x, state.following.gather(-1, problem.atoms))
+        f = state.following.scatter(-1, problem.atoms, known)
+        parts = (
+            f,
+            state.g,
+            state.log_d + state.drift,
+            state.log_alpha,
+            state.error,
+            state.self_error,
+            state.settled,
+        )
+        return Averaged(*(part[which] for part in parts))
+
+    def _norm(self, problem: BarycenterProblem, alpha: Float[Tensor, "batch n"]) -> Float[Tensor, "batch z"]:
+        """Return the weights of x and of log d in the sizes of residuals."""
+        masses = problem.weights[..., None] * problem.masses
+        alpha = alpha / alpha.sum(-1, keepdim=True) if self.debiased else torch.zeros_like(alpha)
+        return torch.cat([masses.flatten(1), alpha], -1)
+
+    def _evaluated(
+        self,
+        problem: BarycenterProblem,
+        x: Float[Tensor, "batch k s"],
+        log_d: Float[Tensor, "batch n"],
+        *,
+        settled: Bool[Tensor, "batch"],
+        mark: Float[Tensor, "batch"],
+        path: Anderson,
+        count: int,
+    ) -> AverageState:
+        """Return the state at a point."""
+        weights, masses = problem.weights[..., None], problem.masses
+        g = problem.towards_barycenter(torch.zeros_like(problem.measures).scatter(-1, problem.atoms, x))
+        mean = (weights * g).sum(1)
+        drift, self_error = torch.zeros_like(log_d), torch.zeros_like(log_d[:, 0])
+        if self.debiased:
+            uniform = torch.full_like(log_d, 1 / log_d.shape[-1])
+            ahead = best_potential(uniform, uniform, log_d - uniform.log(), problem) - mean
+            self_error = ((log_d - mean).exp() * ahead.neg().expm1()).abs().sum(-1)
+            drift = torch.where(settled[:, None], 0.0, 0.5 * ahead)
+        log_alpha = log_d + drift - mean  # with the next d: side by side, f and d would oscillate
+        following = problem.towards_measures(log_alpha.exp(), g)
+        residual = torch.where((masses > 0) & (weights > 0), following.gather(-1, problem.atoms) - x, 0.0)
+        error = (weights[..., 0] * (masses * residual.neg().expm1()).abs().sum(-1)).sum(-1)
+        return AverageState(
+            x, log_d, g, following, log_alpha, residual, drift, error, self_error, settled, mark, path, count
+        )
+
+
+def flat_start(problem: BarycenterProblem, f: Float[Tensor, "batch k n"]) -> Averaged:
+    """Return the start from these potentials, and from a barycenter of which nothing is known."""
+    zeros = torch.zeros_like(problem.measures[:, 0])
+    one, never = zeros[:, 0], torch.zeros_like(zeros[:, 0], dtype=torch.bool)
+    return Averaged(f, f, zeros - math.log(zeros.shape[-1]), zeros, one, one, never)
+
+
+def _joined(state: AverageState) -> tuple[Float[Tensor, "batch z"], Float[Tensor, "batch z"]]:
+    """Return the point and its residual as vectors."""
+    return (
+        torch.cat([state.x.flatten(1), state.log_d], -1),
+        torch.cat([state.residual.flatten(1), state.drift], -1),
+    )
+
+
+def _from_single_measures(
+    problem: BarycenterProblem, x: Float[Tensor, "batch k s"], log_d: Float[Tensor, "batch n"]
+) -> tuple[Float[Tensor, "batch k s"], Float[Tensor, "batch n"]]:
+    """Start instances whose whole weight is that of one measure from that measure, which is their barycenter."""
+    each, chosen = (problem.weights == 1).nonzero(as_tuple=True)
+    if len(each) == 0:
+        return x, log_d
+    a = problem.measures[each, chosen]
+    h = torch.zeros_like(a)
+    for _ in range(_SELF_STEPS):
+        h = 0.5 * (h + best_potential(a, a, h, problem))
+    x, log_d = x.clone(), log_d.clone()
+    x[each, chosen] = h.gather(-1, problem.atoms[each, chosen])
+    log_d[each] = torch.where(a > 0, a.log() + h, ABSENT)
+    return x, log_d

@@ -1,0 +1,69 @@
+"""Barycenters of clouds on free points: translations, fixed points, moments, bad input."""
+
+import pytest
+import torch
+
+from metaot.averages import free_barycenter
+
+
+def cloud(count: int, seed: int, scale: float = 1.0) -> torch.Tensor:
+    return scale * torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def test_of_one_cloud_it_is_the_cloud() -> None:
+    x = cloud(40, 0)
+    found = free_barycenter([x], [1.0], 40, eps=0.1)
+    assert found.steps == 0
+    assert torch.allclose(found.points, x, atol=1e-6)
+
+
+def test_of_translated_clouds_it_is_translated() -> None:
+    x, way = cloud(40, 0), torch.tensor([3.0, 1.0])
+    found = free_barycenter([x, x + way], [0.3, 0.7], eps=0.1, init=x, tol=1e-6)
+    assert found.converged
+    assert torch.allclose(found.points, x + 0.7 * way, atol=1e-4)
+
+
+def test_clouds_of_several_sizes_have_a_barycenter_between() -> None:
+    clouds = [cloud(60, 1, 0.5), cloud(45, 2, 1.2)]
+    found = free_barycenter(clouds, [0.3, 0.7], 30, eps=0.1, tol=1e-2)
+    assert found.converged
+    mean = 0.3 * clouds[0].mean(0) + 0.7 * clouds[1].mean(0)
+    assert torch.allclose(found.points.mean(0), mean, atol=2e-2)
+    spread = 0.3 * clouds[0].std(0) + 0.7 * clouds[1].std(0)
+    assert torch.allclose(found.points.std(0), spread, rtol=0.1)
+    again = free_barycenter(clouds, [0.3, 0.7], 30, eps=0.1, tol=1e-2, init=found)
+    assert again.steps == 0
+
+
+def test_masses_are_learned_if_asked_for() -> None:
+    """Two points far apart with the masses 0.8 and 0.2 can only be met by masses."""
+    x, masses = torch.tensor([[0.0, 0.0], [5.0, 0.0]]), [0.8, 0.2]
+    found = free_barycenter([(x, masses), (x, masses)], [0.5, 0.5], 2, eps=0.1, learn_measure=True, tol=1e-5)
+    assert found.converged
+    assert torch.allclose(found.measure, torch.tensor(masses), atol=1e-3)
+    assert torch.allclose(found.points, x, atol=1e-2)
+    fixed = free_barycenter([(x, masses)], [1.0], 2, eps=0.1, tol=1e-5)
+    assert torch.equal(fixed.measure, torch.tensor([0.5, 0.5]))
+    assert "converged" in repr(fixed)
+
+
+@pytest.mark.parametrize(
+    ("clouds", "weights", "n", "words"),
+    [
+        ([cloud(5, 0), cloud(6, 1)], [0.5, 0.6], 4, "weights must sum to one, got the sum 1.1"),
+        ([cloud(5, 0), cloud(6, 1)], [0.5], 4, "weights must be 2 numbers"),
+        ([cloud(5, 0), torch.zeros(4, 3)], [0.5, 0.5], 4, r"m d with one d"),
+        ([(cloud(2, 0), [0.0, 0.0])], [1.0], 4, r"masses of clouds\[0\] must sum to one"),
+        ([cloud(5, 0)], [1.0], 0, "n must be at least one"),
+        ([cloud(5, 0) * torch.nan], [1.0], 4, r"clouds\[0\] must be finite"),
+    ],
+)
+def test_bad_input(clouds, weights, n: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        free_barycenter(clouds, weights, n, eps=0.1)
+
+
+def test_other_things_than_clouds() -> None:
+    with pytest.raises(TypeError, match="clouds must be a list of clouds"):
+        free_barycenter(cloud(5, 0), [1.0], 3, eps=0.1)
