@@ -28,6 +28,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 import metaot
 from metaot import losses
 from metaot.amortize.maps import BuresStart
+from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
 from metaot.data import Drawings, Palettes, Shapes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, Points
@@ -218,6 +219,24 @@ def gradient() -> None:
     assert isinstance(a.grad, Remote)
 
 
+def averaged(average: Any, init: Any = None) -> None:
+    """Average measures on a grid, and use all parts of the answer."""
+    problem = images(12)
+    weights = torch.tensor([[0.3, 0.7], [1.0, 0.0]], dtype=torch.float64).to(NAME)
+    found = average(problem.a, weights, problem.geometry, 1e-2, init=init, tol=1e-3)
+    used = [found.image, found.error, found.self_error, found.divergences, found.value, found.steps]
+    assert all(isinstance(value, Remote) for value in [*used, *vars(found.potentials).values()])
+    assert bool(found.converged.all())
+    average(problem.a, weights[0], problem.geometry, 1e-2, init=found[0], tol=1e-3)
+
+
+def averaged_clouds() -> None:
+    clouds = [points(20), (points(15), torch.full((15,), 1 / 15).to(NAME))]
+    found = free_barycenter(clouds, [0.4, 0.6], 10, eps=0.1, learn_measure=True, max_steps=5)
+    assert isinstance(found.points, Remote)
+    assert isinstance(found.measure, Remote)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -272,6 +291,10 @@ CASES: dict[str, Callable[[], None]] = {
     "palette": palette,
     "gradient of the value": gradient,
     "distances in one dimension and of slices": distances,
+    "barycenter": lambda: averaged(barycenter),
+    "barycenter, entropic": lambda: averaged(entropic_barycenter),
+    "barycenter, from predictions": lambda: averaged(barycenter, shipped("universal")),
+    "barycenter, free points": averaged_clouds,
     "training: images": lambda: trained("shapes", data=Shapes(8, (0.1, 0.1)), model_settings=SMALL),
     "training: universal": lambda: trained(
         "universal",

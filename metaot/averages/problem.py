@@ -138,10 +138,13 @@ def _space(geometry: object, eps: object) -> float:
     if not isinstance(geometry, Geometry):
         raise wrong("geometry", "a Geometry such as Grid(64, 64), on which all measures are", geometry)
     n, m = geometry.shape
-    few = slice(0, 2)
     if n != m or geometry.batch_shape:
         raise ValueError(f"a barycenter is on one space with as many sources as targets, got {geometry}")
-    if not torch.allclose(geometry.cost_rows(few).detach(), geometry.T.cost_rows(few).detach()):
+    rows = slice(0, 2)
+    pairs = [(cost, cost.mT) for cost in geometry.axis_costs or ()] or [
+        (geometry.cost_rows(rows), geometry.T.cost_rows(rows))
+    ]
+    if not all(torch.allclose(cost.detach(), exchanged.detach()) for cost, exchanged in pairs):
         raise ValueError(f"a barycenter needs a symmetric cost between the atoms of one support, got {geometry}")
     value = as_number("eps", eps)
     if not 0 < value < float("inf"):

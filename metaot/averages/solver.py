@@ -111,7 +111,9 @@ class Averaging(Solver[BarycenterProblem, AverageState, Averaged]):
     ) -> AverageState:
         if state.count < PLAIN:  # the first errors say nothing: the mass is not yet one
             return state
-        path = replace(state.path, roots=self._norm(problem, state.log_alpha.exp()).sqrt())
+        path = state.path
+        if state.count % EVERY == 0 or state.count == PLAIN:
+            path = replace(path, roots=self._norm(problem, state.log_alpha.exp()).sqrt())
         settled, mark = state.settled, state.mark
         if self.debiased and state.count >= EARLIEST - EVERY and state.count % EVERY == 0:
             slow = (state.self_error > SLOW * mark) & (state.error <= NEAR) & ~settled
