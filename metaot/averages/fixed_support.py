@@ -88,6 +88,11 @@ class Barycenter:
         alpha = state.log_alpha.exp()
         alpha = (alpha / alpha.sum(-1, keepdim=True))[:, None]
         values = (state.f * problem.measures).sum(-1) + (state.g * alpha).sum(-1)
+        if problem.active is not None:
+            idle = ~problem.active
+            others = problem.measures[idle], alpha.expand_as(problem.measures)[idle]
+            between = Problem.trusted(*others, geometry=problem.geometry, eps=self.eps)
+            values[idle] = solve(between, tol=_SELF_TOL).value / self.eps
         if self.debiased:
             own = 2 * (alpha * (state.log_d - state.log_alpha)[:, None]).sum(-1)
             sides = problem.measures.flatten(0, 1)

@@ -128,6 +128,20 @@ def test_the_derivative_in_the_weights_is_that_of_the_envelope(average) -> None:
         assert float((above - below) / 2e-4) == pytest.approx(float(slope @ way), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("average", [barycenter, entropic_barycenter])
+def test_a_measure_without_weight_has_a_derivative_too(average) -> None:
+    axis = line(61, 6.0)
+    a = gaussians(axis, (0.5, 0.8, 1.2))
+    first, way = torch.tensor([0.4, 0.6, 0.0], requires_grad=True), torch.tensor([-1.0, 0.0, 1.0])
+
+    def value(weights: Tensor) -> Tensor:
+        return average(a, weights, metaot.Grid(axis), 1.0, tol=1e-9).value
+
+    (slope,) = torch.autograd.grad(value(first), first)
+    here, near, far = (float(value(first.detach() + t * way)) for t in (0.0, 1e-3, 2e-3))
+    assert (4 * near - far - 3 * here) / 2e-3 == pytest.approx(float(slope @ way), rel=1e-3)
+
+
 def test_zero_weights_change_nothing() -> None:
     a, grid = shapes(20), metaot.Grid(20, 20)
     two = barycenter(a[:2], [0.4, 0.6], grid, 3e-3)
