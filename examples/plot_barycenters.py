@@ -21,7 +21,7 @@ from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 #
 # Four shapes in the corners, and between them barycenters with bilinear weights: 25 rows of weights in one call.
 
-SIDE, EPS = 48, 1e-3
+SIDE, EPS = 40, 1e-3
 t = torch.linspace(-0.5, 0.5, SIDE, dtype=torch.float64)
 y, x = torch.meshgrid(t, t, indexing="ij")
 r = (x.square() + y.square()).sqrt()
@@ -67,16 +67,16 @@ plt.show()
 # Means of digits
 # ---------------
 #
-# Twenty digits of each class, scaled up from 8 x 8 pixels: all ten barycenters in one call, below the means of the
+# Ten digits of each class, scaled up from 8 x 8 pixels: all ten barycenters in one call, below the means of the
 # pixels.
 
 digits, labels = load_digits(return_X_y=True)
 digits, labels = torch.from_numpy(digits).reshape(-1, 1, 8, 8), torch.from_numpy(labels)
 scaled = torch.nn.functional.interpolate(digits, size=(28, 28), mode="bilinear")[:, 0]
-classes = torch.stack([scaled[labels == k][:20] for k in range(10)])
+classes = torch.stack([scaled[labels == k][:10] for k in range(10)])
 classes = classes / classes.sum((2, 3), keepdim=True)
 start = perf_counter()
-means = barycenter(classes, torch.full((10, 20), 1 / 20, dtype=torch.float64), Grid(28, 28), 1e-3, tol=1e-4)
+means = barycenter(classes, torch.full((10, 10), 1 / 10, dtype=torch.float64), Grid(28, 28), 3e-3, tol=1e-3)
 print(means, f"{perf_counter() - start:.1f} s", sep="\n")
 
 figure, axes = plt.subplots(2, 10, figsize=(10, 2.2), layout="constrained")
@@ -92,7 +92,7 @@ plt.show()
 #
 # The same call on a grid with three axes: a ball becomes a ring in five steps. Shown is the mass along one axis.
 
-DEPTH = 32
+DEPTH = 24
 t = torch.linspace(-0.5, 0.5, DEPTH, dtype=torch.float64)
 z, y, x = torch.meshgrid(t, t, t, indexing="ij")
 ball = (x.square() + y.square() + z.square()) < 0.3**2
@@ -125,7 +125,7 @@ figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 for points, colour in ((circle, "tab:blue"), (cloud, "tab:orange")):
     ax.scatter(*points.T, s=4, c=colour)
 for share in (0.25, 0.5, 0.75):
-    found = free_barycenter([circle, cloud], [1 - share, share], 150, eps=0.02, tol=1e-2)
+    found = free_barycenter([circle, cloud], [1 - share, share], 150, eps=0.02, tol=2e-2)
     ax.scatter(*found.points.T, s=4, c="black")
     print(found)
 ax.set_aspect("equal")
