@@ -37,8 +37,9 @@ EARLIEST, EVERY, SLOW, NEAR = 20, 5, 0.8, 1e-3
 ABSENT = -200.0
 """log d on atoms without mass: the barycenter's mass there is far below rounding."""
 
-_SELF_STEPS = 60
-"""Steps to the potential of a measure with itself; each halves the error at least."""
+_SELF_STEPS, _STILL = 60, 1e-12
+"""Most steps to the potential of a measure with itself, each of which halves the error at least; and the movement
+of a step, in units of eps, that counts as none."""
 
 
 @final
@@ -206,7 +207,10 @@ def _from_single_measures(
     a = problem.measures[each, chosen]
     h = torch.zeros_like(a)
     for _ in range(_SELF_STEPS):
-        h = 0.5 * (h + best_potential(a, a, h, problem))
+        move = 0.5 * (best_potential(a, a, h, problem) - h)
+        h = h + move
+        if bool(torch.where(a > 0, move, 0.0).abs().amax() <= _STILL):
+            break
     x, log_d = x.clone(), log_d.clone()
     x[each, chosen] = h.gather(-1, problem.atoms[each, chosen])
     log_d[each] = torch.where(a > 0, a.log() + h, ABSENT)
