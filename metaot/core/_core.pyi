@@ -17,6 +17,7 @@ def solve_each(
     2 angle) and the arrays; `limits` is (tol, max_steps, accelerated). The method is 0 for Sinkhorn on the axes of
     a grid, 1 for Sinkhorn on a matrix, 2 for Newton, 3 for one Sinkhorn step on a grid (g is then a less the
     marginal of the start's plan, and `error` its dual value), 4 for the best g for the start, 5 for
-    f_i = min_j C_ij - b_j.
+    f_i = min_j C_ij - b_j, 6 and 7 for symmetric Sinkhorn on axes and on a matrix: b is a, and f shared by both
+    sides, with the best potential for it in g.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
     """

@@ -18,6 +18,7 @@ COMPILED = _core is not None
 """Whether there is compiled code."""
 
 _BY_AXES, _BY_MATRIX, _NEWTON, _STEP, _TRANSFORM, _HARD_MINIMUM = range(6)
+_SYMMETRIC_BY_AXES, _SYMMETRIC_BY_MATRIX = 6, 7
 
 _WORTH_A_THREAD = 2**14
 """Atoms of all problems of a thread, from which on it is worth waking."""
@@ -45,6 +46,10 @@ class Compiled(BackEnd):
 
     def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
         return self._solve(_NEWTON, index, f, (limits.tol, limits.max_steps, True), warmer)
+
+    def symmetric(self, f: Array | None, limits: Limits, *, on_support: bool = False) -> Result:
+        method = _SYMMETRIC_BY_AXES if self._costs.has_axes and not on_support else _SYMMETRIC_BY_MATRIX
+        return self._solve(method, slice(None), f, (limits.tol, limits.max_steps, True))
 
     def no_result(self) -> Result:
         f, g, error = np.zeros(self._a.shape), np.zeros(self._b.shape), np.full(len(self._a), np.inf)

@@ -117,6 +117,10 @@ class BackEnd(ABC):
         """Make Newton steps, at eps times `warmer`; an instance stops too when its error no longer falls."""
 
     @abstractmethod
+    def symmetric(self, f: Array | None, limits: Limits, *, on_support: bool = False) -> Result:
+        """Make symmetric Sinkhorn steps, of measures to themselves: f is shared by both sides, g the best for it."""
+
+    @abstractmethod
     def no_result(self) -> Result:
         """Return room for results: zeros, of no steps, with an infinite error."""
 
@@ -140,6 +144,11 @@ def suits_newton(back_end: BackEnd) -> list[bool]:
 def only_sinkhorn(back_end: BackEnd, f: Array | None, limits: Limits, *, accelerated: bool = True) -> Result:
     """Refine by Sinkhorn alone."""
     return _Run(back_end, limits).sinkhorn(EVERY, f, limits.max_steps, accelerated=accelerated)
+
+
+def only_symmetric(back_end: BackEnd, f: Array | None, limits: Limits) -> Result:
+    """Refine the potential of each measure to itself."""
+    return _Run(back_end, limits).symmetric(f, limits.max_steps)
 
 
 def only_newton(back_end: BackEnd, f: Array | None, limits: Limits) -> Result:
@@ -194,10 +203,16 @@ class _Run:
 
     def sinkhorn(self, index: Index, f: Array | None, max_steps: int, *, accelerated: bool = True) -> Result:
         self.taken.append("sinkhorn")
-        sizes = self.back_end.sizes if isinstance(index, slice) else [self.back_end.sizes[k] for k in index]
-        on_support = sum(map(sum, sizes)) <= self.back_end.axis_points * len(sizes)
-        limits = Limits(self.tol, max_steps)
+        limits, on_support = Limits(self.tol, max_steps), self._on_support(index)
         return self.back_end.sinkhorn(index, f, limits, accelerated=accelerated, on_support=on_support)
+
+    def symmetric(self, f: Array | None, max_steps: int) -> Result:
+        return self.back_end.symmetric(f, Limits(self.tol, max_steps), on_support=self._on_support(EVERY))
+
+    def _on_support(self, index: Index) -> bool:
+        """Return whether a matrix between the atoms with mass is smaller than what steps along the axes take."""
+        sizes = self.back_end.sizes if isinstance(index, slice) else [self.back_end.sizes[k] for k in index]
+        return sum(map(sum, sizes)) <= self.back_end.axis_points * len(sizes)
 
     def newton(self, index: Index, f: Array | None, max_steps: int) -> Result:
         self.taken.append("newton")

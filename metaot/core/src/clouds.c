@@ -28,7 +28,7 @@ typedef struct {
 
 typedef struct {
     Side source, target;
-    int known; /* whether sums of a point before are known */
+    int known, known_of_source; /* whether sums of a point before are known, over the source and over the target */
     double margin;
     double *moved;
 } Clouds;
@@ -342,19 +342,20 @@ static double clouds_evaluate(Operator *op, const double *x, double *residual)
     Clouds *self = op->own;
     Side *source = &self->source, *target = &self->target;
     if (!(largest_size(source->n, x) < INFINITY)) {
-        self->known = 0;
+        self->known = self->known_of_source = 0;
         return NAN;
     }
     Range change = set_potential(source, self->moved, x, 0);
     sum_side(op, source, target, self->known, change);
     for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = -target->sums[j];
     change = set_potential(target, self->moved, self->moved + source->n, 1);
+    self->known = 1;
     if (!residual) {
-        self->known = 0;
+        self->known_of_source = 0;
         return 0;
     }
-    sum_side(op, target, source, self->known, change);
-    self->known = 1;
+    sum_side(op, target, source, self->known_of_source, change);
+    self->known_of_source = 1;
     double *ratio = self->moved, *weights = self->moved + source->n;
     for (Index i = 0; i < source->n; i++) {
         residual[source->order[i]] = -(source->potential[i] + source->sums[i]);
@@ -394,7 +395,7 @@ void open_clouds(Operator *op, Arena *arena)
     const Costs *costs = op->costs;
     Clouds *self = (Clouds *)take_numbers(arena, (Index)sizeof(Clouds) / (Index)sizeof(double) + 1);
     Index n = op->source->count, m = op->target->count;
-    self->known = 0;
+    self->known = self->known_of_source = 0;
     double margin = log((double)(n > m ? n : m)) - log(op->tol > DBL_MIN ? op->tol : DBL_MIN) + 5;
     self->margin = margin < 40 ? margin : 40;
     self->moved = take_numbers(arena, 2 * (n + m));

@@ -63,6 +63,10 @@ typedef struct {
 } Limits;
 
 typedef struct {
+    int by_axes, symmetric;
+} Steps; /* of Sinkhorn: on the axes of a grid or with a matrix; between two measures, or of a measure to itself */
+
+typedef struct {
     double error;
     int64_t steps;
 } Outcome;
@@ -196,7 +200,7 @@ int hard_minimum(const Costs *costs, const double *h, double *f);
 /* sinkhorn.c, newton.c */
 int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 void finish_potentials(const Instance *instance, Outcome *outcome);
-int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome);
+int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, Steps method, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);

@@ -9,7 +9,8 @@
 #include <math.h>
 #include <string.h>
 
-typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, HARD_MINIMUM, METHODS } Method;
+typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, HARD_MINIMUM,
+               SYMMETRIC_BY_AXES, SYMMETRIC_BY_MATRIX, METHODS } Method;
 enum { A, B, EPS, START, F, G, ERROR, STEPS, BUFFERS };
 static const char *const NAMES[] = {"a", "b", "eps", "start", "f", "g", "error", "steps"};
 
@@ -53,8 +54,13 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     switch (task->method) {
     case SINKHORN_BY_AXES:
     case SINKHORN_BY_MATRIX:
-        done = refine_by_sinkhorn(workspace, &instance, task->limits, task->method == SINKHORN_BY_AXES, &outcome);
+    case SYMMETRIC_BY_AXES:
+    case SYMMETRIC_BY_MATRIX: {
+        int by_axes = task->method == SINKHORN_BY_AXES || task->method == SYMMETRIC_BY_AXES;
+        Steps steps = {by_axes, task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX};
+        done = refine_by_sinkhorn(workspace, &instance, task->limits, steps, &outcome);
         break;
+    }
     case NEWTON: done = refine_by_newton(workspace, &instance, task->limits, &outcome); break;
     case STEP: done = step_by_axes(workspace, &instance, &outcome); break;
     default: done = transform_by_axes(workspace, &instance, &outcome);
@@ -169,9 +175,12 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
     }
     task->count = task->buffers[EPS].len / (Index)sizeof(double);
     if (!read_costs(task, kind, point_cost, costs)) return 0;
-    if (task->method != SINKHORN_BY_MATRIX && task->method != NEWTON && kind != AXES)
+    int any_kind = task->method == SINKHORN_BY_MATRIX || task->method == NEWTON || task->method == SYMMETRIC_BY_MATRIX;
+    if (!any_kind && kind != AXES)
         return misfit("this method is for the axes of a grid");
     Index n = task->costs.n, m = task->costs.m;
+    if ((task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX) && n != m)
+        return misfit("a symmetric problem has as many source as target atoms");
     Index sizes[BUFFERS] = {n, m, 1, n, n, task->method == STEP ? n : m, 1, 1};
     for (int k = 0; k < BUFFERS; k++)
         if (task->buffers[k].obj && task->buffers[k].len != task->count * sizes[k] * (Index)sizeof(double)) {

@@ -14,7 +14,42 @@ typedef struct {
     Operator op;
     double *x, *residual, *g, *other_x, *other_residual;
     double mean; /* what was subtracted from the start */
+    double level; /* what was added to the last point of a symmetric problem after it was evaluated */
+    int symmetric; /* whether both sides are one measure, and share one potential */
 } Run;
+
+/* Put x - g into ratio, and half of its negative, the way to the mean of x and g, into residual; return the mean of
+   the latter under the weights. */
+FOR_EACH_PROCESSOR
+static double half_way(Index count, const double *restrict x, const double *restrict g, const double *restrict weights,
+                       double *restrict ratio, double *restrict residual)
+{
+    for (Index i = 0; i < count; i++) {
+        ratio[i] = x[i] - g[i];
+        residual[i] = -0.5 * ratio[i];
+    }
+    return inner_product(count, weights, residual);
+}
+
+/* Evaluate a point. Of a symmetric problem the step leads half of the way to the best potential, the error is that of
+   both marginals, and x is shifted such that the plan has mass one, to first order. */
+static double evaluate(Run *run, double *x, double *residual)
+{
+    Operator *op = &run->op;
+    if (!run->symmetric) return op->evaluate(op, x, residual);
+    Index n = op->source->count;
+    if (isnan(op->evaluate(op, x, NULL))) return NAN;
+    op->potential(op, run->g);
+    double level = half_way(n, x, run->g, op->source->weights, run->other_x, residual);
+    for (Index i = 0; i < n; i++) {
+        x[i] += level;
+        residual[i] -= level;
+        run->other_x[i] += 2 * level;
+    }
+    run->level = level; /* the operator still has the point before the shift */
+    exponentials(n, run->other_x, run->other_x);
+    return 2 * relative_l1_error(n, op->source->weights, run->other_x);
+}
 
 /* The dual value of the point that was evaluated last, and the best g for it. */
 static double dual_value(Run *run, const double *x)
@@ -68,18 +103,36 @@ static double begin(Run *run, const Instance *instance, Limits limits)
     return op->evaluate(op, run->x, run->residual);
 }
 
+/* The same for a symmetric problem: a start that is far must be no worse than a step from zeros. */
+static double begin_symmetric(Run *run, const Instance *instance)
+{
+    Index n = run->op.source->count;
+    double error = take_start(run, instance) ? evaluate(run, run->x, run->residual) : NAN;
+    if (error <= DOUBTFUL) return error;
+    double *x = run->other_residual;
+    memset(x, 0, (size_t)n * sizeof *x);
+    if (isnan(error)) {
+        memcpy(run->x, x, (size_t)n * sizeof *x);
+        return evaluate(run, run->x, run->residual);
+    }
+    evaluate(run, x, run->residual);
+    plain_step(n, x, run->residual);
+    if (!(evaluate(run, x, run->residual) >= error)) memcpy(run->x, x, (size_t)n * sizeof *x);
+    return evaluate(run, run->x, run->residual);
+}
+
 static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *path)
 {
-    Operator *op = &run->op;
-    Outcome outcome = {begin(run, instance, limits), 0};
+    Outcome outcome = {run->symmetric ? begin_symmetric(run, instance) : begin(run, instance, limits), 0};
     int lost = isnan(outcome.error) ? 2 : 0; /* points in a row that left floating point */
-    start_path(path, op->source->count, op->source->weights);
+    Index n = run->op.source->count;
+    start_path(path, n, run->op.source->weights);
     while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
         if (limits.accelerated)
             next_point(path, run->x, run->residual, outcome.error);
         else
-            plain_step(op->source->count, run->x, run->residual);
-        outcome.error = op->evaluate(op, run->x, run->residual);
+            plain_step(n, run->x, run->residual);
+        outcome.error = evaluate(run, run->x, run->residual);
         outcome.steps++;
         lost = isnan(outcome.error) ? lost + 1 : 0;
     }
@@ -114,6 +167,7 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
                    (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
                     : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m) : grid_bytes(costs));
     if (!open_arena(&workspace->work, bytes)) return 0;
+    run->symmetric = 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
                          .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
                          .threads = instance->threads};
@@ -157,15 +211,33 @@ void finish_potentials(const Instance *instance, Outcome *outcome)
     outcome->error = INFINITY;
 }
 
-int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, int by_axes, Outcome *outcome)
+static int extend(Run *run, const Instance *instance)
+{
+    return run->op.extend(&run->op, run->x, instance->f, instance->g);
+}
+
+/* Put the point into f and its best potential into g; on atoms without mass into both. */
+static int extend_symmetric(Run *run, const Instance *instance)
+{
+    const Support *source = run->op.source;
+    shift(source->count, -run->level, run->x);
+    if (!extend(run, instance)) return 0;
+    shift(instance->costs->m, -run->level, instance->g);
+    memcpy(instance->f, instance->g, (size_t)instance->costs->n * sizeof(double));
+    for (Index i = 0; i < source->count; i++) instance->f[source->atoms[i]] = run->x[i] + run->level;
+    return 1;
+}
+
+int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, Steps method, Outcome *outcome)
 {
     Run run;
     Path path;
-    Layout layout = layout_of(workspace, instance, by_axes);
+    Layout layout = layout_of(workspace, instance, method.by_axes);
     if (!open_run(&run, workspace, instance, layout, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
+    run.symmetric = method.symmetric;
     *outcome = iterate(&run, instance, limits, &path);
-    int done = !isfinite(outcome->error) || run.op.extend(&run.op, run.x, instance->f, instance->g);
+    int done = !isfinite(outcome->error) || (run.symmetric ? extend_symmetric : extend)(&run, instance);
     finish_potentials(instance, outcome);
     return done;
 }
