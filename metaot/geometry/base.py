@@ -79,6 +79,11 @@ class Geometry(ABC):
         return None
 
     @property
+    def of_each_side(self) -> "tuple[Geometry, Geometry] | None":
+        """The spaces of the source and itself, and of the target and itself; None when their costs are unknown."""
+        return None
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """The numbers of points along the axes of a grid; () for other spaces."""
         return ()

@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import final
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -48,6 +49,13 @@ class Dense(Geometry):
     @cached_property
     def _transposed(self) -> "Dense":
         return replaced(self, C=self.C.mT)
+
+    @property
+    def of_each_side(self) -> "tuple[Dense, Dense] | None":
+        C = self.C.detach()
+        square = C.shape[-2] == C.shape[-1]
+        one_support = square and torch.equal(C, C.mT) and not bool(C.diagonal(dim1=-2, dim2=-1).any())
+        return (self, self) if one_support else None
 
     @property
     def cost_name(self) -> None:

@@ -113,6 +113,10 @@ class Grid(Geometry):
         return torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1).flatten(0, -2)
 
     @property
+    def of_each_side(self) -> "tuple[Grid, Grid]":
+        return self, self
+
+    @property
     def cost_name(self) -> str | None:
         return self.cost if isinstance(self.cost, str) else None
 

@@ -95,6 +95,10 @@ class Points(Geometry):
         return self.x, self.y
 
     @property
+    def of_each_side(self) -> "tuple[Points, Points]":
+        return replaced(self, y=self.x), replaced(self, x=self.y)
+
+    @property
     def cost_name(self) -> str | None:
         return None if callable(self.cost) else self.cost
 

@@ -1,5 +1,11 @@
 """Losses: distances between distributions that can be minimised."""
 
+from metaot.losses.divergence import (
+    DivergenceSolution,
+    sharp_sinkhorn_divergence,
+    sinkhorn_divergence,
+    solve_divergence,
+)
 from metaot.losses.one_dimension import wasserstein_1d
 from metaot.losses.sliced import (
     Slice,
@@ -11,11 +17,15 @@ from metaot.losses.sliced import (
 )
 
 __all__ = [
+    "DivergenceSolution",
     "Slice",
     "SlicedEstimate",
     "largest_slice",
     "max_sliced_wasserstein",
+    "sharp_sinkhorn_divergence",
+    "sinkhorn_divergence",
     "sliced_estimate",
     "sliced_wasserstein",
+    "solve_divergence",
     "wasserstein_1d",
 ]

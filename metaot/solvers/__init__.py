@@ -7,6 +7,7 @@ from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Bounds, Solution, Status, transport_bounds
 from metaot.solvers.solve import solve
+from metaot.solvers.symmetric import Symmetric
 from metaot.solvers.w2gn import W2GN
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Solution",
     "Solver",
     "Status",
+    "Symmetric",
     "solve",
     "transport_bounds",
 ]

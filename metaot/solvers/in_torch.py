@@ -14,9 +14,11 @@ from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import linear_value
 from metaot.potentials import DualPotentials, c_transform, centred, exact_marginal_error, tilted
 from metaot.problem import Problem
+from metaot.solvers.anderson import Anderson
 from metaot.solvers.iterate import Solver, StateT, iterate
 from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
+from metaot.solvers.symmetric import Symmetric, evaluated
 
 GOOD, DOUBTFUL = 0.01, 0.1
 """L1 errors of a start: up to the first it is kept without comparison; above the second it must beat two steps
@@ -78,6 +80,9 @@ class InTorch(BackEnd):
                 result.update(chosen, Result(found.g, found.f, found.error, found.steps) if turned else found)
         return result
 
+    def symmetric(self, f: Tensor | None, limits: Limits, *, on_support: bool = False) -> Result:
+        return refine(Symmetric(), self.problem, f, limits, on_support=on_support)
+
     def no_result(self) -> Result:
         a, b = self.problem.a, self.problem.b
         error, steps = a.new_full(a.shape[:1], torch.inf), torch.zeros(len(a), dtype=torch.int64, device=a.device)
@@ -92,7 +97,7 @@ class InTorch(BackEnd):
 
 def refine(solver: Solver, problem: Problem, f: Tensor | None, limits: Limits, *, on_support: bool) -> Result:
     """Refine f, batch n, by one method: on the atoms with mass, or on all."""
-    counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton) else problem
+    counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton | Symmetric) else problem
     eps, rows, part = expand_eps(problem.eps, problem.a), None, counted
     if on_support:
         rows, part = _support(counted)
@@ -102,7 +107,8 @@ def refine(solver: Solver, problem: Problem, f: Tensor | None, limits: Limits, *
     if rows is not None:
         found = torch.where(part.a != 0, found, 0.0) * eps
         found = torch.zeros_like(problem.a).scatter_add(-1, rows, found)
-    return _completed(problem, counted, found, result.steps)
+    completed = _completed_symmetric if isinstance(solver, Symmetric) else _completed
+    return completed(problem, counted, found, result.steps)
 
 
 def _counted(problem: Problem) -> Problem:
@@ -158,6 +164,17 @@ def _completed(problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], 
     return Result(f, g, error, steps)
 
 
+def _completed_symmetric(problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], steps: Tensor) -> Result:
+    """Continue the potential of measures to themselves to all atoms; measure the error in float64."""
+    exact = counted.normalised()
+    eps = expand_eps(exact.eps, exact.a)
+    state = evaluated(exact, torch.where(exact.a != 0, f.to(exact.a) / eps, 0.0), Anderson.of(exact.a[:, :1]))
+    found, valid = Symmetric().value(exact, state, slice(None)), _valid(problem)
+    finite = ((found.f + found.g).sum(-1) + state.error).isfinite() & valid
+    f, g = (torch.where(finite[:, None], potential, 0.0).to(problem.a) for potential in (found.f, found.g))
+    return Result(f, g, torch.where(finite, state.error, torch.inf).to(problem.a), steps)
+
+
 def _step_error(problem: Problem, f: Tensor, best: Tensor) -> Float[Tensor, "batch"]:
     """Return the L1 error of the source's marginal of f and g(f), to which `best` is the best potential."""
     marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
@@ -170,6 +187,8 @@ def _start(
     """Return the state of f, or of zeros where these are the better start."""
     if f is None:
         return solver.init(problem, None)
+    if isinstance(solver, Symmetric):
+        return solver.init(problem, DualPotentials(_reasonable(problem, f), f))
     guess = DualPotentials(_reasonable(problem, f), problem.b.new_zeros(1).expand_as(problem.b))
     state = solver.init(problem, guess)
     start, error = solver.value(problem, state, slice(None)), solver.error(problem, state)

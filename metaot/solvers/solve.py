@@ -18,6 +18,7 @@ from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution
 from metaot.solvers.start import Start, warm_start
+from metaot.solvers.symmetric import Symmetric, require_symmetric
 from metaot.solvers.w2gn import W2GN
 
 
@@ -83,6 +84,8 @@ def solve(
             solver,
         )
     require_problem(problem)
+    if isinstance(solver, Symmetric):
+        require_symmetric(problem)
     f = None if init is None else warm_start(problem, init)
     result, solvers = _refined(problem, f, solver, method.Limits(tol, max_steps))
     potentials = DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape))
@@ -101,7 +104,7 @@ def _refined(
 ) -> tuple[method.Result, tuple[Solver, ...]]:
     """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results."""
     start: Any = None if f is None else f.reshape(-1, problem.geometry.shape[0])
-    if not isinstance(solver, Sinkhorn | Newton | None) or problem.a.numel() == 0:
+    if not isinstance(solver, Sinkhorn | Newton | Symmetric | None) or problem.a.numel() == 0:
         other = solver or Sinkhorn()
         return refine(other, problem.flat(), start, limits, on_support=False), (other,)
     back_end = _back_end(problem, solver)
@@ -109,6 +112,8 @@ def _refined(
         start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):
         return method.only_sinkhorn(back_end, start, limits, accelerated=solver.accelerated), (solver,)
+    if isinstance(solver, Symmetric):
+        return method.only_symmetric(back_end, start, limits), (solver,)
     if isinstance(solver, Newton):
         return method.only_newton(back_end, start, limits), (solver,)
     result, names = method.choose(back_end, start, limits)

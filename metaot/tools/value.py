@@ -8,17 +8,15 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from metaot.brenier import SampleProblem
 from metaot.geometry import Points
-from metaot.geometry.base import allowed
 from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, plan_rows, transport_cost
+from metaot.objectives.plan_cost import plan_cost
+from metaot.potentials import DualPotentials, c_transform, transport_cost
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solver, solve
 from metaot.solvers.start import Start
-from metaot.tools.plan import BLOCK
 
 _RELATIVE_EPS = 2e-3
 """The entropy at which the bounds of a distance are close, as a share of the mean cost."""
@@ -52,7 +50,7 @@ def ot_value(
         f = solve(exact, init=init, solver=solver, tol=tol, max_steps=max_steps).potentials.f
         g = c_transform(exact, f)
         potentials = DualPotentials(c_transform(exact.T, g), g)
-    cost = _cost_of_the_plan(exact, potentials)
+    cost = plan_cost(exact, potentials)
     value: Tensor = _Envelope.apply(exact, potentials, exact.a, exact.b, exact.eps, cost)  # type: ignore[assignment]
     return value.to(problem.a)
 
@@ -92,27 +90,6 @@ class _FirstOnly(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Tensor:
         raise RuntimeError("ot_value has first derivatives only: do not differentiate its gradient")
-
-
-def _cost_of_the_plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"] | None:
-    """Return <C, P> with the derivatives of C and a constant P; None when C has none.
-
-    Each block of rows is made again when it is differentiated, and forgotten.
-    """
-    geometry, (n, m) = problem.geometry, problem.geometry.shape
-    if not geometry.cost_rows(slice(0, 1)).requires_grad:
-        return None
-
-    def cost_of(rows: slice) -> Float[Tensor, "*batch"]:
-        C = geometry.cost_rows(rows).to(problem.a)
-        with torch.no_grad():
-            P = plan_rows(problem, potentials, rows, C)
-        return (allowed(C) * P).sum((-2, -1))
-
-    step = max(1, BLOCK // max(1, m * problem.batch_shape.numel()))
-    blocks = (slice(start, min(n, start + step)) for start in range(0, n, step))
-    parts = (checkpoint(cost_of, rows, use_reentrant=False, preserve_rng_state=False) for rows in blocks)
-    return sum(parts, torch.zeros_like(problem.a[..., 0]))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metaot import Dense, DualPotentials, Grid, Points, Problem, solve
 from metaot.geometry import Geometry, points
+from metaot.objectives import plan_cost
 from metaot.tools import value as module
 
 STEP = 1e-4
@@ -180,14 +181,14 @@ def test_one_atom_on_each_side():
 def test_blocks_change_nothing(monkeypatch):
     a, b, x, y = weights(2, 7), weights(2, 5), torch.rand(7, 9), torch.rand(5, 9)
     whole = slopes_of(Points, a, b, x, y)
-    monkeypatch.setattr(module, "BLOCK", 2 * 5 * 2)
+    monkeypatch.setattr(plan_cost, "BLOCK", 2 * 5 * 2)
     for actual, expected in zip(slopes_of(Points, a, b, x, y), whole, strict=True):
         assert_close(actual, expected, 1e-12)
 
 
 def test_no_matrix_is_kept_for_the_derivatives(monkeypatch):
     """What autograd holds between forward and backward is a few vectors."""
-    monkeypatch.setattr(module, "BLOCK", 2**12)
+    monkeypatch.setattr(plan_cost, "BLOCK", 2**12)
     monkeypatch.setattr(points, "_KEEP", 0)
     x, held = torch.rand(300, 2, requires_grad=True), []
     problem = Problem(weights(300), weights(200), Points(x, torch.rand(200, 2)), 0.5)

@@ -1,0 +1,276 @@
+r"""Sinkhorn divergences: entropic transport without its bias (Feydy et al., arXiv 1810.08278).
+
+    S(a, b) = OT(a, b) - OT(a, a)/2 - OT(b, b)/2
+
+It is zero for equal measures, and positive otherwise where the kernel exp(-C/eps) is positive definite, as for all
+costs with a name. The transport of a measure to itself takes a few symmetric steps (`metaot.solvers.Symmetric`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from metaot.arrays import ArrayLike, require_limits
+from metaot.core.status import Status, how_it_went
+from metaot.geometry import Dense, Geometry, Points
+from metaot.geometry.base import expand_eps, replaced
+from metaot.objectives.plan_cost import plan_cost
+from metaot.potentials import DualPotentials, tilted, transport_cost
+from metaot.problem import Problem, one_problem, require_problem
+from metaot.solvers import Solution, Solver, Symmetric, solve
+from metaot.solvers.start import Start, opened
+
+SelfCosts = tuple[ArrayLike | Geometry, ArrayLike | Geometry]
+"""The costs of the source's atoms among themselves, and of the target's."""
+
+
+@final
+@dataclass(frozen=True)
+class DivergenceSolution:
+    """A batch of divergences: the solutions between both measures, and of each measure to itself.
+
+    It is a start, `init=`, of the next divergence, and of `solve`.
+    """
+
+    between: Solution
+    of_source: Solution
+    of_target: Solution
+
+    @property
+    def potentials(self) -> DualPotentials:
+        """The potentials between both measures."""
+        return self.between.potentials
+
+    @property
+    def self_potentials(self) -> DualPotentials:
+        """The potential of the source to itself, and that of the target: the best ones for those of `of_source`."""
+        return DualPotentials(self.of_source.potentials.g, self.of_target.potentials.g)
+
+    @cached_property
+    def value(self) -> Float[Tensor, "*batch"]:
+        """The divergence with entropy; of all three transports the dual value."""
+        f, g, problem = self.potentials.f, self.potentials.g, self.between.problem
+        value = (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
+        return value - (_self_value(self.of_source) + _self_value(self.of_target)) / 2
+
+    @cached_property
+    def sharp_value(self) -> Float[Tensor, "*batch"]:
+        """The divergence of the transport costs <C, P>, without entropy."""
+        return self.between.cost() - (self.of_source.cost() + self.of_target.cost()) / 2
+
+    @property
+    def error(self) -> Float[Tensor, "*batch"]:
+        """The largest L1 marginal error of the three transports of an instance."""
+        return torch.stack([solution.error for solution in self._solutions]).amax(0)
+
+    @property
+    def steps(self) -> Int[Tensor, "*batch"]:
+        """The steps of the solver between both measures."""
+        return self.between.steps
+
+    @property
+    def self_steps(self) -> Int[Tensor, "*batch"]:
+        """The symmetric steps of both measures, each of which takes half the time of a step of Sinkhorn."""
+        return self.of_source.steps + self.of_target.steps
+
+    @property
+    def converged(self) -> Bool[Tensor, "*batch"]:
+        """Whether all three transports of an instance converged."""
+        return torch.stack([solution.converged for solution in self._solutions]).all(0)
+
+    @cached_property
+    def status(self) -> Status:
+        """The worst status of the batch."""
+        ended = torch.stack([solution.steps >= solution.max_steps for solution in self._solutions]).any(0)
+        return Status.worst(self.converged, self.error, ended)
+
+    @property
+    def _solutions(self) -> tuple[Solution, Solution, Solution]:
+        return self.between, self.of_source, self.of_target
+
+    def __repr__(self) -> str:
+        return f"DivergenceSolution of {how_it_went(self.between.problem.geometry.words, self)}"
+
+
+def _self_value(solution: Solution) -> Float[Tensor, "*batch"]:
+    """Return the dual value of (f, f), which with that of `value` makes a divergence that is never negative."""
+    problem, f, g = solution.problem, solution.potentials.f, solution.potentials.g
+    mass = tilted(problem.a, (f - g) / expand_eps(problem.eps, f)).sum(-1)
+    return 2 * (f * problem.a).sum(-1) - problem.eps * (mass - 1)
+
+
+@one_problem
+def sinkhorn_divergence(
+    problem: Problem,
+    *,
+    init: DivergenceSolution | Start | None = None,
+    self_costs: SelfCosts | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> Float[Tensor, "*batch"]:
+    """Return OT(a, b) - OT(a, a)/2 - OT(b, b)/2 with entropy, in the units of the cost, with its first derivatives.
+
+    OT is the value of `ot_value`. The derivative in a is the difference of two potentials, between both measures and
+    of a to itself, less its mean; in points, a cost matrix, parameters of a cost function and eps it follows by the
+    envelope theorem. The arguments are those of `solve_divergence`. Solved in float64; the result has the dtype of
+    the weights. Second derivatives raise RuntimeError.
+    """
+    exact = require_problem(problem).normalised()
+    spaces = self_spaces(exact, self_costs)
+    found = _solve(exact, spaces, init, (solver, tol, max_steps))
+    return _with_slopes(exact, spaces, found).to(problem.a)
+
+
+@one_problem
+def sharp_sinkhorn_divergence(
+    problem: Problem,
+    *,
+    init: DivergenceSolution | Start | None = None,
+    self_costs: SelfCosts | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> Float[Tensor, "*batch"]:
+    """Return the divergence of the transport costs <C, P>, without entropy; a number that has no derivatives.
+
+    The arguments are those of `solve_divergence`. To minimise a divergence take `sinkhorn_divergence`.
+    """
+    exact = require_problem(problem).normalised()
+    with torch.no_grad():
+        found = _solve(exact, self_spaces(exact, self_costs), init, (solver, tol, max_steps))
+        return found.sharp_value.to(problem.a)
+
+
+@one_problem
+def solve_divergence(
+    problem: Problem,
+    *,
+    init: DivergenceSolution | Start | None = None,
+    self_costs: SelfCosts | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> DivergenceSolution:
+    """Solve the three transports of a divergence, each to an L1 marginal error of at most `tol`.
+
+    `init` is the solution of an earlier divergence between as many atoms, or what `solve` takes, for the transport
+    between both measures; without one that starts from the potential of the source to itself. `solver`, `tol` and
+    `max_steps` are those of `solve`; a measure to itself is solved by `Symmetric` steps.
+
+    `self_costs` are the costs of the source's atoms among themselves and of the target's, matrices or geometries:
+    a `Dense` geometry needs them, unless it is one set of atoms (a symmetric matrix, zero on its diagonal).
+    """
+    exact = require_problem(problem).normalised()
+    return _solve(exact, self_spaces(exact, self_costs), init, (solver, tol, max_steps))
+
+
+def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometry, Geometry]:
+    """Return the spaces of the source with itself and of the target with itself."""
+    if not getattr(problem, "is_balanced", True):
+        raise ValueError("divergences are those of balanced problems so far, got marginals that are not exact")
+    if self_costs is None:
+        spaces = problem.geometry.of_each_side
+        if spaces is None:
+            raise ValueError(
+                f"a divergence needs the costs of each side's atoms among themselves, which {problem.geometry} does "
+                "not know: pass self_costs=(C_xx, C_yy)"
+            )
+        return spaces
+    if not isinstance(self_costs, tuple | list) or len(self_costs) != 2:
+        raise TypeError("self_costs must be a pair (C_xx, C_yy) of matrices or geometries")
+    given = [space if isinstance(space, Geometry) else Dense(space) for space in self_costs]
+    for name, space, size in zip(("C_xx", "C_yy"), given, problem.geometry.shape, strict=True):
+        if space.shape != (size, size) or space.batch_shape not in ((), problem.batch_shape):
+            shape = (*space.batch_shape, *space.shape)
+            raise ValueError(f"self_costs[{name}] must be costs of {size} x {size} atoms, got the shape {shape}")
+    return given[0].to(problem.a), given[1].to(problem.a)
+
+
+@torch.no_grad()
+def _solve(
+    exact: Problem,
+    spaces: tuple[Geometry, Geometry],
+    init: DivergenceSolution | Start | None,
+    how: tuple[Solver | None, float, int],
+) -> DivergenceSolution:
+    """Solve the self terms, and then between both measures."""
+    solver, (tol, max_steps) = how[0], require_limits(*how[1:])
+    init = opened(init)
+    earlier = init if isinstance(init, DivergenceSolution) else None
+    own = []
+    for k, (weights, space) in enumerate(zip((exact.a, exact.b), spaces, strict=True)):
+        itself = Problem.trusted(weights, weights, space, exact.eps)
+        start = None if earlier is None else (earlier.of_source, earlier.of_target)[k].potentials
+        own.append(solve(itself, init=start, solver=Symmetric(), tol=tol, max_steps=max_steps))
+    near = DualPotentials(own[0].potentials.f, torch.zeros_like(exact.b))
+    start: Any = near if init is None else init
+    between = solve(exact, init=start, solver=solver, tol=tol, max_steps=max_steps)
+    found = DivergenceSolution(between, *own)
+    negative = found.value < 0
+    if init is None or not bool(negative.any()):
+        return found
+    better = solve(exact, init=near, solver=solver, tol=tol, max_steps=max_steps)
+    return DivergenceSolution(_where(negative, better, between), *own)
+
+
+def _where(which: Bool[Tensor, "*batch"], first: Solution, second: Solution) -> Solution:
+    """Return the first solution for some instances, and the second for the others."""
+    f, g = (
+        torch.where(which[..., None], getattr(first.potentials, name), getattr(second.potentials, name))
+        for name in "fg"
+    )
+    error, steps = torch.where(which, first.error, second.error), torch.where(which, first.steps, 0) + second.steps
+    converged = torch.where(which, first.converged, second.converged)
+    return Solution(
+        second.problem, DualPotentials(f, g), error, converged, steps, second.solvers, second.max_steps
+    )
+
+
+def _with_slopes(
+    exact: Problem, spaces: tuple[Geometry, Geometry], found: DivergenceSolution
+) -> Float[Tensor, "*batch"]:
+    """Return the value with its derivatives in weights, eps and costs."""
+    potentials, own = found.potentials, found.self_potentials
+    costs = [(plan_cost(exact, potentials), 1.0)]
+    for space, solution in zip(spaces, (found.of_source, found.of_target), strict=True):
+        itself = solution.problem
+        shared = DualPotentials(solution.potentials.f, solution.potentials.f)
+        if isinstance(space, Points) and space.cost_name is not None:  # both sides have the same derivative
+            half = Problem.trusted(itself.a, itself.b, replaced(space, y=space.y.detach()), itself.eps)
+            costs.append((plan_cost(half, shared), -1.0))
+        else:
+            costs.append((plan_cost(Problem.trusted(itself.a, itself.b, space, itself.eps), shared), -0.5))
+    in_eps = None
+    if isinstance(exact.eps, Tensor) and exact.eps.requires_grad:
+        with torch.no_grad():
+            in_eps = (found.value - found.sharp_value) / exact.eps
+    slopes = (potentials.f - own.f, potentials.g - own.g, in_eps, *(share for _, share in costs))
+    parts = (exact.a, exact.b, exact.eps, *(cost for cost, _ in costs))
+    return _FirstOrder.apply(found.value, slopes, *parts)  # type: ignore[no-any-return]
+
+
+class _FirstOrder(torch.autograd.Function):
+    """A value whose derivative in each part is given."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, slopes: tuple[Any, ...], *parts: Any) -> Tensor:
+        ctx.slopes = slopes
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        found: list[Tensor | None] = []
+        for slope, wanted in zip(ctx.slopes, ctx.needs_input_grad[2:], strict=True):
+            if not wanted or slope is None:
+                found.append(None)
+            else:
+                per_atom = isinstance(slope, Tensor) and slope.ndim > v.ndim
+                found.append((v[..., None] if per_atom else v) * slope)
+        return None, None, *found

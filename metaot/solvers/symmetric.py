@@ -1,0 +1,104 @@
+"""The potential of a measure to itself, by the symmetric iteration (Feydy et al., arXiv 1810.08278, section 3.1).
+
+Both sides have one potential, f, which moves half of the way to the best one for it: at least half of the error is
+gone after each step, at every eps, if the kernel exp(-C/eps) is positive definite. Anderson acceleration
+(`metaot.solvers.anderson`) does the rest. A step is one product with the kernel.
+"""
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.geometry.base import expand_eps
+from metaot.geometry.checks import first_place
+from metaot.potentials import DualPotentials, c_transform, tilted
+from metaot.problem import Problem
+from metaot.solvers.anderson import Anderson
+from metaot.solvers.iterate import Solver
+
+_ROWS, _ALIKE = 8, 1e-6
+"""Rows of C that are compared with its columns, and how far they may differ, relative to the largest."""
+
+
+@final
+@dataclass(frozen=True)
+class SymmetricState:
+    """A potential x in units of eps, the best one for it, half of their difference, and the error of x."""
+
+    x: Float[Tensor, "batch n"]
+    best: Float[Tensor, "batch n"]
+    residual: Float[Tensor, "batch n"]
+    error: Float[Tensor, "batch"]
+    path: Anderson
+
+
+@final
+@dataclass(frozen=True)
+class Symmetric(Solver[Problem, SymmetricState, DualPotentials]):
+    """Symmetric steps, for problems between a measure and itself; a step is half of a step of `Sinkhorn`.
+
+    In the solution f is the potential that both sides share, and g the best one for it, which is the same up to the
+    error: of both marginals of the plan of (f, f).
+    """
+
+    def init(self, problem: Problem, guess: DualPotentials | None) -> SymmetricState:
+        path = Anderson.of(problem.a)
+        zeros = evaluated(problem, torch.zeros_like(problem.a), path)
+        if guess is None:
+            return zeros
+        eps = expand_eps(problem.eps, problem.a)
+        start = evaluated(problem, torch.where(problem.a != 0, guess.f / eps, 0.0), path)
+        rival = evaluated(problem, zeros.x + zeros.residual, path)
+        worse = ~(start.error <= rival.error)
+        return (
+            evaluated(problem, torch.where(worse[:, None], rival.x, start.x), path) if bool(worse.any()) else start
+        )
+
+    def step(self, problem: Problem, state: SymmetricState) -> SymmetricState:
+        x, path = state.path.next(state.x, state.residual)
+        return evaluated(problem, x, path)
+
+    def adjust(self, problem: Problem, state: SymmetricState, error: Float[Tensor, "batch"]) -> SymmetricState:
+        return replace(state, path=state.path.judged(state.x, state.residual, error))
+
+    def error(self, problem: Problem, state: SymmetricState) -> Float[Tensor, "batch"]:
+        return state.error
+
+    def value(self, problem: Problem, state: SymmetricState, which: Tensor | slice) -> DualPotentials:
+        eps = expand_eps(problem.eps, state.x)
+        return DualPotentials(eps * torch.where(problem.a != 0, state.x, state.best), eps * state.best)[which]
+
+
+def evaluated(problem: Problem, x: Float[Tensor, "batch n"], path: Anderson) -> SymmetricState:
+    """Return x, shifted such that the mass of its plan is one to first order, with what belongs to it."""
+    eps = expand_eps(problem.eps, x)
+    best = c_transform(problem, eps * x) / eps
+    level = torch.where(problem.a != 0, problem.a * (best - x), 0.0).sum(-1, keepdim=True) / 2
+    x, best = x + level, best - level
+    residual = torch.where(problem.a != 0, (best - x) / 2, 0.0)
+    error = 2 * torch.linalg.vector_norm(tilted(problem.a, -2 * residual) - problem.a, 1, -1)
+    return SymmetricState(x, best, residual, error, path)
+
+
+def require_symmetric(problem: Problem) -> None:
+    """Raise ValueError unless the problems are between a measure and itself."""
+    wanted = "Symmetric solves problems between a measure and itself"
+    if problem.a.shape != problem.b.shape or not torch.equal(problem.a, problem.b):
+        different = "sizes" if problem.a.shape != problem.b.shape else f"weights: a{_first(problem)}"
+        raise ValueError(f"{wanted}, got a and b of different {different}; take Sinkhorn() or Newton()")
+    rows = slice(0, _ROWS)
+    C, D = problem.geometry.cost_rows(rows), problem.geometry.T.cost_rows(rows)
+    scale = torch.where(C.isfinite(), C, 0.0).abs().amax()
+    alike = (C == D) | ((C - D).abs() <= _ALIKE * scale)
+    if not bool(alike.all()):
+        raise ValueError(
+            f"{wanted} with symmetric costs, got C{first_place(~alike, C)} and its transpose{first_place(~alike, D)}"
+        )
+
+
+def _first(problem: Problem) -> str:
+    bad = problem.a != problem.b
+    return f"{first_place(bad, problem.a)} and b{first_place(bad, problem.b)}"
