@@ -118,7 +118,7 @@ class BackEnd(ABC):
 
     @abstractmethod
     def symmetric(self, f: Array | None, limits: Limits, *, on_support: bool = False) -> Result:
-        """Make symmetric Sinkhorn steps, of measures to themselves: f is shared by both sides, g the best for it."""
+        """Make symmetric steps, for measures to themselves: both sides share f, and g is the best for it."""
 
     @abstractmethod
     def no_result(self) -> Result:

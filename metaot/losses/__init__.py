@@ -6,7 +6,9 @@ from metaot.losses.divergence import (
     sinkhorn_divergence,
     solve_divergence,
 )
+from metaot.losses.loss import SinkhornLoss
 from metaot.losses.one_dimension import wasserstein_1d
+from metaot.losses.pairwise import pairwise
 from metaot.losses.sliced import (
     Slice,
     SlicedEstimate,
@@ -18,10 +20,12 @@ from metaot.losses.sliced import (
 
 __all__ = [
     "DivergenceSolution",
+    "SinkhornLoss",
     "Slice",
     "SlicedEstimate",
     "largest_slice",
     "max_sliced_wasserstein",
+    "pairwise",
     "sharp_sinkhorn_divergence",
     "sinkhorn_divergence",
     "sliced_estimate",

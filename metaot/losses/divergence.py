@@ -20,10 +20,10 @@ from metaot.core.status import Status, how_it_went
 from metaot.geometry import Dense, Geometry, Points
 from metaot.geometry.base import expand_eps, replaced
 from metaot.objectives.plan_cost import plan_cost
-from metaot.potentials import DualPotentials, tilted, transport_cost
+from metaot.potentials import DualPotentials, tilted
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solution, Solver, Symmetric, solve
-from metaot.solvers.start import Start, opened
+from metaot.solvers.start import Start
 
 SelfCosts = tuple[ArrayLike | Geometry, ArrayLike | Geometry]
 """The costs of the source's atoms among themselves, and of the target's."""
@@ -48,7 +48,7 @@ class DivergenceSolution:
 
     @property
     def self_potentials(self) -> DualPotentials:
-        """The potential of the source to itself, and that of the target: the best ones for those of `of_source`."""
+        """The potential of the source to itself, and that of the target to itself."""
         return DualPotentials(self.of_source.potentials.g, self.of_target.potentials.g)
 
     @cached_property
@@ -56,7 +56,7 @@ class DivergenceSolution:
         """The divergence with entropy; of all three transports the dual value."""
         f, g, problem = self.potentials.f, self.potentials.g, self.between.problem
         value = (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
-        return value - (_self_value(self.of_source) + _self_value(self.of_target)) / 2
+        return value - (self_value(self.of_source) + self_value(self.of_target)) / 2
 
     @cached_property
     def sharp_value(self) -> Float[Tensor, "*batch"]:
@@ -97,7 +97,7 @@ class DivergenceSolution:
         return f"DivergenceSolution of {how_it_went(self.between.problem.geometry.words, self)}"
 
 
-def _self_value(solution: Solution) -> Float[Tensor, "*batch"]:
+def self_value(solution: Solution) -> Float[Tensor, "*batch"]:
     """Return the dual value of (f, f), which with that of `value` makes a divergence that is never negative."""
     problem, f, g = solution.problem, solution.potentials.f, solution.potentials.g
     mass = tilted(problem.a, (f - g) / expand_eps(problem.eps, f)).sum(-1)
@@ -114,12 +114,12 @@ def sinkhorn_divergence(
     tol: float = 1e-6,
     max_steps: int = 10_000,
 ) -> Float[Tensor, "*batch"]:
-    """Return OT(a, b) - OT(a, a)/2 - OT(b, b)/2 with entropy, in the units of the cost, with its first derivatives.
+    """Return OT(a, b) - OT(a, a)/2 - OT(b, b)/2 with entropy, in the units of the cost, with first derivatives.
 
-    OT is the value of `ot_value`. The derivative in a is the difference of two potentials, between both measures and
-    of a to itself, less its mean; in points, a cost matrix, parameters of a cost function and eps it follows by the
-    envelope theorem. The arguments are those of `solve_divergence`. Solved in float64; the result has the dtype of
-    the weights. Second derivatives raise RuntimeError.
+    OT is the value of `metaot.ot_value`. The derivative in a is the difference of two potentials, between both
+    measures and of a to itself, less its mean; in points, a cost matrix, parameters of a cost function and eps it
+    follows by the envelope theorem. Second derivatives raise RuntimeError. The arguments are those of
+    `solve_divergence`. Solved in float64; the result has the dtype of the weights.
     """
     exact = require_problem(problem).normalised()
     spaces = self_spaces(exact, self_costs)
@@ -160,7 +160,7 @@ def solve_divergence(
     """Solve the three transports of a divergence, each to an L1 marginal error of at most `tol`.
 
     `init` is the solution of an earlier divergence between as many atoms, or what `solve` takes, for the transport
-    between both measures; without one that starts from the potential of the source to itself. `solver`, `tol` and
+    between both measures; without one, that starts from the potential of the source to itself. `solver`, `tol` and
     `max_steps` are those of `solve`; a measure to itself is solved by `Symmetric` steps.
 
     `self_costs` are the costs of the source's atoms among themselves and of the target's, matrices or geometries:
@@ -178,8 +178,8 @@ def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometr
         spaces = problem.geometry.of_each_side
         if spaces is None:
             raise ValueError(
-                f"a divergence needs the costs of each side's atoms among themselves, which {problem.geometry} does "
-                "not know: pass self_costs=(C_xx, C_yy)"
+                f"a divergence needs the costs of each side's atoms among themselves, which {problem.geometry} does"
+                " not know: pass self_costs=(C_xx, C_yy)"
             )
         return spaces
     if not isinstance(self_costs, tuple | list) or len(self_costs) != 2:
@@ -196,12 +196,11 @@ def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometr
 def _solve(
     exact: Problem,
     spaces: tuple[Geometry, Geometry],
-    init: DivergenceSolution | Start | None,
+    init: object,
     how: tuple[Solver | None, float, int],
 ) -> DivergenceSolution:
     """Solve the self terms, and then between both measures."""
     solver, (tol, max_steps) = how[0], require_limits(*how[1:])
-    init = opened(init)
     earlier = init if isinstance(init, DivergenceSolution) else None
     own = []
     for k, (weights, space) in enumerate(zip((exact.a, exact.b), spaces, strict=True)):

@@ -27,8 +27,8 @@ _SLOPES = {"sqeuclidean": lambda C: torch.full_like(C, 2.0), "euclidean": lambda
 def plan_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"] | None:
     """Return a number that has the derivatives of <C, P> for a constant P; None when C has none.
 
-    The number is zero where derivatives are known in closed form, and else <C, P>. Each block of rows is made again
-    when it is differentiated, and forgotten.
+    The number is zero where derivatives are known in closed form, and else <C, P>. Each block of rows is made
+    again when it is differentiated, and forgotten.
     """
     geometry = problem.geometry
     if not geometry.cost_rows(slice(0, 1)).requires_grad:

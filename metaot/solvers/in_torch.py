@@ -187,10 +187,10 @@ def _start(
     """Return the state of f, or of zeros where these are the better start."""
     if f is None:
         return solver.init(problem, None)
-    if isinstance(solver, Symmetric):
-        return solver.init(problem, DualPotentials(_reasonable(problem, f), f))
     guess = DualPotentials(_reasonable(problem, f), problem.b.new_zeros(1).expand_as(problem.b))
     state = solver.init(problem, guess)
+    if isinstance(solver, Symmetric):  # which has compared it with zeros
+        return state
     start, error = solver.value(problem, state, slice(None)), solver.error(problem, state)
     worse = worse_than_zeros(problem, start, error, rivals=not isinstance(solver, Newton))
     if not bool(worse.any()):

@@ -40,8 +40,8 @@ class SymmetricState:
 class Symmetric(Solver[Problem, SymmetricState, DualPotentials]):
     """Symmetric steps, for problems between a measure and itself; a step is half of a step of `Sinkhorn`.
 
-    In the solution f is the potential that both sides share, and g the best one for it, which is the same up to the
-    error: of both marginals of the plan of (f, f).
+    In the solution f is the potential that both sides share, and g the best one for it: they differ by the error,
+    which is that of both marginals of the plan of (f, f).
     """
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> SymmetricState:
@@ -94,9 +94,8 @@ def require_symmetric(problem: Problem) -> None:
     scale = torch.where(C.isfinite(), C, 0.0).abs().amax()
     alike = (C == D) | ((C - D).abs() <= _ALIKE * scale)
     if not bool(alike.all()):
-        raise ValueError(
-            f"{wanted} with symmetric costs, got C{first_place(~alike, C)} and its transpose{first_place(~alike, D)}"
-        )
+        places = f"C{first_place(~alike, C)} and its transpose{first_place(~alike, D)}"
+        raise ValueError(f"{wanted} with symmetric costs, got {places}")
 
 
 def _first(problem: Problem) -> str:

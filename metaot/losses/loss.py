@@ -1,0 +1,206 @@
+"""`SinkhornLoss`: the Sinkhorn divergence of two point clouds as a module, which remembers where it was.
+
+Its value is the operator `metaot::sinkhorn_divergence` of torch, with an operator for its derivatives, so that
+`torch.compile` takes it as it is.
+"""
+
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metaot.arrays import require_limits, wrong
+from metaot.geometry import Points
+from metaot.geometry.costs import wrong_cost
+from metaot.losses.divergence import DivergenceSolution, self_spaces, solve_divergence
+from metaot.objectives.plan_cost import point_slopes
+from metaot.potentials import DualPotentials
+from metaot.problem import Problem
+from metaot.solvers import Solution, Symmetric
+
+_SMOOTH = ("sqeuclidean", "euclidean")
+"""Costs between points of which the operator knows the derivatives."""
+
+
+@final
+class SinkhornLoss(nn.Module):
+    """The Sinkhorn divergence of two clouds, to be minimised: `loss(x, y)`, or `loss(a, x, b, y)` with weights.
+
+    Clouds are *batch n d and *batch m d, weights *batch n and *batch m with masses of one (without them, equal
+    weights); the value has the shape of the batch, and the dtype of x. `eps` is in the units of the cost,
+    "sqeuclidean" (|x - y|^2) or "euclidean". For `geomloss.SamplesLoss("sinkhorn", p=2, blur=s)`, whose cost is
+    |x - y|^2/2, take eps = 2 s^2 and half of the value.
+
+    Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
+    next solve starts from them, unless `remembers` is false. They depend on the order of the points: clouds that
+    are drawn anew each time start as well without. `forget()` empties the memory; `solution` is the last call's.
+    Solved in float64, with the L1 marginal errors at most `tol`, in at most `max_steps` steps.
+    """
+
+    def __init__(
+        self,
+        eps: float,
+        cost: str = "sqeuclidean",
+        *,
+        tol: float = 1e-3,
+        max_steps: int = 1000,
+        remembers: bool = True,
+    ) -> None:
+        super().__init__()
+        if cost not in _SMOOTH:
+            raise wrong_cost(cost, dict.fromkeys(_SMOOTH), "metaot.losses.sinkhorn_divergence for any other one")
+        if isinstance(eps, bool) or not isinstance(eps, float | int):
+            raise wrong("eps", "a number", eps)
+        if not 0 < eps < float("inf"):
+            raise ValueError(f"eps must be positive and finite, got {eps}")
+        self.eps, self.cost, self.remembers = float(eps), cost, remembers
+        self.tol, self.max_steps = require_limits(tol, max_steps)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def forward(self, *clouds: Tensor) -> Float[Tensor, "*batch"]:
+        """Return the divergence of `(x, y)` or `(a, x, b, y)`."""
+        a, x, b, y = _given(clouds)
+        start = self._last
+        if start is not None and not (self.remembers and _fits(start, a, b)):
+            start = None
+        f, f_self, g_self = start or (None, None, None)
+        settings = (self.eps, self.cost, self.tol, self.max_steps)
+        value, f, _, f_self, g_self = _divergence(a, x, b, y, f, f_self, g_self, *settings)
+        if self.remembers:
+            self._last = (f.detach(), f_self.detach(), g_self.detach())
+        return value
+
+    def forget(self) -> None:
+        """Have the next call start without the last one's potentials."""
+        self._last = None
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps:g}, cost={self.cost!r}, tol={self.tol:g}, max_steps={self.max_steps}"
+
+
+def _given(clouds: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return weights and clouds; equal weights where none are given."""
+    if len(clouds) not in (2, 4):
+        raise TypeError(f"a loss takes (x, y) or (a, x, b, y), got {len(clouds)} arguments")
+    for cloud in clouds:
+        if not isinstance(cloud, Tensor):
+            raise wrong("a cloud", "tensors (x, y) or (a, x, b, y)", cloud)
+    if len(clouds) == 4:
+        return clouds  # type: ignore[return-value]
+    x, y = clouds
+    if x.ndim < 2 or y.ndim < 2:
+        raise ValueError(
+            f"clouds must have the shape (*batch, points, d), got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    a, b = (z.new_full(z.shape[:-1], 1 / z.shape[-2]) for z in (x, y))
+    return a, x, b, y
+
+
+def _fits(start: tuple[Tensor, Tensor, Tensor], a: Tensor, b: Tensor) -> bool:
+    f, _, g = start
+    return f.shape == a.shape and g.shape == b.shape and f.device == a.device
+
+
+def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, str]) -> Problem:
+    return Problem(a.detach(), b.detach(), Points(x.detach(), y.detach(), settings[1]), settings[0])
+
+
+@torch.library.custom_op("metaot::sinkhorn_divergence", mutates_args=())
+def _divergence(  # noqa: PLR0917, an operator has its settings beside its tensors
+    a: Tensor,
+    x: Tensor,
+    b: Tensor,
+    y: Tensor,
+    f: Tensor | None,
+    f_self: Tensor | None,
+    g_self: Tensor | None,
+    eps: float,
+    cost: str,
+    tol: float,
+    max_steps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the value, the potentials between both clouds, and those of each cloud to itself, from a start."""
+    problem = _problem(a, x, b, y, (eps, cost))
+    init = None
+    if f is not None and f_self is not None and g_self is not None:
+        init = _start(problem, f, f_self, g_self)
+    found = solve_divergence(problem, init=init, tol=tol, max_steps=max_steps)
+    own = found.self_potentials
+    f, g = found.potentials.f, found.potentials.g
+    return found.value.to(x), f.clone(), g.clone(), own.f.clone(), own.g.clone()
+
+
+def _start(problem: Problem, f: Tensor, f_self: Tensor, g_self: Tensor) -> DivergenceSolution:
+    """Return the potentials of an earlier call as a solution to start from."""
+    zero = torch.zeros_like(problem.a[..., 0])
+
+    def of(potentials: DualPotentials) -> Solution:
+        return Solution(problem, potentials, zero, zero == 0, zero.long(), (Symmetric(),))
+
+    between = DualPotentials(f, torch.zeros_like(problem.b).to(f))
+    return DivergenceSolution(of(between), of(DualPotentials(f_self, f_self)), of(DualPotentials(g_self, g_self)))
+
+
+@_divergence.register_fake
+def _(a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    f, g = (torch.empty_like(w, dtype=torch.float64) for w in (a, b))
+    return x.new_empty(x.shape[:-2]), f, g, torch.empty_like(f), torch.empty_like(g)
+
+
+@torch.library.custom_op("metaot::sinkhorn_divergence_slopes", mutates_args=())
+def _slopes(  # noqa: PLR0917, as above
+    v: Tensor,
+    a: Tensor,
+    x: Tensor,
+    b: Tensor,
+    y: Tensor,
+    f: Tensor,
+    g: Tensor,
+    f_self: Tensor,
+    g_self: Tensor,
+    eps: float,
+    cost: str,
+    in_y: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return v times the derivatives of the divergence in a, x, b and, if asked for, y."""
+    exact = _problem(a, x, b, y, (eps, cost)).normalised()
+    v = v.to(exact.a)
+    towards_x, towards_y = point_slopes(exact, DualPotentials(f, g), v, both=in_y)
+    x_self, y_self = self_spaces(exact, None)
+    own = Problem.trusted(exact.a, exact.a, x_self, exact.eps)
+    slope_x = towards_x - point_slopes(own, DualPotentials(f_self, f_self), v, both=False)[0]
+    slope_y = torch.zeros_like(y, dtype=torch.float64)
+    if in_y and towards_y is not None:
+        own = Problem.trusted(exact.b, exact.b, y_self, exact.eps)
+        slope_y = towards_y - point_slopes(own, DualPotentials(g_self, g_self), v, both=False)[0]
+    slope_a, slope_b = ((h - own_h) * v[..., None] for h, own_h in ((f, f_self), (g, g_self)))
+    centred_a, centred_b = (
+        slope - (slope * w).sum(-1, keepdim=True) for slope, w in ((slope_a, exact.a), (slope_b, exact.b))
+    )
+    return centred_a.to(a), slope_x.to(x), centred_b.to(b), slope_y.to(y)
+
+
+@_slopes.register_fake
+def _(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(a), torch.empty_like(x), torch.empty_like(b), torch.empty_like(y)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    a, x, b, y, _, _, _, eps, cost, _, _ = inputs
+    ctx.save_for_backward(a, x, b, y, *output[1:])
+    ctx.settings = eps, cost
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    others = (None,) * 7
+    if v is None:
+        return (None,) * 4 + others
+    a, x, b, y, *potentials = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:4]
+    slopes = _slopes(v, a, x, b, y, *potentials, *ctx.settings, wanted[3])
+    return *(slope if needed else None for slope, needed in zip(slopes, wanted, strict=True)), *others
+
+
+_divergence.register_autograd(_backward, setup_context=_setup)
