@@ -6,20 +6,20 @@ It is zero for equal measures, and positive otherwise where the kernel exp(-C/ep
 costs with a name. The transport of a measure to itself takes a few symmetric steps (`metaot.solvers.Symmetric`).
 """
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from metaot.arrays import ArrayLike, require_limits
 from metaot.core.status import Status, how_it_went
 from metaot.geometry import Dense, Geometry, Points
 from metaot.geometry.base import expand_eps, replaced
-from metaot.objectives.plan_cost import plan_cost
+from metaot.objectives.plan_cost import FirstOnly, plan_cost
 from metaot.potentials import DualPotentials, tilted
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solution, Solver, Symmetric, solve
@@ -54,7 +54,11 @@ class DivergenceSolution:
     @cached_property
     def value(self) -> Float[Tensor, "*batch"]:
         """The divergence with entropy; of all three transports the dual value."""
-        f, g, problem = self.potentials.f, self.potentials.g, self.between.problem
+        return self.value_with(self.between)
+
+    def value_with(self, between: Solution) -> Float[Tensor, "*batch"]:
+        """Return the value with another solution between both measures."""
+        f, g, problem = between.potentials.f, between.potentials.g, between.problem
         value = (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
         return value - (self_value(self.of_source) + self_value(self.of_target)) / 2
 
@@ -160,7 +164,7 @@ def solve_divergence(
     """Solve the three transports of a divergence, each to an L1 marginal error of at most `tol`.
 
     `init` is the solution of an earlier divergence between as many atoms, or what `solve` takes, for the transport
-    between both measures; without one, that starts from the potential of the source to itself. `solver`, `tol` and
+    between both measures. `solver`, `tol` and
     `max_steps` are those of `solve`; a measure to itself is solved by `Symmetric` steps.
 
     `self_costs` are the costs of the source's atoms among themselves and of the target's, matrices or geometries:
@@ -178,8 +182,8 @@ def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometr
         spaces = problem.geometry.of_each_side
         if spaces is None:
             raise ValueError(
-                f"a divergence needs the costs of each side's atoms among themselves, which {problem.geometry} does"
-                " not know: pass self_costs=(C_xx, C_yy)"
+                f"a divergence needs the costs of each side's atoms among themselves, unlike {problem.geometry}: "
+                "pass self_costs=(C_xx, C_yy)"
             )
         return spaces
     if not isinstance(self_costs, tuple | list) or len(self_costs) != 2:
@@ -199,23 +203,34 @@ def _solve(
     init: object,
     how: tuple[Solver | None, float, int],
 ) -> DivergenceSolution:
-    """Solve the self terms, and then between both measures."""
+    """Solve the three transports; a negative value begins anew where both measures are their own.
+
+    There the dual value is so high that the divergence is not negative, whatever the error of the self terms.
+    """
     solver, (tol, max_steps) = how[0], require_limits(*how[1:])
-    earlier = init if isinstance(init, DivergenceSolution) else None
-    own = []
-    for k, (weights, space) in enumerate(zip((exact.a, exact.b), spaces, strict=True)):
-        itself = Problem.trusted(weights, weights, space, exact.eps)
-        start = None if earlier is None else (earlier.of_source, earlier.of_target)[k].potentials
-        own.append(solve(itself, init=start, solver=Symmetric(), tol=tol, max_steps=max_steps))
-    near = DualPotentials(own[0].potentials.f, torch.zeros_like(exact.b))
-    start: Any = near if init is None else init
-    between = solve(exact, init=start, solver=solver, tol=tol, max_steps=max_steps)
-    found = DivergenceSolution(between, *own)
+    starts: list[Any] = [init, None, None]
+    if isinstance(init, DivergenceSolution):
+        starts = [init.between, init.of_source, init.of_target]
+    sides = zip((exact.a, exact.b), spaces, strict=True)
+    problems = [exact, *(Problem.trusted(weights, weights, space, exact.eps) for weights, space in sides)]
+
+    def solved(k: int) -> Solution:
+        chosen = Symmetric() if k else solver
+        return solve(problems[k], init=starts[k], solver=chosen, tol=tol, max_steps=max_steps)
+
+    if exact.suits_core and exact.batch_shape.numel() == 1 and torch.get_num_threads() > 1:
+        with ThreadPoolExecutor(2) as threads:  # compiled code has a thread for each problem
+            found = DivergenceSolution(*threads.map(solved, range(3)))
+    else:
+        found = DivergenceSolution(*map(solved, range(3)))
     negative = found.value < 0
-    if init is None or not bool(negative.any()):
+    if not bool(negative.any()):
         return found
+    near = DualPotentials(found.of_source.potentials.f, found.of_target.potentials.f)
     better = solve(exact, init=near, solver=solver, tol=tol, max_steps=max_steps)
-    return DivergenceSolution(_where(negative, better, between), *own)
+    return replace(
+        found, between=_where(negative & (found.value_with(better) > found.value), better, found.between)
+    )
 
 
 def _where(which: Bool[Tensor, "*batch"], first: Solution, second: Solution) -> Solution:
@@ -260,10 +275,10 @@ class _FirstOrder(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, slopes: tuple[Any, ...], *parts: Any) -> Tensor:
         ctx.slopes = slopes
+        ctx.save_for_backward(*(part for part in parts if isinstance(part, Tensor)))
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         found: list[Tensor | None] = []
         for slope, wanted in zip(ctx.slopes, ctx.needs_input_grad[2:], strict=True):
@@ -271,5 +286,7 @@ class _FirstOrder(torch.autograd.Function):
                 found.append(None)
             else:
                 per_atom = isinstance(slope, Tensor) and slope.ndim > v.ndim
-                found.append((v[..., None] if per_atom else v) * slope)
+                with torch.no_grad():
+                    product = (v[..., None] if per_atom else v) * slope
+                found.append(FirstOnly.apply(product, v, *ctx.saved_tensors))  # type: ignore[arg-type]
         return None, None, *found

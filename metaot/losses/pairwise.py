@@ -46,12 +46,12 @@ def pairwise(
     """Return the Sinkhorn divergences between N measures: a symmetric matrix with zeros on its diagonal.
 
     `measures` are weights, N n, on the atoms of `geometry`, which they share; or, with a batch of N clouds
-    `Points(x)`, x of N n d, on the points of their own (clouds of fewer points are padded with weights of zero). With
+    `Points(x)`, x of N n d, on points of their own: clouds of fewer points are padded with weights of zero. With
     `debiased` false the entries are the values of entropic transport, on the diagonal too.
 
-    Each of the N (N - 1)/2 problems is solved to an L1 marginal error of at most `tol`, of which the value's error is
-    of second order; `init` is a model, or the name of one, to start from. An instance that does not converge in
-    `max_steps` has the dual value where it stopped.
+    Each of the N (N - 1)/2 problems is solved to an L1 marginal error of at most `tol`; the value's error is of
+    second order in that. `init` is a model, or the name of one, to start from. An instance that does not converge
+    in `max_steps` has the dual value where it stopped.
 
     With `file`, a name that ends with .npz, what is done is saved several times a minute, and a call with the same
     measures and settings goes on from there. `progress` shows a bar; None: where somebody may read it. Raises
@@ -114,7 +114,7 @@ class _Work:
         matrix[rows, columns] = matrix[columns, rows] = found
         if not debiased:
             matrix.diagonal().copy_(values)
-        return matrix
+        return matrix.to(self.own.a)
 
     def _batches(
         self, first: int, last: int

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from metaot.geometry import Points
-from metaot.geometry.base import allowed
+from metaot.geometry.base import allowed, expand_eps
 from metaot.geometry.costs import COSTS
 from metaot.potentials import DualPotentials, plan_rows
 from metaot.problem import Problem
@@ -20,7 +19,10 @@ from metaot.problem import Problem
 BLOCK = 2**20
 """Entries of the rows of C that are made at once."""
 
-_SLOPES = {"sqeuclidean": lambda C: torch.full_like(C, 2.0), "euclidean": lambda C: torch.where(C > 0, 1 / C, 0.0)}
+_CACHED = 2**17
+"""The same for derivatives in closed form, which are made in place: 1 MiB, which stays in the cache."""
+
+_SLOPES = {"sqeuclidean": lambda C: 2.0, "euclidean": lambda C: torch.where(C > 0, 1 / C, 0.0)}
 """Costs whose derivative in x is a factor times x - y, and the factor."""
 
 
@@ -42,13 +44,16 @@ def plan_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*b
             P = plan_rows(problem, potentials, rows, C)
         return (allowed(C) * P).sum((-2, -1))
 
-    parts = (checkpoint(cost_of, rows, use_reentrant=False, preserve_rng_state=False) for rows in _blocks(problem))
+    parts = (
+        checkpoint(cost_of, rows, use_reentrant=False, preserve_rng_state=False)
+        for rows in _blocks(problem, BLOCK)
+    )
     return sum(parts, torch.zeros_like(problem.a[..., 0]))
 
 
-def _blocks(problem: Problem) -> list[slice]:
+def _blocks(problem: Problem, numbers: int) -> list[slice]:
     n, m = problem.geometry.shape
-    step = max(1, BLOCK // max(1, m * problem.batch_shape.numel()))
+    step = max(1, numbers // max(1, m * problem.batch_shape.numel()))
     return [slice(start, min(n, start + step)) for start in range(0, n, step)]
 
 
@@ -64,9 +69,12 @@ def point_slopes(
     x, y = x - origin, y - origin
     cost, slope = COSTS[geometry.cost_name], _SLOPES[geometry.cost_name]
     in_x, in_y = [], None
-    for rows in _blocks(problem):
+    eps = expand_eps(problem.eps, problem.a)
+    f, g = (h + eps * w.log() for h, w in ((potentials.f, problem.a), (potentials.g, problem.b)))
+    for rows in _blocks(problem, min(BLOCK, _CACHED)):
         C = cost(x[..., rows, :], y)
-        W = plan_rows(problem, potentials, rows, C).mul_(slope(C)).mul_(v[..., None, None])
+        W = (f[..., rows, None] + g[..., None, :]).sub_(C).div_(expand_eps(problem.eps, C, 2)).exp_()
+        W.mul_(slope(C)).mul_(v[..., None, None])
         in_x.append(W.sum(-1)[..., None] * x[..., rows, :] - W @ y)
         if both:
             part = W.sum(-2)[..., None] * y - W.mT @ x[..., rows, :]
@@ -87,7 +95,21 @@ class _BetweenPoints(torch.autograd.Function):
         return torch.zeros_like(problem.a[..., 0])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        in_x, in_y = point_slopes(ctx.problem, ctx.potentials, v, both=ctx.needs_input_grad[1])
+        with torch.no_grad():
+            slopes = point_slopes(ctx.problem, ctx.potentials, v, both=ctx.needs_input_grad[1])
+        sources = ctx.saved_tensors
+        in_x, in_y = (None if slope is None else FirstOnly.apply(slope, v, *sources) for slope in slopes)
         return in_x, in_y, None, None
+
+
+class FirstOnly(torch.autograd.Function):
+    """A derivative that depends on `sources` in a way that is not known here: to ask for that raises."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, *sources: Tensor) -> Tensor:
+        return slope.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise RuntimeError("values of transport have first derivatives only: do not differentiate their gradient")

@@ -12,7 +12,7 @@ from torch import Tensor
 from metaot.brenier import SampleProblem
 from metaot.geometry import Points
 from metaot.objectives.dual import linear_value
-from metaot.objectives.plan_cost import plan_cost
+from metaot.objectives.plan_cost import FirstOnly, plan_cost
 from metaot.potentials import DualPotentials, c_transform, transport_cost
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solver, solve
@@ -77,19 +77,7 @@ class _Envelope(torch.autograd.Function):
             in_cost = v if ctx.needs_input_grad[5] else None
             slopes = (v[..., None] * potentials.f, v[..., None] * potentials.g, in_eps, in_cost)
         sources = ctx.saved_tensors
-        return None, None, *(None if slope is None else _FirstOnly.apply(slope, *sources) for slope in slopes)
-
-
-class _FirstOnly(torch.autograd.Function):
-    """A derivative that depends on `sources` in a way that is not known here: to ask for that raises."""
-
-    @staticmethod
-    def forward(ctx: Any, slope: Tensor, *sources: Tensor) -> Tensor:
-        return slope.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> Tensor:
-        raise RuntimeError("ot_value has first derivatives only: do not differentiate its gradient")
+        return None, None, *(None if slope is None else FirstOnly.apply(slope, *sources) for slope in slopes)
 
 
 @torch.no_grad()
