@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import metaot
-from metaot.data.images import ImageArchives, Mnist
+from metaot.data.images import ImageArchives, as_weights
 from metaot.losses import pairwise, sinkhorn_divergence
 
 OUT = Path("benchmarks/results/losses-pairwise.json")
@@ -34,9 +34,7 @@ TASKS = (
 
 def measures(count: int, side: int) -> Tensor:
     """Return weights of test images; larger ones are the digits, resized."""
-    if side == 28:
-        return Mnist().split("test").images[:count]
-    return ImageArchives(side=side).split("test").images[:count]
+    return as_weights(ImageArchives("mnist", side).split("test").images[:count].double())
 
 
 def run(count: int, side: int, eps: float, init: str | None, tol: float) -> dict[str, Any]:
@@ -60,9 +58,10 @@ def main() -> None:
                 row = {"task": name, "count": count, "side": side, "eps": eps, "init": init, "tol": tol}
                 row |= run(count, side, eps, init, tol)
                 rows.append(row)
+                seconds = row["seconds"]
                 print(
-                    f"{count} of {side} x {side}, eps {eps:g}, {init or 'cold'}, tol {tol:g}: {row['seconds']:.1f} s, "
-                    f"{row['microseconds']:.0f} us a pair, error over the mean {row['error']:.0e}",
+                    f"{count} of {side} x {side}, eps {eps:g}, {init or 'cold'}, tol {tol:g}: {seconds:.1f} s,"
+                    f" {row['microseconds']:.0f} us a pair, error over the mean {row['error']:.0e}",
                     flush=True,
                 )
     results = {"threads": torch.get_num_threads(), "load": os.getloadavg()[0], "rows": rows}

@@ -1,0 +1,115 @@
+"""The loss as a module: values, its operator under torch's own checks and compiler, its memory, bad input."""
+
+import pytest
+import torch
+from strategies import assert_close, weights
+from torch import Tensor
+
+from metaot import Points, Problem
+from metaot.losses import SinkhornLoss, sinkhorn_divergence
+from metaot.losses.loss import _divergence, _slopes
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def parts(*batch: int, dtype: torch.dtype = torch.float64) -> Parts:
+    """Return weights and clouds that want gradients."""
+    a, b, x, y = weights(*batch, 7), weights(*batch, 5), torch.randn(*batch, 7, 3), torch.randn(*batch, 5, 3)
+    a, x, b, y = (part.to(dtype).requires_grad_() for part in (a, x, b, y))
+    return a, x, b, y
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean"])
+def test_it_is_the_divergence(batch, cost, dtype):
+    a, x, b, y = parts(*batch, dtype=dtype)
+    value = SinkhornLoss(0.5, cost, tol=1e-9)(a, x, b, y)
+    expected = sinkhorn_divergence(Problem(a, b, Points(x, y, cost), 0.5), tol=1e-9)
+    assert value.dtype == dtype
+    assert value.shape == batch
+    assert_close(value, expected, 1e-6 if dtype == torch.float32 else 1e-12)
+    slopes = zip(*(torch.autograd.grad(v.sum(), (a, x, b, y)) for v in (value, expected)), strict=True)
+    for slope, other in slopes:
+        assert slope.dtype == dtype
+        assert_close(slope, other.double(), 1e-5 if dtype == torch.float32 else 1e-9)
+
+
+def test_equal_weights_by_default():
+    _, x, _, y = parts()
+    a, b = torch.full((7,), 1 / 7), torch.full((5,), 1 / 5)
+    assert_close(SinkhornLoss(0.5)(x, y), SinkhornLoss(0.5)(a, x, b, y))
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_the_operators_pass_the_checks_of_torch(batch):
+    a, x, b, y = parts(*batch)
+    settings = (0.5, "sqeuclidean", 1e-6, 1000)
+    torch.library.opcheck(_divergence, (a, x, b, y, None, None, None, *settings))
+    _, *potentials = (out.detach() for out in _divergence(a, x, b, y, None, None, None, *settings))
+    torch.library.opcheck(_divergence, (a, x, b, y, potentials[0], *potentials[2:], *settings))
+    still = [part.detach() for part in (a, x, b, y)]
+    torch.library.opcheck(_slopes, (torch.rand(batch), *still, *potentials, 0.5, "euclidean", True))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_it_compiles_as_a_whole(backend):
+    _, x, _, y = parts()
+    loss, compiled = SinkhornLoss(0.5), SinkhornLoss(0.5)
+    whole = torch.compile(lambda x, y: 2 * compiled(x, y), backend=backend, fullgraph=True)
+    for _ in range(2):
+        (expected,) = torch.autograd.grad(2 * loss(x, y), x)
+        (slope,) = torch.autograd.grad(whole(x, y), x)
+        assert_close(slope, expected)
+    torch.compiler.reset()
+
+
+def test_a_training_starts_where_the_last_step_ended(monkeypatch):
+    x, y = torch.randn(60, 2), torch.randn(50, 2)
+    loss, steps = SinkhornLoss(0.02, tol=1e-6), []
+    from metaot.losses import loss as module  # noqa: PLC0415, to count its steps
+
+    solve = module.solve_divergence
+
+    def counted(*arguments, **settings):
+        found = solve(*arguments, **settings)
+        steps.append(int(found.steps + found.self_steps))
+        return found
+
+    monkeypatch.setattr(module, "solve_divergence", counted)
+    loss(x, y)
+    loss(x + 1e-4 * torch.randn_like(x), y)
+    loss.forget()
+    loss(x, y)
+    loss(x[:40], y)
+    assert steps[1] < 0.7 * steps[0]
+    assert steps[2] == steps[0]
+    still = SinkhornLoss(0.02, tol=1e-6, remembers=False)
+    still(x, y), still(x, y)
+    assert steps[-1] == steps[-2]
+
+
+def test_second_derivatives_are_refused():
+    _, x, _, y = parts()
+    (slope,) = torch.autograd.grad(SinkhornLoss(0.5)(x, y), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd formula"):
+        slope.sum().backward()
+
+
+def test_bad_input():
+    x, y = torch.randn(4, 2), torch.randn(5, 2)
+    with pytest.raises(ValueError, match="eps"):
+        SinkhornLoss(0.0)
+    with pytest.raises(TypeError, match="eps"):
+        SinkhornLoss("small")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cost must be"):
+        SinkhornLoss(0.1, "sphere")
+    with pytest.raises(TypeError, match=r"\(x, y\) or \(a, x, b, y\)"):
+        SinkhornLoss(0.1)(x, y, x)
+    with pytest.raises(TypeError, match="cloud"):
+        SinkhornLoss(0.1)(x, [1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shape"):
+        SinkhornLoss(0.1)(x[:, 0], y)
+    with pytest.raises(ValueError, match="sum to one"):
+        SinkhornLoss(0.1)(torch.ones(4), x, torch.ones(5) / 5, y)
+    assert "eps=0.1" in repr(SinkhornLoss(0.1))
