@@ -10,6 +10,8 @@ PAGES = (
     "plot_bounds.py",
     "plot_gradients.py",
     "plot_slices.py",
+    "plot_loss.py",
+    "plot_trajectories.py",
     "plot_barycenters.py",
     "plot_supply_demand.py",
     "plot_recolour.py",
