@@ -43,7 +43,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def ours(x: Tensor, y: Tensor, eps: float) -> tuple[float, Tensor]:
-    x = x.clone().requires_grad_()
+    x = x.detach().clone().requires_grad_()
     value = SinkhornLoss(eps, tol=TOL)(x, y)
     value.backward()
     assert x.grad is not None
@@ -55,7 +55,7 @@ def geomloss(scaling: float, dtype: torch.dtype) -> Run:
 
     def run(x: Tensor, y: Tensor, eps: float) -> tuple[float, Tensor]:
         loss = SamplesLoss("sinkhorn", p=2, blur=(eps / 2) ** 0.5, scaling=scaling, backend="tensorized")
-        x, y = x.to(dtype).requires_grad_(), y.to(dtype)
+        x, y = x.detach().clone().to(dtype).requires_grad_(), y.to(dtype)
         value = 2 * loss(x, y)
         value.backward()
         assert x.grad is not None
@@ -154,7 +154,7 @@ def training(dim: int) -> dict[str, Any]:
 
             times[name].append(seconds(step))
         assert x.grad is not None
-        x = x - RATE * len(x) * x.grad
+        x = (x - RATE * len(x) * x.grad).detach()
     carried, without = (median(times[name][1:]) for name in losses)
     return {"d": dim, "carried": carried, "cold": without, "ratio": carried / without}
 

@@ -25,6 +25,9 @@ from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solution, Solver, Symmetric, solve
 from metaot.solvers.start import Start
 
+_LARGE, _GRID = 2**18, 2**6
+"""The entries of a matrix that is large; how many an atom of a grid counts for."""
+
 SelfCosts = tuple[ArrayLike | Geometry, ArrayLike | Geometry]
 """The costs of the source's atoms among themselves, and of the target's."""
 
@@ -218,7 +221,7 @@ def _solve(
         chosen = Symmetric() if k else solver
         return solve(problems[k], init=starts[k], solver=chosen, tol=tol, max_steps=max_steps)
 
-    if exact.suits_core and exact.batch_shape.numel() == 1 and torch.get_num_threads() > 1:
+    if _is_large(exact) and torch.get_num_threads() > 1:
         with ThreadPoolExecutor(2) as threads:  # compiled code has a thread for each problem
             found = DivergenceSolution(*threads.map(solved, range(3)))
     else:
@@ -231,6 +234,12 @@ def _solve(
     return replace(
         found, between=_where(negative & (found.value_with(better) > found.value), better, found.between)
     )
+
+
+def _is_large(problem: Problem) -> bool:
+    """Return whether compiled code solves one problem on one thread, and takes long enough for another thread."""
+    size = problem.geometry.shape[0] * (_GRID if problem.has_axes else problem.geometry.shape[1])
+    return problem.suits_core and problem.batch_shape.numel() == 1 and size >= _LARGE
 
 
 def _where(which: Bool[Tensor, "*batch"], first: Solution, second: Solution) -> Solution:

@@ -14,13 +14,10 @@ from metaot.arrays import require_limits, wrong
 from metaot.geometry import Points
 from metaot.geometry.costs import wrong_cost
 from metaot.losses.divergence import DivergenceSolution, self_spaces, solve_divergence
-from metaot.objectives.plan_cost import point_slopes
+from metaot.objectives.plan_cost import SMOOTH, point_slopes
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Solution, Symmetric
-
-_SMOOTH = ("sqeuclidean", "euclidean")
-"""Costs between points of which the operator knows the derivatives."""
 
 
 @final
@@ -48,8 +45,8 @@ class SinkhornLoss(nn.Module):
         remembers: bool = True,
     ) -> None:
         super().__init__()
-        if cost not in _SMOOTH:
-            raise wrong_cost(cost, dict.fromkeys(_SMOOTH), "metaot.losses.sinkhorn_divergence for any other one")
+        if cost not in SMOOTH:
+            raise wrong_cost(cost, dict.fromkeys(SMOOTH), "metaot.losses.sinkhorn_divergence for any other one")
         if isinstance(eps, bool) or not isinstance(eps, float | int):
             raise wrong("eps", "a number", eps)
         if not 0 < eps < float("inf"):

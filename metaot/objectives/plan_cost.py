@@ -3,6 +3,8 @@
 By the envelope theorem they are those of the value of transport. No n x m matrix is kept.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from metaot.geometry import Points
 from metaot.geometry.base import allowed, expand_eps
-from metaot.geometry.costs import COSTS
+from metaot.geometry.costs import euclidean
 from metaot.potentials import DualPotentials, plan_rows
 from metaot.problem import Problem
 
@@ -22,8 +24,8 @@ BLOCK = 2**20
 _CACHED = 2**17
 """The same for derivatives in closed form, which are made in place: 1 MiB, which stays in the cache."""
 
-_SLOPES = {"sqeuclidean": lambda C: 2.0, "euclidean": lambda C: torch.where(C > 0, 1 / C, 0.0)}
-"""Costs whose derivative in x is a factor times x - y, and the factor."""
+SMOOTH = ("sqeuclidean", "euclidean")
+"""Costs between points whose derivative in x is a factor times x - y: 2, and 1/C."""
 
 
 def plan_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"] | None:
@@ -35,7 +37,7 @@ def plan_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*b
     geometry = problem.geometry
     if not geometry.cost_rows(slice(0, 1)).requires_grad:
         return None
-    if isinstance(geometry, Points) and geometry.cost_name in _SLOPES:
+    if isinstance(geometry, Points) and geometry.cost_name in SMOOTH:
         return _BetweenPoints.apply(geometry.x, geometry.y, problem, potentials)  # type: ignore[no-any-return]
 
     def cost_of(rows: slice) -> Float[Tensor, "*batch"]:
@@ -67,22 +69,49 @@ def point_slopes(
     x, y = geometry.x.detach().to(problem.a), geometry.y.detach().to(problem.a)
     origin = y.mean(-2, keepdim=True)
     x, y = x - origin, y - origin
-    cost, slope = COSTS[geometry.cost_name], _SLOPES[geometry.cost_name]
-    in_x, in_y = [], None
     eps = expand_eps(problem.eps, problem.a)
-    f, g = (h + eps * w.log() for h, w in ((potentials.f, problem.a), (potentials.g, problem.b)))
+    h, k = (z / eps + w.log() for z, w in ((potentials.f, problem.a), (potentials.g, problem.b)))
+    weights = _squared if geometry.cost_name == "sqeuclidean" else _euclidean
+    plan = weights(x, y, (h, k), expand_eps(problem.eps, problem.a, 2))
+    x_one, y_one = (torch.cat([z, torch.ones_like(z[..., :1])], -1) for z in (x, y))
+    in_x, in_y = [], None
     for rows in _blocks(problem, min(BLOCK, _CACHED)):
-        C = cost(x[..., rows, :], y)
-        W = (f[..., rows, None] + g[..., None, :]).sub_(C).div_(expand_eps(problem.eps, C, 2)).exp_()
-        W.mul_(slope(C)).mul_(v[..., None, None])
-        in_x.append(W.sum(-1)[..., None] * x[..., rows, :] - W @ y)
+        W = plan(rows)
+        in_x.append(W @ y_one)
         if both:
-            part = W.sum(-2)[..., None] * y - W.mT @ x[..., rows, :]
+            part = W.mT @ x_one[..., rows, :]
             in_y = part if in_y is None else in_y + part
-    both_sides = (torch.cat(in_x, -2), in_y)
-    found = [None if s is None else s.sum_to_size(z.shape) for s, z in zip(both_sides, (x, y), strict=True)]
-    assert found[0] is not None
-    return found[0], found[1]
+    sums = torch.cat(in_x, -2)
+    slope_x = (v[..., None, None] * (sums[..., -1:] * x - sums[..., :-1])).sum_to_size(x.shape)
+    if in_y is None:
+        return slope_x, None
+    return slope_x, (v[..., None, None] * (in_y[..., -1:] * y - in_y[..., :-1])).sum_to_size(y.shape)
+
+
+Rows = Callable[[slice], Tensor]
+
+
+def _squared(x: Tensor, y: Tensor, logs: tuple[Tensor, Tensor], eps: float | Tensor) -> Rows:
+    """Return what makes rows of 2 P: exponents are products of the clouds with two more coordinates."""
+    (h, k), one = logs, torch.ones_like(logs[0][..., None])
+    h = h[..., None] - x.square().sum(-1, keepdim=True) / eps + math.log(2)
+    k = k[..., None] - y.square().sum(-1, keepdim=True) / eps
+    scaled = 2 * x / eps
+    x = torch.cat([scaled.expand(*h.shape[:-1], -1), h, one], -1)
+    y = torch.cat([y.expand(*k.shape[:-1], -1), torch.ones_like(k), k], -1)
+    return lambda rows: (x[..., rows, :] @ y.mT).exp_()
+
+
+def _euclidean(x: Tensor, y: Tensor, logs: tuple[Tensor, Tensor], eps: float | Tensor) -> Rows:
+    """Return what makes rows of P/C; zeros where points coincide."""
+    h, k = logs
+
+    def rows_of(rows: slice) -> Tensor:
+        C = euclidean(x[..., rows, :], y)
+        P = (h[..., rows, None] + k[..., None, :] - C / eps).exp_()
+        return P.mul_(torch.where(C > 0, 1 / C, 0.0))
+
+    return rows_of
 
 
 class _BetweenPoints(torch.autograd.Function):
