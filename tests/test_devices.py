@@ -237,6 +237,18 @@ def averaged_clouds() -> None:
     assert isinstance(found.measure, Remote)
 
 
+def divergences() -> None:
+    """Differentiate a divergence and a loss, and make a matrix of distances."""
+    problem, x, y = images(6), points(12), points(9)
+    a, x = (leaf.detach().requires_grad_() for leaf in (problem.a, x))
+    losses.sinkhorn_divergence(replace(problem, a=a), tol=1e-4).sum().backward()
+    loss = losses.SinkhornLoss(0.1)
+    (loss(x, y) + loss(x, y)).backward()
+    assert isinstance(a.grad, Remote)
+    assert isinstance(x.grad, Remote)
+    assert isinstance(losses.pairwise(problem.a, Grid(6, 6), 0.1), Remote)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -295,6 +307,7 @@ CASES: dict[str, Callable[[], None]] = {
     "barycenter, entropic": lambda: averaged(entropic_barycenter),
     "barycenter, from predictions": lambda: averaged(barycenter, shipped("universal")),
     "barycenter, free points": averaged_clouds,
+    "divergences, a loss and a matrix of distances": divergences,
     "training: images": lambda: trained("shapes", data=Shapes(8, (0.1, 0.1)), model_settings=SMALL),
     "training: universal": lambda: trained(
         "universal",
