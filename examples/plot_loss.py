@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from metaot.losses import SinkhornLoss
 
-COUNT, STEPS, RATE = 200, 150, 1e-2
+COUNT, STEPS, RATE, NOISE = 200, 250, 1e-2, 8
 
 
 def rings(count: int, generator: torch.Generator) -> Tensor:
@@ -47,22 +47,22 @@ def trained(loss) -> tuple[Tensor, list[float]]:
     """Train a network, and return what it makes of the noise, and its distance to new data on the way."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
-    noise, data = torch.randn(COUNT, 2, generator=generator), rings(COUNT, generator)
+    network = nn.Sequential(nn.Linear(NOISE, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
+    noise, data = torch.randn(COUNT, NOISE, generator=generator), rings(COUNT, generator)
     test = rings(COUNT, generator)
-    optimizer, distance, history = torch.optim.Adam(network.parameters(), RATE), SinkhornLoss(0.005), []
+    optimizer, distance, history = torch.optim.Adam(network.parameters(), RATE), SinkhornLoss(0.01), []
     for step in range(STEPS):
         optimizer.zero_grad()
         loss(network(noise), data).backward()
         optimizer.step()
-        if step % 10 == 0 or step == STEPS - 1:
+        if step % 25 == 0 or step == STEPS - 1:
             with torch.no_grad():
                 history.append(distance(network(noise), test).item())
     with torch.no_grad():
         return network(noise), history
 
 
-found = {"Sinkhorn loss, eps 0.02": trained(SinkhornLoss(0.02)), "MMD, width 0.2": trained(mmd)}
+found = {"Sinkhorn loss, eps 0.01": trained(SinkhornLoss(0.01)), "MMD, width 0.2": trained(mmd)}
 for name, (_, history) in found.items():
     print(f"{name}: divergence to new data {history[0]:.3f} -> {history[-1]:.4f}")
 
@@ -72,9 +72,9 @@ for ax, (name, (samples, history)) in zip(axes, found.items(), strict=False):
     ax.scatter(*data.T, s=3, color="0.75", label="data")
     ax.scatter(*samples.T, s=4, color="tab:red", label="generated")
     ax.set(title=name, aspect="equal", xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), xticks=[], yticks=[])
-    axes[2].plot([10 * k for k in range(len(history))], history, label=name)
+    axes[2].plot([25 * k for k in range(len(history))], history, label=name)
 axes[0].legend(loc="upper left")
-axes[2].set(yscale="log", xlabel="step", title="divergence to new data, eps 0.005")
+axes[2].set(yscale="log", xlabel="step", title="divergence to new data, eps 0.01")
 axes[2].legend()
 plt.show()
 
