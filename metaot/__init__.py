@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from metaot.geometry import Grid as Grid
     from metaot.geometry import Points as Points
     from metaot.loader import load as load
+    from metaot.marginals import KL as KL
+    from metaot.marginals import TV as TV
     from metaot.objectives import dual_value as dual_value
     from metaot.onnx import OnnxMap as OnnxMap
     from metaot.onnx import OnnxModel as OnnxModel
@@ -34,6 +36,7 @@ _NAMES = {
     "brenier": ("BrenierPair", "SampleProblem"),
     "geometry": ("Dense", "Geometry", "Grid", "Points"),
     "loader": ("load",),
+    "marginals": ("KL", "TV"),
     "objectives": ("dual_value",),
     "onnx": ("OnnxMap", "OnnxModel"),
     "potentials": ("DualPotentials", "c_transform"),

@@ -103,11 +103,18 @@ def as_potential(name: str, values: object, weights: Tensor, sizes: tuple[int, .
 def c_transform(problem: Problem, f: ArrayLike) -> Float[Tensor, "*batch m"]:
     r"""Return the best g for f, $g_j = -\epsilon \log \sum_i a_i \exp((f_i - C_{ij})/\epsilon)$ (equation 8).
 
-    The target marginal of (f, g) is then exact. `c_transform(problem.T, g)` is the best f for g. An atom that
-    forbidden pairs separate from all mass has g = 0 if it has no mass itself, and g = +inf if it has: there is no
-    plan then. Differentiable in f and in a, also where a is zero; the geometry and eps are constants to it.
+    The target marginal of (f, g) is then exact. Where it has a price, the best g is that one times
+    $\rho/(\rho + \epsilon)$ (`KL`), or cut to $[-\rho, \rho]$ (`TV`). `c_transform(problem.T, g)` is the best f
+    for g. An atom that forbidden pairs separate from all mass has g = 0 if it has no mass itself, and g = +inf if
+    it has: there is no plan then. Differentiable in f and in a, also where a is zero; the geometry and eps are
+    constants to it.
     """
     f = as_potential("f", f, require_problem(problem).a, problem.geometry.sizes)
+    return problem.marginals.target.best(exact_transform(problem, f), problem.eps)
+
+
+def exact_transform(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    """Return the g that makes the target marginal of (f, g) the weights: the best one where it must be."""
     return _CTransform.apply(f, problem.a, problem)  # type: ignore[no-any-return]
 
 
@@ -145,6 +152,8 @@ def sinkhorn_step(
 ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"], Float[Tensor, "batch"]]:
     """Return f after a Sinkhorn step, and for f with its best g the missing marginal a - P 1 and the dual value.
 
+    Where the source's marginal has a price, what is missing is that of the marginal which f asks for.
+
     The problems have one batch dimension; results are float64, without derivatives. Compiled code makes steps on
     grids, and with a matrix that all problems share.
     """
@@ -155,10 +164,18 @@ def sinkhorn_step(
         found = core.sinkhorn_step(costs, *problem.arrays()[1:], f.numpy(), threads=torch.get_num_threads())
         following, missing, value = map(torch.from_numpy, found)
         return following, missing, value
-    g = c_transform(problem, f)
-    following = c_transform(problem.T, g)
-    missing = problem.a - tilted(problem.a, (f - following) / expand_eps(problem.eps, f))
-    return following, missing, (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
+    S, source, target = exact_transform(problem, f), problem.marginals.source, problem.marginals.target
+    g = target.best(S, problem.eps)
+    best = exact_transform(problem.T, g)
+    missing = source.missing(problem.a, f, tilted(problem.a, (f - best) / expand_eps(problem.eps, f)))
+    value = (source.worth(f) * problem.a).sum(-1) + (target.worth(g) * problem.b).sum(-1)
+    mass = tilted(problem.b, (g - S) / expand_eps(problem.eps, g)).sum(-1)
+    return source.best(best, problem.eps), missing, value - problem.eps * (mass - reference_mass(problem))
+
+
+def reference_mass(problem: Problem) -> Float[Tensor, "*batch"] | float:
+    """Return the mass of a b^T: one between balanced sides."""
+    return 1.0 if problem.is_balanced else problem.a.sum(-1) * problem.b.sum(-1)
 
 
 def _along_axes(problem: Problem) -> core.Costs | None:
@@ -190,7 +207,7 @@ def _capped(exponent: Tensor) -> Tensor:
 
 def source_marginal(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n"]:
     """Return P 1."""
-    best = c_transform(problem.T, potentials.g)
+    best = exact_transform(problem.T, potentials.g)
     return tilted(problem.a, (potentials.f - best) / expand_eps(problem.eps, best))
 
 
@@ -200,9 +217,44 @@ def target_marginal(problem: Problem, potentials: DualPotentials) -> Float[Tenso
 
 
 def marginal_error(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return the L1 error of both marginals, ||P 1 - a||_1 + ||P^T 1 - b||_1, as the problem's dtype has it."""
-    source = (source_marginal(problem, potentials) - problem.a).abs().sum(-1)
-    return source + (target_marginal(problem, potentials) - problem.b).abs().sum(-1)
+    r"""Return the L1 error of both marginals, ||P 1 - a||_1 + ||P^T 1 - b||_1, as the problem's dtype has it.
+
+    Where a marginal has a price, it is compared with what its potential asks for: with $a e^{-f/\rho}$ for `KL`;
+    with a for `TV`, where mass that is missing counts $1 - f/\rho$ times and mass in excess $1 + f/\rho$ times.
+    The error of a problem that is not balanced is relative to the mass of the plan.
+    """
+    source = source_marginal(problem, potentials)
+    error = side_error(problem, potentials.f, source)
+    error = error + side_error(problem.T, potentials.g, target_marginal(problem, potentials))
+    return relative_error(problem, error, source.sum(-1))
+
+
+def side_error(
+    problem: Problem, f: Float[Tensor, "*batch n"], marginal: Float[Tensor, "*batch n"]
+) -> Float[Tensor, "*batch"]:
+    """Return how far the source's marginal is from what f asks for, all in all."""
+    return problem.marginals.source.error(problem.a, f, marginal).sum(-1)
+
+
+def relative_error(
+    problem: Problem, error: Float[Tensor, "*batch"], mass: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """Return an error relative to the plan's mass, which is one if the problem is balanced."""
+    return error if problem.is_balanced else error / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+
+
+def duality_gap(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    r"""Return how far the plan is from optimal at most: its primal value less the dual one.
+
+    With marginals that have a price, $\sum_i a_i \phi(P_i/a_i) + a_i \phi^*(-f_i) + f_i P_i$ and the same for the
+    target; of a balanced side, whose plan has no finite value unless it is exact, only f (P - a).
+    """
+    return _side_gap(problem, potentials) + _side_gap(problem.T, potentials.T)
+
+
+def _side_gap(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    side, f, marginal = problem.marginals.source, potentials.f, source_marginal(problem, potentials)
+    return (side.price(problem.a, marginal) - problem.a * side.worth(f) + f * marginal).sum(-1)
 
 
 def exact_marginal_error(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:

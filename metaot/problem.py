@@ -16,6 +16,7 @@ from metaot.arrays import ArrayLike, wrong
 from metaot.core.method import suits_compiled_code
 from metaot.geometry import Dense, Eps, Geometry
 from metaot.geometry.checks import are_alike, first_place, given, require_finite, tensor, together
+from metaot.marginals import BALANCED, Marginal, Marginals, as_marginals
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -32,7 +33,9 @@ MASS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 class Problem:
     """A batch of entropic transport problems between weights a and b.
 
-    min <C, P> + eps KL(P | a b^T) over plans P with marginals a and b. `eps` is in the units of the cost: one
+    min <C, P> + eps KL(P | a b^T) over plans P with marginals a and b. `marginals` says what else is allowed, at a
+    price that is added: None (balanced, nothing else), `KL(rho)`, `TV(rho)`, or a pair of these for source and
+    target. Masses of sides with a price need not be one. `eps` is in the units of the cost: one
     number, or one for each instance. The geometry is brought to the dtype and device of the weights; a matrix is
     taken as `Dense(C)`. Weights of zero are normal.
 
@@ -42,18 +45,27 @@ class Problem:
     their vectors, *batch n, and so are potentials.
 
     Raises ValueError, naming the first offending entry, for weights that are NaN, negative, of another mass than
-    one or in another dtype, for sizes that do not fit and for eps that is not positive; TypeError for what holds
-    no numbers.
+    one (of mass zero on a side with a price) or in another dtype, for sizes that do not fit, and for eps that is
+    not positive; TypeError for what holds no numbers.
     """
 
     a: Float[Tensor, "*batch n"]
     b: Float[Tensor, "*batch m"]
     geometry: Geometry
     eps: Eps
+    marginals: Marginals
 
-    def __init__(self, a: ArrayLike, b: ArrayLike, geometry: Geometry | ArrayLike, eps: ArrayLike) -> None:
+    def __init__(
+        self,
+        a: ArrayLike,
+        b: ArrayLike,
+        geometry: Geometry | ArrayLike,
+        eps: ArrayLike,
+        marginals: Marginal | tuple[Marginal | None, Marginal | None] | Marginals | None = None,
+    ) -> None:
+        sides = marginals if isinstance(marginals, Marginals) else as_marginals(marginals)
         space = geometry if isinstance(geometry, Geometry) else _space(geometry, a)
-        source, target = _weights_on(space, a, b)
+        source, target = _weights_on(space, a, b, sides)
         batch = source.shape[:-1]
         if batch != target.shape[:-1]:
             raise ValueError(
@@ -64,14 +76,18 @@ class Problem:
                 f"a batch {tuple(batch)} of weights does not fit a batch {space.batch_shape} of geometries"
             )
         temperature = _temperature(eps, source)
-        vars(self).update(a=source, b=target, geometry=space.to(source), eps=temperature)
+        _require_prices(sides, batch)
+        vars(self).update(
+            a=source, b=target, geometry=space.to(source), eps=temperature, marginals=sides.to(source)
+        )
 
     @classmethod
-    def trusted(cls, a: Tensor, b: Tensor, geometry: Geometry, eps: Eps) -> "Problem":
+    def trusted(
+        cls, a: Tensor, b: Tensor, geometry: Geometry, eps: Eps, marginals: Marginals = BALANCED
+    ) -> "Problem":
         """Make a problem of parts that were checked before, without waiting for the device."""
         problem = object.__new__(cls)
-        for name, value in (("a", a), ("b", b), ("geometry", geometry), ("eps", eps)):
-            object.__setattr__(problem, name, value)
+        vars(problem).update(a=a, b=b, geometry=geometry, eps=eps, marginals=marginals)
         return problem
 
     def __repr__(self) -> str:
@@ -79,12 +95,25 @@ class Problem:
         count = f"{math.prod(batch)} instances, batch {batch}," if batch else "one instance"
         words = f"of shape {tuple(eps.shape)}" if isinstance(eps, Tensor) else f"{eps:g}"
         dtype = str(self.a.dtype).removeprefix("torch.")
-        return f"Problem of {count} on {self.geometry}, eps {words}, {dtype} on {self.a.device}"
+        sides = "" if self.is_balanced else f", marginals ({self.marginals.source}, {self.marginals.target})"
+        return f"Problem of {count} on {self.geometry}, eps {words}{sides}, {dtype} on {self.a.device}"
 
     @property
     def T(self) -> "Problem":
         """The same problem with source and target exchanged."""
-        return Problem.trusted(self.b, self.a, self.geometry.T, self.eps)
+        return Problem.trusted(self.b, self.a, self.geometry.T, self.eps, self.marginals.T)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the marginals of the plan must be the weights."""
+        return self.marginals.are_exact
+
+    def balanced(self) -> "Problem":
+        """Return the balanced problem between the same weights, with masses of one."""
+        if self.is_balanced:
+            return self
+        a, b = (weights / weights.sum(-1, keepdim=True) for weights in (self.a, self.b))
+        return Problem.trusted(a, b, self.geometry, self.eps)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -95,13 +124,14 @@ class Problem:
         """Return a part of the batch; `index` is anything that indexes the batch dimensions of a tensor."""
         eps = self.eps[index] if isinstance(self.eps, Tensor) else self.eps  # type: ignore[index]
         a, b = self.a[index], self.b[index]  # type: ignore[index]
-        return Problem.trusted(a, b, self.geometry[index], eps)
+        return Problem.trusted(a, b, self.geometry[index], eps, self.marginals[index])
 
     def flat(self) -> "Problem":
         """Return the same problems with exactly one batch dimension."""
         n, m = self.geometry.shape
         eps = self.eps.reshape(-1) if isinstance(self.eps, Tensor) else self.eps
-        return Problem.trusted(self.a.reshape(-1, n), self.b.reshape(-1, m), self.geometry.flat(), eps)
+        a, b, marginals = self.a.reshape(-1, n), self.b.reshape(-1, m), self.marginals.flat()
+        return Problem.trusted(a, b, self.geometry.flat(), eps, marginals)
 
     def to(self, like: Tensor, geometry: Geometry | None = None) -> "Problem":
         """Return the problems in the dtype and on the device of `like`.
@@ -111,7 +141,8 @@ class Problem:
         if geometry is None and self.a.dtype == like.dtype and self.a.device == like.device:
             return self
         eps = self.eps.to(like) if isinstance(self.eps, Tensor) else self.eps
-        return Problem.trusted(self.a.to(like), self.b.to(like), geometry or self.geometry.to(like), eps)
+        a, b, marginals = self.a.to(like), self.b.to(like), self.marginals.to(like)
+        return Problem.trusted(a, b, geometry or self.geometry.to(like), eps, marginals)
 
     @property
     def has_axes(self) -> bool:
@@ -122,7 +153,7 @@ class Problem:
     @property
     def suits_core(self) -> bool:
         """Whether compiled code solves these problems, and sooner than torch."""
-        if not (core.COMPILED and self.a.is_cpu and self.a.dtype == torch.float64):
+        if not (core.COMPILED and self.a.is_cpu and self.a.dtype == torch.float64 and self.is_balanced):
             return False
         is_cloud = self.geometry.axis_costs is None and self.geometry.cost_name in core.POINT_COSTS
         needs_matrix = not (self.has_axes or is_cloud)
@@ -135,21 +166,33 @@ class Problem:
         return self.geometry.core_costs, a, b, eps
 
     def normalised(self) -> "Problem":
-        """Return the problems in float64, with masses that are one to its precision.
+        """Return the problems in float64, with masses that are one to its precision on balanced sides.
 
         Between masses that differ there is no plan, and no solver reaches an error below their difference. A cost
         with a name is evaluated again in float64. A matrix stays as it is, and so does a function of the user's,
         which may work in its own dtype only; their costs are converted.
         """
         double = self.to(self.a.double(), None if self.geometry.cost_name else self.geometry)
-        a, b = (weights / weights.sum(-1, keepdim=True) for weights in (double.a, double.b))
-        return Problem.trusted(a, b, double.geometry, double.eps)
+        sides = (double.a, self.marginals.source), (double.b, self.marginals.target)
+        a, b = (w / w.sum(-1, keepdim=True) if side.is_exact else w for w, side in sides)
+        return Problem.trusted(a, b, double.geometry, double.eps, double.marginals)
 
 
 def require_problem(problem: object) -> Problem:
     """Return a problem; TypeError for everything else."""
     if not isinstance(problem, Problem):
         raise wrong("problem", f"a metaot.{_SIGNATURE}", problem)
+    return problem
+
+
+def require_balanced(problem: Problem, what: str) -> Problem:
+    """Return a balanced problem; ValueError for another one, which `what` does not take."""
+    if not require_problem(problem).is_balanced:
+        sides = f"({problem.marginals.source}, {problem.marginals.target})"
+        raise ValueError(
+            f"{what} takes balanced problems, got marginals {sides}: problem.balanced() has the same weights with "
+            "masses of one"
+        )
     return problem
 
 
@@ -189,7 +232,7 @@ def as_vectors(values: Tensor, n: int, sizes: tuple[int, ...]) -> Tensor:
     return values.flatten(-dims)
 
 
-def _weights_on(geometry: Geometry, a: object, b: object) -> tuple[Tensor, Tensor]:
+def _weights_on(geometry: Geometry, a: object, b: object, sides: Marginals) -> tuple[Tensor, Tensor]:
     """Return weights as vectors that were checked, in one dtype and on one device."""
     parts = None if are_alike(a, b) else [given(name, w, _WEIGHTS) for name, w in (("a", a), ("b", b))]
     if parts is not None:
@@ -200,14 +243,14 @@ def _weights_on(geometry: Geometry, a: object, b: object) -> tuple[Tensor, Tenso
     source, target = as_vectors(a, n, sizes), as_vectors(b, m, sizes)
     if source.shape[-1:] != (n,) or target.shape[-1:] != (m,):
         raise ValueError(_misfit(geometry, source, target))
-    _require_weights("a", source, a)
-    _require_weights("b", target, b)
+    _require_weights("a", source, a, sides.source)
+    _require_weights("b", target, b, sides.target)
     if parts is None:
         return source, target
     parts = [part._replace(tensor=w) for part, w in zip(parts, (source, target), strict=True)]
     source, target = (
-        w if w.dtype in (part.tensor.dtype, torch.float32) else w / w.sum(-1, keepdim=True)
-        for part, w in zip(parts, together(*parts), strict=True)
+        w if not side.is_exact or w.dtype in (part.tensor.dtype, torch.float32) else w / w.sum(-1, keepdim=True)
+        for part, w, side in zip(parts, together(*parts), (sides.source, sides.target), strict=True)
     )
     return source, target
 
@@ -235,25 +278,43 @@ def _misfit(geometry: Geometry, a: Tensor, b: Tensor) -> str:
     return words
 
 
-def _require_weights(name: str, weights: Tensor, shown: Tensor) -> None:
-    """Raise unless weights, *batch n, are finite, not negative and of mass one; `shown` is what was given."""
+def _require_weights(name: str, weights: Tensor, shown: Tensor, side: Marginal) -> None:
+    """Raise unless weights, *batch n, are finite, not negative and of mass one; `shown` is what was given.
+
+    Where the marginal has a price, any positive mass will do.
+    """
     if weights.numel() == 0:
         return
     still, tolerance = weights.detach(), MASS_TOLERANCE[weights.dtype]
     mass = still.sum(-1)
     off = (mass - 1).abs_()
-    if bool(still.amin() >= 0) and bool(off.amax() <= tolerance):
+    fits = off.amax() <= tolerance if side.is_exact else (mass.amin() > 0) & (mass.amax() < math.inf)
+    if bool(still.amin() >= 0) and bool(fits):
         return
     require_finite(name, shown)
     negative = shown < 0
     if negative.any():
         raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, shown)}")
+    if not side.is_exact:
+        bad = ~((mass > 0) & (mass < math.inf))
+        raise ValueError(
+            f"the weights {name} must have a positive, finite mass, got sum {name}{first_place(bad, mass)}"
+        )
     dims = shown.ndim - weights.ndim
     axes = "-1" if dims == 0 else str(tuple(range(-dims - 1, 0)))
     raise ValueError(
         f"the weights {name} must sum to one, got sum {name}{first_place(off > tolerance, mass)}: "
         f"divide by {name}.sum({axes}, keepdims=True)"
     )
+
+
+def _require_prices(sides: Marginals, batch: torch.Size) -> None:
+    """Raise unless the prices of marginals are numbers or have the shape of the batch."""
+    for side in (sides.source, sides.target):
+        if isinstance(side.rho, Tensor) and side.rho.shape != batch:
+            raise ValueError(
+                f"rho must be a number or of the batch's shape {tuple(batch)}, got {tuple(side.rho.shape)}"
+            )
 
 
 def _temperature(eps: object, a: Tensor) -> Eps:

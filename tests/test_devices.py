@@ -162,6 +162,24 @@ def solved(geometry: Geometry, solver: Any = None, *, eps: float = 0.05, batch: 
     metaot.solve(problem, init=solution.potentials, solver=solver, tol=1e-3)
 
 
+def relaxed(solver: Any, *prices: Any) -> None:
+    """Solve a problem whose marginals have a price, and use all parts of the solution."""
+    grid = Grid(7, 6)
+    problem = metaot.Problem(weights(2, 42), 0.5 * weights(2, 42), grid, 0.05, prices)
+    solution = metaot.solve(problem, solver=solver, tol=1e-3)
+    used = [
+        solution.potentials.f,
+        solution.error,
+        solution.value,
+        solution.cost(),
+        solution.mass(),
+        solution.gap(),
+    ]
+    assert all(isinstance(value, Remote) for value in used)
+    assert float(solution.error.max()) <= 1e-3
+    metaot.solve(problem, init=solution, tol=1e-3)
+
+
 def handed_over() -> None:
     """Solve at an eps where Newton takes over, after fewer steps than elsewhere."""
     with patch.object(method, "SINKHORN_FIRST", 10):
@@ -292,6 +310,9 @@ CASES: dict[str, Callable[[], None]] = {
     ),
     "dense": lambda: solved(Dense(torch.rand(20, 30).to(NAME)), batch=(2,)),
     "dense, Newton": lambda: solved(Dense(torch.rand(20, 30).to(NAME)), metaot.Newton(), eps=1e-3),
+    "unbalanced": lambda: relaxed(None, metaot.KL(0.1), metaot.KL(torch.tensor([0.1, 1.0]).to(NAME))),
+    "unbalanced, Newton": lambda: relaxed(metaot.Newton(), metaot.KL(0.1), metaot.KL(0.2)),
+    "unbalanced, partial": lambda: relaxed(None, metaot.TV(0.1), metaot.KL(0.2)),
     "maps, W2GN": lambda: mapped(metaot.W2GN(3, record=(0, 3))),
     "maps, W2GN, the exact loss": lambda: mapped(metaot.W2GN(3, objective=brenier_loss), BuresStart()),
     "maps, GaussNewton": lambda: mapped(metaot.GaussNewton(2, linear=True, record=(0, 2))),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metaot.adapters.support import Init, library
-from metaot.problem import Problem
+from metaot.problem import Problem, require_balanced
 from metaot.solvers import solve as refine
 from metaot.solvers.solution import Solution
 
@@ -26,7 +26,7 @@ def result(solution: Solution) -> Any:
 
     GeomLoss makes the object in one iteration; then its potentials are replaced by those of the solution.
     """
-    problem, potentials = solution.problem, solution.potentials
+    problem, potentials = require_balanced(solution.problem, "GeomLoss's result"), solution.potentials
     if isinstance(problem.eps, torch.Tensor):
         raise ValueError(f"GeomLoss has one eps for a batch, got {problem.eps.tolist()}: solve in groups")
     ot, (n, m), count = library("geomloss.ot", "peers"), problem.geometry.shape, problem.batch_shape.numel()

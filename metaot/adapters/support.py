@@ -18,7 +18,7 @@ from torch import Tensor
 from metaot.arrays import require_limits
 from metaot.geometry.checks import require_finite
 from metaot.potentials import DualPotentials, c_transform
-from metaot.problem import Problem, require_problem
+from metaot.problem import Problem, require_balanced, require_problem
 from metaot.solvers.solution import Solution
 from metaot.solvers.start import Start, guessed
 
@@ -113,7 +113,7 @@ def each(problem: Problem, init: Init | None) -> Iterator[tuple[Problem, DualPot
 
     A predictor is called once for all of them.
     """
-    flat, starts = require_problem(problem).normalised().flat(), None
+    flat, starts = require_balanced(problem, "another library's solver").normalised().flat(), None
     if init is not None:
         guess = guessed(problem, init)
         for name, z in (("init.f", guess.f), ("init.g", guess.g)):

@@ -13,7 +13,7 @@ from metaot.geometry import Eps, Geometry
 from metaot.geometry.checks import first_place
 from metaot.models import Network, PotentialModel
 from metaot.potentials import DualPotentials
-from metaot.problem import Problem, require_problem
+from metaot.problem import Problem, require_balanced
 from metaot.solvers import Newton, Solver, solve
 
 _ENOUGH = 1e-3
@@ -100,12 +100,12 @@ class StagedPredictor(Predictor):
         self.model.passes = count
 
     def predict(self, problem: Problem) -> DualPotentials:
-        *_, f = self._stages(require_problem(problem).flat())
+        *_, f = self._stages(require_balanced(problem, "a model").flat())
         return DualPotentials.from_f(problem, in_shape(problem, f))
 
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of the network and after each refinement step, in the dtype of the problem."""
-        return [in_shape(problem, f) for f in self._stages(require_problem(problem).flat())]
+        return [in_shape(problem, f) for f in self._stages(require_balanced(problem, "a model").flat())]
 
 
 @final
@@ -133,7 +133,7 @@ class AmortizedPotential(StagedPredictor):
         return f"problems on {self.geometry}"
 
     def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        *_, f = islice(self._stages(require_problem(problem).flat()), self.start_steps + 1)
+        *_, f = islice(self._stages(require_balanced(problem, "a model").flat()), self.start_steps + 1)
         return in_shape(problem, f)
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:

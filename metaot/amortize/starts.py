@@ -15,7 +15,7 @@ from metaot.amortize.predictor import Predictor
 from metaot.geometry import Geometry
 from metaot.geometry.base import expand_eps
 from metaot.potentials import DualPotentials
-from metaot.problem import Problem, require_problem
+from metaot.problem import Problem, require_balanced, require_problem
 
 
 @final
@@ -45,7 +45,7 @@ class GaussianStart(Predictor):
         return geometry.points is not None and geometry.cost_name == "sqeuclidean"
 
     def predict(self, problem: Problem) -> DualPotentials:
-        points = require_problem(problem).geometry.points
+        points = require_balanced(problem, "the Gaussian start").geometry.points
         if points is None or not self.fits(problem.geometry):
             raise ValueError(
                 "the Gaussian start is for coordinates with the cost 'sqeuclidean', "

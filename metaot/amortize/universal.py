@@ -14,7 +14,7 @@ from metaot.amortize.plane import Encoding, Values, encode, require_plane, suppo
 from metaot.amortize.predictor import StagedPredictor, in_shape, refined
 from metaot.models.universal import UniversalNetwork
 from metaot.potentials import sinkhorn_step
-from metaot.problem import Problem, require_problem
+from metaot.problem import Problem, require_balanced
 from metaot.solvers import Sinkhorn
 
 
@@ -44,7 +44,7 @@ class UniversalPotential(StagedPredictor):
         return "problems on any Grid with two axes or Points in the plane, cost 'sqeuclidean'"
 
     def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        flat = require_problem(problem).flat()
+        flat = require_balanced(problem, "a model").flat()
         require_plane(flat.geometry)
         coarse = coarsened(flat)
         seen = flat if coarse is None else coarse.problem

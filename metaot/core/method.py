@@ -100,6 +100,8 @@ class BackEnd(ABC):
     axis_points: float
     """The number of points on all axes of a grid; infinity without axes."""
     lowest_eps: float
+    is_smooth: bool = True
+    """Whether the dual value is smooth: Newton takes no other ones."""
 
     @property
     @abstractmethod
@@ -137,7 +139,9 @@ def suits_compiled_code(shape: tuple[int, int], *, has_axes: bool, needs_matrix:
 
 
 def suits_newton(back_end: BackEnd) -> list[bool]:
-    """Return which instances are small enough for a Newton step that factorises its Hessian."""
+    """Return which instances are small enough for a Newton step that factorises its Hessian, and smooth."""
+    if not back_end.is_smooth:
+        return [False] * len(back_end.sizes)
     return [few <= FACTORISED and few * many <= NEWTON_ENTRIES for few, many in back_end.sizes]
 
 

@@ -7,7 +7,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from metaot.geometry.base import expand_eps
-from metaot.potentials import DualPotentials, PotentialsLike, as_potentials, c_transform, sinkhorn_step, tilted
+from metaot.potentials import (
+    DualPotentials,
+    PotentialsLike,
+    as_potentials,
+    exact_transform,
+    reference_mass,
+    sinkhorn_step,
+    tilted,
+)
 from metaot.problem import Problem, require_problem
 
 _LOWEST = -80.0
@@ -19,29 +27,38 @@ def dual_value(problem: Problem, potentials: PotentialsLike) -> Float[Tensor, "*
 
     `potentials` are `DualPotentials`, a pair (f, g) of tensors, arrays or lists, or a `Solution`.
 
+    Where a marginal has a price, $\langle -\phi^*(-f), a \rangle$ stands in place of $\langle f, a \rangle$:
+    $\rho \langle 1 - e^{-f/\rho}, a \rangle$ for `KL(rho)`; $\langle \min(f, \rho), a \rangle$ for `TV(rho)`,
+    minus infinity for $f < -\rho$. The mass of $a b^\top$ then stands in place of one.
+
     For any f and g, a lower bound of min <C, P> + eps KL(P | a b^T), reached at the solution. With equation 5
     as printed, whose entropy is that of P alone, it agrees up to a constant of (a, b, eps). Differentiable
     in f, g, a and b.
     """
     potentials = as_potentials(require_problem(problem), potentials)
-    excess = (potentials.g - c_transform(problem, potentials.f)) / expand_eps(problem.eps, potentials.g)
+    excess = (potentials.g - exact_transform(problem, potentials.f)) / expand_eps(problem.eps, potentials.g)
     mass = tilted(problem.b, excess).sum(-1)
-    return linear_value(problem, potentials) - problem.eps * (mass - 1)
+    return _worth(problem, potentials) - problem.eps * (mass - reference_mass(problem))
 
 
-def linear_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
-    """Return <f, a> + <g, b>: the dual value of f and the best g for it, or of g and the best f."""
-    return (potentials.f * problem.a).sum(-1) + (potentials.g * problem.b).sum(-1)
+def _worth(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    source, target = problem.marginals.source, problem.marginals.target
+    return (source.worth(potentials.f) * problem.a).sum(-1) + (target.worth(potentials.g) * problem.b).sum(-1)
+
+
+def best_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    """Return the dual value of f and the best g for it, or of g and the best f: <f, a> + <g, b> if balanced."""
+    return _worth(problem, potentials) if problem.is_balanced else dual_value(problem, potentials)
 
 
 def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return the loss of a prediction (equation 16): minus the dual value of f and the best g for it.
 
-    Their plan has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in f is the error
-    a - P 1.
+    The plan of a balanced problem has mass one, so the value is <f, a> + <g, b> (equation 15), and its gradient in
+    f is the error a - P 1.
     """
     if problem.a.requires_grad or problem.b.requires_grad:
-        return -linear_value(problem, DualPotentials.from_f(problem, f))
+        return -best_value(problem, DualPotentials.from_f(problem, f))
     _, missing, value = sinkhorn_step(problem.flat(), f.reshape(-1, f.shape[-1]))
     value = value.reshape(f.shape[:-1]).to(problem.a)
     return _WithGradient.apply(f, -value, -missing.reshape(f.shape))  # type: ignore[no-any-return]

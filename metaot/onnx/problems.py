@@ -10,7 +10,7 @@ from metaot import core
 from metaot.arrays import described
 from metaot.geometry import Dense, Geometry, Grid
 from metaot.potentials import DualPotentials
-from metaot.problem import Problem
+from metaot.problem import Problem, require_balanced
 from metaot.solvers import solve
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def predict(model: "OnnxModel", problem: Problem) -> DualPotentials:
     """Return potentials in the dtype and on the device of a problem; ValueError for another geometry or eps."""
     if not isinstance(problem, Problem):
         raise TypeError(f"predict takes a metaot.Problem, or weights a and b, got {described(problem)} alone")
-    require_known(model, problem.geometry)
+    require_known(model, require_balanced(problem, "an exported model").geometry)
     eps = problem.eps.numpy(force=True) if isinstance(problem.eps, torch.Tensor) else problem.eps
     a, b = problem.a.numpy(force=True), problem.b.numpy(force=True)
     if model.sizes is None:

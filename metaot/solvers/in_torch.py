@@ -11,8 +11,17 @@ from torch import Tensor
 from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Limits, Result
 from metaot.geometry import Dense, Grid
 from metaot.geometry.base import expand_eps
-from metaot.objectives.dual import linear_value
-from metaot.potentials import DualPotentials, c_transform, centred, exact_marginal_error, tilted
+from metaot.objectives.dual import best_value
+from metaot.potentials import (
+    DualPotentials,
+    c_transform,
+    centred,
+    exact_marginal_error,
+    exact_transform,
+    relative_error,
+    side_error,
+    tilted,
+)
 from metaot.problem import Problem
 from metaot.solvers.anderson import Anderson
 from metaot.solvers.iterate import Solver, StateT, iterate
@@ -36,9 +45,9 @@ class InTorch(BackEnd):
     """A flat batch of problems, and the solvers of this package, iterated by the one loop."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.is_smooth = problem, problem.marginals.are_smooth
         sides = (problem.a, problem.b)
-        self._rows, self._columns = ((w >= SMALLEST_WEIGHT).sum(-1).detach().cpu().numpy() for w in sides)
+        self._rows, self._columns = (_counts(problem, w).sum(-1).detach().cpu().numpy() for w in sides)
         self.sizes = list(zip(*np.sort([self._rows, self._columns], axis=0).tolist(), strict=True))
         geometry, eps = problem.geometry, problem.eps
         axes = geometry.sizes if isinstance(geometry, Grid) else ()
@@ -63,7 +72,8 @@ class InTorch(BackEnd):
     def newton(self, index: Index, f: Tensor | None, limits: Limits, *, warmer: float = 1.0) -> Result:
         """Exchange the sides where the target is smaller: the potential of the source is the unknown."""
         problem = self._part(index)
-        problem = Problem.trusted(problem.a, problem.b, problem.geometry, problem.eps * warmer)
+        a, b, marginals = problem.a, problem.b, problem.marginals
+        problem = Problem.trusted(a, b, problem.geometry, problem.eps * warmer, marginals)
         result = Result(*(values[index] for values in self.no_result()))
         rows, columns, (n, m) = self._rows[index], self._columns[index], problem.geometry.shape
         on_support = bool((np.minimum(rows, columns) <= FACTORISED).all())
@@ -113,25 +123,31 @@ def refine(solver: Solver, problem: Problem, f: Tensor | None, limits: Limits, *
 
 def _counted(problem: Problem) -> Problem:
     """Leave out tiny weights; replace those of instances that are not `_valid` by equal ones."""
-    sides = [torch.where(w.isfinite() & (w >= SMALLEST_WEIGHT), w, 0.0) for w in (problem.a, problem.b)]
+    sides = [torch.where(w.isfinite() & _counts(problem, w), w, 0.0) for w in (problem.a, problem.b)]
     valid = _valid(problem)
     if torch.equal(sides[0], problem.a) and torch.equal(sides[1], problem.b) and bool(valid.all()):
         return problem
     a, b = (torch.where(valid[:, None], w, 1.0 / w.shape[-1]) for w in sides)
-    return Problem.trusted(a, b, problem.geometry, problem.eps)
+    return Problem.trusted(a, b, problem.geometry, problem.eps, problem.marginals)
 
 
 def _valid(problem: Problem) -> Bool[Tensor, "batch"]:
     """Return which instances have finite weights, and on either side one that counts."""
-    largest = torch.minimum(problem.a.amax(-1), problem.b.amax(-1))
-    return (problem.a.sum(-1) + problem.b.sum(-1)).isfinite() & (largest >= SMALLEST_WEIGHT)
+    some = _counts(problem, problem.a).any(-1) & _counts(problem, problem.b).any(-1)
+    return (problem.a.sum(-1) + problem.b.sum(-1)).isfinite() & some
+
+
+def _counts(problem: Problem, weights: Float[Tensor, "batch n"]) -> Bool[Tensor, "batch n"]:
+    """Return which atoms have mass that counts, of a mass of one or of what there is."""
+    mass = 1.0 if problem.is_balanced else weights.sum(-1, keepdim=True)
+    return (weights >= SMALLEST_WEIGHT * mass) & (weights > 0)
 
 
 def _support(problem: Problem) -> tuple[Int[Tensor, "batch k"], Problem]:
     """Return the source atoms with mass, and the problem between atoms with mass, in units of eps."""
     (rows, a), (columns, b) = _with_mass(problem.a), _with_mass(problem.b)
     C = problem.geometry.cost_block(rows, columns).to(a).div_(expand_eps(problem.eps, a, 2))
-    return rows, Problem.trusted(a, b, Dense.trusted(C), 1.0)
+    return rows, Problem.trusted(a, b, Dense.trusted(C), 1.0, problem.marginals.in_units_of(problem.eps))
 
 
 def _with_mass(weights: Float[Tensor, "batch n"]) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"]]:
@@ -149,8 +165,8 @@ def _completed(problem: Problem, counted: Problem, f: Float[Tensor, "batch n"], 
     finite are replaced by zeros, with an infinite error.
     """
     g = c_transform(counted, f)
-    best = c_transform(counted.T, g)
-    f = torch.where(counted.a != 0, f, best)
+    best = exact_transform(counted.T, g)
+    f = torch.where(counted.a != 0, f, counted.marginals.source.best(best, counted.eps))
     if counted is not problem:  # between two atoms with tiny masses nothing else bounds what is sent
         g = torch.where(counted.b != 0, g, c_transform(problem, f))
     if problem.a.dtype == torch.float64:
@@ -176,9 +192,9 @@ def _completed_symmetric(problem: Problem, counted: Problem, f: Float[Tensor, "b
 
 
 def _step_error(problem: Problem, f: Tensor, best: Tensor) -> Float[Tensor, "batch"]:
-    """Return the L1 error of the source's marginal of f and g(f), to which `best` is the best potential."""
+    """Return the error of the source's marginal of f and g(f), to which `best` is the best balanced potential."""
     marginal = tilted(problem.a, (f - best) / expand_eps(problem.eps, f))
-    return torch.linalg.vector_norm(marginal - problem.a, 1, -1)
+    return relative_error(problem, side_error(problem, f, marginal), marginal.sum(-1))
 
 
 def _start(
@@ -208,20 +224,25 @@ def worse_than_zeros(
     """
     if bool((error <= GOOD).all()):
         return torch.zeros_like(error, dtype=torch.bool)
-    value = linear_value(problem, start)
+    value = best_value(problem, start)
     zeros = DualPotentials.from_f(problem, torch.zeros_like(start.f))
-    worse = ~(value >= linear_value(problem, zeros)) & ~(error <= GOOD)
+    worse = ~(value >= best_value(problem, zeros)) & ~(error <= GOOD)
     doubtful = ~(error <= DOUBTFUL)
     if rivals and bool(doubtful.any()):
         first = DualPotentials.from_f(problem, c_transform(problem.T, zeros.g))
-        second = DualPotentials(c_transform(problem.T, first.g), first.g)
-        rival = _step_error(problem, first.f, second.f)
-        worse |= doubtful & ~((value >= linear_value(problem, second)) & (error <= 0.5 * rival))
+        best = exact_transform(problem.T, first.g)
+        second = DualPotentials(problem.marginals.source.best(best, problem.eps), first.g)
+        rival = _step_error(problem, first.f, best)
+        worse |= doubtful & ~((value >= best_value(problem, second)) & (error <= 0.5 * rival))
     return worse
 
 
 def _reasonable(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    """Centre f, with zeros on atoms without mass; replace potentials that are huge or not finite by zeros."""
-    f = centred(problem.a, torch.where(problem.a != 0, f, 0.0))
+    """Centre f, with zeros on atoms without mass; replace potentials that are huge or not finite by zeros.
+
+    Where marginals have a price a constant has a meaning, and stays.
+    """
+    f = torch.where(problem.a != 0, f, 0.0)
+    f = centred(problem.a, f) if problem.is_balanced else problem.marginals.source.bounded(f)
     size = torch.where(problem.a != 0, f, 0.0).abs().amax(-1, keepdim=True)
     return torch.where(size <= LARGEST * expand_eps(problem.eps, f), f, 0.0)

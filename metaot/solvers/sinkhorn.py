@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.geometry.base import expand_eps
+from metaot.geometry.base import expand_eps, in_units_of
 from metaot.geometry.kernel import Kernel
-from metaot.potentials import DualPotentials, c_transform, tilted
+from metaot.potentials import DualPotentials, exact_transform, relative_error, side_error, tilted
 from metaot.problem import Problem
 from metaot.solvers.anderson import Anderson
 from metaot.solvers.iterate import Solver
@@ -62,12 +62,20 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         x, path = state.x + state.residual, state.path
         if path is not None:
             x, path = path.next(state.x, state.residual)
-        u = x.exp()
-        v = _ratio(problem.b, state.kernel.T.times(u))
-        marginal = state.kernel.times(v).mul_(u)
-        residual = _ratio(problem.a, marginal).log_()
+        f, g = state.f, state.g
+        if problem.is_balanced:
+            u = x.exp()
+            v = _ratio(problem.b, state.kernel.T.times(u))
+            marginal = state.kernel.times(v).mul_(u)
+            residual = _ratio(problem.a, marginal).log_()
+        else:
+            x = _bounded(problem, f, x)
+            u = x.exp()
+            f, g, v = _priced(problem, f, g, x, _ratio(problem.b, state.kernel.T.times(u)))
+            marginal = state.kernel.times(v).mul_(u)
+            residual = _priced_residual(problem, f, x, _ratio(problem.a, marginal).log_())
         lost = torch.where(marginal.isfinite().all(-1), 0, state.lost + 1)
-        state = replace(state, x=x, v=v, marginal=marginal, residual=residual, lost=lost, path=path)
+        state = replace(state, f=f, g=g, x=x, v=v, marginal=marginal, residual=residual, lost=lost, path=path)
         return state if x.is_cuda else _within_reach(problem, state)
 
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
@@ -79,7 +87,11 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
 
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
         """L1 error of the source marginal: that of f and the best g for it; NaN where no step can mend it."""
-        error = torch.linalg.vector_norm(state.marginal - problem.a, 1, -1)
+        if problem.is_balanced:
+            error = torch.linalg.vector_norm(state.marginal - problem.a, 1, -1)
+        else:
+            f = state.f + expand_eps(problem.eps, state.f) * state.x
+            error = relative_error(problem, side_error(problem, f, state.marginal), state.marginal.sum(-1))
         hopeless = state.lost >= (1 if state.path is None or state.path.count == 0 else 2)
         return torch.where(hopeless, torch.nan, error.nan_to_num(nan=torch.inf))
 
@@ -91,17 +103,58 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
 def _absorbed(problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Tensor) -> SinkhornState:
     """Absorb f and the best g for it into a kernel."""
     eps = expand_eps(problem.eps, f)
+    if not problem.marginals.are_smooth:
+        f = _near_level(problem, f)
     g, kernel = problem.geometry.best_plan(f + eps * problem.a.log(), problem.b, problem.eps)
-    v = torch.ones_like(problem.b)
-    marginal = kernel.times(v)
-    residual = _ratio(problem.a, marginal).log_()
+    x, v = torch.zeros_like(f), torch.ones_like(problem.b)
+    if not problem.is_balanced:
+        f, g, v = _priced(problem, f, g, x, v)
+    marginal = kernel.times(v).mul_(x.exp())
+    residual = _priced_residual(problem, f, x, _ratio(problem.a, marginal).log_())
     far = _far(residual)
     if bool(far.any()):
-        exact = torch.where(problem.a > 0, (c_transform(problem.T, g) - f) / eps, 0.0)
-        residual = torch.where(far[:, None], exact, residual)
+        best = exact_transform(problem.T, g + eps * v.log())
+        exact = torch.where(problem.a > 0, (best - f) / eps - x, 0.0)
+        residual = torch.where(far[:, None], _priced_residual(problem, f, x, exact), residual)
         marginal = torch.where(far[:, None], tilted(problem.a, -exact), marginal)
     lost = torch.where(marginal.isfinite().all(-1), 0, lost + 1)
-    return SinkhornState(f, g, kernel, torch.zeros_like(f), v, marginal, residual, lost, path)
+    return SinkhornState(f, g, kernel, x, v, marginal, residual, lost, path)
+
+
+def _near_level(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    """Raise f to the level that raises the dual value most, between the bounds of the source's potential."""
+    eps, sides = expand_eps(problem.eps, f), problem.marginals.in_units_of(problem.eps)
+    level = sides.first_level(problem.a, problem.b, f / eps, exact_transform(problem, f) / eps)
+    return problem.marginals.source.bounded(f + eps * level)
+
+
+def _bounded(problem: Problem, f: Float[Tensor, "batch n"], x: Float[Tensor, "batch n"]) -> Tensor:
+    """Bring f + eps x between the bounds of the source's potential, by a change of x."""
+    if problem.marginals.are_smooth:
+        return x
+    eps = expand_eps(problem.eps, f)
+    return (problem.marginals.source.bounded(f + eps * x) - f) / eps
+
+
+def _priced(
+    problem: Problem, f: Tensor, g: Tensor, x: Float[Tensor, "batch n"], ratio: Float[Tensor, "batch m"]
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"], Float[Tensor, "batch m"]]:
+    """Return f and g at the best level, of which the kernel knows nothing, and the target's best scalings.
+
+    `ratio` are those that would make the target's marginal the weights.
+    """
+    eps, sides = expand_eps(problem.eps, f), problem.marginals.in_units_of(problem.eps)
+    level = eps * sides.level(problem.a, problem.b, f / eps + x, g / eps + ratio.log())
+    return f + level, g - level, sides.target.scaling(ratio, (g - level) / eps)
+
+
+def _priced_residual(problem: Problem, f: Tensor, x: Tensor, log_ratio: Tensor) -> Float[Tensor, "batch n"]:
+    """Return how far the best x for the target's scalings is, from log a less the logarithm of the marginal."""
+    if problem.marginals.source.is_exact:
+        return log_ratio
+    sides = problem.marginals.in_units_of(problem.eps)
+    residual = sides.source.move(log_ratio, in_units_of(problem.eps, f) + x)
+    return torch.where(problem.a > 0, residual, 0.0)
 
 
 def _within_reach(problem: Problem, state: SinkhornState) -> SinkhornState:

@@ -26,12 +26,13 @@ from metaot.potentials import (
     barycentric_map,
     c_transform,
     centred,
+    duality_gap,
     plan,
     source_marginal,
     target_marginal,
     transport_cost,
 )
-from metaot.problem import Problem, require_problem
+from metaot.problem import Problem, require_balanced
 from metaot.solvers.in_torch import InTorch
 
 _ROUNDING, _NEWTON_STEPS = 1e-11, 50
@@ -57,8 +58,10 @@ class Bounds:
 class Solution:
     """Refined potentials of a batch of problems.
 
-    `error` is the L1 error of both marginals of the potentials, measured in float64; `steps` are those of the
-    instance, of at most `max_steps` (0: unknown, of another library); `solvers` are the methods that took part.
+    `error` is the L1 error of both marginals of the potentials, measured in float64: where they have a price, from
+    what the potentials ask for, relative to the mass of the plan (see `metaot.potentials.marginal_error`). `steps`
+    are those of the instance, of at most `max_steps` (0: unknown, of another library); `solvers` are the methods
+    that took part.
     Not converging is a result.
     """
 
@@ -86,8 +89,24 @@ class Solution:
         """Return <C, P>, without the plan."""
         return transport_cost(self.problem, self.potentials)
 
+    @torch.no_grad()
+    def mass(self) -> Float[Tensor, "*batch"]:
+        """Return the mass of P, without the plan: of a balanced problem, one."""
+        return source_marginal(self.problem, self.potentials).sum(-1)
+
+    @torch.no_grad()
+    def gap(self) -> Float[Tensor, "*batch"]:
+        """Return the primal value of P less the dual value of the potentials: how far P is from optimal at most.
+
+        In the units of the cost. Where a marginal must be exact, the gap is that of a plan whose marginal is.
+        """
+        return duality_gap(self.problem, self.potentials)
+
     def bounds(self) -> Bounds:
-        """Return `transport_bounds` of min <C, P> without entropy; they hold whether or not it converged."""
+        """Return `transport_bounds` of min <C, P> without entropy; they hold whether or not it converged.
+
+        ValueError where marginals have a price: `value` and `gap` bound the problem with entropy there.
+        """
         return transport_bounds(self.problem, self.potentials)
 
     @torch.no_grad()
@@ -131,8 +150,9 @@ def transport_bounds(problem: Problem, potentials: PotentialsLike) -> Bounds:
     Masses are made one, with coordinates or the matrix as the problem's dtype holds them. NaN in the potentials of
     an atom with mass gives NaN for its instance. No n x m matrix is made on a grid or for large clouds. Where
     forbidden pairs leave no plan, `upper` is +inf; `lower` is +inf where an atom with mass reaches no mass.
+    ValueError where marginals have a price: mass then need not be moved at all.
     """
-    potentials = as_potentials(require_problem(problem), potentials)
+    potentials = as_potentials(require_balanced(problem, "bounds of the transport cost"), potentials)
     problem = problem.normalised()
     f = torch.where(problem.a > 0, potentials.f.to(problem.a), 0.0)
     g = torch.where(problem.b > 0, potentials.g.to(problem.b), 0.0)

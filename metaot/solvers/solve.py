@@ -56,6 +56,9 @@ def solve(
 ) -> Solution | MapSolution:
     """Solve a batch of entropic transport problems, each to an L1 marginal error of at most `tol`.
 
+    Where marginals have a price, the error is their distance from what the potentials ask for, relative to the
+    mass of the plan; a predictor is asked for the start of the balanced problem between the same weights.
+
     `init` is where to start: potentials, of which f is used, as `DualPotentials` or a pair (f, g) of arrays; an
     earlier solution; anything with `predict(problem)`; or the name of a model that comes with metaot, of which
     "universal" is near every solution for the squared distance on a `Grid` with two axes or on planar `Points`. A

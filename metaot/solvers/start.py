@@ -33,7 +33,7 @@ def guessed(problem: Problem, init: object) -> DualPotentials:
     if isinstance(init, DualPotentials):
         return as_potentials(problem, init, "init")
     if isinstance(init, PotentialPredictor):
-        return as_potentials(problem, init.predict(problem), "init")
+        return as_potentials(problem, init.predict(problem.balanced()), "init")
     if hasattr(init, "potentials") or (isinstance(init, tuple | list) and len(init) == 2):
         return as_potentials(problem, init, "init")
     alone = isinstance(init, SupportsArray)
@@ -42,10 +42,13 @@ def guessed(problem: Problem, init: object) -> DualPotentials:
 
 
 def warm_start(problem: Problem, init: object) -> Float[Tensor, "*batch n"]:
-    """Return f of a start, which may be overwritten: of a `metaot.amortize.Predictor` its `warm_start`."""
+    """Return f of a start, which may be overwritten: of a `metaot.amortize.Predictor` its `warm_start`.
+
+    What predicts is asked for the balanced problem between the same weights.
+    """
     init = opened(init)
     if hasattr(init, "warm_start"):
-        f = torch.as_tensor(init.warm_start(problem))  # type: ignore[union-attr]
+        f = torch.as_tensor(init.warm_start(problem.balanced()))  # type: ignore[union-attr]
         return as_potential("init.f", f, problem.a, problem.geometry.sizes).to(problem.a)
     return guessed(problem, init).f.to(problem.a, copy=True)
 

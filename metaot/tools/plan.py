@@ -10,7 +10,7 @@ from torch import Tensor
 from metaot.geometry import Grid
 from metaot.geometry.costs import KILOMETRES
 from metaot.potentials import DualPotentials, PotentialsLike, as_potentials, centred, plan_rows
-from metaot.problem import Problem, require_problem
+from metaot.problem import Problem, require_balanced, require_problem
 from metaot.solvers import Solution
 
 BLOCK = 2**20
@@ -74,6 +74,7 @@ def marginal_prices(solution: Solution) -> Float[Tensor, "*batch n"]:
     The potential f - <f, a>, which by the envelope theorem is the derivative of the value in a, in the units of
     the cost. The lower it is, the more one unit more is worth at that place; also at places that have nothing yet.
     """
+    require_balanced(solution.problem, "marginal_prices")
     return centred(solution.problem.a, solution.potentials.f)
 
 

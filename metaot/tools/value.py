@@ -11,9 +11,18 @@ from torch import Tensor
 
 from metaot.brenier import SampleProblem
 from metaot.geometry import Points
-from metaot.objectives.dual import linear_value
+from metaot.geometry.base import expand_eps
+from metaot.objectives.dual import best_value
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
-from metaot.potentials import DualPotentials, c_transform, transport_cost
+from metaot.potentials import (
+    DualPotentials,
+    c_transform,
+    exact_transform,
+    reference_mass,
+    source_marginal,
+    target_marginal,
+    transport_cost,
+)
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solver, solve
 from metaot.solvers.start import Start
@@ -37,6 +46,8 @@ def ot_value(
 
     * In a the derivative is f - <f, a>, in b it is g - <g, b>: the value is taken at a/sum(a) and b/sum(b). An
       atom without mass has a derivative too, the rate at which the value changes when it receives mass.
+    * Where a marginal has a price, which is added to the value, weights are taken as they are, and the derivative
+      is $-\phi^*(-f) - \epsilon (P_{ij}/a_i - b_j)$, summed over j: see `dual_value`.
     * In C it is P, and the chain rule leads to what C depends on: the points of `Points`, parameters of a cost
       function, and, in n x m time, axes of a `Grid`. For "sphere" only the tangential part has a meaning.
     * In eps, where it is a tensor, it is KL(P | a b^T).
@@ -64,7 +75,7 @@ class _Envelope(torch.autograd.Function):
     ) -> Float[Tensor, "*batch"]:
         ctx.save_for_backward(*(part for part in parts if isinstance(part, Tensor)))
         ctx.problem, ctx.potentials = problem, potentials
-        return linear_value(problem, potentials)
+        return best_value(problem, potentials)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -72,12 +83,32 @@ class _Envelope(torch.autograd.Function):
         in_eps = None
         with torch.no_grad():
             if ctx.needs_input_grad[4]:
-                entropy = linear_value(problem, potentials) - transport_cost(problem, potentials)
-                in_eps = v * (entropy / problem.eps)
+                in_eps = v * _divergence(problem, potentials)
             in_cost = v if ctx.needs_input_grad[5] else None
-            slopes = (v[..., None] * potentials.f, v[..., None] * potentials.g, in_eps, in_cost)
+            in_a, in_b = _slope(problem, potentials), _slope(problem.T, potentials.T)
+            slopes = (v[..., None] * in_a, v[..., None] * in_b, in_eps, in_cost)
         sources = ctx.saved_tensors
         return None, None, *(None if slope is None else FirstOnly.apply(slope, *sources) for slope in slopes)
+
+
+def _slope(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n"]:
+    """Return the derivative of the value in a, but for a constant where the mass is one."""
+    f, side = potentials.f, problem.marginals.source
+    if problem.is_balanced:
+        return f
+    eps = expand_eps(problem.eps, f)
+    share = ((f - exact_transform(problem.T, potentials.g)) / eps).exp()
+    return side.worth(f) - eps * (share - problem.b.sum(-1, keepdim=True))
+
+
+def _divergence(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
+    """Return KL(P | a b^T), the derivative of the value in eps."""
+    if problem.is_balanced:
+        return (best_value(problem, potentials) - transport_cost(problem, potentials)) / problem.eps
+    source = source_marginal(problem, potentials)
+    linear = (potentials.f * source).sum(-1) + (potentials.g * target_marginal(problem, potentials)).sum(-1)
+    entropy = (linear - transport_cost(problem, potentials)) / problem.eps
+    return entropy - source.sum(-1) + reference_mass(problem)
 
 
 @torch.no_grad()
