@@ -22,8 +22,9 @@ from metaot.geometry.checks import first_place, tensor
 _LARGEST = 700.0
 """Exponents are cut off here; in float32 they overflow before, and count as infinite."""
 
-_WIDER, _BISECTIONS = 100.0, 60
-"""How far a level may be beyond all potentials and prices, and the halvings of that range."""
+_WIDER, _BISECTIONS, _FLAT = 100.0, 60, 1e-12
+"""How far a level may be beyond all potentials and prices, the halvings of that range, and the relative slope that
+is rounding."""
 
 
 class Marginal(ABC):
@@ -335,12 +336,18 @@ class Marginals:
         low = -high
         for _ in range(_BISECTIONS):
             level = (low + high) / 2
-            rest = S - level
-            sent = torch.where(b > 0, b * (self.target.best(rest, 1.0) - rest).clamp_max(_LARGEST).exp(), 0.0)
-            asked = torch.where(a > 0, self.source.asked(a, f + level), 0.0)
-            rises = asked.sum(-1, keepdim=True) > sent.sum(-1, keepdim=True)
+            rises = self._slope(a, b, f + level, S - level) > 0
             low, high = torch.where(rises, level, low), torch.where(rises, high, level)
-        return torch.where(high.isfinite(), high, 0.0)
+        stays = ~high.isfinite() | (self._slope(a, b, f, S) == 0)
+        return torch.where(stays, 0.0, high)
+
+    def _slope(self, a: Tensor, b: Tensor, f: Tensor, S: Tensor) -> Float[Tensor, "batch 1"]:
+        """Return how fast the dual value rises with the level of f; zero where that is rounding."""
+        sent = torch.where(b > 0, b * (self.target.best(S, 1.0) - S).clamp_max(_LARGEST).exp(), 0.0)
+        asked = torch.where(a > 0, self.source.asked(a, f), 0.0)
+        asked, sent = asked.sum(-1, keepdim=True), sent.sum(-1, keepdim=True)
+        flat = (asked - sent).abs() <= _FLAT * torch.maximum(asked, sent)
+        return torch.where(flat & asked.isfinite(), 0.0, asked - sent)
 
 
 def _finite(rho: float | Tensor) -> float | Tensor:

@@ -180,7 +180,7 @@ def reference_mass(problem: Problem) -> Float[Tensor, "*batch"] | float:
 
 def _along_axes(problem: Problem) -> core.Costs | None:
     """Return the costs of a grid, or a matrix as one axis, if compiled code makes steps with them."""
-    if not problem.suits_core:
+    if not (problem.suits_core and problem.is_balanced):
         return None
     geometry = problem.geometry
     if problem.has_axes:

@@ -153,7 +153,7 @@ class Problem:
     @property
     def suits_core(self) -> bool:
         """Whether compiled code solves these problems, and sooner than torch."""
-        if not (core.COMPILED and self.a.is_cpu and self.a.dtype == torch.float64 and self.is_balanced):
+        if not (core.COMPILED and self.a.is_cpu and self.a.dtype == torch.float64):
             return False
         is_cloud = self.geometry.axis_costs is None and self.geometry.cost_name in core.POINT_COSTS
         needs_matrix = not (self.has_axes or is_cloud)
@@ -164,6 +164,16 @@ class Problem:
         a, b = self.a.detach().numpy(), self.b.detach().numpy()
         eps = self.eps.detach().numpy() if isinstance(self.eps, Tensor) else np.full(len(a), self.eps)
         return self.geometry.core_costs, a, b, eps
+
+    def prices(self) -> np.ndarray | None:
+        """Return the prices of marginals of a flat batch as compiled code takes them; None for a balanced one."""
+        if self.is_balanced:
+            return None
+        columns = []
+        for side in (self.marginals.source, self.marginals.target):
+            rho = side.rho.detach().numpy() if isinstance(side.rho, Tensor) else np.full(len(self.a), side.rho)
+            columns += [np.full(len(self.a), float(side.code)), rho]
+        return np.stack(columns, -1)
 
     def normalised(self) -> "Problem":
         """Return the problems in float64, with masses that are one to its precision on balanced sides.

@@ -5,13 +5,13 @@ from numpy import ndarray
 def solve_each(
     method: int,
     costs: tuple[int, int, tuple[ndarray, ...]],
-    problems: tuple[ndarray, ndarray, ndarray, ndarray | None],
+    problems: tuple[ndarray, ndarray, ndarray, ndarray | None, ndarray | None],
     results: tuple[ndarray, ndarray, ndarray, ndarray],
     limits: tuple[float, int, bool],
     threads: int,
     /,
 ) -> None:
-    """Fill `results` (f, g, error, steps) of `problems` (a, b, eps, start), a row for each.
+    """Fill `results` (f, g, error, steps) of `problems` (a, b, eps, start, prices), a row for each.
 
     `costs` is the kind (0 axes, 1 a matrix, 2 clouds), the cost between points (0 squared distance, 1 distance,
     2 angle) and the arrays; `limits` is (tol, max_steps, accelerated). The method is 0 for Sinkhorn on the axes of
@@ -19,5 +19,7 @@ def solve_each(
     marginal of the start's plan, and `error` its dual value), 4 for the best g for the start, 5 for
     f_i = min_j C_ij - b_j, 6 and 7 for symmetric Sinkhorn on axes and on a matrix: b is a, and f shared by both
     sides, with the best potential for it in g.
+    A row of `prices` is the kind (0 none, 1 KL, 2 TV) and rho, in the units of the cost, of the source's marginal,
+    and of the target's; methods 0 and 1 take it.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
     """

@@ -28,9 +28,12 @@ _WORTH_A_THREAD = 2**14
 class Compiled(BackEnd):
     """Problems as arrays, one after another on each thread: weights batch n and batch m, eps batch."""
 
-    def __init__(self, costs: Costs, a: Array, b: Array, eps: Array, *, threads: int = 1) -> None:
+    def __init__(
+        self, costs: Costs, a: Array, b: Array, eps: Array, *, prices: Array | None = None, threads: int = 1
+    ) -> None:
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
-        sizes = zip(_support_sizes(a), _support_sizes(b), strict=True)
+        self._prices, self.takes_newton = prices, prices is None
+        sizes = zip(*(_support_sizes(w, prices is not None) for w in (a, b)), strict=True)
         self.sizes = [(n, m) if n <= m else (m, n) for n, m in sizes]
         self.axis_points, self.lowest_eps = costs.axis_points, min(eps.tolist())
 
@@ -62,13 +65,15 @@ class Compiled(BackEnd):
         self, method: int, index: Index, f: Array | None, limits: tuple[float, int, bool], warmer: float = 1.0
     ) -> Result:
         costs = self._costs if isinstance(index, slice) else self._costs[index]
-        problems = self._a[index], self._b[index], self._eps[index] * warmer, f
+        prices = None if self._prices is None else self._prices[index]
+        problems = self._a[index], self._b[index], self._eps[index] * warmer, f, prices
         return _solve_each(method, costs, problems, limits, self._threads)
 
 
-def _support_sizes(weights: Array) -> list[int]:
-    """Count the atoms with mass that counts."""
-    return np.add.reduce(weights >= SMALLEST_WEIGHT, axis=-1, dtype=np.int64).tolist()
+def _support_sizes(weights: Array, relaxed: bool) -> list[int]:
+    """Count the atoms with mass that counts, of a mass of one or of what there is."""
+    least = SMALLEST_WEIGHT * weights.sum(-1, keepdims=True) if relaxed else SMALLEST_WEIGHT
+    return np.add.reduce(weights >= least, axis=-1, dtype=np.int64).tolist()
 
 
 @final
@@ -82,38 +87,38 @@ class Step(NamedTuple):
 
 def sinkhorn_step(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, threads: int = 1) -> Step:
     """Make one Sinkhorn step from f on the axes of a grid, or with a matrix that is one axis."""
-    result = _solve_each(_STEP, costs, (a, b, eps, f), (0.0, 1, False), threads)
+    result = _solve_each(_STEP, costs, (a, b, eps, f, None), (0.0, 1, False), threads)
     return Step(result.f, result.g, result.error)
 
 
 def best_potential(costs: Costs, a: Array, b: Array, eps: Array, f: Array, *, threads: int = 1) -> Array:
     """Return the best g for f on the axes of two grids: -eps log sum_i a_i exp((f_i - C_ij)/eps)."""
-    return _solve_each(_TRANSFORM, costs, (a, b, eps, f), (0.0, 0, False), threads).g
+    return _solve_each(_TRANSFORM, costs, (a, b, eps, f, None), (0.0, 0, False), threads).g
 
 
 def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
     """Return min_j C_ij - h_j for the atoms of a grid, batch m -> batch n."""
     batch, (n, _) = len(h), costs.shape
     weights, eps = np.ones((batch, n)), np.ones(batch)
-    return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None), (0.0, 0, False), threads).f
+    return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None, None), (0.0, 0, False), threads).f
 
 
 def _solve_each(
     method: int,
     costs: Costs,
-    problems: tuple[Array, Array, Array, Array | None],
+    problems: tuple[Array, Array, Array, Array | None, Array | None],
     limits: tuple[float, int, bool],
     threads: int,
 ) -> Result:
     if _core is None:
         raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
     a, b, eps = map(_contiguous, problems[:3])
-    start = None if problems[3] is None else _contiguous(problems[3])
+    start, prices = (None if part is None else _contiguous(part) for part in problems[3:])
     second = a if method == _STEP else b
     found = Result(np.empty(a.shape), np.empty(second.shape), np.empty(len(a)), np.empty(len(a), dtype=np.int64))
     useful = threads if len(a) == 1 else max(1, min(threads, len(a), (a.size + b.size) // _WORTH_A_THREAD))
     packed = costs.kind, costs.point_cost, costs.arrays
-    _core.solve_each(method, packed, (a, b, eps, start), tuple(found), limits, useful)
+    _core.solve_each(method, packed, (a, b, eps, start, prices), tuple(found), limits, useful)
     return found
 
 

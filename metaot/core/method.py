@@ -100,8 +100,8 @@ class BackEnd(ABC):
     axis_points: float
     """The number of points on all axes of a grid; infinity without axes."""
     lowest_eps: float
-    is_smooth: bool = True
-    """Whether the dual value is smooth: Newton takes no other ones."""
+    takes_newton: bool = True
+    """Whether there are Newton steps for these problems: the dual value must be smooth."""
 
     @property
     @abstractmethod
@@ -139,8 +139,8 @@ def suits_compiled_code(shape: tuple[int, int], *, has_axes: bool, needs_matrix:
 
 
 def suits_newton(back_end: BackEnd) -> list[bool]:
-    """Return which instances are small enough for a Newton step that factorises its Hessian, and smooth."""
-    if not back_end.is_smooth:
+    """Return which instances are small enough for a Newton step that factorises its Hessian, if there are any."""
+    if not back_end.takes_newton:
         return [False] * len(back_end.sizes)
     return [few <= FACTORISED and few * many <= NEWTON_ENTRIES for few, many in back_end.sizes]
 

@@ -55,6 +55,8 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> SinkhornState:
         start = torch.zeros_like(problem.a) if guess is None else guess.f
+        if not problem.marginals.are_smooth:
+            start = _near_level(problem, start)
         never = torch.zeros(len(start), dtype=torch.int64, device=start.device)
         return _absorbed(problem, start, Anderson.of(problem.a) if self.accelerated else None, never)
 
@@ -103,8 +105,6 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
 def _absorbed(problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Tensor) -> SinkhornState:
     """Absorb f and the best g for it into a kernel."""
     eps = expand_eps(problem.eps, f)
-    if not problem.marginals.are_smooth:
-        f = _near_level(problem, f)
     g, kernel = problem.geometry.best_plan(f + eps * problem.a.log(), problem.b, problem.eps)
     x, v = torch.zeros_like(f), torch.ones_like(problem.b)
     if not problem.is_balanced:

@@ -126,7 +126,8 @@ def _refined(
 def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
     """Return compiled code where it takes these problems, else torch."""
     if problem.suits_core:
-        compiled = core.Compiled(*problem.flat().arrays(), threads=torch.get_num_threads())
+        flat = problem.flat()
+        compiled = core.Compiled(*flat.arrays(), prices=flat.prices(), threads=torch.get_num_threads())
         if not isinstance(solver, Newton) or all(method.suits_newton(compiled)):
             return compiled
     return InTorch(problem.flat())

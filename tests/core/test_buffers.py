@@ -27,6 +27,7 @@ def arguments(**changes: Any) -> tuple:
         "b": np.full((B, M), 1 / M),
         "eps": np.ones(B),
         "start": None,
+        "prices": None,
         "f": np.empty((B, N)),
         "g": np.empty((B, M)),
         "error": np.empty(B),
@@ -36,7 +37,8 @@ def arguments(**changes: Any) -> tuple:
     }
     parts.update(changes)
     p = parts.get
-    problem, results = (p("a"), p("b"), p("eps"), p("start")), (p("f"), p("g"), p("error"), p("steps"))
+    problem = p("a"), p("b"), p("eps"), p("start"), p("prices")
+    results = p("f"), p("g"), p("error"), p("steps")
     return p("method"), (p("kind"), p("point_cost"), p("costs")), problem, results, p("limits"), p("threads")
 
 
@@ -48,6 +50,7 @@ def test_the_arguments_themselves_are_right():
     call()
     call(start=np.zeros((B, N)), costs=(np.zeros((B, N, M)),))
     call(method=0, kind=0, costs=(np.zeros((2, 2)), np.zeros((3, 2))))
+    call(prices=np.array([[1.0, 0.5, 0.0, np.inf]] * B))
     call(method=2, kind=2, costs=(np.zeros((N, 3)), np.zeros((B, M, 3))))
 
 
@@ -63,6 +66,7 @@ WRONG_KIND = {
     "complex": {"a": np.full((B, N // 2), 1 / N, dtype=np.complex128)},
     "objects": {"a": np.full((B, N), None)},
     "eps of float32": {"eps": np.ones(2 * B, dtype=np.float32)},
+    "prices of float32": {"prices": np.ones((B, 8), dtype=np.float32)},
     "start of float32": {"start": np.zeros((B, N), dtype=np.float32)},
     "steps of float64": {"steps": np.empty(B)},
     "steps of int32": {"steps": np.empty(2 * B, dtype=np.int32)},
@@ -88,6 +92,8 @@ WRONG_SIZE = {
     "an axis without points": {"kind": 0, "method": 0, "costs": (np.zeros((N, M)), np.zeros((0, 1)))},
     "no atoms": {"costs": (np.zeros((0, M)),), "a": np.zeros((B, 0)), "f": np.empty((B, 0))},
     "a number": {"eps": np.array(1.0)},
+    "prices of one side": {"prices": np.ones((B, 2))},
+    "prices for Newton": {"prices": np.ones((B, 4)), "method": 2},
     "small f": {"f": np.empty((B, N - 1))},
     "small g": {"g": np.empty((1, M))},
     "small error": {"error": np.empty(B - 1)},

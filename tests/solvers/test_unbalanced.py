@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import metaot
-from metaot import KL, TV, Dense, DualPotentials, Grid, Newton, Points, Problem, Sinkhorn, solve
+from metaot import KL, TV, Dense, DualPotentials, Grid, Newton, Points, Problem, Sinkhorn, core, solve
+from metaot.core import method
 from metaot.marginals import Marginal
 from metaot.objectives import dual_loss, dual_value
 from metaot.potentials import marginal_error
+from metaot.solvers.in_torch import InTorch
 
 PRICES = {
     "KL": (KL(0.3), KL(0.3)),
@@ -142,6 +144,34 @@ def test_spaces_agree(prices):
         torch.testing.assert_close(alone.value, on_grid.value[k], rtol=0, atol=1e-9)
     turned = solve(problem.T, tol=1e-10)
     torch.testing.assert_close(turned.value, on_grid.value, rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not core.COMPILED, reason="there is no compiled code")
+@pytest.mark.parametrize(("eps", "steps", "accelerated"), [(0.05, 25, True), (0.05, 25, False), (2e-5, 6, False)])
+@pytest.mark.parametrize("space", ["grid", "clouds", "dense"])
+@pytest.mark.parametrize("prices", PRICES.values(), ids=PRICES)
+def test_compiled_code_makes_the_same_steps(prices, space, eps, steps, accelerated):
+    """Also where sums leave floating point, and on atoms without mass."""
+    spaces = {"grid": Grid(6, 5), "clouds": clouds(30, 30), "dense": Dense(Grid(6, 5).cost_rows(slice(None)))}
+    problem = relaxed(prices, spaces[space], eps, (2,))
+    limits = method.Limits(1e-9, steps)
+    compiled = core.Compiled(*problem.arrays(), prices=problem.prices())
+    found = method.only_sinkhorn(compiled, None, limits, accelerated=accelerated)
+    expected = method.only_sinkhorn(InTorch(problem), None, limits, accelerated=accelerated)
+    assert found.steps.tolist() == expected.steps.tolist()
+    np.testing.assert_allclose(found.f, expected.f, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.g, expected.g, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.skipif(not core.COMPILED, reason="there is no compiled code")
+def test_clouds_without_a_matrix_agree():
+    problem = relaxed((KL(0.1), TV(0.1)), clouds(2100, 2100), 0.01)
+    compiled = core.Compiled(*problem.flat().arrays(), prices=problem.flat().prices())
+    found = method.only_sinkhorn(compiled, None, method.Limits(0.0, 3))
+    expected = method.only_sinkhorn(InTorch(problem.flat()), None, method.Limits(0.0, 3))
+    np.testing.assert_allclose(found.f, expected.f, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [KL, TV])

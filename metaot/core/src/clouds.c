@@ -348,6 +348,11 @@ static double clouds_evaluate(Operator *op, const double *x, double *residual)
     Range change = set_potential(source, self->moved, x, 0);
     sum_side(op, source, target, self->known, change);
     for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = -target->sums[j];
+    if (op->relaxed) {
+        for (Index j = 0; j < target->n; j++) op->exact[target->order[j]] = -target->sums[j];
+        price_columns(op, x);
+        for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = op->best[target->order[j]];
+    }
     change = set_potential(target, self->moved, self->moved + source->n, 1);
     self->known = 1;
     if (!residual) {
@@ -356,6 +361,13 @@ static double clouds_evaluate(Operator *op, const double *x, double *residual)
     }
     sum_side(op, target, source, self->known_of_source, change);
     self->known_of_source = 1;
+    if (op->relaxed) {
+        for (Index i = 0; i < source->n; i++)
+            residual[source->order[i]] = -(source->potential[i] + op->level + source->sums[i]);
+        for (Index i = 0; i < source->n; i++) op->ratio[i] = -residual[i];
+        exponentials(source->n, op->ratio, op->ratio);
+        return price_rows(op, x, op->ratio, residual);
+    }
     double *ratio = self->moved, *weights = self->moved + source->n;
     for (Index i = 0; i < source->n; i++) {
         residual[source->order[i]] = -(source->potential[i] + source->sums[i]);
@@ -376,7 +388,7 @@ static int clouds_extend(Operator *op, const double *x, double *f, double *g)
 {
     Clouds *self = op->own;
     clouds_potential(op, self->moved);
-    return extend_potentials(op->costs, op->inverse_eps, op->a, op->b, op->source, op->target, x, self->moved, f, g);
+    return extend_priced(op, x, self->moved, f, g);
 }
 
 size_t clouds_bytes(const Costs *costs, Index n, Index m)

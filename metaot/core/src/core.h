@@ -71,12 +71,20 @@ typedef struct {
     int64_t steps;
 } Outcome;
 
+typedef enum { EXACT_PRICE, KL_PRICE, TV_PRICE } PriceKind;
+
+typedef struct {
+    PriceKind kind;
+    double rho; /* in units of eps */
+} Price; /* of a marginal that is not the weights */
+
 typedef struct {
     const Costs *costs;
     const double *a, *b, *start; /* the weights, and f or NULL, in the units of the cost */
     double eps;
     double *f, *g; /* the answer */
     int threads;
+    Price source_price, target_price;
 } Instance;
 
 /* threads.c */
@@ -136,8 +144,8 @@ double best_potential(const Costs *costs, double inverse_eps, Index i, const Col
 
 /* support.c */
 void take_logs(Support *support);
-int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b);
-void find_support(Index count, const double *weights, Support *support);
+int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b, int relaxed);
+void find_support(Index count, const double *weights, double mass, Support *support);
 Index *absent_atoms(Index count, const Support *support, Index *absent, Index *absent_count);
 
 /* extend.c */
@@ -170,6 +178,12 @@ struct Operator {
     const double *a, *b; /* all weights */
     double tol;          /* the L1 error that is wanted */
     int threads;
+    /* Where a marginal has a price (`relaxed`), the potential is x + level, the residual leads to the best x, and the
+       error is that of metaot/potentials.py. Of the point that was evaluated last: the g that would make the target's
+       marginal the weights, the best g, e to their difference, and the mass of the plan. */
+    int relaxed;
+    Price source_price, target_price;
+    double level, mass, *exact, *best, *factors, *line, *ratio;
     /* Put the residual log a - log(P 1) of x and the best g for it there; return the L1 error, NaN if all is lost.
        Without a residual only that g, in half the time. */
     double (*evaluate)(Operator *op, const double *x, double *residual);
@@ -179,6 +193,18 @@ struct Operator {
     int (*extend)(Operator *op, const double *x, double *f, double *g);
     void *own;
 };
+
+/* prices.c */
+double best_of(Price price, double exact);
+size_t prices_bytes(Index n, Index m);
+void open_prices(Operator *op, Arena *arena);
+void price_columns(Operator *op, const double *x);
+double price_rows(Operator *op, const double *x, const double *ratio, double *residual);
+double priced_value(const Operator *op, const double *x);
+void bound_point(const Operator *op, double *x);
+void raise_to_level(const Operator *op, double *x);
+void price_absent(Price price, Index count, const Support *support, double *f);
+int extend_priced(const Operator *op, const double *x, const double *known_g, double *f, double *g);
 
 /* matrix.c */
 size_t matrix_bytes(const Costs *costs, Index n, Index m);

@@ -23,7 +23,7 @@ typedef struct {
 
 typedef struct {
     const Kernels *kernels;
-    int axes, in_logs, everywhere;
+    int axes, in_logs, everywhere, always_exact;
     Index source_sizes[MOST_AXES], target_sizes[MOST_AXES];
     double *to_target[MOST_AXES], *to_source[MOST_AXES]; /* the panels of the boxes */
     double shift, largest_v;
@@ -238,12 +238,12 @@ static void find_box(const Support *support, int axes, const Index *sizes, Box *
 static int are_exact(const Grid *self, Range sums, double largest_factor)
 {
     double lost = EXACT * self->kernels->lost * (largest_factor > 1 ? largest_factor : 1);
-    return self->kernels->always_exact || (sums.least > lost && sums.most < INFINITY);
+    return self->always_exact || (sums.least > lost && sums.most < INFINITY);
 }
 
 static Range range_unless_exact(const Grid *self, Index count, const double *sums)
 {
-    return self->kernels->always_exact ? (Range){1, 1} : range_of(count, sums);
+    return self->always_exact ? (Range){1, 1} : range_of(count, sums);
 }
 
 /* Give u = e^(x - shift) to products; return whether x is finite. */
@@ -258,7 +258,7 @@ static int scale_source(const Operator *op, Grid *self, const double *x)
 }
 
 /* Put u and the products with it into place, and give the best v to products; return whether they are exact. */
-static int scale_columns(const Operator *op, Grid *self, const double *x)
+static int scale_columns(Operator *op, Grid *self, const double *x)
 {
     const Support *target = op->target;
     if (!scale_source(op, self, x)) return 0;
@@ -266,6 +266,12 @@ static int scale_columns(const Operator *op, Grid *self, const double *x)
                     self->target.given);
     Range range = range_unless_exact(self, target->count, self->columns);
     self->largest_v = 1 / range.least;
+    if (op->relaxed) {
+        potential_of(target->count, self->columns, self->kernels->offset - self->shift, op->exact);
+        price_columns(op, x);
+        for (Index j = 0; j < target->count; j++) self->target.given[self->target.offsets[j]] *= op->factors[j];
+        self->largest_v *= range_of(target->count, op->factors).most;
+    }
     return are_exact(self, range, 1);
 }
 
@@ -346,12 +352,18 @@ static double evaluate_in_logs(Operator *op, Grid *self, const double *x, double
     scatter_logs(source, op->costs->n, x, h);
     soft_minimum(self, op, 0, h, h);
     for (Index j = 0; j < target->count; j++) self->columns[j] = h[target->atoms[j]]; /* g itself */
+    if (op->relaxed) {
+        memcpy(op->exact, self->columns, (size_t)target->count * sizeof *h);
+        price_columns(op, x);
+        memcpy(self->columns, op->best, (size_t)target->count * sizeof *h);
+    }
     if (!residual) return 0;
     scatter_logs(target, op->costs->m, self->columns, h);
     soft_minimum(self, op, 1, h, h);
-    for (Index i = 0; i < source->count; i++) residual[i] = h[source->atoms[i]] - x[i];
+    for (Index i = 0; i < source->count; i++) residual[i] = h[source->atoms[i]] - x[i] - op->level;
     for (Index i = 0; i < source->count; i++) self->rows[i] = -residual[i];
     exponentials(source->count, self->rows, self->rows);
+    if (op->relaxed) return price_rows(op, x, self->rows, residual);
     return relative_l1_error(source->count, source->weights, self->rows);
 }
 
@@ -365,7 +377,8 @@ static double grid_evaluate(Operator *op, const double *x, double *residual)
     if (!residual) return 0;
     multiply_by(n, self->u, self->rows);
     potential_of(n, self->rows, 0, residual);
-    double error = relative_l1_error(n, op->source->weights, self->rows);
+    if (op->relaxed && largest_size(n, residual) < INFINITY) return price_rows(op, x, self->rows, residual);
+    double error = op->relaxed ? NAN : relative_l1_error(n, op->source->weights, self->rows);
     int finite = isfinite(error) && largest_size(n, residual) < INFINITY; /* a marginal may have left floating point */
     return finite ? error : evaluate_in_logs(op, self, x, residual);
 }
@@ -374,7 +387,9 @@ static void grid_potential(const Operator *op, double *g)
 {
     const Grid *self = op->own;
     Index m = op->target->count;
-    if (self->in_logs)
+    if (op->relaxed)
+        memcpy(g, op->best, (size_t)m * sizeof *g);
+    else if (self->in_logs)
         memcpy(g, self->columns, (size_t)m * sizeof *g);
     else
         potential_of(m, self->columns, self->kernels->offset - self->shift, g);
@@ -391,7 +406,7 @@ static void settle_on_grid(const Operator *op, Grid *self, const double *f, doub
         if (next < op->target->count && op->target->atoms[next] == j)
             next++;
         else if (op->b[j] > 0)
-            g[j] = self->h[j];
+            g[j] = best_of(op->target_price, self->h[j]);
     }
 }
 
@@ -427,7 +442,7 @@ static void transform_back(const Operator *op, Grid *self, const double *g, doub
         if (!self->everywhere && self->source.box < n) prepare_product(self, 1, 1);
         const double *sums = product(self, 1, 1);
         exact = are_exact(self, range_unless_exact(self, n, sums), self->largest_v);
-        potential_of(n, sums, self->shift, f);
+        potential_of(n, sums, self->shift + op->level, f);
     }
     if (!exact) {
         for (Index j = 0; j < op->target->count; j++) self->columns[j] = g[op->target->atoms[j]];
@@ -444,8 +459,11 @@ static int grid_extend(Operator *op, const double *x, double *f, double *g)
         grid_potential(op, g);
     else
         transform(op, self, x, !self->in_logs, g);
+    if (op->relaxed && op->target->count < op->costs->m)
+        for (Index j = 0; j < op->costs->m; j++) g[j] = best_of(op->target_price, g[j] - op->level);
     if (op->source->count < op->costs->n) transform_back(op, self, g, f);
-    for (Index i = 0; i < op->source->count; i++) f[op->source->atoms[i]] = x[i];
+    if (op->relaxed) price_absent(op->source_price, op->costs->n, op->source, f);
+    for (Index i = 0; i < op->source->count; i++) f[op->source->atoms[i]] = x[i] + op->level;
     if (op->source->leaves_mass && op->target->leaves_mass) settle_on_grid(op, self, f, g);
     return 1;
 }
@@ -506,6 +524,7 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
     op->extend = grid_extend;
     if (!prepare_kernels(&workspace->kernels, costs, op->inverse_eps)) return 0;
     self->kernels = &workspace->kernels;
+    self->always_exact = self->kernels->always_exact && !op->relaxed;
     if (!self->kernels->by_products) return 1;
     find_box(op->source, self->axes, self->source_sizes, &self->source);
     find_box(op->target, self->axes, self->target_sizes, &self->target);

@@ -91,9 +91,16 @@ static int are_exact(Index count, const double *sums, Index terms, double larges
     return range.least > EXACT * 4 * (double)terms * DBL_MIN * largest_factor && range.most < INFINITY;
 }
 
+/* Put the g that makes the target's marginal the weights there. */
+static void exact_potential(const Matrix *self, double *g)
+{
+    logarithms(self->m, self->sums, g);
+    for (Index j = 0; j < self->m; j++) g[j] = -(self->shift + self->tops[j] + g[j]);
+}
+
 /* Put the sums of both sides for x into place, or of columns; return whether they have all their digits: 1, in columns
    only: 0, or not: -1. */
-static int multiply(const Operator *op, Matrix *self, const double *x, int both)
+static int multiply(Operator *op, Matrix *self, const double *x, int both)
 {
     Index n = self->n, m = self->m;
     for (Index i = 0; i < n; i++) self->u[i] = x[i] - self->origin[i];
@@ -104,8 +111,13 @@ static int multiply(const Operator *op, Matrix *self, const double *x, int both)
     exponentials(n, self->u, self->u);
     times_transposed(n, m, self->K, self->u, self->sums);
     if (!are_exact(m, self->sums, n, 1)) return -1;
+    if (op->relaxed) {
+        exact_potential(self, op->exact);
+        price_columns(op, x);
+    }
     if (!both) return 1;
     quotients(m, op->target->weights, self->sums, self->v);
+    for (Index j = 0; j < m && op->relaxed; j++) self->v[j] *= op->factors[j];
     times(n, m, self->K, self->v, self->rows);
     return are_exact(n, self->rows, m, range_of(m, self->v).most);
 }
@@ -113,8 +125,8 @@ static int multiply(const Operator *op, Matrix *self, const double *x, int both)
 static void matrix_potential(const Operator *op, double *g)
 {
     const Matrix *self = op->own;
-    logarithms(self->m, self->sums, g);
-    for (Index j = 0; j < self->m; j++) g[j] = -(self->shift + self->tops[j] + g[j]);
+    if (op->relaxed) memcpy(g, op->best, (size_t)self->m * sizeof *g);
+    else exact_potential(self, g);
 }
 
 static double matrix_evaluate(Operator *op, const double *x, double *residual)
@@ -140,7 +152,11 @@ static double matrix_evaluate(Operator *op, const double *x, double *residual)
             for (Index j = 0; j < m; j++) h[j] += op->target->logs[j];
         }
         Index atom = op->source->atoms[i];
-        residual[i] = best_potential(op->costs, op->inverse_eps, atom, &self->columns, h, self->row) - x[i];
+        residual[i] = best_potential(op->costs, op->inverse_eps, atom, &self->columns, h, self->row) - x[i] - op->level;
+    }
+    if (op->relaxed) {
+        quotients(n, self->rows, op->source->weights, op->ratio);
+        return price_rows(op, x, op->ratio, residual);
     }
     return l1_distance(n, self->rows, op->source->weights);
 }
@@ -149,7 +165,7 @@ static int matrix_extend(Operator *op, const double *x, double *f, double *g)
 {
     Matrix *self = op->own;
     matrix_potential(op, self->scratch);
-    return extend_potentials(op->costs, op->inverse_eps, op->a, op->b, op->source, op->target, x, self->scratch, f, g);
+    return extend_priced(op, x, self->scratch, f, g);
 }
 
 size_t matrix_bytes(const Costs *costs, Index n, Index m)

@@ -11,8 +11,8 @@
 
 typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, HARD_MINIMUM,
                SYMMETRIC_BY_AXES, SYMMETRIC_BY_MATRIX, METHODS } Method;
-enum { A, B, EPS, START, F, G, ERROR, STEPS, BUFFERS };
-static const char *const NAMES[] = {"a", "b", "eps", "start", "f", "g", "error", "steps"};
+enum { A, B, EPS, START, PRICES, F, G, ERROR, STEPS, BUFFERS };
+static const char *const NAMES[] = {"a", "b", "eps", "start", "prices", "f", "g", "error", "steps"};
 
 typedef struct {
     Method method;
@@ -30,6 +30,14 @@ static double *row(const Task *task, int which, Index k, Index size)
     return task->buffers[which].obj ? (double *)task->buffers[which].buf + k * size : NULL;
 }
 
+/* The price of one side: its kind, and rho in the units of the cost. */
+static Price price_of(const Task *task, Index k, int side, double eps)
+{
+    const double *given = row(task, PRICES, k, 4);
+    if (!given || given[2 * side] == EXACT_PRICE) return (Price){EXACT_PRICE, INFINITY};
+    return (Price){given[2 * side] == TV_PRICE ? TV_PRICE : KL_PRICE, given[2 * side + 1] / eps};
+}
+
 static int solve_one(Workspace *workspace, Task *task, Index k)
 {
     Costs costs = task->costs;
@@ -39,11 +47,13 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     Index n = costs.n, m = costs.m, second = task->method == STEP ? n : m;
     Instance instance = {&costs, row(task, A, k, n), row(task, B, k, m), row(task, START, k, n),
                          *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second),
-                         task->count == 1 ? task->threads : 1};
+                         task->count == 1 ? task->threads : 1, price_of(task, k, 0, *row(task, EPS, k, 1)),
+                         price_of(task, k, 1, *row(task, EPS, k, 1))};
+    int relaxed = instance.source_price.kind != EXACT_PRICE || instance.target_price.kind != EXACT_PRICE;
     Outcome outcome = {INFINITY, 0};
     int done = 0;
     if (task->method == HARD_MINIMUM) return hard_minimum(&costs, instance.b, instance.f);
-    if (!find_supports(workspace, &costs, instance.a, instance.b)) return 0;
+    if (!find_supports(workspace, &costs, instance.a, instance.b, relaxed)) return 0;
     if (!workspace->source.count || !workspace->target.count) { /* weights that are no weights: there is no plan */
         memset(instance.f, 0, (size_t)n * sizeof(double));
         memset(instance.g, 0, (size_t)second * sizeof(double));
@@ -170,7 +180,7 @@ static int read_costs(Task *task, int kind, int point_cost, PyObject *arrays)
 static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyObject *const *arrays)
 {
     for (int k = 0; k < BUFFERS; k++) {
-        if (k == START && arrays[k] == Py_None) continue;
+        if ((k == START || k == PRICES) && arrays[k] == Py_None) continue;
         if (!read_array(arrays[k], NAMES[k], k >= F, k == STEPS ? "lq" : "d", 1, &task->buffers[k])) return 0;
     }
     task->count = task->buffers[EPS].len / (Index)sizeof(double);
@@ -178,10 +188,12 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
     int any_kind = task->method == SINKHORN_BY_MATRIX || task->method == NEWTON || task->method == SYMMETRIC_BY_MATRIX;
     if (!any_kind && kind != AXES)
         return misfit("this method is for the axes of a grid");
+    if (task->buffers[PRICES].obj && task->method != SINKHORN_BY_MATRIX && task->method != SINKHORN_BY_AXES)
+        return misfit("this method is for balanced problems");
     Index n = task->costs.n, m = task->costs.m;
     if ((task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX) && n != m)
         return misfit("a symmetric problem has as many source as target atoms");
-    Index sizes[BUFFERS] = {n, m, 1, n, n, task->method == STEP ? n : m, 1, 1};
+    Index sizes[BUFFERS] = {n, m, 1, n, 4, n, task->method == STEP ? n : m, 1, 1};
     for (int k = 0; k < BUFFERS; k++)
         if (task->buffers[k].obj && task->buffers[k].len != task->count * sizes[k] * (Index)sizeof(double)) {
             PyErr_Format(PyExc_ValueError, "%s has %zd bytes, expected %zd problems of %zd numbers", NAMES[k],
@@ -198,8 +210,9 @@ static PyObject *solve_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     int method, kind, point_cost;
     Py_ssize_t max_steps;
     memset(&task, 0, sizeof task);
-    if (!PyArg_ParseTuple(arguments, "i(iiO!)(OOOO)(OOOO)(dnp)i:solve_each", &method, &kind, &point_cost,
-                          &PyTuple_Type, &costs, &arrays[A], &arrays[B], &arrays[EPS], &arrays[START], &arrays[F],
+    if (!PyArg_ParseTuple(arguments, "i(iiO!)(OOOOO)(OOOO)(dnp)i:solve_each", &method, &kind, &point_cost,
+                          &PyTuple_Type, &costs, &arrays[A], &arrays[B], &arrays[EPS], &arrays[START], &arrays[PRICES],
+                          &arrays[F],
                           &arrays[G], &arrays[ERROR], &arrays[STEPS], &task.limits.tol, &max_steps,
                           &task.limits.accelerated, &task.threads))
         return NULL;

@@ -54,9 +54,22 @@ static double evaluate(Run *run, double *x, double *residual)
 /* The dual value of the point that was evaluated last, and the best g for it. */
 static double dual_value(Run *run, const double *x)
 {
+    if (run->op.relaxed) return priced_value(&run->op, x);
     run->op.potential(&run->op, run->g);
     return inner_product(run->op.source->count, run->op.source->weights, x) +
            inner_product(run->op.target->count, run->op.target->weights, run->g);
+}
+
+/* Evaluate a point that no step led to: where there is no closed form of the best level, at that level. */
+static double evaluate_first(Run *run, double *x, double *residual)
+{
+    Operator *op = &run->op;
+    if (op->relaxed && (op->source_price.kind == TV_PRICE || op->target_price.kind == TV_PRICE)) {
+        bound_point(op, x);
+        op->evaluate(op, x, NULL);
+        raise_to_level(op, x);
+    }
+    return op->evaluate(op, x, residual);
 }
 
 /* Return whether a start with this error and dual value is better than zeros: a higher value than theirs, and if it
@@ -67,12 +80,13 @@ static int is_better_than_zeros(Run *run, double error, double value)
     Index n = op->source->count;
     double *x = run->other_x, *residual = run->other_residual;
     memset(x, 0, (size_t)n * sizeof *x);
-    op->evaluate(op, x, error <= DOUBTFUL ? NULL : residual);
+    evaluate_first(run, x, error <= DOUBTFUL ? NULL : residual);
     if (!(value >= dual_value(run, x))) return 0;
     if (error <= DOUBTFUL) return 1;
     plain_step(n, x, residual);
+    bound_point(op, x);
     double rival = op->evaluate(op, x, residual);
-    double second = dual_value(run, x) + inner_product(n, op->source->weights, residual);
+    double second = dual_value(run, x) + (op->relaxed ? 0 : inner_product(n, op->source->weights, residual));
     return value >= second && error <= 0.5 * rival;
 }
 
@@ -83,7 +97,7 @@ static int take_start(Run *run, const Instance *instance)
     const Support *source = run->op.source;
     if (!instance->start) return 0;
     for (Index i = 0; i < source->count; i++) run->x[i] = instance->start[source->atoms[i]] / instance->eps;
-    run->mean = inner_product(source->count, source->weights, run->x);
+    run->mean = run->op.relaxed ? 0 : inner_product(source->count, source->weights, run->x);
     for (Index i = 0; i < source->count; i++) run->x[i] -= run->mean;
     return largest_size(source->count, run->x) <= LARGEST;
 }
@@ -94,13 +108,13 @@ static double begin(Run *run, const Instance *instance, Limits limits)
 {
     Operator *op = &run->op;
     if (take_start(run, instance)) {
-        double error = op->evaluate(op, run->x, run->residual);
+        double error = evaluate_first(run, run->x, run->residual);
         if (error <= GOOD) return error;
         if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x)))
             return error > limits.tol && limits.max_steps > 0 ? error : op->evaluate(op, run->x, run->residual);
     }
     memset(run->x, 0, (size_t)op->source->count * sizeof(double));
-    return op->evaluate(op, run->x, run->residual);
+    return evaluate_first(run, run->x, run->residual);
 }
 
 /* The same for a symmetric problem: a start that is far must be no worse than a step from zeros. */
@@ -132,6 +146,7 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
             next_point(path, run->x, run->residual, outcome.error);
         else
             plain_step(n, run->x, run->residual);
+        bound_point(&run->op, run->x);
         outcome.error = evaluate(run, run->x, run->residual);
         outcome.steps++;
         lost = isnan(outcome.error) ? lost + 1 : 0;
@@ -166,11 +181,15 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     size_t bytes = 4 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
                    (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
                     : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m) : grid_bytes(costs));
+    int relaxed = instance->source_price.kind != EXACT_PRICE || instance->target_price.kind != EXACT_PRICE;
+    if (relaxed) bytes += prices_bytes(n, m);
     if (!open_arena(&workspace->work, bytes)) return 0;
     run->symmetric = 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
                          .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
-                         .threads = instance->threads};
+                         .threads = instance->threads, .relaxed = relaxed,
+                         .source_price = instance->source_price, .target_price = instance->target_price};
+    if (relaxed) open_prices(&run->op, &workspace->work);
     double **parts[] = {&run->x, &run->residual, &run->other_x, &run->other_residual};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(&workspace->work, n);
     run->g = take_numbers(&workspace->work, m);

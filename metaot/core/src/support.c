@@ -12,30 +12,31 @@ enum { COUNTS = 1, COUNTS_NOT = 2 };
 
 /* Return which kinds of positive weights there are in a stretch. */
 FOR_EACH_PROCESSOR
-static int kinds_of_mass(Index count, const double *weights)
+static int kinds_of_mass(Index count, const double *weights, double least)
 {
     int64_t large = 0, small = 0;
     for (Index k = 0; k < count; k++) {
-        large |= weights[k] >= SMALLEST_WEIGHT;
-        small |= (weights[k] > 0) & (weights[k] < SMALLEST_WEIGHT);
+        large |= weights[k] >= least;
+        small |= (weights[k] > 0) & (weights[k] < least);
     }
     return (large ? COUNTS : 0) | (small ? COUNTS_NOT : 0);
 }
 
-void find_support(Index count, const double *weights, Support *support)
+void find_support(Index count, const double *weights, double mass, Support *support)
 {
     enum { STRETCH = 32 };
     Index found = 0;
     int kinds = 0;
+    double least = SMALLEST_WEIGHT * mass;
     for (Index begin = 0; begin < count; begin += STRETCH) {
         Index end = begin + STRETCH < count ? begin + STRETCH : count;
-        int here = kinds_of_mass(end - begin, weights + begin);
+        int here = kinds_of_mass(end - begin, weights + begin, least);
         kinds |= here;
         if (!(here & COUNTS)) continue;
         for (Index k = begin; k < end; k++) {
             support->atoms[found] = k;
             support->weights[found] = weights[k];
-            found += weights[k] >= SMALLEST_WEIGHT;
+            found += weights[k] >= least;
         }
     }
     support->count = found;
@@ -68,12 +69,12 @@ static Support take_support(Arena *arena, Index count)
 }
 
 /* Find the supports of both sides; return whether there is enough memory. */
-int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b)
+int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b, int relaxed)
 {
     if (!open_arena(&workspace->supports, 3 * bytes_for(costs->n) + 3 * bytes_for(costs->m))) return 0;
     workspace->source = take_support(&workspace->supports, costs->n);
     workspace->target = take_support(&workspace->supports, costs->m);
-    find_support(costs->n, a, &workspace->source);
-    find_support(costs->m, b, &workspace->target);
+    find_support(costs->n, a, relaxed ? total(costs->n, a) : 1, &workspace->source);
+    find_support(costs->m, b, relaxed ? total(costs->m, b) : 1, &workspace->target);
     return 1;
 }
