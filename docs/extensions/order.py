@@ -14,6 +14,7 @@ PAGES = (
     "plot_trajectories.py",
     "plot_barycenters.py",
     "plot_supply_demand.py",
+    "plot_unbalanced.py",
     "plot_recolour.py",
     "plot_maps.py",
     "plot_own_problems.py",
