@@ -2,9 +2,9 @@
 Outliers: transport that leaves mass behind
 ===========================================
 
-Two clouds of points differ by a small shift, and one of them has a few points far away. Balanced transport must move
-every point, and so the outliers bend the whole plan. A price for the marginals, ``metaot.TV(rho)`` or ``metaot.KL(rho)``,
-lets mass stay where it is.
+Two clouds of points differ by a small shift, and one of them has a few points far away. Balanced transport must
+move every point, and so the outliers bend the whole plan. A price for the marginals, ``metaot.TV(rho)`` or
+``metaot.KL(rho)``, lets mass stay where it is.
 """
 
 import matplotlib.pyplot as plt
@@ -20,8 +20,8 @@ y = torch.randn(count, 2, generator=generator, dtype=torch.float64) + torch.tens
 a, b = (torch.full((len(z),), 1 / len(z), dtype=torch.float64) for z in (x, y))
 
 # %%
-# The price is in the units of the cost, here a squared distance. With TV on both sides nothing that costs more than
-# 2 rho is worth moving; with KL it is moved the less, the more it costs.
+# The price is in the units of the cost, here a squared distance. With TV on both sides nothing that costs more
+# than 2 rho is worth moving; with KL it is moved the less, the more it costs.
 
 prices = {"balanced": None, "TV(10)": metaot.TV(10.0), "KL(3)": metaot.KL(3.0)}
 solutions = {
