@@ -21,7 +21,7 @@ from metaot.geometry import Dense, Geometry, Points
 from metaot.geometry.base import expand_eps, replaced
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
 from metaot.potentials import DualPotentials, tilted
-from metaot.problem import Problem, one_problem, require_problem
+from metaot.problem import Problem, one_problem, require_balanced, require_problem
 from metaot.solvers import Solution, Solver, Symmetric, solve
 from metaot.solvers.start import Start
 
@@ -179,8 +179,7 @@ def solve_divergence(
 
 def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometry, Geometry]:
     """Return the spaces of the source with itself and of the target with itself."""
-    if not getattr(problem, "is_balanced", True):
-        raise ValueError("divergences are those of balanced problems so far, got marginals that are not exact")
+    require_balanced(problem, "a divergence")
     if self_costs is None:
         spaces = problem.geometry.of_each_side
         if spaces is None:

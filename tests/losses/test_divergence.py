@@ -275,3 +275,10 @@ def test_a_half_of_the_value_of_equal_measures_is_taken_away_twice():
     problem = Problem(a, a, Grid(5, 4), 0.2)
     assert float(ot_value(problem)) > 1e-2
     assert 0 <= float(sinkhorn_divergence(problem)) < 1e-12
+
+
+@pytest.mark.parametrize("divergence", [sinkhorn_divergence, sharp_sinkhorn_divergence, solve_divergence])
+def test_unbalanced_problems_are_refused(divergence):
+    problem = metaot.Problem([0.5, 0.2], [0.4, 0.6], [[0.0, 1.0], [1.0, 0.0]], 0.1, marginals=metaot.KL(1.0))
+    with pytest.raises(ValueError, match=r"takes balanced problems, got marginals \(KL\(1\), KL\(1\)\)"):
+        divergence(problem)
