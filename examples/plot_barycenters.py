@@ -40,7 +40,7 @@ print(square, f"{perf_counter() - start:.1f} s", sep="\n")
 
 figure, axes = plt.subplots(5, 5, figsize=(7, 7), layout="constrained")
 for ax, image in zip(axes.flat, square.image, strict=True):
-    ax.imshow(-image, cmap="gray")
+    ax.imshow(-image.numpy(), cmap="gray")
     ax.set_axis_off()
 plt.show()
 
@@ -58,7 +58,7 @@ for eps in (1e-2, 1e-3):
     panels[f"entropic, eps {eps:g}"] = entropic_barycenter(shapes, equal, Grid(SIDE, SIDE), eps).image
 panels["debiased, eps 0.001"] = square.image[12]
 for ax, (title, image) in zip(axes, panels.items(), strict=True):
-    ax.imshow(-image, cmap="gray")
+    ax.imshow(-image.numpy(), cmap="gray")
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
 plt.show()
@@ -82,7 +82,7 @@ print(means, f"{perf_counter() - start:.1f} s", sep="\n")
 figure, axes = plt.subplots(2, 10, figsize=(10, 2.2), layout="constrained")
 for column, pixels, middle in zip(axes.T, classes.mean(1), means.image, strict=True):
     for ax, image in zip(column, (pixels, middle), strict=True):
-        ax.imshow(-image, cmap="gray")
+        ax.imshow(-image.numpy(), cmap="gray")
         ax.set_axis_off()
 plt.show()
 
@@ -107,7 +107,7 @@ print(steps, f"{perf_counter() - start:.1f} s", sep="\n")
 figure, axes = plt.subplots(2, 5, figsize=(10, 4), layout="constrained")
 for column, solid in zip(axes.T, steps.image, strict=True):
     for ax, axis in zip(column, (0, 1), strict=True):
-        ax.imshow(-solid.sum(axis), cmap="gray")
+        ax.imshow(-solid.sum(axis).numpy(), cmap="gray")
         ax.set_axis_off()
 plt.show()
 

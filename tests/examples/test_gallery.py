@@ -9,7 +9,7 @@ import pytest
 import torch
 
 PAGES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
-LONG = {"plot_export", "plot_own_problems", "plot_supply_demand"}
+LONG = {"plot_barycenters", "plot_export", "plot_loss", "plot_own_problems", "plot_supply_demand"}
 """Pages that train, export, or solve many large problems."""
 
 plt = pytest.importorskip("matplotlib.pyplot")
