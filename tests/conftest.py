@@ -15,6 +15,11 @@ settings.load_profile("metaot")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test: at the end, the other worker would wait for it."""
+    items.sort(key=lambda item: "test_devices" not in item.nodeid)
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector look at what tests make, not at the modules again each time."""
     gc.collect()

@@ -324,7 +324,6 @@ CASES: dict[str, Callable[[], None]] = {
     "palette": palette,
     "gradient of the value": gradient,
     "distances in one dimension and of slices": distances,
-    "barycenter": lambda: averaged(barycenter),
     "barycenter, entropic": lambda: averaged(entropic_barycenter),
     "barycenter, from predictions": lambda: averaged(barycenter, shipped("universal")),
     "barycenter, free points": averaged_clouds,

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 PAGES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
-LONG = {"plot_barycenters", "plot_export", "plot_loss", "plot_own_problems", "plot_supply_demand"}
-"""Pages that train, export, or solve many large problems."""
+LONG = {
+    f"plot_{name}"
+    for name in ("barycenters", "batches", "export", "images", "loss", "own_problems", "supply_demand")
+}
+"""Pages that train, export, or solve many large problems; `make docs` runs them too."""
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
