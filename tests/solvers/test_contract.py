@@ -38,13 +38,16 @@ class Damped(metaot.Solver):
         return state[which]
 
 
+DRAW = torch.Generator().manual_seed(0)
 SPACES: dict[str, Geometry] = {
     "small grid": Grid(4, 5),
     "large grid": Grid(150, 140),
     "line": Grid(30),
-    "points": Points(torch.rand(40, 2).double(), torch.rand(30, 2).double()),
-    "sphere": Points(*(torch.nn.functional.normalize(torch.randn(2, 20, 3).double(), dim=-1)), "sphere"),
-    "dense": Dense(torch.rand(17, 12).double()),
+    "points": Points(*(torch.rand(size, 2, generator=DRAW).double() for size in (40, 30))),
+    "sphere": Points(
+        *(torch.nn.functional.normalize(torch.randn(2, 20, 3, generator=DRAW).double(), dim=-1)), "sphere"
+    ),
+    "dense": Dense(torch.rand(17, 12, generator=DRAW).double()),
 }
 
 
