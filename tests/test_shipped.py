@@ -166,7 +166,7 @@ def test_few_newton_steps_are_left(tol: float, floor: float) -> None:
 
 @pytest.mark.parametrize("patterns", [False, True])
 def test_no_problem_is_slower_than_cold_also_where_demand_was_never_seen(patterns: bool) -> None:
-    problem = deliveries(9, patterns=patterns)
+    problem = deliveries(4, patterns=patterns)
     cold, warm = (metaot.solve(problem, init=init, tol=1e-6) for init in (None, SPHERE))
     assert (warm.steps <= cold.steps + 1).all()
     assert warm.steps.sum() < 0.7 * cold.steps.sum()
@@ -174,7 +174,7 @@ def test_no_problem_is_slower_than_cold_also_where_demand_was_never_seen(pattern
 
 def test_tiny_weights_are_as_good_as_none() -> None:
     """Suppliers with 1e-12 instead of nothing: the same prediction, which saves steps."""
-    empty = deliveries(6)
+    empty = deliveries(3)
     tiny = torch.where(empty.a == 0, 1e-12, empty.a)
     problem = Problem(tiny / tiny.sum(-1, keepdim=True), empty.b, empty.geometry, empty.eps)
     assert (problem.a < 1e-9).any()

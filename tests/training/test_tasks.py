@@ -37,7 +37,7 @@ def gap(folder: Path) -> float:
         ("shapes", 150, 0.2),
         ("problems", 100, 0.2),
         ("universal", 60, 0.9),
-        ("planted", 150, 0.8),
+        pytest.param("planted", 150, 0.8, marks=pytest.mark.slow),
         pytest.param("sphere", 60, 0.7, marks=pytest.mark.slow),
     ],
 )
