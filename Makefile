@@ -27,7 +27,7 @@ $(READY): pyproject.toml setup.py constraints.txt $(wildcard metaot/core/src/*)
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n $(WORKERS) -m "not slow"
 

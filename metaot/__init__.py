@@ -46,7 +46,7 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_HOME)  # pyrefly: ignore[unresolvable-dunder-all]
 __version__ = "0.2.0"
 
 _named.open_by(lambda name: import_module("metaot.loader").load(name))

@@ -8,7 +8,7 @@ import io
 import json
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -197,7 +197,7 @@ def _tensors(folder: Path, card: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Generator[None]:
     """Turn what a wrong content makes the block raise into a ValueError that names the file."""
     try:
         yield

@@ -27,6 +27,7 @@ _WIDER, _BISECTIONS, _FLAT = 100.0, 60, 1e-12
 is rounding."""
 
 
+@dataclass(frozen=True)
 class Marginal(ABC):
     """What it costs when a marginal of the plan is not the weights."""
 

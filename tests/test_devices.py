@@ -76,6 +76,11 @@ class Remote(torch.Tensor):
 class OnDevice(TorchDispatchMode):
     """While it is active, tensors can be made on the device."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Do not let torch import its compiler, which takes seconds, to keep it away from here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, args, kwargs or {})
 

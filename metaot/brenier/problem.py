@@ -41,7 +41,7 @@ class Batched(ABC):
 
     def _mapped(self: Same, change: Callable[[Tensor], Tensor]) -> Same:
         """Return the same with every tensor changed, without another check of the values."""
-        changed = object.__new__(type(self))
+        changed: Same = object.__new__(type(self))  # type: ignore[assignment]
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, Tensor):

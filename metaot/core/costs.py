@@ -30,11 +30,11 @@ class Costs:
     @classmethod
     def on_axes(cls, costs: tuple[Array, ...]) -> "Costs":
         """Return costs that are the sum of one matrix for each axis of a grid; one axis alone is a matrix."""
-        arrays: tuple[Array, ...] = ()
+        arrays: list[Array] = []
         for cost in map(_contiguous, costs):  # of equal axes kernels are made once
             same = (array for array in arrays if np.array_equal(array, cost))
-            arrays += (next(same, cost),)
-        return cls(_AXES if len(arrays) > 1 else _MATRIX, 0, arrays)
+            arrays.append(next(same, cost))
+        return cls(_AXES if len(arrays) > 1 else _MATRIX, 0, tuple(arrays))
 
     @classmethod
     def of_matrix(cls, C: Array) -> "Costs":

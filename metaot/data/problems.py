@@ -6,7 +6,7 @@ folder/card.json     the cost's name and eps
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def write_problems(
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def _without_progress_bars() -> Generator[None]:
     """Have `datasets` draw no bars while the block runs: what they are for takes less than a second."""
     import datasets  # noqa: PLC0415, slow to import and needed only here
 

@@ -155,7 +155,7 @@ class HyperNetwork(nn.Module, ABC):
     @classmethod
     def for_dim(cls, dim: int, **settings: Any) -> "HyperNetwork":
         """Return a new model for measures on R^dim; with 64 hidden units unless `hidden` says otherwise."""
-        return cls(dim, **{"hidden": [64], **settings})
+        return cls(dim, settings.pop("hidden", [64]), **settings)
 
     @abstractmethod
     def stages(

@@ -199,7 +199,7 @@ class Recorder(TorchFunctionMode):
         if not (isinstance(left, int) and isinstance(right, int)):
             return NotImplemented
         function = {"Add": int.__add__, "Sub": int.__sub__, "Mul": int.__mul__}[operator]
-        value, twin = function(int(left), int(right)), function(*self._twins((left, right)))
+        value, twin = function(left, right), function(*self._twins((left, right)))
 
         def named() -> str:
             return self.node(operator, self.operand(left, torch.int64), self.operand(right, torch.int64))

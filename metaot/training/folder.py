@@ -1,6 +1,6 @@
 """The folder of a run: what it holds already, and that only one training at a time writes to it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _MAY_CHANGE = {"steps", "learning_rate", "clip", "log_every", "validate_every", 
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Generator[None]:
     """Make a folder and keep other trainings out of it while the block runs, also of other processes.
 
     The operating system drops the lock when a process ends, however it ends. Folders that were made here and stay

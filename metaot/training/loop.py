@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,7 +199,7 @@ def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingStat
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
+def _stop_on_signal() -> Generator[list[int]]:
     """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once."""
     received: list[int] = []
 

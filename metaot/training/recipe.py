@@ -98,7 +98,7 @@ def device_of(recipe: "Recipe") -> torch.device:
     device = torch.device(automatic if recipe.device == "auto" else recipe.device)
     try:
         torch.ones((), dtype=torch.float64, device=device).item()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         count = torch.cuda.device_count()
         there = f"{count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device"
         raise ValueError(f"device {recipe.device!r} cannot be used: there is {there} here") from error

@@ -291,7 +291,7 @@ def test_words_and_refusals():
     with pytest.raises(TypeError, match=r"rho in metaot\.KL"):
         KL("large")
     with pytest.raises(TypeError, match="marginals must be None"):
-        Problem(a, a, grid, 0.1, 1.0)  # pyright: ignore[reportArgumentType]
+        Problem(a, a, grid, 0.1, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rho must be a number or of the batch's shape"):
         Problem(a, a, grid, 0.1, KL([1.0, 2.0]))
     with pytest.raises(ValueError, match="must sum to one"):
