@@ -276,6 +276,12 @@ class Marginals:
         return not (isinstance(self.source, TV) or isinstance(self.target, TV))
 
     @property
+    def are_alike(self) -> bool:
+        """Whether both sides have the same price."""
+        source, target = self.source, self.target
+        return type(source) is type(target) and bool(torch.as_tensor(source.rho == target.rho).all())
+
+    @property
     def T(self) -> "Marginals":
         """The penalties with source and target exchanged."""
         return self if self.source is self.target else Marginals(self.target, self.source)

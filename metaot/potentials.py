@@ -266,6 +266,15 @@ def exact_marginal_error(problem: Problem, potentials: DualPotentials) -> Float[
     return marginal_error(exact, DualPotentials(potentials.f.to(exact.a), potentials.g.to(exact.b)))
 
 
+def marginal_price(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"] | float:
+    """Return what the marginals of the plan cost where they have a price; zero if the problem is balanced."""
+    if problem.is_balanced:
+        return 0.0
+    sides = (problem, source_marginal(problem, potentials)), (problem.T, target_marginal(problem, potentials))
+    prices = [side.marginals.source.price(side.a, marginal).sum(-1) for side, marginal in sides]
+    return prices[0] + prices[1]
+
+
 def plan(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n m"]:
     """Return P, batch x n x m numbers."""
     rows = slice(None)

@@ -20,6 +20,6 @@ def solve_each(
     f_i = min_j C_ij - b_j, 6 and 7 for symmetric Sinkhorn on axes and on a matrix: b is a, and f shared by both
     sides, with the best potential for it in g.
     A row of `prices` is the kind (0 none, 1 KL, 2 TV) and rho, in the units of the cost, of the source's marginal,
-    and of the target's; methods 0 and 1 take it.
+    and of the target's; methods 0, 1, 6 and 7 take it, the last two with the source's for both sides.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
     """

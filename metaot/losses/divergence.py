@@ -4,6 +4,8 @@ r"""Sinkhorn divergences: entropic transport without its bias (Feydy et al., arX
 
 It is zero for equal measures, and positive otherwise where the kernel exp(-C/eps) is positive definite, as for all
 costs with a name. The transport of a measure to itself takes a few symmetric steps (`metaot.solvers.Symmetric`).
+Where marginals have a price, eps/2 times the squared difference of the masses is added (Sejourne et al., arXiv
+1910.12958).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +21,10 @@ from metaot.arrays import ArrayLike, require_limits
 from metaot.core.status import Status, how_it_went
 from metaot.geometry import Dense, Geometry, Points
 from metaot.geometry.base import expand_eps, replaced
+from metaot.objectives.dual import best_value, dual_value, weight_slope
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
-from metaot.potentials import DualPotentials, tilted
-from metaot.problem import Problem, one_problem, require_balanced, require_problem
+from metaot.potentials import DualPotentials, marginal_price, tilted, transport_cost
+from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solution, Solver, Symmetric, solve
 from metaot.solvers.start import Start
 
@@ -61,14 +64,16 @@ class DivergenceSolution:
 
     def value_with(self, between: Solution) -> Float[Tensor, "*batch"]:
         """Return the value with another solution between both measures."""
-        f, g, problem = between.potentials.f, between.potentials.g, between.problem
-        value = (f * problem.a).sum(-1) + (g * problem.b).sum(-1)
-        return value - (self_value(self.of_source) + self_value(self.of_target)) / 2
+        problem = between.problem
+        value = best_value(problem, between.potentials)
+        value = value - (self_value(self.of_source) + self_value(self.of_target)) / 2
+        return value if problem.is_balanced else value + problem.eps / 2 * _mass_difference(problem).square()
 
     @cached_property
     def sharp_value(self) -> Float[Tensor, "*batch"]:
-        """The divergence of the transport costs <C, P>, without entropy."""
-        return self.between.cost() - (self.of_source.cost() + self.of_target.cost()) / 2
+        """The divergence of the transport costs <C, P>, with the prices of the marginals, without entropy."""
+        between, of_source, of_target = map(_sharp_value, self._solutions)
+        return between - (of_source + of_target) / 2
 
     @property
     def error(self) -> Float[Tensor, "*batch"]:
@@ -104,9 +109,20 @@ class DivergenceSolution:
         return f"DivergenceSolution of {how_it_went(self.between.problem.geometry.words, self)}"
 
 
+def _sharp_value(solution: Solution) -> Float[Tensor, "*batch"]:
+    problem, potentials = solution.problem, solution.potentials
+    return transport_cost(problem, potentials) + marginal_price(problem, potentials)
+
+
+def _mass_difference(problem: Problem) -> Float[Tensor, "*batch"]:
+    return problem.a.sum(-1) - problem.b.sum(-1)
+
+
 def self_value(solution: Solution) -> Float[Tensor, "*batch"]:
     """Return the dual value of (f, f), which with that of `value` makes a divergence that is never negative."""
     problem, f, g = solution.problem, solution.potentials.f, solution.potentials.g
+    if not problem.is_balanced:
+        return dual_value(problem, DualPotentials(f, f))
     mass = tilted(problem.a, (f - g) / expand_eps(problem.eps, f)).sum(-1)
     return 2 * (f * problem.a).sum(-1) - problem.eps * (mass - 1)
 
@@ -121,12 +137,17 @@ def sinkhorn_divergence(
     tol: float = 1e-6,
     max_steps: int = 10_000,
 ) -> Float[Tensor, "*batch"]:
-    """Return OT(a, b) - OT(a, a)/2 - OT(b, b)/2 with entropy, in the units of the cost, with first derivatives.
+    r"""Return OT(a, b) - OT(a, a)/2 - OT(b, b)/2 with entropy, in the units of the cost, with first derivatives.
 
     OT is the value of `metaot.ot_value`. The derivative in a is the difference of two potentials, between both
     measures and of a to itself, less its mean; in points, a cost matrix, parameters of a cost function and eps it
-    follows by the envelope theorem. Second derivatives raise RuntimeError. The arguments are those of
-    `solve_divergence`. Solved in float64; the result has the dtype of the weights.
+    follows by the envelope theorem.
+
+    Where marginals have a price, the same on both sides, $\epsilon (m_a - m_b)^2/2$ is added, m the masses; the
+    divergence is then zero for equal measures, and not negative.
+
+    Second derivatives raise RuntimeError. The arguments are those of `solve_divergence`. Solved in float64; the
+    result has the dtype of the weights.
     """
     exact = require_problem(problem).normalised()
     spaces = self_spaces(exact, self_costs)
@@ -146,7 +167,8 @@ def sharp_sinkhorn_divergence(
 ) -> Float[Tensor, "*batch"]:
     """Return the divergence of the transport costs <C, P>, without entropy; a number that has no derivatives.
 
-    The arguments are those of `solve_divergence`. To minimise a divergence take `sinkhorn_divergence`.
+    Where marginals have a price it is a part of the costs. The arguments are those of `solve_divergence`. To
+    minimise a divergence take `sinkhorn_divergence`.
     """
     exact = require_problem(problem).normalised()
     with torch.no_grad():
@@ -179,7 +201,9 @@ def solve_divergence(
 
 def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometry, Geometry]:
     """Return the spaces of the source with itself and of the target with itself."""
-    require_balanced(problem, "a divergence")
+    if not problem.marginals.are_alike:
+        sides = f"({problem.marginals.source}, {problem.marginals.target})"
+        raise ValueError(f"a divergence takes one price for the marginals of both sides, got {sides}")
     if self_costs is None:
         spaces = problem.geometry.of_each_side
         if spaces is None:
@@ -214,7 +238,7 @@ def _solve(
     if isinstance(init, DivergenceSolution):
         starts = [init.between, init.of_source, init.of_target]
     sides = zip((exact.a, exact.b), spaces, strict=True)
-    problems = [exact, *(Problem.trusted(weights, weights, space, exact.eps) for weights, space in sides)]
+    problems = [exact, *(to_itself(exact, weights, space) for weights, space in sides)]
 
     def solved(k: int) -> Solution:
         chosen = Symmetric() if k else solver
@@ -233,6 +257,11 @@ def _solve(
     return replace(
         found, between=_where(negative & (found.value_with(better) > found.value), better, found.between)
     )
+
+
+def to_itself(problem: Problem, weights: Float[Tensor, "*batch n"], space: Geometry) -> Problem:
+    """Return the problem of one of its measures with itself."""
+    return Problem.trusted(weights, weights, space, problem.eps, problem.marginals)
 
 
 def _is_large(problem: Problem) -> bool:
@@ -258,23 +287,37 @@ def _with_slopes(
     exact: Problem, spaces: tuple[Geometry, Geometry], found: DivergenceSolution
 ) -> Float[Tensor, "*batch"]:
     """Return the value with its derivatives in weights, eps and costs."""
-    potentials, own = found.potentials, found.self_potentials
+    potentials = found.potentials
     costs = [(plan_cost(exact, potentials), 1.0)]
     for space, solution in zip(spaces, (found.of_source, found.of_target), strict=True):
         itself = solution.problem
         shared = DualPotentials(solution.potentials.f, solution.potentials.f)
         if isinstance(space, Points) and space.cost_name is not None:  # both sides have the same derivative
-            half = Problem.trusted(itself.a, itself.b, replaced(space, y=space.y.detach()), itself.eps)
+            half = to_itself(itself, itself.a, replaced(space, y=space.y.detach()))
             costs.append((plan_cost(half, shared), -1.0))
         else:
-            costs.append((plan_cost(Problem.trusted(itself.a, itself.b, space, itself.eps), shared), -0.5))
+            costs.append((plan_cost(to_itself(itself, itself.a, space), shared), -0.5))
     in_eps = None
     if isinstance(exact.eps, Tensor) and exact.eps.requires_grad:
         with torch.no_grad():
             in_eps = (found.value - found.sharp_value) / exact.eps
-    slopes = (potentials.f - own.f, potentials.g - own.g, in_eps, *(share for _, share in costs))
+    in_weights = weight_slopes(found) if exact.a.requires_grad or exact.b.requires_grad else (None, None)
+    slopes = (*in_weights, in_eps, *(share for _, share in costs))
     parts = (exact.a, exact.b, exact.eps, *(cost for cost, _ in costs))
     return _FirstOrder.apply(found.value, slopes, *parts)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def weight_slopes(found: DivergenceSolution) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch m"]]:
+    """Return the derivatives of the value in a and b, but for constants where masses are one."""
+    problem, potentials, own = found.between.problem, found.potentials, found.self_potentials
+    if problem.is_balanced:
+        return potentials.f - own.f, potentials.g - own.g
+    in_mass = (problem.eps * _mass_difference(problem))[..., None]
+    own_a = weight_slope(found.of_source.problem, DualPotentials(own.f, own.f))
+    own_b = weight_slope(found.of_target.problem, DualPotentials(own.g, own.g))
+    in_a, in_b = weight_slope(problem, potentials), weight_slope(problem.T, potentials.T)
+    return in_a - own_a + in_mass, in_b - own_b - in_mass
 
 
 class _FirstOrder(torch.autograd.Function):

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from metaot.arrays import require_limits, wrong
 from metaot.geometry import Points
 from metaot.geometry.costs import wrong_cost
-from metaot.losses.divergence import DivergenceSolution, self_spaces, solve_divergence
+from metaot.losses.divergence import (
+    DivergenceSolution,
+    self_spaces,
+    solve_divergence,
+    to_itself,
+    weight_slopes,
+)
+from metaot.marginals import KL, TV
 from metaot.objectives.plan_cost import SMOOTH, point_slopes
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
@@ -27,7 +34,10 @@ class SinkhornLoss(nn.Module):
     Clouds are *batch n d and *batch m d, weights *batch n and *batch m with masses of one (without them, equal
     weights); the value has the shape of the batch, and the dtype of x. `eps` is in the units of the cost,
     "sqeuclidean" (|x - y|^2) or "euclidean". For `geomloss.SamplesLoss("sinkhorn", p=2, blur=s)`, whose cost is
-    |x - y|^2/2, take eps = 2 s^2 and half of the value.
+    |x - y|^2/2, take eps = 2 s^2 and half of the value, and for `reach=r` marginals=metaot.KL(2 r^2).
+
+    `marginals` is None, or `metaot.KL(rho)` or `metaot.TV(rho)` for both clouds with a number rho, in the units of
+    the cost; weights may have any masses then.
 
     Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
     next solve starts from them, unless `remembers` is false. They depend on the order of the points: clouds that
@@ -40,6 +50,7 @@ class SinkhornLoss(nn.Module):
         eps: float,
         cost: str = "sqeuclidean",
         *,
+        marginals: KL | TV | None = None,
         tol: float = 1e-3,
         max_steps: int = 1000,
         remembers: bool = True,
@@ -51,6 +62,9 @@ class SinkhornLoss(nn.Module):
             raise wrong("eps", "a number", eps)
         if not 0 < eps < float("inf"):
             raise ValueError(f"eps must be positive and finite, got {eps}")
+        if not (marginals is None or (isinstance(marginals, KL | TV) and isinstance(marginals.rho, float))):
+            raise wrong("marginals", "None, metaot.KL(rho) or metaot.TV(rho) with a number rho", marginals)
+        self.marginals = marginals
         self.eps, self.cost, self.remembers = float(eps), cost, remembers
         self.tol, self.max_steps = require_limits(tol, max_steps)
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
@@ -62,7 +76,8 @@ class SinkhornLoss(nn.Module):
         if start is not None and not (self.remembers and _fits(start, a, b)):
             start = None
         f, f_self, g_self = start or (None, None, None)
-        settings = (self.eps, self.cost, self.tol, self.max_steps)
+        code, rho = (self.marginals.code, self.marginals.rho) if self.marginals else (0, 0.0)
+        settings = (self.eps, self.cost, code, rho, self.tol, self.max_steps)
         value, f, _, f_self, g_self = _divergence(a, x, b, y, f, f_self, g_self, *settings)
         if self.remembers:
             self._last = (f.detach(), f_self.detach(), g_self.detach())
@@ -73,7 +88,8 @@ class SinkhornLoss(nn.Module):
         self._last = None
 
     def extra_repr(self) -> str:
-        return f"eps={self.eps:g}, cost={self.cost!r}, tol={self.tol:g}, max_steps={self.max_steps}"
+        sides = "" if self.marginals is None else f", marginals={self.marginals}"
+        return f"eps={self.eps:g}, cost={self.cost!r}{sides}, tol={self.tol:g}, max_steps={self.max_steps}"
 
 
 def _given(clouds: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -99,8 +115,10 @@ def _fits(start: tuple[Tensor, Tensor, Tensor], a: Tensor, b: Tensor) -> bool:
     return f.shape == a.shape and g.shape == b.shape and f.device == a.device
 
 
-def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, str]) -> Problem:
-    return Problem(a.detach(), b.detach(), Points(x.detach(), y.detach(), settings[1]), settings[0])
+def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, str, int, float]) -> Problem:
+    eps, cost, code, rho = settings
+    marginals = None if code == 0 else (KL if code == KL.code else TV)(rho)
+    return Problem(a.detach(), b.detach(), Points(x.detach(), y.detach(), cost), eps, marginals)
 
 
 @torch.library.custom_op("metaot::sinkhorn_divergence", mutates_args=())
@@ -114,29 +132,32 @@ def _divergence(  # noqa: PLR0917, an operator has its settings beside its tenso
     g_self: Tensor | None,
     eps: float,
     cost: str,
+    price: int,
+    rho: float,
     tol: float,
     max_steps: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the value, the potentials between both clouds, and those of each cloud to itself, from a start."""
-    problem = _problem(a, x, b, y, (eps, cost))
+    problem = _problem(a, x, b, y, (eps, cost, price, rho))
     init = None
     if f is not None and f_self is not None and g_self is not None:
-        init = _start(problem, f, f_self, g_self)
+        init = _solution(problem, DualPotentials(f, torch.zeros_like(b).to(f)), (f_self, g_self))
     found = solve_divergence(problem, init=init, tol=tol, max_steps=max_steps)
     own = found.self_potentials
     f, g = found.potentials.f, found.potentials.g
     return found.value.to(x), f.clone(), g.clone(), own.f.clone(), own.g.clone()
 
 
-def _start(problem: Problem, f: Tensor, f_self: Tensor, g_self: Tensor) -> DivergenceSolution:
-    """Return the potentials of an earlier call as a solution to start from."""
+def _solution(problem: Problem, between: DualPotentials, own: tuple[Tensor, Tensor]) -> DivergenceSolution:
+    """Return potentials of an earlier call as a solution."""
     zero = torch.zeros_like(problem.a[..., 0])
 
-    def of(potentials: DualPotentials) -> Solution:
+    def of(problem: Problem, potentials: DualPotentials) -> Solution:
         return Solution(problem, potentials, zero, zero == 0, zero.long(), (Symmetric(),))
 
-    between = DualPotentials(f, torch.zeros_like(problem.b).to(f))
-    return DivergenceSolution(of(between), of(DualPotentials(f_self, f_self)), of(DualPotentials(g_self, g_self)))
+    sides = zip((problem.a, problem.b), self_spaces(problem, None), own, strict=True)
+    selves = (of(to_itself(problem, w, space), DualPotentials(h, h)) for w, space, h in sides)
+    return DivergenceSolution(of(problem, between), *selves)
 
 
 @_divergence.register_fake
@@ -158,24 +179,27 @@ def _slopes(  # noqa: PLR0917, as above
     g_self: Tensor,
     eps: float,
     cost: str,
+    price: int,
+    rho: float,
     in_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return v times the derivatives of the divergence in a, x, b and, if asked for, y."""
-    exact = _problem(a, x, b, y, (eps, cost)).normalised()
+    exact = _problem(a, x, b, y, (eps, cost, price, rho)).normalised()
     v = v.to(exact.a)
-    towards_x, towards_y = point_slopes(exact, DualPotentials(f, g), v, both=in_y)
-    x_self, y_self = self_spaces(exact, None)
-    own = Problem.trusted(exact.a, exact.a, x_self, exact.eps)
-    slope_x = towards_x - point_slopes(own, DualPotentials(f_self, f_self), v, both=False)[0]
+    found = _solution(exact, DualPotentials(f, g), (f_self, g_self))
+    towards_x, towards_y = point_slopes(exact, found.potentials, v, both=in_y)
+    own, shared = found.of_source.problem, DualPotentials(f_self, f_self)
+    slope_x = towards_x - point_slopes(own, shared, v, both=False)[0]
     slope_y = torch.zeros_like(y, dtype=torch.float64)
     if in_y and towards_y is not None:
-        own = Problem.trusted(exact.b, exact.b, y_self, exact.eps)
-        slope_y = towards_y - point_slopes(own, DualPotentials(g_self, g_self), v, both=False)[0]
-    slope_a, slope_b = ((h - own_h) * v[..., None] for h, own_h in ((f, f_self), (g, g_self)))
-    centred_a, centred_b = (
-        slope - (slope * w).sum(-1, keepdim=True) for slope, w in ((slope_a, exact.a), (slope_b, exact.b))
-    )
-    return centred_a.to(a), slope_x.to(x), centred_b.to(b), slope_y.to(y)
+        own, shared = found.of_target.problem, DualPotentials(g_self, g_self)
+        slope_y = towards_y - point_slopes(own, shared, v, both=False)[0]
+    slope_a, slope_b = (slope * v[..., None] for slope in weight_slopes(found))
+    if exact.is_balanced:
+        slope_a, slope_b = (
+            slope - (slope * w).sum(-1, keepdim=True) for slope, w in ((slope_a, exact.a), (slope_b, exact.b))
+        )
+    return slope_a.to(a), slope_x.to(x), slope_b.to(b), slope_y.to(y)
 
 
 @_slopes.register_fake
@@ -184,14 +208,14 @@ def _(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[T
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    a, x, b, y, _, _, _, eps, cost, _, _ = inputs
+    a, x, b, y, _, _, _, eps, cost, price, rho, _, _ = inputs
     ctx.save_for_backward(a, x, b, y, *output[1:])
-    ctx.settings = eps, cost
+    ctx.settings = eps, cost, price, rho
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    others = (None,) * 7
+    others = (None,) * 9
     if v is None:
         return (None,) * 4 + others
     a, x, b, y, *potentials = ctx.saved_tensors

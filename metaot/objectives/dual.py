@@ -51,6 +51,16 @@ def best_value(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*
     return _worth(problem, potentials) if problem.is_balanced else dual_value(problem, potentials)
 
 
+def weight_slope(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n"]:
+    """Return the derivative of the value in a at the solution, but for a constant where the mass is one."""
+    f, side = potentials.f, problem.marginals.source
+    if problem.is_balanced:
+        return f
+    eps = expand_eps(problem.eps, f)
+    share = ((f - exact_transform(problem.T, potentials.g)) / eps).exp()
+    return side.worth(f) - eps * (share - problem.b.sum(-1, keepdim=True))
+
+
 def dual_loss(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return the loss of a prediction (equation 16): minus the dual value of f and the best g for it.
 

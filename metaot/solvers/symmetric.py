@@ -2,7 +2,8 @@
 
 Both sides have one potential, f, which moves half of the way to the best one for it: at least half of the error is
 gone after each step, at every eps, if the kernel exp(-C/eps) is positive definite. Anderson acceleration
-(`metaot.solvers.anderson`) does the rest. A step is one product with the kernel.
+(`metaot.solvers.anderson`) does the rest. A step is one product with the kernel. Where the marginals have a price,
+the same on both sides, the best potential is the one at that price (Sejourne et al., arXiv 1910.12958).
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from metaot.geometry.base import expand_eps
 from metaot.geometry.checks import first_place
-from metaot.potentials import DualPotentials, c_transform, tilted
+from metaot.marginals import Marginal
+from metaot.potentials import DualPotentials, exact_transform, relative_error, side_error, tilted
 from metaot.problem import Problem
 from metaot.solvers.anderson import Anderson
 from metaot.solvers.iterate import Solver
@@ -59,7 +61,7 @@ class Symmetric(Solver[Problem, SymmetricState, DualPotentials]):
 
     def step(self, problem: Problem, state: SymmetricState) -> SymmetricState:
         x, path = state.path.next(state.x, state.residual)
-        return evaluated(problem, x, path)
+        return evaluated(problem, _side(problem).bounded(x), path)
 
     def adjust(self, problem: Problem, state: SymmetricState, error: Float[Tensor, "batch"]) -> SymmetricState:
         return replace(state, path=state.path.judged(state.x, state.residual, error))
@@ -73,14 +75,25 @@ class Symmetric(Solver[Problem, SymmetricState, DualPotentials]):
 
 
 def evaluated(problem: Problem, x: Float[Tensor, "batch n"], path: Anderson) -> SymmetricState:
-    """Return x, shifted such that the mass of its plan is one to first order, with what belongs to it."""
+    """Return x with what belongs to it.
+
+    If the problem is balanced, x is shifted such that the mass of its plan is one to first order.
+    """
     eps = expand_eps(problem.eps, x)
-    best = c_transform(problem, eps * x) / eps
-    level = torch.where(problem.a != 0, problem.a * (best - x), 0.0).sum(-1, keepdim=True) / 2
-    x, best = x + level, best - level
+    exact = exact_transform(problem, eps * x) / eps
+    if problem.is_balanced:
+        level = torch.where(problem.a != 0, problem.a * (exact - x), 0.0).sum(-1, keepdim=True) / 2
+        x, exact = x + level, exact - level
+    best = _side(problem).best(exact, 1.0)
     residual = torch.where(problem.a != 0, (best - x) / 2, 0.0)
-    error = 2 * torch.linalg.vector_norm(tilted(problem.a, -2 * residual) - problem.a, 1, -1)
+    marginal = tilted(problem.a, torch.where(problem.a != 0, x - exact, 0.0))
+    error = 2 * relative_error(problem, side_error(problem, eps * x, marginal), marginal.sum(-1))
     return SymmetricState(x, best, residual, error, path)
+
+
+def _side(problem: Problem) -> Marginal:
+    """Return the price of either marginal, in units of eps."""
+    return problem.marginals.in_units_of(problem.eps).source
 
 
 def require_symmetric(problem: Problem) -> None:
@@ -89,6 +102,9 @@ def require_symmetric(problem: Problem) -> None:
     if problem.a.shape != problem.b.shape or not torch.equal(problem.a, problem.b):
         different = "sizes" if problem.a.shape != problem.b.shape else f"weights: a{_first(problem)}"
         raise ValueError(f"{wanted}, got a and b of different {different}; take Sinkhorn() or Newton()")
+    if not problem.marginals.are_alike:
+        sides = f"({problem.marginals.source}, {problem.marginals.target})"
+        raise ValueError(f"{wanted} and one price for both marginals, got {sides}; take Sinkhorn() or Newton()")
     geometry, rows = problem.geometry, slice(0, _ROWS)
     if geometry.cost_name is not None and geometry.points is not None and _coincide(*geometry.points):
         return

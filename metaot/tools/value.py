@@ -11,13 +11,11 @@ from torch import Tensor
 
 from metaot.brenier import SampleProblem
 from metaot.geometry import Points
-from metaot.geometry.base import expand_eps
-from metaot.objectives.dual import best_value
+from metaot.objectives.dual import best_value, weight_slope
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
 from metaot.potentials import (
     DualPotentials,
     c_transform,
-    exact_transform,
     reference_mass,
     source_marginal,
     target_marginal,
@@ -85,20 +83,10 @@ class _Envelope(torch.autograd.Function):
             if ctx.needs_input_grad[4]:
                 in_eps = v * _divergence(problem, potentials)
             in_cost = v if ctx.needs_input_grad[5] else None
-            in_a, in_b = _slope(problem, potentials), _slope(problem.T, potentials.T)
+            in_a, in_b = weight_slope(problem, potentials), weight_slope(problem.T, potentials.T)
             slopes = (v[..., None] * in_a, v[..., None] * in_b, in_eps, in_cost)
         sources = ctx.saved_tensors
         return None, None, *(None if slope is None else FirstOnly.apply(slope, *sources) for slope in slopes)
-
-
-def _slope(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch n"]:
-    """Return the derivative of the value in a, but for a constant where the mass is one."""
-    f, side = potentials.f, problem.marginals.source
-    if problem.is_balanced:
-        return f
-    eps = expand_eps(problem.eps, f)
-    share = ((f - exact_transform(problem.T, potentials.g)) / eps).exp()
-    return side.worth(f) - eps * (share - problem.b.sum(-1, keepdim=True))
 
 
 def _divergence(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:

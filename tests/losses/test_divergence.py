@@ -10,7 +10,7 @@ from strategies import SPACES, assert_close, on_sphere, weights
 from torch import Tensor
 
 import metaot
-from metaot import Dense, Grid, Points, Problem, Status, ot_value, solve
+from metaot import KL, TV, Dense, Grid, Points, Problem, Status, ot_value, solve
 from metaot.losses import sharp_sinkhorn_divergence, sinkhorn_divergence, solve_divergence
 from metaot.solvers import Symmetric
 
@@ -277,8 +277,82 @@ def test_a_half_of_the_value_of_equal_measures_is_taken_away_twice():
     assert 0 <= float(sinkhorn_divergence(problem)) < 1e-12
 
 
+def test_unbalanced_diracs(back_end):
+    """The mass p of the plan minimises p c + eps KL(p | m n) + rho (KL(p | m) + KL(p | n))."""
+    m, n, c = torch.tensor([1.3, 0.2]), torch.tensor([0.4, 0.2]), torch.tensor([0.25, 0.0])
+    eps, rho = torch.tensor([0.1, 0.3]), torch.tensor([0.5, 0.2])
+
+    def value(m: Tensor, n: Tensor, c: Tensor | float) -> Tensor:
+        p = ((rho + eps) * (m * n).log() - c).div(2 * rho + eps).exp()
+        return rho * (m + n) + eps * m * n - (2 * rho + eps) * p
+
+    x, y = torch.zeros(2, 1, 1), c.sqrt()[:, None, None]
+    found = sinkhorn_divergence(Problem(m[:, None], n[:, None], Points(x, y), eps, KL(rho)), tol=1e-10)
+    expected = value(m, n, c) - (value(m, m, 0.0) + value(n, n, 0.0)) / 2 + eps / 2 * (m - n) ** 2
+    assert_close(found, expected, 1e-9)
+    assert abs(found[1]) < 1e-15
+
+
+PRICES = pytest.mark.parametrize("price", [KL, TV])
+
+
+@PRICES
+@pytest.mark.parametrize("tol", [1e-2, 1e-7])
+def test_unbalanced_divergences_are_zero_for_equal_measures_and_not_negative(price, tol):
+    a = weights(6, 20) * torch.rand(6, 1)
+    share = torch.tensor([0.0, 1e-9, 1e-5, 1e-2, 0.3, 1.0])[:, None]
+    b = (1 - share) * a + share * weights(6, 20) * torch.rand(6, 1)
+    for geometry in (Grid(5, 4), Points(torch.rand(20, 2), None, "euclidean")):
+        for eps in (1e-2, 1.0):
+            values = sinkhorn_divergence(Problem(a, b, geometry, eps, price(torch.rand(6) + 0.05)), tol=tol)
+            assert bool((values >= -1e-15).all())
+            assert values[0] <= eps * tol
+            assert values[-1] > 1e-3
+
+
+@PRICES
+def test_a_high_price_is_balanced(price):
+    a, b, space = weights(2, 12), weights(2, 12), Grid(4, 3)
+    problem, priced = Problem(a, b, space, 0.1), Problem(a, b, space, 0.1, price(10.0 if price is TV else 1e7))
+    assert_close(sinkhorn_divergence(priced, tol=1e-9), sinkhorn_divergence(problem, tol=1e-9), 1e-6)
+    assert_close(sharp_sinkhorn_divergence(priced, tol=1e-9), sharp_sinkhorn_divergence(problem, tol=1e-9), 1e-6)
+
+
+@PRICES
+def test_derivatives_of_unbalanced_divergences(price):
+    def value(x: Tensor, y: Tensor, a: Tensor, b: Tensor, eps: Tensor) -> Tensor:
+        return sinkhorn_divergence(Problem(a, b, Points(x, y), eps, price(0.25)), tol=1e-12)
+
+    parts = torch.rand(6, 2), torch.rand(5, 2), torch.rand(6) + 0.1, torch.rand(5) + 0.1, torch.tensor(0.3)
+    assert_derivative(value, *parts, step=1e-6)
+
+
+def test_the_sharp_one_has_the_price_of_the_marginals():
+    """Far below the costs: a half of the second atom's mass is worth less than its way."""
+    problem = Problem([0.4, 0.6], [0.4, 0.3], Points([[0.0], [5.0]], [[0.1], [5.0]]), 1e-3, TV(0.2))
+    assert_close(sharp_sinkhorn_divergence(problem), torch.tensor(0.4 * 0.01 + 0.3 * 0.2), 1e-3)
+
+
+@PRICES
+def test_back_ends_agree_on_unbalanced_measures_to_themselves(price, monkeypatch):
+    a = 1.7 * weights(3, 30)
+    for geometry in (Grid(6, 5), Points(torch.rand(30, 3))):
+        problem = Problem(a, a, geometry, torch.tensor([1e-3, 1e-2, 0.3]), price(0.2))
+        compiled = solve(problem, solver=Symmetric(), tol=1e-8)
+        assert_close(compiled.value, solve(problem, tol=1e-9).value, 1e-8)
+        with monkeypatch.context() as patch:
+            patch.setattr("metaot.core.COMPILED", False)
+            by_torch = solve(problem, solver=Symmetric(), tol=1e-8)
+        assert torch.equal(compiled.steps, by_torch.steps)
+        assert_close(compiled.potentials.f, by_torch.potentials.f, 1e-9)
+        assert_close(compiled.potentials.g, by_torch.potentials.g, 1e-9)
+
+
 @pytest.mark.parametrize("divergence", [sinkhorn_divergence, sharp_sinkhorn_divergence, solve_divergence])
-def test_unbalanced_problems_are_refused(divergence):
-    problem = metaot.Problem([0.5, 0.2], [0.4, 0.6], [[0.0, 1.0], [1.0, 0.0]], 0.1, marginals=metaot.KL(1.0))
-    with pytest.raises(ValueError, match=r"takes balanced problems, got marginals \(KL\(1\), KL\(1\)\)"):
-        divergence(problem)
+def test_both_sides_have_one_price(divergence):
+    for prices in ((None, KL(1.0)), (KL(1.0), KL(2.0)), (KL(1.0), TV(1.0))):
+        problem = Problem([0.5, 0.5], [0.4, 0.6], Grid(2), 0.1, prices)
+        with pytest.raises(ValueError, match="takes one price for the marginals of both sides, got"):
+            divergence(problem)
+    with pytest.raises(ValueError, match="one price for both marginals"):
+        solve(Problem([0.5, 0.5], [0.5, 0.5], Grid(2), 0.1, (KL(1.0), TV(1.0))), solver=Symmetric())

@@ -5,7 +5,7 @@ import torch
 from strategies import assert_close, weights
 from torch import Tensor
 
-from metaot import Points, Problem
+from metaot import KL, TV, Points, Problem
 from metaot.losses import SinkhornLoss, sinkhorn_divergence
 from metaot.losses.loss import _divergence, _slopes
 
@@ -41,15 +41,28 @@ def test_equal_weights_by_default():
     assert_close(SinkhornLoss(0.5)(x, y), SinkhornLoss(0.5)(a, x, b, y))
 
 
+@pytest.mark.parametrize("price", [KL(0.3), TV(0.3)], ids=str)
+def test_marginals_may_have_a_price(price):
+    a, x, b, y = parts()
+    a, b = ((mass * w).detach().requires_grad_() for mass, w in ((0.6, a), (1.2, b)))
+    value = SinkhornLoss(0.2, marginals=price, tol=1e-11)(a, x, b, y)
+    expected = sinkhorn_divergence(Problem(a, b, Points(x, y), 0.2, price), tol=1e-11)
+    assert_close(value, expected, 1e-12)
+    slopes = zip(*(torch.autograd.grad(v, (a, x, b, y)) for v in (value, expected)), strict=True)
+    for slope, other in slopes:
+        assert_close(slope, other, 1e-8)
+    assert f"marginals={price}" in repr(SinkhornLoss(0.2, marginals=price))
+
+
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_the_operators_pass_the_checks_of_torch(batch):
     a, x, b, y = parts(*batch)
-    settings = (0.5, "sqeuclidean", 1e-6, 1000)
+    settings = (0.5, "sqeuclidean", 0, 0.0, 1e-6, 1000)
     torch.library.opcheck(_divergence, (a, x, b, y, None, None, None, *settings))
     _, *potentials = (out.detach() for out in _divergence(a, x, b, y, None, None, None, *settings))
     torch.library.opcheck(_divergence, (a, x, b, y, potentials[0], *potentials[2:], *settings))
     still = [part.detach() for part in (a, x, b, y)]
-    torch.library.opcheck(_slopes, (torch.rand(batch), *still, *potentials, 0.5, "euclidean", True))
+    torch.library.opcheck(_slopes, (torch.rand(batch), *still, *potentials, 0.5, "euclidean", 0, 0.0, True))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -104,6 +117,9 @@ def test_bad_input():
         SinkhornLoss("small")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cost must be"):
         SinkhornLoss(0.1, "sphere")
+    for marginals in ("KL", (KL(1.0), KL(1.0)), KL(torch.ones(2))):
+        with pytest.raises(TypeError, match="marginals must be"):
+            SinkhornLoss(0.1, marginals=marginals)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"\(x, y\) or \(a, x, b, y\)"):
         SinkhornLoss(0.1)(x, y, x)
     with pytest.raises(TypeError, match="cloud"):

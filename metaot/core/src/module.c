@@ -188,10 +188,12 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
     int any_kind = task->method == SINKHORN_BY_MATRIX || task->method == NEWTON || task->method == SYMMETRIC_BY_MATRIX;
     if (!any_kind && kind != AXES)
         return misfit("this method is for the axes of a grid");
-    if (task->buffers[PRICES].obj && task->method != SINKHORN_BY_MATRIX && task->method != SINKHORN_BY_AXES)
+    int symmetric = task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX;
+    int takes_prices = symmetric || task->method == SINKHORN_BY_MATRIX || task->method == SINKHORN_BY_AXES;
+    if (task->buffers[PRICES].obj && !takes_prices)
         return misfit("this method is for balanced problems");
     Index n = task->costs.n, m = task->costs.m;
-    if ((task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX) && n != m)
+    if (symmetric && n != m)
         return misfit("a symmetric problem has as many source as target atoms");
     Index sizes[BUFFERS] = {n, m, 1, n, 4, n, task->method == STEP ? n : m, 1, 1};
     for (int k = 0; k < BUFFERS; k++)

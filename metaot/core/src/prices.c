@@ -75,28 +75,48 @@ void price_columns(Operator *op, const double *x)
     op->mass = inner_product(m, op->target->weights, op->factors);
 }
 
+/* How far a marginal is from what the potential x + level asks for; `ratio` is the marginal over the weights. */
+static double marginal_error(Price price, const Support *side, const double *x, double level, const double *ratio,
+                             double *line)
+{
+    Index n = side->count;
+    double error = 0;
+    if (price.kind == KL_PRICE) {
+        for (Index i = 0; i < n; i++) line[i] = -(x[i] + level) / price.rho;
+        exponentials(n, line, line);
+        for (Index i = 0; i < n; i++) error += side->weights[i] * fabs(ratio[i] - line[i]);
+        return error;
+    }
+    for (Index i = 0; i < n; i++) {
+        double excess = ratio[i] - 1, share = price.kind == TV_PRICE ? x[i] / price.rho : 0;
+        error += side->weights[i] * (fabs(excess) + share * excess);
+    }
+    return error;
+}
+
 /* Make the best move of x of log a - log P 1, and return the error: `ratio` is P 1 over a. */
 double price_rows(Operator *op, const double *x, const double *ratio, double *residual)
 {
     Index n = op->source->count;
     Price price = op->source_price;
-    const double *weights = op->source->weights;
-    double error = 0;
     for (Index i = 0; i < n; i++) {
         double f = x[i] + op->level;
         residual[i] = best_of(price, f + residual[i]) - f;
     }
-    if (price.kind == KL_PRICE) {
-        for (Index i = 0; i < n; i++) op->line[i] = -(x[i] + op->level) / price.rho;
-        exponentials(n, op->line, op->line);
-        for (Index i = 0; i < n; i++) error += weights[i] * fabs(ratio[i] - op->line[i]);
-    } else {
-        for (Index i = 0; i < n; i++) {
-            double excess = ratio[i] - 1, share = price.kind == TV_PRICE ? x[i] / price.rho : 0;
-            error += weights[i] * (fabs(excess) + share * excess);
-        }
-    }
-    return error / (op->mass > DBL_MIN ? op->mass : DBL_MIN);
+    return marginal_error(price, op->source, x, op->level, ratio, op->line) / (op->mass > DBL_MIN ? op->mass : DBL_MIN);
+}
+
+/* Of a measure to itself, where `exact` is the best potential for x of the balanced problem: put half of the way to the
+   best one into residual, and P 1 over a into ratio; return the error of both marginals. */
+double price_half_way(Price price, const Support *side, const double *x, const double *exact, double *ratio,
+                      double *residual)
+{
+    Index n = side->count;
+    for (Index i = 0; i < n; i++) ratio[i] = x[i] - exact[i];
+    exponentials(n, ratio, ratio);
+    double mass = inner_product(n, side->weights, ratio), error = 2 * marginal_error(price, side, x, 0, ratio, residual);
+    for (Index i = 0; i < n; i++) residual[i] = 0.5 * (best_of(price, exact[i]) - x[i]);
+    return error / (mass > DBL_MIN ? mass : DBL_MIN);
 }
 
 /* The dual value of x, which was evaluated last, but for a constant. */
@@ -110,10 +130,10 @@ double priced_value(const Operator *op, const double *x)
     return value;
 }
 
-void bound_point(const Operator *op, double *x)
+void bound_point(Price price, Index count, double *x)
 {
-    if (op->source_price.kind != TV_PRICE) return;
-    for (Index i = 0; i < op->source->count; i++) x[i] = best_of(op->source_price, x[i]);
+    if (price.kind != TV_PRICE) return;
+    for (Index i = 0; i < count; i++) x[i] = best_of(price, x[i]);
 }
 
 /* How fast the dual value rises with the level there, relative to the mass; zero but for rounding where it is flat. */
@@ -151,7 +171,7 @@ void raise_to_level(const Operator *op, double *x)
     }
     if (slope(op, x, 0) == 0) high = 0;
     for (Index i = 0; i < op->source->count; i++) x[i] += high;
-    bound_point(op, x);
+    bound_point(op->source_price, op->source->count, x);
 }
 
 /* Bring potentials on atoms that are not in the support from those of the balanced problem to the best ones. */

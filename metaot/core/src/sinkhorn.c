@@ -15,7 +15,8 @@ typedef struct {
     double *x, *residual, *g, *other_x, *other_residual;
     double mean; /* what was subtracted from the start */
     double level; /* what was added to the last point of a symmetric problem after it was evaluated */
-    int symmetric; /* whether both sides are one measure, and share one potential */
+    int symmetric; /* whether both sides are one measure, and share one potential; its operator knows no prices */
+    Price price;   /* of the marginals of a symmetric problem, or of the source's */
 } Run;
 
 /* Put x - g into ratio, and half of its negative, the way to the mean of x and g, into residual; return the mean of
@@ -40,6 +41,8 @@ static double evaluate(Run *run, double *x, double *residual)
     Index n = op->source->count;
     if (isnan(op->evaluate(op, x, NULL))) return NAN;
     op->potential(op, run->g);
+    if (run->price.kind != EXACT_PRICE)
+        return price_half_way(run->price, op->source, x, run->g, run->other_x, residual);
     double level = half_way(n, x, run->g, op->source->weights, run->other_x, residual);
     for (Index i = 0; i < n; i++) {
         x[i] += level;
@@ -65,7 +68,7 @@ static double evaluate_first(Run *run, double *x, double *residual)
 {
     Operator *op = &run->op;
     if (op->relaxed && (op->source_price.kind == TV_PRICE || op->target_price.kind == TV_PRICE)) {
-        bound_point(op, x);
+        bound_point(run->price, op->source->count, x);
         op->evaluate(op, x, NULL);
         raise_to_level(op, x);
     }
@@ -84,7 +87,7 @@ static int is_better_than_zeros(Run *run, double error, double value)
     if (!(value >= dual_value(run, x))) return 0;
     if (error <= DOUBTFUL) return 1;
     plain_step(n, x, residual);
-    bound_point(op, x);
+    bound_point(run->price, n, x);
     double rival = op->evaluate(op, x, residual);
     double second = dual_value(run, x) + (op->relaxed ? 0 : inner_product(n, op->source->weights, residual));
     return value >= second && error <= 0.5 * rival;
@@ -97,8 +100,10 @@ static int take_start(Run *run, const Instance *instance)
     const Support *source = run->op.source;
     if (!instance->start) return 0;
     for (Index i = 0; i < source->count; i++) run->x[i] = instance->start[source->atoms[i]] / instance->eps;
-    run->mean = run->op.relaxed ? 0 : inner_product(source->count, source->weights, run->x);
+    int level_counts = run->op.relaxed || run->price.kind != EXACT_PRICE;
+    run->mean = level_counts ? 0 : inner_product(source->count, source->weights, run->x);
     for (Index i = 0; i < source->count; i++) run->x[i] -= run->mean;
+    if (run->symmetric) bound_point(run->price, source->count, run->x);
     return largest_size(source->count, run->x) <= LARGEST;
 }
 
@@ -146,7 +151,7 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
             next_point(path, run->x, run->residual, outcome.error);
         else
             plain_step(n, run->x, run->residual);
-        bound_point(&run->op, run->x);
+        bound_point(run->price, n, run->x);
         outcome.error = evaluate(run, run->x, run->residual);
         outcome.steps++;
         lost = isnan(outcome.error) ? lost + 1 : 0;
@@ -174,17 +179,20 @@ static Layout layout_of(const Workspace *workspace, const Instance *instance, in
 }
 
 /* Open the operator between the atoms with mass. */
-static int open_run(Run *run, Workspace *workspace, const Instance *instance, Layout layout, double tol, Index paths)
+static int open_run(Run *run, Workspace *workspace, const Instance *instance, Layout layout, int symmetric, double tol,
+                    Index paths)
 {
     const Costs *costs = instance->costs;
     Index n = workspace->source.count, m = workspace->target.count;
     size_t bytes = 4 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
                    (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
                     : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m) : grid_bytes(costs));
-    int relaxed = instance->source_price.kind != EXACT_PRICE || instance->target_price.kind != EXACT_PRICE;
+    int relaxed = !symmetric && (instance->source_price.kind != EXACT_PRICE || instance->target_price.kind != EXACT_PRICE);
     if (relaxed) bytes += prices_bytes(n, m);
     if (!open_arena(&workspace->work, bytes)) return 0;
-    run->symmetric = 0;
+    run->symmetric = symmetric;
+    run->price = instance->source_price;
+    run->level = 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
                          .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
                          .threads = instance->threads, .relaxed = relaxed,
@@ -242,6 +250,8 @@ static int extend_symmetric(Run *run, const Instance *instance)
     shift(source->count, -run->level, run->x);
     if (!extend(run, instance)) return 0;
     shift(instance->costs->m, -run->level, instance->g);
+    if (run->price.kind != EXACT_PRICE)
+        for (Index i = 0; i < instance->costs->m; i++) instance->g[i] = best_of(run->price, instance->g[i]);
     memcpy(instance->f, instance->g, (size_t)instance->costs->n * sizeof(double));
     for (Index i = 0; i < source->count; i++) instance->f[source->atoms[i]] = run->x[i] + run->level;
     return 1;
@@ -252,9 +262,8 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     Run run;
     Path path;
     Layout layout = layout_of(workspace, instance, method.by_axes);
-    if (!open_run(&run, workspace, instance, layout, limits.tol, 6 + 2 * MEMORY)) return 0;
+    if (!open_run(&run, workspace, instance, layout, method.symmetric, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
-    run.symmetric = method.symmetric;
     *outcome = iterate(&run, instance, limits, &path);
     int done = !isfinite(outcome->error) || (run.symmetric ? extend_symmetric : extend)(&run, instance);
     finish_potentials(instance, outcome);
@@ -266,7 +275,7 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
 {
     Run run;
-    if (!open_run(&run, workspace, instance, AXES_EVERYWHERE, 0, 0)) return 0;
+    if (!open_run(&run, workspace, instance, AXES_EVERYWHERE, 0, 0, 0)) return 0;
     outcome->steps = 1;
     outcome->error = take_start(&run, instance) ? run.op.evaluate(&run.op, run.x, run.residual) : NAN;
     if (isfinite(outcome->error)) {
@@ -285,7 +294,7 @@ int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcom
 int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome)
 {
     Run run;
-    if (!open_run(&run, workspace, instance, BOXES, 0, 0)) return 0;
+    if (!open_run(&run, workspace, instance, BOXES, 0, 0, 0)) return 0;
     outcome->steps = 0;
     outcome->error = 0;
     if (take_start(&run, instance))
@@ -306,7 +315,7 @@ int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *o
     double eps = instance->eps;
     int all = source->count == costs->n && target->count == costs->m;
     if (costs->kind != AXES || all || !isfinite(outcome->error)) return 1;
-    if (!open_run(&run, workspace, instance, BOXES, 0, 0)) return 0;
+    if (!open_run(&run, workspace, instance, BOXES, 0, 0, 0)) return 0;
     for (Index i = 0; i < source->count; i++) run.x[i] = instance->f[source->atoms[i]] / eps;
     for (Index j = 0; j < target->count; j++) run.g[j] = instance->g[target->atoms[j]] / eps;
     run.op.evaluate(&run.op, run.x, run.residual);
