@@ -32,7 +32,7 @@ size_t bytes_for(Index count)
 
 /* Blocks that were given back, for the next problems: the system takes its time to hand out new memory. */
 enum { KEPT = 8 };
-static const size_t LARGEST_KEPT = 1 << 25;
+static const size_t LARGEST_KEPT = 5 << 23; /* the largest matrix of a problem, and what goes with it */
 typedef struct {
     size_t capacity;
     char padding[64 - sizeof(size_t)];

@@ -20,8 +20,10 @@
 
 typedef ptrdiff_t Index;
 
-enum { MOST_AXES = 8, LANES = 8, MEMORY = 10 };
+enum { MOST_AXES = 8, LANES = 8, MEMORY = 10, TILE = 32 };
 /* LANES: the doubles of the widest register. As many numbers may be read behind an array as it has lanes. */
+
+typedef double Four __attribute__((vector_size(4 * sizeof(double)))); /* wider ones, which gcc takes apart, are slow */
 
 typedef enum { SQEUCLIDEAN, EUCLIDEAN, SPHERE } PointCost;
 typedef enum { AXES, MATRIX, CLOUDS } CostKind;
@@ -49,6 +51,7 @@ typedef struct {
     Index count;
     const Index *atoms;
     double *coordinates;      /* CLOUDS: dim count */
+    double *tile;             /* CLOUDS: dim TILE, those of the columns at hand */
     Index *along[MOST_AXES];  /* AXES: the place of each atom along each axis */
 } Columns;                    /* some atoms of the target, prepared for rows of costs */
 
@@ -139,6 +142,8 @@ Costs transposed(const Costs *costs);
 size_t columns_bytes(const Costs *costs, Index count);
 void prepare_columns(Columns *columns, const Costs *costs, Index count, const Index *atoms, Arena *arena);
 void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out);
+void cost_tile(const Costs *costs, double inverse_eps, Index rows, const Index *atoms, const Columns *columns,
+               Index first, Index count, double *out, Index stride);
 double best_potential(const Costs *costs, double inverse_eps, Index i, const Columns *columns, const double *h,
                       double *row);
 
@@ -208,9 +213,20 @@ void raise_to_level(const Operator *op, double *x);
 void price_absent(Price price, Index count, const Support *support, double *f);
 int extend_priced(const Operator *op, const double *x, const double *known_g, double *f, double *g);
 
+/* tiles.c */
+Index width_of_tile(Index count);
+void sum_columns_of_tile(Index rows, Index count, const double *K, const double *u, double *sums);
+void add_rows_of_tile(Index rows, Index count, const double *K, const double *v, double *lanes);
+void add_both_of_tile(Index rows, const double *K, const double *u, const double *v, double *sums, double *lanes);
+void add_lanes(Index rows, const double *lanes, double *sums);
+
 /* matrix.c */
 size_t matrix_bytes(const Costs *costs, Index n, Index m);
 void open_matrix(Operator *op, Arena *arena);
+
+/* halves.c */
+size_t halves_bytes(const Costs *costs, Index n);
+void open_halves(Operator *op, Arena *arena);
 
 /* clouds.c */
 size_t clouds_bytes(const Costs *costs, Index n, Index m);

@@ -23,7 +23,8 @@ static Index source_size(const Costs *costs, int axis)
 
 size_t columns_bytes(const Costs *costs, Index count)
 {
-    return costs->kind == MATRIX ? 0 : bytes_for((costs->kind == AXES ? costs->axes : costs->dim) * count);
+    if (costs->kind == AXES) return bytes_for(costs->axes * count);
+    return costs->kind == CLOUDS ? bytes_for(costs->dim * count) + bytes_for(costs->dim * TILE) : 0;
 }
 
 /* Prepare these atoms of the target for rows of costs. */
@@ -33,6 +34,7 @@ void prepare_columns(Columns *columns, const Costs *costs, Index count, const In
     columns->atoms = atoms;
     if (costs->kind == CLOUDS) {
         columns->coordinates = take_numbers(arena, costs->dim * count);
+        columns->tile = take_numbers(arena, costs->dim * TILE);
         for (Index k = 0; k < costs->dim; k++)
             for (Index j = 0; j < count; j++)
                 columns->coordinates[k * count + j] = costs->y[atoms[j] * costs->dim + k];
@@ -50,44 +52,47 @@ void prepare_columns(Columns *columns, const Costs *costs, Index count, const In
     }
 }
 
-static void row_of_matrix(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out)
+/* Parts of a row: the costs between a source atom and `n` columns from `first` on, in units of eps. */
+static void part_of_matrix(const Costs *costs, double inverse_eps, Index i, const Columns *columns, Index first,
+                           Index n, double *out)
 {
-    Index n = columns->count;
+    const Index *atoms = columns->atoms + first;
     const double *matrix = costs->matrix;
     if (costs->transposed) {
-        for (Index j = 0; j < n; j++) out[j] = matrix[columns->atoms[j] * costs->n + i] * inverse_eps;
+        for (Index j = 0; j < n; j++) out[j] = matrix[atoms[j] * costs->n + i] * inverse_eps;
         return;
     }
     const double *row = matrix + i * costs->m;
-    if (n == costs->m)
-        for (Index j = 0; j < n; j++) out[j] = row[j] * inverse_eps;
+    if (columns->count == costs->m)
+        for (Index j = 0; j < n; j++) out[j] = row[first + j] * inverse_eps;
     else
-        for (Index j = 0; j < n; j++) out[j] = row[columns->atoms[j]] * inverse_eps;
+        for (Index j = 0; j < n; j++) out[j] = row[atoms[j]] * inverse_eps;
 }
 
-static void row_of_axes(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out)
+static void part_of_axes(const Costs *costs, double inverse_eps, Index i, const Columns *columns, Index first, Index n,
+                         double *out)
 {
-    memset(out, 0, (size_t)columns->count * sizeof *out);
+    memset(out, 0, (size_t)n * sizeof *out);
     for (int axis = costs->axes - 1; axis >= 0; axis--) {
         Index s = i % source_size(costs, axis), width = costs->columns[axis];
-        const Index *offsets = columns->along[axis];
+        const Index *offsets = columns->along[axis] + first;
         const double *entries = costs->transposed ? costs->axis[axis] + s : costs->axis[axis] + s * width;
         Index stride = costs->transposed ? width : 1;
         i /= source_size(costs, axis);
-        for (Index j = 0; j < columns->count; j++) out[j] += entries[offsets[j] * stride];
+        for (Index j = 0; j < n; j++) out[j] += entries[offsets[j] * stride];
     }
-    for (Index j = 0; j < columns->count; j++) out[j] *= inverse_eps;
+    for (Index j = 0; j < n; j++) out[j] *= inverse_eps;
 }
 
 /* Put sum_k (x_k - y_jk)^2 into out. */
 FOR_EACH_PROCESSOR
-static void squared_distances(Index dim, Index count, const double *restrict x, const double *restrict y,
+static void squared_distances(Index dim, Index count, const double *restrict x, const double *restrict y, Index stride,
                               double *restrict out)
 {
     for (Index j = 0; j < count; j++) out[j] = 0;
     for (Index k = 0; k < dim; k++) {
         double at = x[k];
-        const double *coordinate = y + k * count;
+        const double *coordinate = y + k * stride;
         for (Index j = 0; j < count; j++) {
             double difference = at - coordinate[j];
             out[j] += difference * difference;
@@ -102,18 +107,17 @@ static void square_roots(Index count, double factor, double *restrict x)
 }
 
 /* Angles between unit vectors, 2 atan2(|x - y|, |x + y|) as Kahan has it, times a factor. */
-static void angles(const double *x, Index dim, const Columns *columns, double factor, double *out)
+static void angles(const double *x, Index dim, const double *y, Index stride, Index n, double factor, double *out)
 {
     enum { PART = 256 };
     double sums[PART], slopes[PART];
-    Index n = columns->count;
-    squared_distances(dim, n, x, columns->coordinates, out);
+    squared_distances(dim, n, x, y, stride, out);
     for (Index first = 0; first < n; first += PART) {
         Index some = n - first < PART ? n - first : PART;
         for (Index j = 0; j < some; j++) sums[j] = 0;
         for (Index k = 0; k < dim; k++)
             for (Index j = 0; j < some; j++) {
-                double sum = x[k] + columns->coordinates[k * n + first + j];
+                double sum = x[k] + y[k * stride + first + j];
                 sums[j] += sum * sum;
             }
         for (Index j = 0; j < some; j++) {
@@ -129,25 +133,85 @@ static void angles(const double *x, Index dim, const Columns *columns, double fa
     }
 }
 
+/* From squared distances to costs in units of eps. */
+static void costs_of_squares(const Costs *costs, double inverse_eps, Index n, double *out)
+{
+    if (costs->cost == EUCLIDEAN)
+        square_roots(n, inverse_eps, out);
+    else
+        for (Index j = 0; j < n; j++) out[j] *= inverse_eps;
+}
+
+static void part_of_clouds(const Costs *costs, double inverse_eps, Index i, const Columns *columns, Index first,
+                           Index n, double *out)
+{
+    const double *x = costs->x + i * costs->dim, *y = columns->coordinates + first;
+    if (costs->cost == SPHERE) {
+        angles(x, costs->dim, y, columns->count, n, inverse_eps, out);
+    } else {
+        squared_distances(costs->dim, n, x, y, columns->count, out);
+        costs_of_squares(costs, inverse_eps, n, out);
+    }
+}
+
+static void part_of_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, Index first, Index n,
+                        double *out)
+{
+    if (costs->kind == MATRIX)
+        part_of_matrix(costs, inverse_eps, i, columns, first, n, out);
+    else if (costs->kind == AXES)
+        part_of_axes(costs, inverse_eps, i, columns, first, n, out);
+    else
+        part_of_clouds(costs, inverse_eps, i, columns, first, n, out);
+}
+
 /* Put the costs, in units of eps, between a source atom and some of the target into out. */
 void cost_row(const Costs *costs, double inverse_eps, Index i, const Columns *columns, double *out)
 {
-    if (costs->kind == MATRIX) {
-        row_of_matrix(costs, inverse_eps, i, columns, out);
-    } else if (costs->kind == AXES) {
-        row_of_axes(costs, inverse_eps, i, columns, out);
-    } else {
-        const double *x = costs->x + i * costs->dim;
-        Index n = columns->count;
-        if (costs->cost == SPHERE) {
-            angles(x, costs->dim, columns, inverse_eps, out);
-        } else {
-            squared_distances(costs->dim, n, x, columns->coordinates, out);
-            if (costs->cost == EUCLIDEAN)
-                square_roots(n, inverse_eps, out);
-            else
-                for (Index j = 0; j < n; j++) out[j] *= inverse_eps;
+    part_of_row(costs, inverse_eps, i, columns, 0, columns->count, out);
+}
+
+/* Put the squared distances between a few points and a tile of others, dim TILE, into rows of a tile. */
+enum { FEW = 4 };
+FOR_EACH_PROCESSOR
+static void squares_of_tile(Index dim, const double *const *x, const double *restrict y, double *restrict out)
+{
+    const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+    for (Index first = 0; first < TILE; first += 8) {
+        Four a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0}, near, far, d;
+        for (Index k = 0; k < dim; k++) {
+            memcpy(&near, y + k * TILE + first, sizeof near);
+            memcpy(&far, y + k * TILE + first + 4, sizeof far);
+            d = x0[k] - near, a0 += d * d, d = x0[k] - far, b0 += d * d;
+            d = x1[k] - near, a1 += d * d, d = x1[k] - far, b1 += d * d;
+            d = x2[k] - near, a2 += d * d, d = x2[k] - far, b2 += d * d;
+            d = x3[k] - near, a3 += d * d, d = x3[k] - far, b3 += d * d;
         }
+        Four sums[FEW][2] = {{a0, b0}, {a1, b1}, {a2, b2}, {a3, b3}};
+        for (int s = 0; s < FEW; s++) memcpy(out + s * TILE + first, sums[s], sizeof sums[s]);
+    }
+}
+
+/* Put the costs, in units of eps, between some source atoms and up to TILE columns from `first` on into rows. */
+void cost_tile(const Costs *costs, double inverse_eps, Index rows, const Index *atoms, const Columns *columns,
+               Index first, Index count, double *out, Index stride)
+{
+    if (costs->kind != CLOUDS || costs->cost == SPHERE) {
+        for (Index i = 0; i < rows; i++)
+            part_of_row(costs, inverse_eps, atoms[i], columns, first, count, out + i * stride);
+        return;
+    }
+    double squares[FEW * TILE], *tile = columns->tile;
+    memset(tile, 0, (size_t)(costs->dim * TILE) * sizeof *tile);
+    for (Index k = 0; k < costs->dim; k++)
+        memcpy(tile + k * TILE, columns->coordinates + k * columns->count + first, (size_t)count * sizeof *tile);
+    for (Index i = 0; i < rows; i += FEW) {
+        const double *x[FEW];
+        for (Index s = 0; s < FEW; s++) x[s] = costs->x + atoms[i + s < rows ? i + s : i] * costs->dim;
+        squares_of_tile(costs->dim, x, tile, squares);
+        costs_of_squares(costs, inverse_eps, FEW * TILE, squares);
+        for (Index s = 0; s < FEW && i + s < rows; s++)
+            memcpy(out + (i + s) * stride, squares + s * TILE, (size_t)count * sizeof *out);
     }
 }
 

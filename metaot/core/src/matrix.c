@@ -1,7 +1,8 @@
 /* The kernel between atoms with mass as a matrix, with the potentials of a recent point absorbed.
 
    K_ij = exp(x0_i + log a_i - C_ij - top_j), top_j such that the largest entry of a column is one. Where products with
-   it lose digits, the point at hand is absorbed; rows of which no mass is left then are summed in the log domain. */
+   it lose digits, the point at hand is absorbed; rows of which no mass is left then are summed in the log domain. Tiles
+   of columns lie one after another (tiles.c). */
 
 #include "core.h"
 
@@ -14,50 +15,12 @@ typedef struct {
     Index n, m;
     int absorbed;
     double shift;
-    double *K, *origin, *tops, *u, *v, *sums, *rows, *row, *scratch;
+    double *K, *origin, *tops, *u, *v, *sums, *lanes, *rows, *row, *scratch;
 } Matrix;
 
 static const double EXACT = 1e18;      /* how far sums must be above what is lost in them */
 static const double WIDEST = 600;      /* exponents of scalings may differ by this much */
 static const double SMALLEST = 1e-250; /* marginals down to which logarithms of sums are exact */
-
-/* Put K^T u into sums, a few rows at a time. */
-FOR_EACH_PROCESSOR
-static void times_transposed(Index n, Index m, const double *restrict K, const double *restrict u,
-                             double *restrict sums)
-{
-    enum { PART = 1024 };
-    for (Index first = 0; first < m; first += PART) {
-        Index some = m - first < PART ? m - first : PART, i = 0;
-        double *out = sums + first;
-        for (Index j = 0; j < some; j++) out[j] = 0;
-        for (; i + 4 <= n; i += 4) {
-            const double *p = K + i * m + first, *q = p + m, *r = q + m, *s = r + m;
-            double a = u[i], b = u[i + 1], c = u[i + 2], d = u[i + 3];
-            for (Index j = 0; j < some; j++) out[j] += (a * p[j] + b * q[j]) + (c * r[j] + d * s[j]);
-        }
-        for (; i < n; i++) {
-            const double *p = K + i * m + first;
-            double a = u[i];
-            for (Index j = 0; j < some; j++) out[j] += a * p[j];
-        }
-    }
-}
-
-/* Put K v into rows. */
-FOR_EACH_PROCESSOR
-static void times(Index n, Index m, const double *restrict K, const double *restrict v, double *restrict rows)
-{
-    for (Index i = 0; i < n; i++) {
-        const double *row = K + i * m;
-        double lanes[4 * LANES] = {0};
-        Index j = 0;
-        for (; j + 4 * LANES <= m; j += 4 * LANES)
-            for (int k = 0; k < 4 * LANES; k++) lanes[k] += row[j + k] * v[j + k];
-        for (; j < m; j++) lanes[0] += row[j] * v[j];
-        rows[i] = total(4 * LANES, lanes);
-    }
-}
 
 FOR_EACH_PROCESSOR
 static void quotients(Index count, const double *restrict x, const double *restrict y, double *restrict out)
@@ -70,16 +33,18 @@ static void absorb(const Operator *op, Matrix *self, const double *x)
 {
     Index n = self->n, m = self->m;
     memcpy(self->origin, x, (size_t)n * sizeof *x);
-    for (Index j = 0; j < m; j++) self->tops[j] = -INFINITY;
-    for (Index i = 0; i < n; i++) {
-        double *row = self->K + i * m;
-        cost_row(op->costs, op->inverse_eps, op->source->atoms[i], &self->columns, row);
-        raise_tops(m, x[i] + op->source->logs[i], row, self->tops);
-    }
-    for (Index i = 0; i < n; i++) {
-        double *row = self->K + i * m;
-        below_tops(m, x[i] + op->source->logs[i], self->tops, row);
-        exponentials(m, row, row);
+    for (Index i = 0; i < n; i++) self->u[i] = x[i] + op->source->logs[i];
+    for (Index first = 0; first < m; first += TILE) {
+        Index some = m - first < TILE ? m - first : TILE, width = width_of_tile(some);
+        double *K = self->K + first * n, *tops = self->tops + first;
+        for (Index j = 0; j < some; j++) tops[j] = -INFINITY;
+        cost_tile(op->costs, op->inverse_eps, n, op->source->atoms, &self->columns, first, some, K, width);
+        for (Index i = 0; i < n; i++) raise_tops(some, self->u[i], K + i * width, tops);
+        for (Index i = 0; i < n; i++) {
+            below_tops(some, self->u[i], tops, K + i * width);
+            for (Index j = some; j < width; j++) K[i * width + j] = -INFINITY;
+        }
+        exponentials(n * width, K, K);
     }
     self->absorbed = 1;
 }
@@ -98,8 +63,16 @@ static void exact_potential(const Matrix *self, double *g)
     for (Index j = 0; j < self->m; j++) g[j] = -(self->shift + self->tops[j] + g[j]);
 }
 
+/* Put weights over sums there for some columns: the scalings that make the marginal the weights. */
+static void scale_columns(const Operator *op, Matrix *self, Index first, Index count)
+{
+    quotients(count, op->target->weights + first, self->sums + first, self->v + first);
+    for (Index j = first; j < first + count && op->relaxed; j++) self->v[j] *= op->factors[j];
+}
+
 /* Put the sums of both sides for x into place, or of columns; return whether they have all their digits: 1, in columns
-   only: 0, or not: -1. */
+   only: 0, or not: -1. Each tile of columns is summed over twice while it is in a cache, unless the scalings of all
+   columns depend on each other, by the level. */
 static int multiply(Operator *op, Matrix *self, const double *x, int both)
 {
     Index n = self->n, m = self->m;
@@ -109,16 +82,26 @@ static int multiply(Operator *op, Matrix *self, const double *x, int both)
     if (!(range.most - range.least <= WIDEST)) return -1;
     for (Index i = 0; i < n; i++) self->u[i] -= self->shift;
     exponentials(n, self->u, self->u);
-    times_transposed(n, m, self->K, self->u, self->sums);
+    memset(self->lanes, 0, (size_t)(4 * n) * sizeof *self->lanes);
+    for (Index first = 0; first < m; first += TILE) {
+        Index some = m - first < TILE ? m - first : TILE;
+        sum_columns_of_tile(n, some, self->K + first * n, self->u, self->sums + first);
+        if (!both || op->relaxed) continue;
+        scale_columns(op, self, first, some);
+        add_rows_of_tile(n, some, self->K + first * n, self->v + first, self->lanes);
+    }
     if (!are_exact(m, self->sums, n, 1)) return -1;
     if (op->relaxed) {
         exact_potential(self, op->exact);
         price_columns(op, x);
     }
     if (!both) return 1;
-    quotients(m, op->target->weights, self->sums, self->v);
-    for (Index j = 0; j < m && op->relaxed; j++) self->v[j] *= op->factors[j];
-    times(n, m, self->K, self->v, self->rows);
+    if (op->relaxed) {
+        scale_columns(op, self, 0, m);
+        for (Index first = 0; first < m; first += TILE)
+            add_rows_of_tile(n, m - first < TILE ? m - first : TILE, self->K + first * n, self->v + first, self->lanes);
+    }
+    add_lanes(n, self->lanes, self->rows);
     return are_exact(n, self->rows, m, range_of(m, self->v).most);
 }
 
@@ -170,7 +153,7 @@ static int matrix_extend(Operator *op, const double *x, double *f, double *g)
 
 size_t matrix_bytes(const Costs *costs, Index n, Index m)
 {
-    return bytes_for(n * m) + 3 * bytes_for(n) + 5 * bytes_for(m) + 2 * bytes_for(sizeof(Matrix)) +
+    return bytes_for(n * (m + TILE)) + 3 * bytes_for(n) + bytes_for(4 * n) + 5 * bytes_for(m + TILE) + 2 * bytes_for(sizeof(Matrix)) +
            columns_bytes(costs, m);
 }
 
@@ -180,11 +163,13 @@ void open_matrix(Operator *op, Arena *arena)
     self->n = op->source->count;
     self->m = op->target->count;
     self->absorbed = 0;
-    self->K = take_numbers(arena, self->n * self->m);
+    self->K = take_numbers(arena, self->n * (self->m + TILE));
+    self->lanes = take_numbers(arena, 4 * self->n);
     double **of_source[] = {&self->origin, &self->u, &self->rows};
     double **of_target[] = {&self->tops, &self->v, &self->sums, &self->row, &self->scratch};
     for (int k = 0; k < 3; k++) *of_source[k] = take_numbers(arena, self->n);
-    for (int k = 0; k < 5; k++) *of_target[k] = take_numbers(arena, self->m);
+    for (int k = 0; k < 5; k++) *of_target[k] = take_numbers(arena, self->m + TILE);
+    memset(self->v, 0, (size_t)(self->m + TILE) * sizeof *self->v);
     op->own = self;
     op->evaluate = matrix_evaluate;
     op->potential = matrix_potential;

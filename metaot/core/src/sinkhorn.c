@@ -168,14 +168,15 @@ static void open_path(Path *path, Arena *arena, Index n)
     path->changes = take_numbers(arena, MEMORY * n);
 }
 
-typedef enum { BOXES, AXES_EVERYWHERE, WHOLE_MATRIX, CLOUD_BLOCKS } Layout;
+typedef enum { BOXES, AXES_EVERYWHERE, WHOLE_MATRIX, HALF_MATRIX, CLOUD_BLOCKS } Layout;
 
 /* Choose how products are made: clouds of which no matrix fits into a cache make theirs anew each time. */
-static Layout layout_of(const Workspace *workspace, const Instance *instance, int by_axes)
+static Layout layout_of(const Workspace *workspace, const Instance *instance, Steps method)
 {
-    if (by_axes) return BOXES;
+    if (method.by_axes) return BOXES;
     Index entries = workspace->source.count * workspace->target.count;
-    return instance->costs->kind == CLOUDS && entries > LARGEST_MATRIX ? CLOUD_BLOCKS : WHOLE_MATRIX;
+    if (instance->costs->kind == CLOUDS && entries > LARGEST_MATRIX) return CLOUD_BLOCKS;
+    return method.symmetric ? HALF_MATRIX : WHOLE_MATRIX;
 }
 
 /* Open the operator between the atoms with mass. */
@@ -186,7 +187,8 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     Index n = workspace->source.count, m = workspace->target.count;
     size_t bytes = 4 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
                    (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
-                    : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m) : grid_bytes(costs));
+                    : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m)
+                    : layout == HALF_MATRIX ? halves_bytes(costs, n) : grid_bytes(costs));
     int relaxed = !symmetric && (instance->source_price.kind != EXACT_PRICE || instance->target_price.kind != EXACT_PRICE);
     if (relaxed) bytes += prices_bytes(n, m);
     if (!open_arena(&workspace->work, bytes)) return 0;
@@ -207,6 +209,8 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     take_logs(&workspace->target);
     if (layout == CLOUD_BLOCKS)
         open_clouds(&run->op, &workspace->work);
+    else if (layout == HALF_MATRIX)
+        open_halves(&run->op, &workspace->work);
     else
         open_matrix(&run->op, &workspace->work);
     return 1;
@@ -261,7 +265,7 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
 {
     Run run;
     Path path;
-    Layout layout = layout_of(workspace, instance, method.by_axes);
+    Layout layout = layout_of(workspace, instance, method);
     if (!open_run(&run, workspace, instance, layout, method.symmetric, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
     *outcome = iterate(&run, instance, limits, &path);
