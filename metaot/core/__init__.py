@@ -1,6 +1,15 @@
 """The core: Sinkhorn and Newton on arrays in compiled code, and the choice between them; without torch."""
 
-from metaot.core.compiled import COMPILED, Compiled, Step, best_potential, hard_minimum, sinkhorn_step
+from metaot.core.compiled import (
+    COMPILED,
+    Call,
+    Compiled,
+    Step,
+    best_potential,
+    hard_minimum,
+    run_together,
+    sinkhorn_step,
+)
 from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import EVERY, BackEnd, Limits, Result
 from metaot.core.status import Status
@@ -10,6 +19,7 @@ __all__ = [
     "EVERY",
     "POINT_COSTS",
     "BackEnd",
+    "Call",
     "Compiled",
     "Costs",
     "Limits",
@@ -18,5 +28,6 @@ __all__ = [
     "Step",
     "best_potential",
     "hard_minimum",
+    "run_together",
     "sinkhorn_step",
 ]

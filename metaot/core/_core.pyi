@@ -23,3 +23,6 @@ def solve_each(
     and of the target's; methods 0, 1, 6 and 7 take it, the last two with the source's for both sides.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
     """
+
+def solve_together(calls: tuple[tuple[object, ...], ...], threads: int, /) -> None:
+    """Solve the problems of up to 8 calls, tuples of the arguments of `solve_each` without `threads`."""

@@ -13,6 +13,8 @@ except ImportError:  # installed where there was no compiler
     _core = None
 
 Array = np.ndarray
+Limited = tuple[float, int, bool]
+"""The tolerance, the most steps, and whether they are accelerated."""
 
 COMPILED = _core is not None
 """Whether there is compiled code."""
@@ -23,14 +25,34 @@ _SYMMETRIC_BY_AXES, _SYMMETRIC_BY_MATRIX = 6, 7
 _WORTH_A_THREAD = 2**14
 """Atoms of all problems of a thread, from which on it is worth waking."""
 
+_LARGE, _AXIS = 2**17, 2**6
+"""Entries of a matrix from which on another thread is worth waking; how many an atom of a grid counts for."""
+
+Problems = tuple[Array, Array, Array, Array | None, Array | None]
+"""Weights of both sides, eps, starts, and prices of marginals."""
+
+Call = tuple[int, tuple[int, int, tuple[Array, ...]], Problems, tuple[Array, Array, Array, Array], Limited]
+"""What compiled code is asked for; its results are arrays that it fills."""
+
 
 @final
 class Compiled(BackEnd):
     """Problems as arrays, one after another on each thread: weights batch n and batch m, eps batch."""
 
     def __init__(
-        self, costs: Costs, a: Array, b: Array, eps: Array, *, prices: Array | None = None, threads: int = 1
+        self,
+        costs: Costs,
+        a: Array,
+        b: Array,
+        eps: Array,
+        *,
+        prices: Array | None = None,
+        threads: int = 1,
+        deferred: list[Call] | None = None,
+        along: list[Call] | None = None,
     ) -> None:
+        """Hold problems. Calls are put off into `deferred`, if given; those in `along` go with the first one."""
+        self._deferred, self._along = deferred, along
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
         self._prices, self.takes_newton = prices, prices is None
         sizes = zip(*(_support_sizes(w, prices is not None) for w in (a, b)), strict=True)
@@ -61,13 +83,28 @@ class Compiled(BackEnd):
     def numbers(self, values: Array) -> Array:
         return values
 
-    def _solve(
-        self, method: int, index: Index, f: Array | None, limits: tuple[float, int, bool], warmer: float = 1.0
-    ) -> Result:
+    def _solve(self, method: int, index: Index, f: Array | None, limits: Limited, warmer: float = 1.0) -> Result:
         costs = self._costs if isinstance(index, slice) else self._costs[index]
         prices = None if self._prices is None else self._prices[index]
         problems = self._a[index], self._b[index], self._eps[index] * warmer, f, prices
-        return _solve_each(method, costs, problems, limits, self._threads)
+        found, call = _call(method, costs, problems, limits)
+        if self._deferred is not None:
+            self._deferred.append(call)
+        elif self._along:
+            useful = (
+                self._threads if self._a.size * (_AXIS if costs.has_axes else self._b.shape[-1]) >= _LARGE else 1
+            )
+            run_together([call, *self._along], useful)
+            self._along.clear()
+        else:
+            _run(call, found, self._threads)
+        return found
+
+
+def run_together(calls: list[Call], threads: int) -> None:
+    """Make calls, their problems on these threads."""
+    if calls and _core is not None:
+        _core.solve_together(tuple(calls), threads)
 
 
 def _support_sizes(weights: Array, relaxed: bool) -> list[int]:
@@ -106,20 +143,36 @@ def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
 def _solve_each(
     method: int,
     costs: Costs,
-    problems: tuple[Array, Array, Array, Array | None, Array | None],
-    limits: tuple[float, int, bool],
+    problems: Problems,
+    limits: Limited,
     threads: int,
 ) -> Result:
-    if _core is None:
-        raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
+    found, call = _call(method, costs, problems, limits)
+    _run(call, found, threads)
+    return found
+
+
+def _call(
+    method: int,
+    costs: Costs,
+    problems: Problems,
+    limits: Limited,
+) -> tuple[Result, Call]:
+    """Return room for results, and the call that fills it."""
     a, b, eps = map(_contiguous, problems[:3])
     start, prices = (None if part is None else _contiguous(part) for part in problems[3:])
     second = a if method == _STEP else b
     found = Result(np.empty(a.shape), np.empty(second.shape), np.empty(len(a)), np.empty(len(a), dtype=np.int64))
-    useful = threads if len(a) == 1 else max(1, min(threads, len(a), (a.size + b.size) // _WORTH_A_THREAD))
     packed = costs.kind, costs.point_cost, costs.arrays
-    _core.solve_each(method, packed, (a, b, eps, start, prices), tuple(found), limits, useful)
-    return found
+    return found, (method, packed, (a, b, eps, start, prices), tuple(found), limits)
+
+
+def _run(call: Call, found: Result, threads: int) -> None:
+    if _core is None:
+        raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
+    count, atoms = len(found.error), found.f.size + found.g.size
+    useful = threads if count == 1 else max(1, min(threads, count, atoms // _WORTH_A_THREAD))
+    _core.solve_each(*call, useful)
 
 
 def _contiguous(array: Array) -> Array:

@@ -8,7 +8,6 @@ Where marginals have a price, eps/2 times the squared difference of the masses i
 1910.12958).
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
@@ -18,18 +17,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaot.arrays import ArrayLike, require_limits
+from metaot.core.method import Limits
 from metaot.core.status import Status, how_it_went
 from metaot.geometry import Dense, Geometry, Points
 from metaot.geometry.base import expand_eps, replaced
 from metaot.objectives.dual import best_value, dual_value, weight_slope
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
-from metaot.potentials import DualPotentials, marginal_price, tilted, transport_cost
+from metaot.potentials import DualPotentials, marginal_price, transport_cost
 from metaot.problem import Problem, one_problem, require_problem
-from metaot.solvers import Solution, Solver, Symmetric, solve
+from metaot.solvers import Solution, Solver, solve
+from metaot.solvers.solve import solve_with_selves
 from metaot.solvers.start import Start
-
-_LARGE, _GRID = 2**18, 2**6
-"""The entries of a matrix that is large; how many an atom of a grid counts for."""
 
 SelfCosts = tuple[ArrayLike | Geometry, ArrayLike | Geometry]
 """The costs of the source's atoms among themselves, and of the target's."""
@@ -123,8 +121,8 @@ def self_value(solution: Solution) -> Float[Tensor, "*batch"]:
     problem, f, g = solution.problem, solution.potentials.f, solution.potentials.g
     if not problem.is_balanced:
         return dual_value(problem, DualPotentials(f, f))
-    mass = tilted(problem.a, (f - g) / expand_eps(problem.eps, f)).sum(-1)
-    return 2 * (f * problem.a).sum(-1) - problem.eps * (mass - 1)
+    eps = expand_eps(problem.eps, f)
+    return (problem.a * (2 * f - eps * ((f - g) / eps).expm1())).sum(-1)
 
 
 @one_problem
@@ -237,18 +235,8 @@ def _solve(
     starts: list[Any] = [init, None, None]
     if isinstance(init, DivergenceSolution):
         starts = [init.between, init.of_source, init.of_target]
-    sides = zip((exact.a, exact.b), spaces, strict=True)
-    problems = [exact, *(to_itself(exact, weights, space) for weights, space in sides)]
-
-    def solved(k: int) -> Solution:
-        chosen = Symmetric() if k else solver
-        return solve(problems[k], init=starts[k], solver=chosen, tol=tol, max_steps=max_steps)
-
-    if _is_large(exact) and torch.get_num_threads() > 1:
-        with ThreadPoolExecutor(2) as threads:  # compiled code has a thread for each problem
-            found = DivergenceSolution(*threads.map(solved, range(3)))
-    else:
-        found = DivergenceSolution(*map(solved, range(3)))
+    selves = to_itself(exact, exact.a, spaces[0]), to_itself(exact, exact.b, spaces[1])
+    found = DivergenceSolution(*solve_with_selves(exact, selves, starts, solver, Limits(tol, max_steps)))
     negative = found.value < 0
     if not bool(negative.any()):
         return found
@@ -262,12 +250,6 @@ def _solve(
 def to_itself(problem: Problem, weights: Float[Tensor, "*batch n"], space: Geometry) -> Problem:
     """Return the problem of one of its measures with itself."""
     return Problem.trusted(weights, weights, space, problem.eps, problem.marginals)
-
-
-def _is_large(problem: Problem) -> bool:
-    """Return whether compiled code solves one problem on one thread, and takes long enough for another thread."""
-    size = problem.geometry.shape[0] * (_GRID if problem.has_axes else problem.geometry.shape[1])
-    return problem.suits_core and problem.batch_shape.numel() == 1 and size >= _LARGE
 
 
 def _where(which: Bool[Tensor, "*batch"], first: Solution, second: Solution) -> Solution:

@@ -86,14 +86,59 @@ def solve(
             "None or a Solver of discrete problems, such as metaot.Sinkhorn() or metaot.Newton()",
             solver,
         )
-    require_problem(problem)
     if isinstance(solver, Symmetric):
-        require_symmetric(problem)
-    f = None if init is None else warm_start(problem, init)
-    result, solvers = _refined(problem, f, solver, method.Limits(tol, max_steps))
+        require_symmetric(require_problem(problem))
+    limits = method.Limits(tol, max_steps)
+    return _solution(require_problem(problem), *_refined(problem, _start(problem, init), solver, limits), limits)
+
+
+@torch.no_grad()
+def solve_with_selves(
+    problem: Problem,
+    selves: tuple[Problem, Problem],
+    inits: list[Start | None],
+    solver: Solver | None,
+    limits: method.Limits,
+) -> list[Solution]:
+    """Solve a problem by `solver`, and measures to themselves by symmetric steps; at one time if that pays."""
+    for itself in selves:
+        require_symmetric(itself)
+    calls: list[core.Call] = []
+    f, *own = map(_start, (problem, *selves), inits)
+    if _share_all(*selves) and all(start is None for start in own):
+        both = torch.stack([part.a for part in selves])
+        both = Problem.trusted(both, both, selves[0].geometry, problem.eps)
+        found, solvers = _refined(both, None, Symmetric(), limits, deferred=calls)
+        rows = len(found.error) // 2
+        results = [(method.Result(*(part[k : k + rows] for part in found)), solvers) for k in (0, rows)]
+    else:
+        results = [
+            _refined(itself, start, Symmetric(), limits, deferred=calls)
+            for itself, start in zip(selves, own, strict=True)
+        ]
+    results = [_refined(problem, f, solver, limits, along=calls), *results]
+    core.run_together(calls, torch.get_num_threads())  # unless they went along
+    return [_solution(part, *result, limits) for part, result in zip((problem, *selves), results, strict=True)]
+
+
+def _share_all(source: Problem, target: Problem) -> bool:
+    """Return whether two problems differ in their weights only, in what is one batch then."""
+    space = source.geometry
+    return (
+        space is target.geometry and not space.batch_shape and source.is_balanced and isinstance(source.eps, float)
+    )
+
+
+def _start(problem: Problem, init: Any) -> Tensor | None:
+    return None if init is None else warm_start(problem, init)
+
+
+def _solution(
+    problem: Problem, result: method.Result, solvers: tuple[Solver, ...], limits: method.Limits
+) -> Solution:
     potentials = DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape))
     error, steps = (_shaped(values, problem.batch_shape) for values in (result.error, result.steps))
-    return Solution(problem, potentials, error, error <= tol, steps, solvers, max_steps)
+    return Solution(problem, potentials, error, error <= limits.tol, steps, solvers, limits.max_steps)
 
 
 def _shaped(values: Any, shape: torch.Size) -> Tensor:
@@ -103,14 +148,17 @@ def _shaped(values: Any, shape: torch.Size) -> Tensor:
 
 
 def _refined(
-    problem: Problem, f: Tensor | None, solver: Solver | None, limits: method.Limits
+    problem: Problem, f: Tensor | None, solver: Solver | None, limits: method.Limits, **calls: list[core.Call]
 ) -> tuple[method.Result, tuple[Solver, ...]]:
-    """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results."""
+    """Refine f by the solver that was asked for or by the core's choice, in a flat batch of results.
+
+    `calls` are those of `core.Compiled`.
+    """
     start: Any = None if f is None else f.reshape(-1, problem.geometry.shape[0])
     if not isinstance(solver, Sinkhorn | Newton | Symmetric | None) or problem.a.numel() == 0:
         other = solver or Sinkhorn()
         return refine(other, problem.flat(), start, limits, on_support=False), (other,)
-    back_end = _back_end(problem, solver)
+    back_end = _back_end(problem, solver, **calls)
     if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):
@@ -123,11 +171,11 @@ def _refined(
     return result, tuple(Newton() if name == "newton" else Sinkhorn() for name in names)
 
 
-def _back_end(problem: Problem, solver: Solver | None) -> method.BackEnd:
+def _back_end(problem: Problem, solver: Solver | None, **calls: list[core.Call]) -> method.BackEnd:
     """Return compiled code where it takes these problems, else torch."""
     if problem.suits_core:
         flat = problem.flat()
-        compiled = core.Compiled(*flat.arrays(), prices=flat.prices(), threads=torch.get_num_threads())
+        compiled = core.Compiled(*flat.arrays(), prices=flat.prices(), threads=torch.get_num_threads(), **calls)
         if not isinstance(solver, Newton) or all(method.suits_newton(compiled)):
             return compiled
     return InTorch(problem.flat())

@@ -20,8 +20,8 @@
 
 typedef ptrdiff_t Index;
 
-enum { MOST_AXES = 8, LANES = 8, MEMORY = 10, TILE = 32 };
-/* LANES: the doubles of the widest register. As many numbers may be read behind an array as it has lanes. */
+enum { MOST_AXES = 8, LANES = 8, MEMORY = 10, TILE = 32, LARGEST_MATRIX = 1 << 22 };
+/* LARGEST_MATRIX: entries of a matrix that fits into a cache. LANES: the doubles of the widest register. As many numbers may be read behind an array as it has lanes. */
 
 typedef double Four __attribute__((vector_size(4 * sizeof(double)))); /* wider ones, which gcc takes apart, are slow */
 

@@ -80,17 +80,50 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     return done;
 }
 
-/* Solve one problem after another, until all are done or in hand. */
+enum { MOST_TASKS = 8 };
+
+typedef struct {
+    Task tasks[MOST_TASKS];
+    int count;
+} Tasks;
+
+static int have_the_same_axes(const Costs *first, const Costs *second)
+{
+    if (first->kind != AXES || second->kind != AXES || first->axes != second->axes) return 0;
+    for (int k = 0; k < first->axes; k++)
+        if (first->axis[k] != second->axis[k]) return 0;
+    return 1;
+}
+
+/* Solve one problem after another, until all of all tasks are done or in hand. */
 static void take_part(void *shared)
 {
-    Task *task = shared;
+    Tasks *tasks = shared;
     Workspace workspace;
     memset(&workspace, 0, sizeof workspace);
-    for (Index k; (k = take_next(&task->next)) < task->count;)
-        if (!solve_one(&workspace, task, k)) task->short_of_memory = 1;
+    for (int t = 0; t < tasks->count; t++) {
+        Task *task = &tasks->tasks[t];
+        if (t > 0 && !have_the_same_axes(&task->costs, &task[-1].costs)) close_arena(&workspace.kernels.memory);
+        for (Index k; (k = take_next(&task->next)) < task->count;)
+            if (!solve_one(&workspace, task, k)) task->short_of_memory = 1;
+    }
     close_arena(&workspace.supports);
     close_arena(&workspace.work);
     close_arena(&workspace.kernels.memory);
+}
+
+/* Solve all tasks, each problem on one thread; a problem whose products take several threads has all of them. */
+static void run_tasks(Tasks *tasks, int threads)
+{
+    Index problems = 0;
+    int apart = 0;
+    for (int t = 0; t < tasks->count; t++) {
+        const Costs *costs = &tasks->tasks[t].costs;
+        problems += tasks->tasks[t].count;
+        apart |= costs->kind == CLOUDS && costs->n * costs->m > LARGEST_MATRIX && tasks->tasks[t].count == 1;
+    }
+    for (int t = 0; t < tasks->count; t++) tasks->tasks[t].threads = apart || problems == 1 ? threads : 1;
+    run_on_threads(take_part, tasks, apart || problems == 1 ? 1 : threads);
 }
 
 /* Read an array without copying; raise TypeError or ValueError unless it is what is expected. */
@@ -205,38 +238,69 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
     return 1;
 }
 
-static PyObject *solve_each(PyObject *Py_UNUSED(module), PyObject *arguments)
+/* Read a task from a tuple; `format` begins with that of CALL, and `threads` follows if it goes on. */
+#define CALL "i(iiO!)(OOOOO)(OOOO)(dnp)"
+static int read_call(PyObject *call, const char *format, Task *task, int *threads)
 {
-    Task task;
     PyObject *costs, *arrays[BUFFERS];
     int method, kind, point_cost;
     Py_ssize_t max_steps;
-    memset(&task, 0, sizeof task);
-    if (!PyArg_ParseTuple(arguments, "i(iiO!)(OOOOO)(OOOO)(dnp)i:solve_each", &method, &kind, &point_cost,
-                          &PyTuple_Type, &costs, &arrays[A], &arrays[B], &arrays[EPS], &arrays[START], &arrays[PRICES],
-                          &arrays[F],
-                          &arrays[G], &arrays[ERROR], &arrays[STEPS], &task.limits.tol, &max_steps,
-                          &task.limits.accelerated, &task.threads))
-        return NULL;
-    if (method < 0 || method >= METHODS) return PyErr_Format(PyExc_ValueError, "unknown method %d", method);
-    task.method = (Method)method;
-    task.limits.max_steps = max_steps;
-    int fits = read_task(&task, kind, point_cost, costs, arrays);
+    if (!PyArg_ParseTuple(call, format, &method, &kind, &point_cost, &PyTuple_Type, &costs, &arrays[A], &arrays[B],
+                          &arrays[EPS], &arrays[START], &arrays[PRICES], &arrays[F], &arrays[G], &arrays[ERROR],
+                          &arrays[STEPS], &task->limits.tol, &max_steps, &task->limits.accelerated, threads))
+        return 0;
+    if (method < 0 || method >= METHODS) {
+        PyErr_Format(PyExc_ValueError, "unknown method %d", method);
+        return 0;
+    }
+    task->method = (Method)method;
+    task->limits.max_steps = max_steps;
+    return read_task(task, kind, point_cost, costs, arrays);
+}
+
+static PyObject *run_and_release(Tasks *tasks, int threads, int fits)
+{
+    int short_of_memory = 0;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        run_on_threads(take_part, &task, task.count > 1 ? task.threads : 1);
+        run_tasks(tasks, threads);
         Py_END_ALLOW_THREADS
     }
-    for (int k = 0; k < BUFFERS; k++)
-        if (task.buffers[k].obj) PyBuffer_Release(&task.buffers[k]);
-    for (int k = 0; k < task.cost_count; k++) PyBuffer_Release(&task.cost_buffers[k]);
+    for (int t = 0; t < tasks->count; t++) {
+        Task *task = &tasks->tasks[t];
+        for (int k = 0; k < BUFFERS; k++)
+            if (task->buffers[k].obj) PyBuffer_Release(&task->buffers[k]);
+        for (int k = 0; k < task->cost_count; k++) PyBuffer_Release(&task->cost_buffers[k]);
+        short_of_memory |= task->short_of_memory;
+    }
     if (!fits) return NULL;
-    if (task.short_of_memory) return PyErr_NoMemory();
+    if (short_of_memory) return PyErr_NoMemory();
     Py_RETURN_NONE;
+}
+
+static PyObject *solve_each(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Tasks tasks = {.count = 1};
+    int threads = 1, fits = read_call(arguments, CALL "i:solve_each", &tasks.tasks[0], &threads);
+    return run_and_release(&tasks, threads, fits);
+}
+
+static PyObject *solve_together(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Tasks tasks = {.count = 0};
+    PyObject *calls;
+    int threads, fits = 1;
+    if (!PyArg_ParseTuple(arguments, "O!i:solve_together", &PyTuple_Type, &calls, &threads)) return NULL;
+    if (PyTuple_Size(calls) > MOST_TASKS)
+        return PyErr_Format(PyExc_ValueError, "at most %d calls are solved together", (int)MOST_TASKS);
+    for (Py_ssize_t t = 0; t < PyTuple_Size(calls) && fits; t++)
+        fits = read_call(PyTuple_GetItem(calls, t), CALL ";a call is a tuple", &tasks.tasks[tasks.count++], NULL);
+    return run_and_release(&tasks, threads, fits);
 }
 
 static PyMethodDef methods[] = {
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
+    {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
     {NULL, NULL, 0, NULL},
 };
 

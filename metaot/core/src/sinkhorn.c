@@ -8,7 +8,6 @@
 static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
-static const Index LARGEST_MATRIX = 1 << 22; /* entries of a matrix that fits into a cache */
 
 typedef struct {
     Operator op;
