@@ -4,6 +4,7 @@ Its value is the operator `metaot::sinkhorn_divergence` of torch, with an operat
 `torch.compile` takes it as it is.
 """
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -26,6 +27,9 @@ from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Solution, Symmetric
 
+Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of a call: potentials between both clouds and of each to itself, and the clouds."""
+
 
 @final
 class SinkhornLoss(nn.Module):
@@ -40,7 +44,8 @@ class SinkhornLoss(nn.Module):
     the cost; weights may have any masses then.
 
     Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
-    next solve starts from them, unless `remembers` is false. They depend on the order of the points: clouds that
+    next solve starts from them, unless `remembers` is false; if the points go on as they went before, so do the
+    potentials of the start. They depend on the order of the points: clouds that
     are drawn anew each time start as well without. `forget()` empties the memory; `solution` is the last call's.
     Solved in float64, with the L1 marginal errors at most `tol`, in at most `max_steps` steps.
     """
@@ -67,25 +72,42 @@ class SinkhornLoss(nn.Module):
         self.marginals = marginals
         self.eps, self.cost, self.remembers = float(eps), cost, remembers
         self.tol, self.max_steps = require_limits(tol, max_steps)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._last: Parts | None = None
+        self._before: Parts | None = None
 
     def forward(self, *clouds: Tensor) -> Float[Tensor, "*batch"]:
         """Return the divergence of `(x, y)` or `(a, x, b, y)`."""
         a, x, b, y = _given(clouds)
-        start = self._last
-        if start is not None and not (self.remembers and _fits(start, a, b)):
-            start = None
-        f, f_self, g_self = start or (None, None, None)
+        f, f_self, g_self = self._start(a, x, b, y)
         code, rho = (self.marginals.code, self.marginals.rho) if self.marginals else (0, 0.0)
         settings = (self.eps, self.cost, code, rho, self.tol, self.max_steps)
         value, f, _, f_self, g_self = _divergence(a, x, b, y, f, f_self, g_self, *settings)
         if self.remembers:
-            self._last = (f.detach(), f_self.detach(), g_self.detach())
+            f, f_self, g_self = (z.detach() for z in (f, f_self, g_self))
+            points = x.detach().clone(), y.detach().clone()  # an optimiser moves them in place
+            self._before, self._last = self._last, (f, f_self, g_self, *points)
         return value
 
     def forget(self) -> None:
         """Have the next call start without the last one's potentials."""
-        self._last = None
+        self._last = self._before = None
+
+    def _start(
+        self, a: Tensor, x: Tensor, b: Tensor, y: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the last potentials, or where they lead to if the points move as they did before."""
+        if self._last is None or not (self.remembers and _fits(self._last, a, x, b, y)):
+            self._last = self._before = None
+            return None, None, None
+        f, f_self, g_self, *last = self._last
+        if self._before is None or not _fits(self._before, a, x, b, y):
+            return f, f_self, g_self
+        with torch.no_grad():
+            share = _going_on((x, y), last, self._before[3:])[..., None]
+            f, f_self, g_self = (
+                h + share * (h - before) for h, before in zip(self._last[:3], self._before[:3], strict=True)
+            )
+        return f, f_self, g_self
 
     def extra_repr(self) -> str:
         sides = "" if self.marginals is None else f", marginals={self.marginals}"
@@ -110,9 +132,20 @@ def _given(clouds: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return a, x, b, y
 
 
-def _fits(start: tuple[Tensor, Tensor, Tensor], a: Tensor, b: Tensor) -> bool:
-    f, _, g = start
-    return f.shape == a.shape and g.shape == b.shape and f.device == a.device
+def _going_on(now: Sequence[Tensor], last: Sequence[Tensor], before: Sequence[Tensor]) -> Float[Tensor, "*batch"]:
+    """Return how much of the move between two calls is made again, from none to all."""
+    along, length = torch.zeros_like(now[0][..., 0, 0]), torch.zeros_like(now[0][..., 0, 0])
+    for at, then, earlier in zip(now, last, before, strict=True):
+        along += ((at - then) * (then - earlier)).sum((-2, -1))
+        length += (then - earlier).square().sum((-2, -1))
+    return torch.where(length > 0, along / length, 0.0).clamp(0, 1)
+
+
+def _fits(known: Parts, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> bool:
+    """Return whether potentials and clouds of an earlier call are of these shapes."""
+    f, _, g, *clouds = known
+    shapes = [z.shape for z in (f, g, *clouds)]
+    return shapes == [z.shape for z in (a, b, x, y)] and f.device == a.device
 
 
 def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, str, int, float]) -> Problem:

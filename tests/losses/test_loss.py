@@ -54,15 +54,17 @@ def test_marginals_may_have_a_price(price):
     assert f"marginals={price}" in repr(SinkhornLoss(0.2, marginals=price))
 
 
-@pytest.mark.parametrize("batch", [(), (2,)])
-def test_the_operators_pass_the_checks_of_torch(batch):
-    a, x, b, y = parts(*batch)
-    settings = (0.5, "sqeuclidean", 0, 0.0, 1e-6, 1000)
-    torch.library.opcheck(_divergence, (a, x, b, y, None, None, None, *settings))
-    _, *potentials = (out.detach() for out in _divergence(a, x, b, y, None, None, None, *settings))
-    torch.library.opcheck(_divergence, (a, x, b, y, potentials[0], *potentials[2:], *settings))
+def test_the_operators_pass_the_checks_of_torch():
+    a, x, b, y = parts(2)
+    settings, tests = (0.5, "sqeuclidean", 0, 0.0, 1e-3, 10), ("test_schema", "test_faketensor")
+    start = (None, None, None)
+    torch.library.opcheck(_divergence, (a, x, b, y, *start, *settings))
     still = [part.detach() for part in (a, x, b, y)]
-    torch.library.opcheck(_slopes, (torch.rand(batch), *still, *potentials, 0.5, "euclidean", 0, 0.0, True))
+    _, *potentials = _divergence(*still, *start, *settings)
+    torch.library.opcheck(_divergence, (*still, potentials[0], *potentials[2:], *settings), test_utils=tests)
+    torch.library.opcheck(
+        _slopes, (torch.rand(2), *still, *potentials, 0.5, "euclidean", 0, 0.0, True), test_utils=tests
+    )
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -100,6 +102,30 @@ def test_a_training_starts_where_the_last_step_ended(monkeypatch):
     still = SinkhornLoss(0.02, tol=1e-6, remembers=False)
     still(x, y), still(x, y)
     assert steps[-1] == steps[-2]
+
+
+def test_the_start_goes_on_as_the_points_do(monkeypatch):
+    """It is near the solution where the points go straight on, moved in place, and no worse where they turn back."""
+    from metaot.losses import loss as module  # noqa: PLC0415, to see its starts
+
+    x, y, way, starts, found = torch.randn(20, 2), torch.randn(20, 2), 1e-3 * torch.randn(20, 2), [], []
+    solve = module.solve_divergence
+
+    def seen(problem, *, init, **settings):
+        solution = solve(problem, init=init, **settings)
+        starts.append(init and init.of_source.potentials.f)
+        found.append(solution.of_source.potentials.f)
+        return solution
+
+    monkeypatch.setattr(module, "solve_divergence", seen)
+    loss = SinkhornLoss(0.1, tol=1e-10)
+    for move in (0, 1, 1, 0, -1):
+        loss(x.add_(move * way), y)
+    moved = float((found[1] - found[0]).abs().max())
+    errors = [float((starts[k] - found[k]).abs().max()) for k in (2, 3, 4)]
+    assert errors[0] < 0.05 * moved
+    assert errors[1] < 1e-8
+    assert errors[2] < 1.5 * moved
 
 
 def test_second_derivatives_are_refused():
