@@ -105,7 +105,7 @@ def test_a_training_starts_where_the_last_step_ended(monkeypatch):
 
 
 def test_the_start_goes_on_as_the_points_do(monkeypatch):
-    """It is near the solution where the points go straight on, moved in place, and no worse where they turn back."""
+    """It is near the solution where the points go straight on (moved in place), no worse where they turn back."""
     from metaot.losses import loss as module  # noqa: PLC0415, to see its starts
 
     x, y, way, starts, found = torch.randn(20, 2), torch.randn(20, 2), 1e-3 * torch.randn(20, 2), [], []
