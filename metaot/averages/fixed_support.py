@@ -10,13 +10,12 @@ from torch import Tensor
 
 from metaot.arrays import ArrayLike, require_limits, wrong
 from metaot.averages.problem import BarycenterProblem, Measures
-from metaot.averages.solver import Averaged, Averaging, flat_start
+from metaot.averages.solver import Averaged, Averaging, averaged, flat_start
 from metaot.core.status import Status, how_it_went
 from metaot.geometry import Geometry
 from metaot.potentials import DualPotentials, PotentialsLike
 from metaot.problem import Problem
 from metaot.solvers import solve
-from metaot.solvers.iterate import iterate
 from metaot.solvers.start import PotentialPredictor, opened, warm_start
 
 _SELF_TOL = 1e-9
@@ -179,8 +178,8 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     limit, most = require_limits(tol, max_steps)
     problem = given.flat()
     guess = None if init is None else _guess(problem, given, solver, init)
-    result = iterate(solver, problem, solver.init(problem, guess), tol=limit, max_steps=most)
-    state, batch = result.value, given.weights.shape[:-1]
+    state, steps = averaged(problem, solver, guess, tol=limit, max_steps=most)
+    batch = given.weights.shape[:-1]
     alpha = state.log_alpha.exp()
     measure = (alpha / alpha.sum(-1, keepdim=True)).reshape(*batch, -1).to(given.measures)
     potentials = _completed(problem, state, alpha)
@@ -189,7 +188,7 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     return Barycenter(
         measure=measure, potentials=DualPotentials(f, g), error=state.error.reshape(batch),
         self_error=state.self_error.reshape(batch), converged=(error <= limit).reshape(batch),
-        steps=result.steps.reshape(batch), measures=given.measures, weights=given.weights, geometry=given.geometry,
+        steps=steps.reshape(batch), measures=given.measures, weights=given.weights, geometry=given.geometry,
         eps=given.eps, debiased=solver.debiased, max_steps=most, _state=state,
     )  # fmt: skip
 

@@ -51,6 +51,12 @@ class BarycenterProblem:
         parts = {name: getattr(self, name)[index] for name in ("measures", "weights", "atoms", "masses")}
         return BarycenterProblem(**parts, geometry=self.geometry, eps=self.eps)
 
+    @property
+    def suits_core(self) -> bool:
+        """Whether compiled code finds these barycenters."""
+        problem = Problem.trusted(self.measures[:, 0], self.measures[:, 0], self.geometry, self.eps)
+        return problem.has_axes and problem.suits_core and len(self.measures) > 0
+
     @cached_property
     def active(self) -> Bool[Tensor, "batch k"] | None:
         """The measures with a weight; None where all have one."""

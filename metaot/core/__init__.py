@@ -1,6 +1,15 @@
 """The core: Sinkhorn and Newton on arrays in compiled code, and the choice between them; without torch."""
 
-from metaot.core.compiled import COMPILED, Compiled, Step, best_potential, hard_minimum, sinkhorn_step
+from metaot.core.compiled import (
+    COMPILED,
+    Averages,
+    Compiled,
+    Step,
+    average,
+    best_potential,
+    hard_minimum,
+    sinkhorn_step,
+)
 from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import EVERY, BackEnd, Limits, Result
 from metaot.core.status import Status
@@ -9,6 +18,7 @@ __all__ = [
     "COMPILED",
     "EVERY",
     "POINT_COSTS",
+    "Averages",
     "BackEnd",
     "Compiled",
     "Costs",
@@ -16,6 +26,7 @@ __all__ = [
     "Result",
     "Status",
     "Step",
+    "average",
     "best_potential",
     "hard_minimum",
     "sinkhorn_step",
