@@ -130,6 +130,12 @@ class Measures:
         values, shares = values.expand(*batch, *values.shape[-2:]), shares.expand(*batch, shares.shape[-1])
         return cls(values, shares, geometry.to(values), eps)
 
+    @property
+    def shared(self) -> bool:
+        """Whether all rows of weights are of the same measures."""
+        sizes, strides = self.measures.shape[:-2], self.measures.stride()[:-2]
+        return all(size == 1 or stride == 0 for size, stride in zip(sizes, strides, strict=True))
+
     def flat(self) -> BarycenterProblem:
         """Return the problems in float64 with one batch dimension and masses of one."""
         k, n = self.measures.shape[-2:]
