@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.arrays import ArrayLike, require_limits, wrong
-from metaot.averages.problem import BarycenterProblem, Measures
-from metaot.averages.solver import Averaged, Averaging, flat_start
+from metaot.arrays import ArrayLike, require_limits
+from metaot.averages.problem import BarycenterProblem, Measures, best_potential
+from metaot.averages.solver import Averaged, Averaging, averaged, flat_start
+from metaot.averages.start import start_from
 from metaot.core.status import Status, how_it_went
 from metaot.geometry import Geometry
 from metaot.potentials import DualPotentials, PotentialsLike
 from metaot.problem import Problem
 from metaot.solvers import solve
-from metaot.solvers.iterate import iterate
-from metaot.solvers.start import PotentialPredictor, opened, warm_start
+from metaot.solvers.start import PotentialPredictor, opened
 
 _SELF_TOL = 1e-9
 """L1 error of the plans from measures to themselves, of which only the value is wanted."""
@@ -136,12 +136,14 @@ def barycenter(
 
     `measures` are *batch k n, or images on a grid; `weights` are *batch k, not negative, with a sum of one, and
     zeros among them. Their batches are broadcast: one set of measures and many rows of weights give as many
-    barycenters, each as if it were alone. `geometry` is a `Grid` of any dimension, or another space with as many
+    barycenters, and where there are enough rows they start from the plans between all pairs of measures.
+    `geometry` is a `Grid` of any dimension, or another space with as many
     sources as targets and a symmetric cost. `eps` is in the units of the cost.
 
     `init` is where to start: an earlier `Barycenter` of these measures (one for all rows, or one for each), of
     which potentials are used, and, where the weights are the same, the barycenter too; potentials (f, g), *batch k
-    n, of which f is used; or what predicts them, such as "universal", between the measures and their linear mean.
+    n, of which f is used; or what predicts them, such as "universal": between all pairs of measures, and where
+    these are many, or differ from row to row, between the measures and their linear mean.
 
     A row stops when its error is at most `tol`: the L1 error of the plans' marginals. The self-plan, which
     debiases, goes on as long as its error falls quickly; on a grid much finer than the root of `eps` that ends
@@ -178,9 +180,9 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     """Iterate all rows to the tolerance."""
     limit, most = require_limits(tol, max_steps)
     problem = given.flat()
-    guess = None if init is None else _guess(problem, given, solver, init)
-    result = iterate(solver, problem, solver.init(problem, guess), tol=limit, max_steps=most)
-    state, batch = result.value, given.weights.shape[:-1]
+    guess = _guess(problem, given, solver, init)
+    state, steps = averaged(problem, solver, guess, tol=limit, max_steps=most)
+    batch = given.weights.shape[:-1]
     alpha = state.log_alpha.exp()
     measure = (alpha / alpha.sum(-1, keepdim=True)).reshape(*batch, -1).to(given.measures)
     potentials = _completed(problem, state, alpha)
@@ -189,7 +191,7 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     return Barycenter(
         measure=measure, potentials=DualPotentials(f, g), error=state.error.reshape(batch),
         self_error=state.self_error.reshape(batch), converged=(error <= limit).reshape(batch),
-        steps=result.steps.reshape(batch), measures=given.measures, weights=given.weights, geometry=given.geometry,
+        steps=steps.reshape(batch), measures=given.measures, weights=given.weights, geometry=given.geometry,
         eps=given.eps, debiased=solver.debiased, max_steps=most, _state=state,
     )  # fmt: skip
 
@@ -200,36 +202,21 @@ def _completed(
     """Return potentials also of measures without weight: those of a step from zeros."""
     if problem.active is None:
         return state.f, state.g
-    idle = ~problem.active
-    everything = torch.full_like(problem.weights, 1 / problem.weights.shape[-1])
-    whole = BarycenterProblem(
-        problem.measures, everything, problem.atoms, problem.masses, problem.geometry, problem.eps
-    )
-    g = whole.towards_barycenter(torch.zeros_like(state.f))
-    f = whole.towards_measures(alpha, g)
-    return torch.where(idle[..., None], f, state.f), torch.where(idle[..., None], g, state.g)
+    idle, f, g = ~problem.active, state.f.clone(), state.g.clone()
+    a, sides = problem.measures[idle], alpha[:, None].expand_as(problem.measures)[idle]
+    g[idle] = best_potential(a, sides, torch.zeros_like(a), problem)
+    f[idle] = best_potential(sides, a, g[idle], problem)
+    return f, g
 
 
-def _guess(problem: BarycenterProblem, given: Measures, solver: Averaging, init: object) -> Averaged:
-    """Return the state to start from."""
+def _guess(problem: BarycenterProblem, given: Measures, solver: Averaging, init: object) -> Averaged | None:
+    """Return the state to start from; None for zeros."""
     init = opened(init)
-    if isinstance(init, Barycenter):
-        return _of_barycenter(problem, given, solver, init)
-    shape = given.measures.shape
-    if isinstance(init, PotentialPredictor) or hasattr(init, "warm_start"):
-        mean = (problem.weights[..., None] * problem.measures).sum(1, keepdim=True).expand_as(problem.measures)
-        a, b = problem.measures.flatten(0, 1), mean.flatten(0, 1)
-        between = Problem.trusted(a, b, problem.geometry, problem.eps)
-        return flat_start(problem, warm_start(between, init).reshape(problem.measures.shape) / problem.eps)
-    found = getattr(init, "potentials", init)
-    pair = DualPotentials(*found) if isinstance(found, list | tuple) and len(found) == 2 else found
-    if not isinstance(pair, DualPotentials):
-        raise wrong("init", "a Barycenter, potentials (f, g) of *batch k n, or what predicts them", init)
-    try:
-        f = pair.f.to(problem.measures).expand(shape)
-    except RuntimeError as error:
-        raise ValueError(f"init.f has the shape {tuple(pair.f.shape)}, the measures {tuple(shape)}") from error
-    return flat_start(problem, f.reshape(problem.measures.shape) / problem.eps)
+    return (
+        _of_barycenter(problem, given, solver, init)
+        if isinstance(init, Barycenter)
+        else start_from(problem, given, init)
+    )
 
 
 def _of_barycenter(problem: BarycenterProblem, given: Measures, solver: Averaging, init: Barycenter) -> Averaged:

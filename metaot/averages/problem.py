@@ -51,6 +51,12 @@ class BarycenterProblem:
         parts = {name: getattr(self, name)[index] for name in ("measures", "weights", "atoms", "masses")}
         return BarycenterProblem(**parts, geometry=self.geometry, eps=self.eps)
 
+    @property
+    def suits_core(self) -> bool:
+        """Whether compiled code finds these barycenters."""
+        problem = Problem.trusted(self.measures[:, 0], self.measures[:, 0], self.geometry, self.eps)
+        return problem.has_axes and problem.suits_core and len(self.measures) > 0
+
     @cached_property
     def active(self) -> Bool[Tensor, "batch k"] | None:
         """The measures with a weight; None where all have one."""
@@ -123,6 +129,12 @@ class Measures:
             ) from error
         values, shares = values.expand(*batch, *values.shape[-2:]), shares.expand(*batch, shares.shape[-1])
         return cls(values, shares, geometry.to(values), eps)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all rows of weights are of the same measures."""
+        sizes, strides = self.measures.shape[:-2], self.measures.stride()[:-2]
+        return all(size == 1 or stride == 0 for size, stride in zip(sizes, strides, strict=True))
 
     def flat(self) -> BarycenterProblem:
         """Return the problems in float64 with one batch dimension and masses of one."""

@@ -20,12 +20,15 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.averages.problem import BarycenterProblem, best_potential
+from metaot.problem import Problem
+from metaot.solvers import Symmetric, solve
 from metaot.solvers.anderson import Anderson
-from metaot.solvers.iterate import Solver
+from metaot.solvers.iterate import Solver, iterate
 
 PLAIN = 3
 """Steps before the first acceleration."""
@@ -37,9 +40,8 @@ EARLIEST, EVERY, SLOW, NEAR = 20, 5, 0.8, 1e-3
 ABSENT = -200.0
 """log d on atoms without mass: the barycenter's mass there is far below rounding."""
 
-_SELF_STEPS, _STILL = 60, 1e-12
-"""Most steps to the potential of a measure with itself, each of which halves the error at least; and the movement
-of a step, in units of eps, that counts as none."""
+_SELF_TOL = 1e-12
+"""L1 error of the plan of a measure with itself, which is its own barycenter."""
 
 
 @final
@@ -87,16 +89,11 @@ class Averaging(Solver[BarycenterProblem, AverageState, Averaged]):
     debiased: bool = True
 
     def init(self, problem: BarycenterProblem, guess: Averaged | None) -> AverageState:
-        if guess is None:
-            guess = flat_start(problem, torch.zeros_like(problem.measures))
-        x, log_d = guess.f.gather(-1, problem.atoms), guess.log_d
-        if self.debiased:
-            x, log_d = _from_single_measures(problem, x, log_d)
-        x = torch.where(problem.masses > 0, x, 0.0)
+        guess = _start(problem, guess, self.debiased)
+        x, log_d = torch.where(problem.masses > 0, guess.f.gather(-1, problem.atoms), 0.0), guess.log_d
         path = Anderson.of(self._norm(problem, torch.full_like(log_d, 1 / log_d.shape[-1])))
         infinite = torch.full_like(log_d[:, 0], torch.inf)
-        settled = guess.settled if self.debiased else torch.ones_like(guess.settled)
-        return self._evaluated(problem, x, log_d, settled=settled, mark=infinite, path=path, count=0)
+        return self._evaluated(problem, x, log_d, settled=guess.settled, mark=infinite, path=path, count=0)
 
     def step(self, problem: BarycenterProblem, state: AverageState) -> AverageState:
         point, residual = _joined(state)
@@ -189,6 +186,32 @@ def flat_start(problem: BarycenterProblem, f: Float[Tensor, "batch k n"]) -> Ave
     return Averaged(f, f, zeros - math.log(zeros.shape[-1]), zeros, one, one, never)
 
 
+def averaged(
+    problem: BarycenterProblem, solver: Averaging, guess: Averaged | None, *, tol: float, max_steps: int
+) -> tuple[Averaged, Int[Tensor, "batch"]]:
+    """Return barycenters from a start, and the steps of each: by compiled code on the axes of a grid."""
+    if not problem.suits_core:
+        result = iterate(solver, problem, solver.init(problem, guess), tol=tol, max_steps=max_steps)
+        return result.value, result.steps
+    guess = _start(problem, guess, solver.debiased)
+    eps = torch.full_like(problem.weights[:, 0], problem.eps)
+    parts = (problem.measures, problem.weights, eps, guess.f, guess.log_d, guess.settled)
+    given, limits = core.Averages(*(part.numpy() for part in parts)), core.Limits(tol, max_steps)
+    costs, threads = problem.geometry.core_costs, torch.get_num_threads()
+    found = core.average(costs, given, limits, debiased=solver.debiased, threads=threads)
+    f, g, log_d, log_alpha, errors, steps = map(torch.from_numpy, found)
+    error, self_error, settled = errors.unbind(-1)
+    return Averaged(f, g, log_d, log_alpha, error, self_error, settled > 0), steps
+
+
+def _start(problem: BarycenterProblem, guess: Averaged | None, debiased: bool) -> Averaged:
+    """Return where to start; log d that is not for debiasing has settled."""
+    guess = flat_start(problem, torch.zeros_like(problem.measures)) if guess is None else guess
+    if not debiased:
+        return replace(guess, settled=torch.ones_like(guess.settled))
+    return _from_single_measures(problem, guess)
+
+
 def _joined(state: AverageState) -> tuple[Float[Tensor, "batch z"], Float[Tensor, "batch z"]]:
     """Return the point and its residual as vectors."""
     return (
@@ -197,21 +220,14 @@ def _joined(state: AverageState) -> tuple[Float[Tensor, "batch z"], Float[Tensor
     )
 
 
-def _from_single_measures(
-    problem: BarycenterProblem, x: Float[Tensor, "batch k s"], log_d: Float[Tensor, "batch n"]
-) -> tuple[Float[Tensor, "batch k s"], Float[Tensor, "batch n"]]:
+def _from_single_measures(problem: BarycenterProblem, guess: Averaged) -> Averaged:
     """Start instances whose whole weight is that of one measure from that measure, which is their barycenter."""
     each, chosen = (problem.weights == 1).nonzero(as_tuple=True)
     if len(each) == 0:
-        return x, log_d
+        return guess
     a = problem.measures[each, chosen]
-    h = torch.zeros_like(a)
-    for _ in range(_SELF_STEPS):
-        move = 0.5 * (best_potential(a, a, h, problem) - h)
-        h = h + move
-        if bool(torch.where(a > 0, move, 0.0).abs().amax() <= _STILL):
-            break
-    x, log_d = x.clone(), log_d.clone()
-    x[each, chosen] = h.gather(-1, problem.atoms[each, chosen])
-    log_d[each] = torch.where(a > 0, a.log() + h, ABSENT)
-    return x, log_d
+    own = solve(Problem.trusted(a, a, problem.geometry, problem.eps), solver=Symmetric(), tol=_SELF_TOL)
+    h = own.potentials.f / problem.eps
+    f, log_d = guess.f.clone(), guess.log_d.clone()
+    f[each, chosen], log_d[each] = h, torch.where(a > 0, a.log() + h, ABSENT)
+    return replace(guess, f=f, log_d=log_d)

@@ -2,9 +2,11 @@
 
 from metaot.core.compiled import (
     COMPILED,
+    Averages,
     Call,
     Compiled,
     Step,
+    average,
     best_potential,
     hard_minimum,
     run_together,
@@ -18,6 +20,7 @@ __all__ = [
     "COMPILED",
     "EVERY",
     "POINT_COSTS",
+    "Averages",
     "BackEnd",
     "Call",
     "Compiled",
@@ -26,6 +29,7 @@ __all__ = [
     "Result",
     "Status",
     "Step",
+    "average",
     "best_potential",
     "hard_minimum",
     "run_together",

@@ -2,6 +2,22 @@
 
 from numpy import ndarray
 
+def average_each(
+    axes: tuple[ndarray, ...],
+    problems: tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray],
+    results: tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray],
+    limits: tuple[float, int, bool],
+    threads: int,
+    /,
+) -> None:
+    """Fill `results` (f, g, log d, log alpha, errors, steps) of barycenters on the axes of one grid.
+
+    `problems` are (measures, weights, eps, f, log d, settled): batch k n, batch k, batch, batch k n, batch n and
+    batch; `limits` is (tol, max_steps, debiased). All potentials are in units of eps. A row of `errors`, batch 3,
+    has the error of the plans, that of the self-plan, and whether log d has settled.
+    Raises as `solve_each`.
+    """
+
 def solve_each(
     method: int,
     costs: tuple[int, int, tuple[ndarray, ...]],

@@ -22,6 +22,8 @@ COMPILED = _core is not None
 _BY_AXES, _BY_MATRIX, _NEWTON, _STEP, _TRANSFORM, _HARD_MINIMUM = range(6)
 _SYMMETRIC_BY_AXES, _SYMMETRIC_BY_MATRIX = 6, 7
 
+_MISSING = "the compiled core is not there: install metaot where there is a C compiler"
+
 _WORTH_A_THREAD = 2**14
 """Atoms of all problems of a thread, from which on it is worth waking."""
 
@@ -140,6 +142,42 @@ def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
     return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None, None), (0.0, 0, False), threads).f
 
 
+@final
+class Averages(NamedTuple):
+    """Measures, batch k n, with their weights and eps, and a start of their barycenters, in units of eps."""
+
+    measures: Array
+    weights: Array
+    eps: Array
+    f: Array
+    log_d: Array
+    settled: Array
+
+
+@final
+class Averaged(NamedTuple):
+    """Barycenters in units of eps; `errors` has those of plans and self-plan, and whether log d has settled."""
+
+    f: Array
+    g: Array
+    log_d: Array
+    log_alpha: Array
+    errors: Array
+    steps: Array
+
+
+def average(costs: Costs, given: Averages, limits: Limits, *, debiased: bool, threads: int = 1) -> Averaged:
+    """Find barycenters of measures on the axes of one grid."""
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    shape = count, _, n = given.measures.shape
+    f, g, log_d, log_alpha = np.empty(shape), np.empty(shape), np.empty((count, n)), np.empty((count, n))
+    found = Averaged(f, g, log_d, log_alpha, np.empty((count, 3)), np.empty(count, dtype=np.int64))
+    problems = Averages(*map(_contiguous, given))
+    _core.average_each(costs.arrays, problems, found, (limits.tol, limits.max_steps, debiased), threads)
+    return found
+
+
 def _solve_each(
     method: int,
     costs: Costs,
@@ -169,7 +207,7 @@ def _call(
 
 def _run(call: Call, found: Result, threads: int) -> None:
     if _core is None:
-        raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
+        raise RuntimeError(_MISSING)
     count, atoms = len(found.error), found.f.size + found.g.size
     useful = threads if count == 1 else max(1, min(threads, count, atoms // _WORTH_A_THREAD))
     _core.solve_each(*call, useful)

@@ -154,9 +154,25 @@ def test_rows_of_weights_are_as_if_alone() -> None:
     rows = torch.tensor([[[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]], [[0.0, 0.5, 0.5], [0.6, 0.2, 0.2]]])
     found = barycenter(a, rows, grid, 3e-3)
     assert found.image.shape == (2, 2, 20, 20)
-    alone = barycenter(a, rows[1, 1], grid, 3e-3)
-    assert torch.allclose(found.measure[1, 1], alone.measure, atol=1e-6)
+    start = found.potentials  # one start for both ways
+    found, alone = (
+        barycenter(a, rows, grid, 3e-3, init=start),
+        barycenter(a, rows[1, 1], grid, 3e-3, init=start[1, 1]),
+    )
+    assert torch.allclose(found.measure[1, 1], alone.measure, atol=1e-12)
     assert found.steps[1, 1] == alone.steps
+
+
+def test_many_rows_start_from_the_plans_between_pairs() -> None:
+    """On a line the mean of potentials between pairs is nearly the solution."""
+    axis = line(101, 4.0)
+    a, grid = gaussians(axis, (0.5, 0.7, 1.0)), metaot.Grid(axis)
+    rows = torch.tensor([[0.2, 0.3, 0.5], [0.3, 0.3, 0.4], [0.5, 0.5, 0.0], [0.1, 0.8, 0.1]])
+    many, one = entropic_barycenter(a, rows, grid, 0.05), entropic_barycenter(a, rows[0], grid, 0.05)
+    assert int(many.steps[0]) < int(one.steps)
+    assert torch.allclose(many.measure[0], one.measure, atol=1e-6)
+    same = entropic_barycenter(a.expand(4, 3, -1).clone(), rows, grid, 0.05)  # not known to be shared
+    assert same.steps[0] == one.steps
 
 
 @pytest.mark.parametrize("average", [barycenter, entropic_barycenter])

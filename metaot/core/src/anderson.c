@@ -10,10 +10,15 @@ static const double BEYOND = 1.3, GROWTH = 2.0, PROGRESS = 0.9, RIDGE = 1e-12, F
 enum { STALE = 40, PART = 1024 };
 /* PART: numbers that are worked on while they are in the nearest cache. */
 
+void weigh_path(Path *path, const double *weights)
+{
+    for (Index i = 0; i < path->count; i++) path->roots[i] = sqrt(weights[i]);
+}
+
 void start_path(Path *path, Index count, const double *weights)
 {
     path->count = count;
-    for (Index i = 0; i < count; i++) path->roots[i] = sqrt(weights[i]);
+    weigh_path(path, weights);
     path->shown = path->stale = 0;
     path->plain = path->stretch = 1;
     path->least = path->mark = INFINITY;

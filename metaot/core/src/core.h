@@ -149,6 +149,7 @@ double best_potential(const Costs *costs, double inverse_eps, Index i, const Col
 
 /* support.c */
 void take_logs(Support *support);
+Support take_support(Arena *arena, Index count);
 int find_supports(Workspace *workspace, const Costs *costs, const double *a, const double *b, int relaxed);
 void find_support(Index count, const double *weights, double mass, Support *support);
 Index *absent_atoms(Index count, const Support *support, Index *absent, Index *absent_count);
@@ -165,6 +166,7 @@ typedef struct {
 } Path; /* the last points that were shown, and what led on from them */
 
 void start_path(Path *path, Index count, const double *weights);
+void weigh_path(Path *path, const double *weights);
 void next_point(Path *path, double *x, double *residual, double error);
 void plain_step(Index count, double *x, const double *residual);
 
@@ -234,7 +236,9 @@ void open_clouds(Operator *op, Arena *arena);
 
 /* grid.c */
 size_t grid_bytes(const Costs *costs);
-int open_grid(Operator *op, Workspace *workspace, int everywhere);
+size_t grid_bytes_beside(const Costs *costs);
+int open_grid(Operator *op, Workspace *workspace, int everywhere, const Operator *beside);
+double finish_on_grid(Operator *op, const double *x, double *residual);
 void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
@@ -242,11 +246,25 @@ int step_on_grid(Operator *op, const double *residual, const double *x, double *
 int hard_minimum(const Costs *costs, const double *h, double *f);
 
 /* sinkhorn.c, newton.c */
+void open_path(Path *path, Arena *arena, Index count);
 int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 void finish_potentials(const Instance *instance, Outcome *outcome);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, Steps method, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
+
+/* barycenter.c */
+typedef struct {
+    const Costs *costs; /* the axes of one grid */
+    Index count;        /* of measures */
+    const double *measures, *weights, *start, *start_log_d; /* count n, count, count n, n */
+    double eps;
+    int debiased, settled;
+    double *f, *g, *log_d, *log_alpha; /* count n, count n, n, n; start, f and g in the units of the cost */
+    double error, self_error;
+} Average;
+
+int find_barycenter(Workspace *workspace, Average *average, Limits limits, Outcome *outcome);
 
 #endif

@@ -275,6 +275,14 @@ static int scale_columns(Operator *op, Grid *self, const double *x)
     return are_exact(self, range, 1);
 }
 
+/* Give v to products again, for weights of the target that have changed since. */
+FOR_EACH_PROCESSOR
+static void divide(Index count, const double *restrict weights, const double *restrict sums,
+                   const Index *restrict offsets, double *restrict given)
+{
+    for (Index k = 0; k < count; k++) given[offsets[k]] = weights[k] / sums[k];
+}
+
 /* Put the products with v into place, on the source's atoms with mass; return whether they are exact. */
 static int scale_rows(const Operator *op, Grid *self)
 {
@@ -344,6 +352,20 @@ static void scatter_logs(const Support *support, Index count, const double *pote
     for (Index k = 0; k < support->count; k++) h[support->atoms[k]] = potential[k] + support->logs[k];
 }
 
+/* The second half of an evaluation: g is in `columns`. */
+static double rows_in_logs(Operator *op, Grid *self, const double *x, double *residual)
+{
+    const Support *source = op->source;
+    double *h = self->h;
+    scatter_logs(op->target, op->costs->m, self->columns, h);
+    soft_minimum(self, op, 1, h, h);
+    for (Index i = 0; i < source->count; i++) residual[i] = h[source->atoms[i]] - x[i] - op->level;
+    for (Index i = 0; i < source->count; i++) self->rows[i] = -residual[i];
+    exponentials(source->count, self->rows, self->rows);
+    if (op->relaxed) return price_rows(op, x, self->rows, residual);
+    return relative_l1_error(source->count, source->weights, self->rows);
+}
+
 static double evaluate_in_logs(Operator *op, Grid *self, const double *x, double *residual)
 {
     const Support *source = op->source, *target = op->target;
@@ -357,30 +379,30 @@ static double evaluate_in_logs(Operator *op, Grid *self, const double *x, double
         price_columns(op, x);
         memcpy(self->columns, op->best, (size_t)target->count * sizeof *h);
     }
-    if (!residual) return 0;
-    scatter_logs(target, op->costs->m, self->columns, h);
-    soft_minimum(self, op, 1, h, h);
-    for (Index i = 0; i < source->count; i++) residual[i] = h[source->atoms[i]] - x[i] - op->level;
-    for (Index i = 0; i < source->count; i++) self->rows[i] = -residual[i];
-    exponentials(source->count, self->rows, self->rows);
-    if (op->relaxed) return price_rows(op, x, self->rows, residual);
-    return relative_l1_error(source->count, source->weights, self->rows);
+    return residual ? rows_in_logs(op, self, x, residual) : 0;
+}
+
+/* The second half of an evaluation by products, after `scale_rows`; NaN where a marginal has left floating point. */
+static double rows_by_products(Operator *op, Grid *self, const double *x, double *residual)
+{
+    Index n = op->source->count;
+    multiply_by(n, self->u, self->rows);
+    potential_of(n, self->rows, 0, residual);
+    int finite = largest_size(n, residual) < INFINITY;
+    if (op->relaxed) return finite ? price_rows(op, x, self->rows, residual) : NAN;
+    double error = relative_l1_error(n, op->source->weights, self->rows);
+    return finite && isfinite(error) ? error : NAN;
 }
 
 static double grid_evaluate(Operator *op, const double *x, double *residual)
 {
     Grid *self = op->own;
-    Index n = op->source->count;
     self->in_logs = 0;
     if (!self->kernels->by_products || !scale_columns(op, self, x) || (residual && !scale_rows(op, self)))
         return evaluate_in_logs(op, self, x, residual);
     if (!residual) return 0;
-    multiply_by(n, self->u, self->rows);
-    potential_of(n, self->rows, 0, residual);
-    if (op->relaxed && largest_size(n, residual) < INFINITY) return price_rows(op, x, self->rows, residual);
-    double error = op->relaxed ? NAN : relative_l1_error(n, op->source->weights, self->rows);
-    int finite = isfinite(error) && largest_size(n, residual) < INFINITY; /* a marginal may have left floating point */
-    return finite ? error : evaluate_in_logs(op, self, x, residual);
+    double error = rows_by_products(op, self, x, residual);
+    return isnan(error) ? evaluate_in_logs(op, self, x, residual) : error;
 }
 
 static void grid_potential(const Operator *op, double *g)
@@ -393,6 +415,21 @@ static void grid_potential(const Operator *op, double *g)
         memcpy(g, self->columns, (size_t)m * sizeof *g);
     else
         potential_of(m, self->columns, self->kernels->offset - self->shift, g);
+}
+
+/* After x was evaluated: the residual and its error for new weights of the target, with the same g. */
+double finish_on_grid(Operator *op, const double *x, double *residual)
+{
+    Grid *self = op->own;
+    const Support *target = op->target;
+    if (!self->in_logs) {
+        divide(target->count, target->weights, self->columns, self->target.offsets, self->target.given);
+        double error = scale_rows(op, self) ? rows_by_products(op, self, x, residual) : NAN;
+        if (!isnan(error)) return error;
+        grid_potential(op, self->columns);
+        self->in_logs = 1;
+    }
+    return rows_in_logs(op, self, x, residual);
 }
 
 /* The same as `settle_small_masses`, axis by axis. */
@@ -481,17 +518,39 @@ static Index scratch_numbers(const Costs *costs)
     return 4 * most;
 }
 
+/* What an operator has for itself. */
+size_t grid_bytes_beside(const Costs *costs)
+{
+    Index n = costs->n, m = costs->m;
+    size_t bytes = 2 * bytes_for(sizeof(Grid)) + 2 * bytes_for(n) + bytes_for(m) + bytes_for(n > m ? n : m);
+    for (int k = 0; k < costs->axes; k++) bytes += 2 * bytes_for(panel_numbers(costs, k));
+    return bytes;
+}
+
 size_t grid_bytes(const Costs *costs)
 {
     Index n = costs->n, m = costs->m;
-    size_t bytes = 2 * bytes_for(sizeof(Grid)) + 3 * bytes_for(n) + 2 * bytes_for(m) + 2 * bytes_for(n > m ? n : m);
-    bytes += 2 * bytes_for(product_numbers(costs)) + bytes_for(scratch_numbers(costs)) + bytes_for(n > m ? n : m);
-    for (int k = 0; k < costs->axes; k++) bytes += 2 * bytes_for(panel_numbers(costs, k));
+    size_t bytes = grid_bytes_beside(costs) + bytes_for(n) + bytes_for(m) + 2 * bytes_for(n > m ? n : m);
+    bytes += 2 * bytes_for(product_numbers(costs)) + bytes_for(scratch_numbers(costs));
     return bytes + bytes_for(LANES * (longest(costs) + LANES));
 }
 
+/* Take what operators share that have the same costs and the same target, from one of them or from the arena. */
+static void take_shared(Grid *self, const Costs *costs, Arena *arena, const Grid *beside)
+{
+    Index n = costs->n, m = costs->m, most = n > m ? n : m;
+    self->target.offsets = beside ? beside->target.offsets : take_indices(arena, m);
+    self->target.given = beside ? beside->target.given : take_numbers(arena, most);
+    self->rows = beside ? beside->rows : take_numbers(arena, n);
+    self->h = beside ? beside->h : take_numbers(arena, most);
+    self->scratch = beside ? beside->scratch : take_numbers(arena, scratch_numbers(costs));
+    self->strip = beside ? beside->strip : take_numbers(arena, LANES * (longest(costs) + LANES));
+    for (int k = 0; k < 2; k++)
+        self->buffers[k] = beside ? beside->buffers[k] : take_numbers(arena, product_numbers(costs));
+}
+
 /* `everywhere`: products with v are made on the whole grid in each step, since they are asked for there. */
-int open_grid(Operator *op, Workspace *workspace, int everywhere)
+int open_grid(Operator *op, Workspace *workspace, int everywhere, const Operator *beside)
 {
     const Costs *costs = op->costs;
     Arena *arena = &workspace->work;
@@ -507,17 +566,10 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere)
         self->to_source[k] = take_numbers(arena, panel_numbers(costs, k));
     }
     self->source.offsets = take_indices(arena, n);
-    self->target.offsets = take_indices(arena, m);
     self->source.given = take_numbers(arena, n > m ? n : m);
-    self->target.given = take_numbers(arena, n > m ? n : m);
     self->u = take_numbers(arena, n);
-    self->rows = take_numbers(arena, n);
     self->columns = take_numbers(arena, m);
-    self->buffers[0] = take_numbers(arena, product_numbers(costs));
-    self->buffers[1] = take_numbers(arena, product_numbers(costs));
-    self->h = take_numbers(arena, n > m ? n : m);
-    self->scratch = take_numbers(arena, scratch_numbers(costs));
-    self->strip = take_numbers(arena, LANES * (longest(costs) + LANES));
+    take_shared(self, costs, arena, beside ? beside->own : NULL);
     op->own = self;
     op->evaluate = grid_evaluate;
     op->potential = grid_potential;

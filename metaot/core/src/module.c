@@ -154,6 +154,48 @@ static int read_array(PyObject *object, const char *name, int writable, const ch
     return 1;
 }
 
+enum { MEASURES, WEIGHTS, AVERAGE_EPS, START_F, START_LOG_D, SETTLED, AVERAGE_F, AVERAGE_G, LOG_D, LOG_ALPHA, ERRORS,
+       AVERAGE_STEPS, AVERAGE_BUFFERS };
+static const char *const AVERAGE_NAMES[] = {"measures", "weights", "eps", "f", "log_d", "settled", "found f", "found g",
+                                            "found log_d", "log_alpha", "errors", "steps"};
+
+typedef struct {
+    Costs costs;
+    Index count, measures;
+    Py_buffer buffers[AVERAGE_BUFFERS];
+    Limits limits;
+    int debiased, short_of_memory;
+    Index next;
+} AverageTask;
+
+/* Find one barycenter after another, until all are done or in hand. */
+static void take_part_in_averages(void *shared)
+{
+    AverageTask *task = shared;
+    Workspace workspace;
+    memset(&workspace, 0, sizeof workspace);
+    Index n = task->costs.n, k = task->measures;
+    for (Index i; (i = take_next(&task->next)) < task->count;) {
+        double *b[AVERAGE_BUFFERS];
+        Index sizes[] = {k * n, k, 1, k * n, n, 1, k * n, k * n, n, n, 3, 0};
+        for (int part = 0; part < AVERAGE_BUFFERS; part++)
+            b[part] = (double *)task->buffers[part].buf + i * sizes[part];
+        Average average = {.costs = &task->costs, .count = k, .measures = b[MEASURES], .weights = b[WEIGHTS],
+                           .start = b[START_F], .start_log_d = b[START_LOG_D], .eps = *b[AVERAGE_EPS],
+                           .debiased = task->debiased, .settled = *b[SETTLED] != 0, .f = b[AVERAGE_F],
+                           .g = b[AVERAGE_G], .log_d = b[LOG_D], .log_alpha = b[LOG_ALPHA]};
+        Outcome outcome = {INFINITY, 0};
+        if (!find_barycenter(&workspace, &average, task->limits, &outcome)) task->short_of_memory = 1;
+        b[ERRORS][0] = average.error;
+        b[ERRORS][1] = average.self_error;
+        b[ERRORS][2] = average.settled;
+        ((int64_t *)task->buffers[AVERAGE_STEPS].buf)[i] = outcome.steps;
+    }
+    close_arena(&workspace.supports);
+    close_arena(&workspace.work);
+    close_arena(&workspace.kernels.memory);
+}
+
 static int misfit(const char *what)
 {
     PyErr_Format(PyExc_ValueError, "%s", what);
@@ -298,7 +340,59 @@ static PyObject *solve_together(PyObject *Py_UNUSED(module), PyObject *arguments
     return run_and_release(&tasks, threads, fits);
 }
 
+/* Read the arrays of barycenters; `sides` has the costs. */
+static int read_averages(AverageTask *task, Task *sides, PyObject *costs, PyObject *const *arrays)
+{
+    for (int part = 0; part < AVERAGE_BUFFERS; part++)
+        if (!read_array(arrays[part], AVERAGE_NAMES[part], part >= AVERAGE_F, part == AVERAGE_STEPS ? "lq" : "d", 1,
+                        &task->buffers[part]))
+            return 0;
+    task->count = task->buffers[AVERAGE_EPS].len / (Index)sizeof(double);
+    if (!read_costs(sides, AXES, SQEUCLIDEAN, costs)) return 0;
+    task->costs = sides->costs;
+    Index n = task->costs.n, weights = task->buffers[WEIGHTS].len / (Index)sizeof(double);
+    Index k = task->measures = task->count ? weights / task->count : 1;
+    if (n != task->costs.m || k < 1) return misfit("a barycenter is on one grid, of one measure at least");
+    Index sizes[] = {k * n, k, 1, k * n, n, 1, k * n, k * n, n, n, 3, 1};
+    for (int part = 0; part < AVERAGE_BUFFERS; part++)
+        if (task->buffers[part].len != task->count * sizes[part] * (Index)sizeof(double)) {
+            PyErr_Format(PyExc_ValueError, "%s has %zd bytes, expected %zd barycenters of %zd numbers",
+                         AVERAGE_NAMES[part], task->buffers[part].len, task->count, sizes[part]);
+            return 0;
+        }
+    return 1;
+}
+
+static PyObject *average_each(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    AverageTask task;
+    Task sides;
+    PyObject *costs, *a[AVERAGE_BUFFERS];
+    Py_ssize_t max_steps;
+    int threads;
+    memset(&task, 0, sizeof task);
+    memset(&sides, 0, sizeof sides);
+    if (!PyArg_ParseTuple(arguments, "O!(OOOOOO)(OOOOOO)(dnp)i:average_each", &PyTuple_Type, &costs, &a[0], &a[1], &a[2],
+                          &a[3], &a[4], &a[5], &a[6], &a[7], &a[8], &a[9], &a[10], &a[11], &task.limits.tol, &max_steps,
+                          &task.debiased, &threads))
+        return NULL;
+    task.limits.max_steps = max_steps;
+    int fits = read_averages(&task, &sides, costs, a);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        run_on_threads(take_part_in_averages, &task, task.count > 1 ? threads : 1);
+        Py_END_ALLOW_THREADS
+    }
+    for (int part = 0; part < AVERAGE_BUFFERS; part++)
+        if (task.buffers[part].obj) PyBuffer_Release(&task.buffers[part]);
+    for (int k = 0; k < sides.cost_count; k++) PyBuffer_Release(&sides.cost_buffers[k]);
+    if (!fits) return NULL;
+    if (task.short_of_memory) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
     {NULL, NULL, 0, NULL},

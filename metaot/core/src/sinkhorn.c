@@ -158,7 +158,7 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
     return outcome;
 }
 
-static void open_path(Path *path, Arena *arena, Index n)
+void open_path(Path *path, Arena *arena, Index n)
 {
     double **parts[] = {&path->roots, &path->target, &path->missing, &path->last_target, &path->last_missing,
                         &path->nearest};
@@ -203,7 +203,7 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(&workspace->work, n);
     run->g = take_numbers(&workspace->work, m);
     if (layout == BOXES || layout == AXES_EVERYWHERE)
-        return open_grid(&run->op, workspace, layout == AXES_EVERYWHERE);
+        return open_grid(&run->op, workspace, layout == AXES_EVERYWHERE, NULL);
     take_logs(&workspace->source);
     take_logs(&workspace->target);
     if (layout == CLOUD_BLOCKS)

@@ -62,7 +62,7 @@ Index *absent_atoms(Index count, const Support *support, Index *absent, Index *a
     return absent;
 }
 
-static Support take_support(Arena *arena, Index count)
+Support take_support(Arena *arena, Index count)
 {
     Support support = {0, take_indices(arena, count), take_numbers(arena, count), take_numbers(arena, count), 0};
     return support;
