@@ -23,3 +23,19 @@ def solve_each(
     and of the target's; methods 0 and 1 take it.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.
     """
+
+def solve_pairs(
+    by_axes: bool,
+    costs: tuple[int, int, tuple[ndarray, ...]],
+    problems: tuple[ndarray, ndarray, ndarray | None, ndarray],
+    results: tuple[ndarray | None, ndarray | None, ndarray, ndarray, ndarray],
+    limits: tuple[float, int, bool],
+    threads: int,
+    /,
+) -> None:
+    """Fill `results` (f, g, value, error, steps) by Sinkhorn on axes, or on matrices, for pairs of measures.
+
+    `problems` are (measures, eps, start, pairs): eps, a start and two rows of the measures, int64, for each pair.
+    Potentials, if they are wanted, are those of atoms with mass, among zeros.
+    Costs with a batch have one for each measure: of a pair the source's, and of clouds the target's second one.
+    """

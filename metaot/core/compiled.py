@@ -20,6 +20,8 @@ COMPILED = _core is not None
 _BY_AXES, _BY_MATRIX, _NEWTON, _STEP, _TRANSFORM, _HARD_MINIMUM = range(6)
 _SYMMETRIC_BY_AXES, _SYMMETRIC_BY_MATRIX = 6, 7
 
+_MISSING = "the compiled core is not there: install metaot where there is a C compiler"
+
 _WORTH_A_THREAD = 2**14
 """Atoms of all problems of a thread, from which on it is worth waking."""
 
@@ -103,6 +105,53 @@ def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
     return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None, None), (0.0, 0, False), threads).f
 
 
+@final
+class Pairs(NamedTuple):
+    """Potentials on atoms with mass, zero elsewhere; the dual value half a step later; L1 errors and steps."""
+
+    f: Array | None
+    g: Array | None
+    value: Array
+    error: Array
+    steps: Array
+
+
+@final
+class PairSolver:
+    """Sinkhorn between pairs of measures, rows of weights, N n, at one temperature.
+
+    `costs` are among the atoms that all measures share, or, with a batch, between the points of each and of each.
+    """
+
+    def __init__(self, costs: Costs, weights: Array, eps: float) -> None:
+        self._costs, self._weights, self._eps = costs, _contiguous(weights), eps
+        mean = sum(_support_sizes(weights, relaxed=False)) / max(1, len(weights))
+        self._by_axes = costs.has_axes and 2 * mean > costs.axis_points
+
+    def __call__(
+        self,
+        pairs: Array,
+        start: Array | None,
+        limits: Limits,
+        *,
+        potentials: bool = False,
+        threads: int = 1,
+    ) -> Pairs:
+        """Make steps for pairs of rows, k 2, from f, k n, or zeros; return potentials too if asked."""
+        if _core is None:
+            raise RuntimeError(_MISSING)
+        count, n = len(pairs), self._weights.shape[1]
+        f, g = (np.empty((count, n)) if potentials else None for _ in range(2))
+        found = Pairs(f, g, np.empty(count), np.empty(count), np.empty(count, dtype=np.int64))
+        packed = self._costs.kind, self._costs.point_cost, self._costs.arrays
+        start = None if start is None else _contiguous(start)
+        problems = self._weights, np.full(count, self._eps), start, np.ascontiguousarray(pairs, dtype=np.int64)
+        useful = max(1, min(threads, count))
+        results = found.f, found.g, found.value, found.error, found.steps
+        _core.solve_pairs(self._by_axes, packed, problems, results, (limits.tol, limits.max_steps, True), useful)
+        return found
+
+
 def _solve_each(
     method: int,
     costs: Costs,
@@ -111,7 +160,7 @@ def _solve_each(
     threads: int,
 ) -> Result:
     if _core is None:
-        raise RuntimeError("the compiled core is not there: install metaot where there is a C compiler")
+        raise RuntimeError(_MISSING)
     a, b, eps = map(_contiguous, problems[:3])
     start, prices = (None if part is None else _contiguous(part) for part in problems[3:])
     second = a if method == _STEP else b
