@@ -37,8 +37,8 @@ TASKS = (
     ("500 digits, doodles and clothes", MIXED, 500, 64, 1e-3, "universal", 0.2, None),
     ("500 digits, doodles and clothes", MIXED, 500, 64, 1e-3, "cold", 0.2, None),
 )
-"""Name, image sets, measures, points of an axis, eps, start, the part of the measures that is solved, and the floor
-in seconds. A part p has p^2 of the pairs; what the first rows teach costs more there."""
+"""Name, image sets, measures, points of an axis, eps, start, the part of the measures that is solved, and a floor
+in seconds. A part p has p^2 of the pairs, and what the first rows teach costs more there."""
 
 
 def measures(sets: tuple[str, ...], count: int, side: int) -> Tensor:
