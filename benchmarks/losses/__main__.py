@@ -10,6 +10,7 @@ MODULES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not
 def main() -> None:
     parser = argparse.ArgumentParser(description="Losses and averages beside other libraries.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small parts of what takes long, where there are any")
     options = parser.parse_args()
     for name in options.names:
         if name not in MODULES:

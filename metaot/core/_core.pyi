@@ -42,3 +42,19 @@ def solve_each(
 
 def solve_together(calls: tuple[tuple[object, ...], ...], threads: int, /) -> None:
     """Solve the problems of up to 8 calls, tuples of the arguments of `solve_each` without `threads`."""
+
+def solve_pairs(
+    by_axes: bool,
+    costs: tuple[int, int, tuple[ndarray, ...]],
+    problems: tuple[ndarray, ndarray, ndarray | None, ndarray],
+    results: tuple[ndarray | None, ndarray | None, ndarray, ndarray, ndarray],
+    limits: tuple[float, int, bool],
+    threads: int,
+    /,
+) -> None:
+    """Fill `results` (f, g, value, error, steps) by Sinkhorn on axes, or on matrices, for pairs of measures.
+
+    `problems` are (measures, eps, start, pairs): eps, a start and two rows of the measures, int64, for each pair.
+    Potentials, if they are wanted, are those of atoms with mass, among zeros.
+    Costs with a batch have one for each measure: of a pair the source's, and of clouds the target's second one.
+    """

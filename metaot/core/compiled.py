@@ -178,6 +178,53 @@ def average(costs: Costs, given: Averages, limits: Limits, *, debiased: bool, th
     return found
 
 
+@final
+class Pairs(NamedTuple):
+    """Potentials on atoms with mass, zero elsewhere; the dual value half a step later; L1 errors and steps."""
+
+    f: Array | None
+    g: Array | None
+    value: Array
+    error: Array
+    steps: Array
+
+
+@final
+class PairSolver:
+    """Sinkhorn between pairs of measures, rows of weights, N n, at one temperature.
+
+    `costs` are among the atoms that all measures share, or, with a batch, between the points of each and of each.
+    """
+
+    def __init__(self, costs: Costs, weights: Array, eps: float) -> None:
+        self._costs, self._weights, self._eps = costs, _contiguous(weights), eps
+        mean = sum(_support_sizes(weights, relaxed=False)) / max(1, len(weights))
+        self._by_axes = costs.has_axes and 2 * mean > costs.axis_points
+
+    def __call__(
+        self,
+        pairs: Array,
+        start: Array | None,
+        limits: Limits,
+        *,
+        potentials: bool = False,
+        threads: int = 1,
+    ) -> Pairs:
+        """Make steps for pairs of rows, k 2, from f, k n, or zeros; return potentials too if asked."""
+        if _core is None:
+            raise RuntimeError(_MISSING)
+        count, n = len(pairs), self._weights.shape[1]
+        f, g = (np.empty((count, n)) if potentials else None for _ in range(2))
+        found = Pairs(f, g, np.empty(count), np.empty(count), np.empty(count, dtype=np.int64))
+        packed = self._costs.kind, self._costs.point_cost, self._costs.arrays
+        start = None if start is None else _contiguous(start)
+        problems = self._weights, np.full(count, self._eps), start, np.ascontiguousarray(pairs, dtype=np.int64)
+        useful = max(1, min(threads, count))
+        results = found.f, found.g, found.value, found.error, found.steps
+        _core.solve_pairs(self._by_axes, packed, problems, results, (limits.tol, limits.max_steps, True), useful)
+        return found
+
+
 def _solve_each(
     method: int,
     costs: Costs,

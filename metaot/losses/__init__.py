@@ -8,7 +8,7 @@ from metaot.losses.divergence import (
 )
 from metaot.losses.loss import SinkhornLoss
 from metaot.losses.one_dimension import wasserstein_1d
-from metaot.losses.pairwise import pairwise
+from metaot.losses.pairwise import PairDivergences, pairwise
 from metaot.losses.sliced import (
     Slice,
     SlicedEstimate,
@@ -20,6 +20,7 @@ from metaot.losses.sliced import (
 
 __all__ = [
     "DivergenceSolution",
+    "PairDivergences",
     "SinkhornLoss",
     "Slice",
     "SlicedEstimate",

@@ -124,7 +124,7 @@ def powered_mean(values: Float[Tensor, "*rows k"], shares: Tensor | float, p: fl
     if p == 1:
         return _summed(values.abs(), shares)
     if p == 2:
-        total = _summed(values.square(), shares)
+        total = _summed_squares(values, shares)
         limits = torch.finfo(values.dtype)
         safe = (total > limits.tiny / limits.eps**2) & (total < limits.max)
         if bool(safe.all()):
@@ -136,6 +136,12 @@ def powered_mean(values: Float[Tensor, "*rows k"], shares: Tensor | float, p: fl
 
 def _summed(values: Tensor, shares: Tensor | float) -> Tensor:
     return (values * shares).sum(-1) if isinstance(shares, Tensor) else values.sum(-1) * shares
+
+
+def _summed_squares(values: Tensor, shares: Tensor | float) -> Tensor:
+    if isinstance(shares, Tensor):
+        return _summed(values.square(), shares)
+    return torch.linalg.vector_norm(values, dim=-1).square() * shares
 
 
 def cells_between(corners: Corners) -> Cells:

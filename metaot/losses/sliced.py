@@ -17,7 +17,7 @@ from metaot.losses.quantiles import Masses, Rule, Slopes, Wanted, powered_mean, 
 _BLOCK = 2**18
 """Entries of one measure's projections that are sorted at a time: what a processor keeps at hand."""
 
-_WORTH_A_PRODUCT, _PRODUCTS = 8, 8
+_WORTH_A_PRODUCT, _PRODUCTS = 8, 4
 """Coordinates for which one block is worth a matrix product, and the blocks that one product makes at most."""
 
 _STARTS, _ASCENT, _GAIN, _SHORT = 8, 200, 1e-9, 1e-7
@@ -175,11 +175,10 @@ class _Clouds(NamedTuple):
         A distance that rounding of the projections may have made is zero.
         """
         rounding = 8 * torch.finfo(self.x.dtype).eps * max(self.x.norm(dim=-1).amax(), self.y.norm(dim=-1).amax())
-        x_rows, y_rows = self.x.mT.contiguous(), self.y.mT.contiguous()
         count = max(1, _BLOCK // max(len(self.x), len(self.y)))
         products = min(_PRODUCTS, 1 + vectors.shape[-1] // _WORTH_A_PRODUCT)
         for part in vectors.split(count * products):
-            blocks = (each.split(count) for each in (part, part @ x_rows, part @ y_rows))
+            blocks = (each.split(count) for each in (part, part @ self.x.mT, part @ self.y.mT))
             for block, x, y in zip(*blocks, strict=True):
                 found, slopes = row_distances(x, y, self.masses, Rule(p), wanted)
                 yield block, found.where(found > rounding, 0.0), slopes

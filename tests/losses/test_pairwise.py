@@ -1,12 +1,16 @@
 """Distance matrices: right entries on shared atoms and on clouds, from any start; files; bad input."""
 
+import pickle
+import sys
+
 import pytest
 import torch
 from strategies import assert_close, weights
 
-from metaot import DualPotentials, Grid, Points, Problem, ot_value
-from metaot.losses import pairwise, sinkhorn_divergence
-from metaot.losses import pairwise as pairwise_function
+from metaot import DualPotentials, Grid, Points, Problem, core, ot_value
+from metaot.losses import PairDivergences, pairwise, sinkhorn_divergence
+
+landmarks_module, pairwise_module = (sys.modules[f"metaot.losses.{name}"] for name in ("landmarks", "pairwise"))
 
 GRID = Grid(5, 4)
 
@@ -54,35 +58,85 @@ def test_starts(measures):
     assert Zeros.calls > 0
 
 
-def test_a_file_goes_on(measures, tmp_path, monkeypatch):
-    """A run that was cut off is finished by the next one; what was done is not solved again."""
-    import sys  # noqa: PLC0415
+def test_landmarks_give_better_starts(monkeypatch):
+    """What the first rows teach saves steps in the others, and moves no entry, whoever makes the steps."""
+    steps, call = [], core.PairSolver.__call__
 
-    module = sys.modules["metaot.losses.pairwise"]
+    def counted(self, *arguments, **settings):
+        found = call(self, *arguments, **settings)
+        steps.append(found.steps.sum())
+        return found
+
+    monkeypatch.setattr(core.PairSolver, "__call__", counted)
+    x = torch.linspace(0, 1, 8)
+    middle, width = torch.rand(2, 72, 2)
+    first, second = (((x - middle[:, k, None]) ** 2 / (0.02 + 0.05 * width[:, k, None])) for k in (0, 1))
+    measures = torch.exp(-first[:, :, None] - second[:, None]).flatten(1)
+    measures = measures / measures.sum(-1, keepdim=True)
+    D = pairwise(measures, Grid(8, 8), 0.02, landmarks=32)
+    taught = sum(steps)
+    steps.clear()
+    assert_close(D, pairwise(measures, Grid(8, 8), 0.02, landmarks=0), 1e-6)
+    assert taught < 0.75 * sum(steps)
+
+
+def test_landmarks_without_compiled_code(measures, monkeypatch):
+    expected = pairwise(measures, GRID, 0.05, tol=1e-8)
+    monkeypatch.setattr(landmarks_module, "_GROUP", 2)
+    assert_close(pairwise(measures, GRID, 0.05, tol=1e-8, landmarks=4), expected, 1e-9)
+    monkeypatch.setattr(core, "COMPILED", False)
+    assert_close(pairwise(measures, GRID, 0.05, tol=1e-8, landmarks=4), expected, 1e-9)
+
+
+def test_hard_pairs_go_to_solve(measures, monkeypatch):
+    expected = pairwise(measures, GRID, 0.01, tol=1e-8)
+    monkeypatch.setattr(pairwise_module, "SINKHORN_FIRST", 2)
+    monkeypatch.setattr(landmarks_module, "_GROUP", 2)
+    assert_close(pairwise(measures, GRID, 0.01, tol=1e-8, landmarks=4), expected, 1e-9)
+
+
+def test_some_pairs(measures):
+    D = pairwise(measures, GRID, 0.05, tol=1e-8)
+    some = PairDivergences(measures, GRID, 0.05, tol=1e-8)
+    some = pickle.loads(pickle.dumps(some))
+    assert_close(some([0, 5, 2], torch.tensor([3, 1, 2])), D[[0, 5, 2], [3, 1, 2]], 1e-9)
+    assert some([], []).shape == (0,)
+    with pytest.raises(ValueError, match=r"0 to 6, got target\[0\] = 7"):
+        some([0], [7])
+    with pytest.raises(ValueError, match="whole numbers"):
+        some([0.5], [1.0])
+
+
+def test_a_file_goes_on(measures, tmp_path, monkeypatch):
+    """A run that was cut off in a row is finished by the next one; what was done is not solved again."""
     path = tmp_path / "matrix.npz"
     expected = pairwise(measures, GRID, 0.05)
-    monkeypatch.setattr(module, "_NUMBERS", 60)
-    monkeypatch.setattr(module, "_SECONDS", 0.0)
-    solve, calls = module.solve, []
+    monkeypatch.setattr(pairwise_module, "_NUMBERS", 60)
+    monkeypatch.setattr(landmarks_module, "_GROUP", 1)
+    solved, calls = PairDivergences._solved, []
 
-    def cut_off(problem, **settings):
-        calls.append(len(problem.a))
-        if len(calls) == 5:
+    def cut_off(self, i, *arguments, **settings):
+        if len(calls) == 4:
             raise KeyboardInterrupt
-        return solve(problem, **settings)
+        calls.append(len(i))
+        return solved(self, i, *arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "solve", cut_off)
+        patch.setattr(PairDivergences, "_solved", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            pairwise(measures, GRID, 0.05, file=path)
-        calls.clear()
-        calls.extend([0] * 10)
-        assert_close(pairwise(measures, GRID, 0.05, file=path), expected)
-        assert sum(calls) == 7 + 21 - 9
-        assert_close(pairwise(measures, GRID, 0.05, file=path), expected)
-        assert sum(calls) == 7 + 21 - 9 + 7
+            pairwise(measures, GRID, 0.05, file=path, landmarks=3)
+        done = sum(calls)
+        assert 0 < done < 21
+        calls[:] = [0] * 5
+        assert_close(pairwise(measures, GRID, 0.05, file=path, landmarks=3), expected, 1e-6)
+        assert sum(calls) == 21 - done
+        assert_close(pairwise(measures, GRID, 0.05, file=path), expected, 1e-6)
+        assert sum(calls) == 21 - done
     with pytest.raises(ValueError, match="other measures or settings"):
         pairwise(measures, GRID, 0.06, file=path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="no file of pairwise"):
+        pairwise(measures, GRID, 0.05, file=path)
     path.write_bytes(b"no archive")
     with pytest.raises(ValueError, match="no file of pairwise"):
         pairwise(measures, GRID, 0.05, file=path)
@@ -112,4 +166,4 @@ def test_bad_input(measures):
         pairwise(measures, "grid", 0.05)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="eps"):
         pairwise(measures, GRID, "0.05")  # type: ignore[arg-type]
-    assert pairwise_function(measures[:1], GRID, 0.05).shape == (1, 1)
+    assert pairwise(measures[:1], GRID, 0.05).shape == (1, 1)

@@ -85,9 +85,10 @@ typedef struct {
     const Costs *costs;
     const double *a, *b, *start; /* the weights, and f or NULL, in the units of the cost */
     double eps;
-    double *f, *g; /* the answer */
+    double *f, *g; /* the answer, or NULL */
     int threads;
     Price source_price, target_price;
+    double *value; /* of the dual, or NULL */
 } Instance;
 
 /* threads.c */

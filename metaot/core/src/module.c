@@ -11,13 +11,15 @@
 
 typedef enum { SINKHORN_BY_AXES, SINKHORN_BY_MATRIX, NEWTON, STEP, TRANSFORM, HARD_MINIMUM,
                SYMMETRIC_BY_AXES, SYMMETRIC_BY_MATRIX, METHODS } Method;
-enum { A, B, EPS, START, PRICES, F, G, ERROR, STEPS, BUFFERS };
-static const char *const NAMES[] = {"a", "b", "eps", "start", "prices", "f", "g", "error", "steps"};
+enum { A, B, EPS, START, PRICES, PAIRS, F, G, VALUE, ERROR, STEPS, BUFFERS };
+static const char *const NAMES[] = {"a", "b", "eps", "start", "prices", "pairs", "f", "g", "value", "error", "steps"};
+static const int MAY_MISS[] = {0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0};
 
 typedef struct {
     Method method;
     Costs costs;
-    Index count, cost_stride, x_stride, y_stride; /* strides are zero where all problems share the costs */
+    Index count, rows; /* problems, and rows of weights: of pairs each problem names its rows */
+    Index cost_stride, x_stride, y_stride; /* zero where all problems share the costs */
     Py_buffer buffers[BUFFERS], cost_buffers[MOST_AXES];
     int cost_count;
     Limits limits;
@@ -41,22 +43,25 @@ static Price price_of(const Task *task, Index k, int side, double eps)
 static int solve_one(Workspace *workspace, Task *task, Index k)
 {
     Costs costs = task->costs;
-    costs.matrix += k * task->cost_stride;
-    costs.x += k * task->x_stride;
-    costs.y += k * task->y_stride;
+    const int64_t *pairs = task->buffers[PAIRS].obj ? task->buffers[PAIRS].buf : NULL;
+    Index i = pairs ? pairs[2 * k] : k, j = pairs ? pairs[2 * k + 1] : k;
+    costs.matrix += i * task->cost_stride;
+    costs.x += i * task->x_stride;
+    costs.y += j * task->y_stride;
     Index n = costs.n, m = costs.m, second = task->method == STEP ? n : m;
-    Instance instance = {&costs, row(task, A, k, n), row(task, B, k, m), row(task, START, k, n),
+    Instance instance = {&costs, row(task, A, i, n), row(task, B, j, m), row(task, START, k, n),
                          *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second),
                          task->count == 1 ? task->threads : 1, price_of(task, k, 0, *row(task, EPS, k, 1)),
-                         price_of(task, k, 1, *row(task, EPS, k, 1))};
+                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1)};
     int relaxed = instance.source_price.kind != EXACT_PRICE || instance.target_price.kind != EXACT_PRICE;
     Outcome outcome = {INFINITY, 0};
     int done = 0;
     if (task->method == HARD_MINIMUM) return hard_minimum(&costs, instance.b, instance.f);
     if (!find_supports(workspace, &costs, instance.a, instance.b, relaxed)) return 0;
     if (!workspace->source.count || !workspace->target.count) { /* weights that are no weights: there is no plan */
-        memset(instance.f, 0, (size_t)n * sizeof(double));
-        memset(instance.g, 0, (size_t)second * sizeof(double));
+        if (instance.f) memset(instance.f, 0, (size_t)n * sizeof(double));
+        if (instance.g) memset(instance.g, 0, (size_t)second * sizeof(double));
+        if (instance.value) *instance.value = INFINITY;
         *row(task, ERROR, k, 1) = INFINITY;
         ((int64_t *)task->buffers[STEPS].buf)[k] = 0;
         return 1;
@@ -232,7 +237,7 @@ static int read_costs(Task *task, int kind, int point_cost, PyObject *arrays)
     }
     for (int k = 0; k < given; k++) {
         if (b[k].ndim > 3) return misfit("costs have two dimensions, or three with a batch");
-        if (b[k].ndim == 3 && b[k].shape[0] != task->count) return misfit("the batch of the costs does not fit");
+        if (b[k].ndim == 3 && b[k].shape[0] != task->rows) return misfit("the batch of the costs does not fit");
     }
     const Py_ssize_t *first = b[0].shape + (b[0].ndim - 2), *last = b[given - 1].shape + (b[given - 1].ndim - 2);
     costs->n = first[0];
@@ -255,10 +260,12 @@ static int read_costs(Task *task, int kind, int point_cost, PyObject *arrays)
 static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyObject *const *arrays)
 {
     for (int k = 0; k < BUFFERS; k++) {
-        if ((k == START || k == PRICES) && arrays[k] == Py_None) continue;
-        if (!read_array(arrays[k], NAMES[k], k >= F, k == STEPS ? "lq" : "d", 1, &task->buffers[k])) return 0;
+        if (MAY_MISS[k] && (!arrays[k] || arrays[k] == Py_None)) continue;
+        const char *formats = k == STEPS || k == PAIRS ? "lq" : "d";
+        if (!read_array(arrays[k], NAMES[k], k >= F, formats, 1, &task->buffers[k])) return 0;
     }
-    task->count = task->buffers[EPS].len / (Index)sizeof(double);
+    task->count = task->rows = task->buffers[EPS].len / (Index)sizeof(double);
+    if (task->buffers[PAIRS].obj) task->rows = task->buffers[A].shape[0];
     if (!read_costs(task, kind, point_cost, costs)) return 0;
     int any_kind = task->method == SINKHORN_BY_MATRIX || task->method == NEWTON || task->method == SYMMETRIC_BY_MATRIX;
     if (!any_kind && kind != AXES)
@@ -270,13 +277,18 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
     Index n = task->costs.n, m = task->costs.m;
     if (symmetric && n != m)
         return misfit("a symmetric problem has as many source as target atoms");
-    Index sizes[BUFFERS] = {n, m, 1, n, 4, n, task->method == STEP ? n : m, 1, 1};
-    for (int k = 0; k < BUFFERS; k++)
-        if (task->buffers[k].obj && task->buffers[k].len != task->count * sizes[k] * (Index)sizeof(double)) {
+    Index sizes[BUFFERS] = {n, m, 1, n, 4, 2, n, task->method == STEP ? n : m, 1, 1, 1};
+    for (int k = 0; k < BUFFERS; k++) {
+        Index rows = k <= B ? task->rows : task->count;
+        if (task->buffers[k].obj && task->buffers[k].len != rows * sizes[k] * (Index)sizeof(double)) {
             PyErr_Format(PyExc_ValueError, "%s has %zd bytes, expected %zd problems of %zd numbers", NAMES[k],
-                         task->buffers[k].len, task->count, sizes[k]);
+                         task->buffers[k].len, rows, sizes[k]);
             return 0;
         }
+    }
+    const int64_t *pairs = task->buffers[PAIRS].buf;
+    for (Index k = 0; task->buffers[PAIRS].obj && k < 2 * task->count; k++)
+        if (pairs[k] < 0 || pairs[k] >= task->rows) return misfit("pairs must name rows of the weights");
     return 1;
 }
 
@@ -284,7 +296,7 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
 #define CALL "i(iiO!)(OOOOO)(OOOO)(dnp)"
 static int read_call(PyObject *call, const char *format, Task *task, int *threads)
 {
-    PyObject *costs, *arrays[BUFFERS];
+    PyObject *costs, *arrays[BUFFERS] = {NULL};
     int method, kind, point_cost;
     Py_ssize_t max_steps;
     if (!PyArg_ParseTuple(call, format, &method, &kind, &point_cost, &PyTuple_Type, &costs, &arrays[A], &arrays[B],
@@ -293,6 +305,10 @@ static int read_call(PyObject *call, const char *format, Task *task, int *thread
         return 0;
     if (method < 0 || method >= METHODS) {
         PyErr_Format(PyExc_ValueError, "unknown method %d", method);
+        return 0;
+    }
+    if (arrays[F] == Py_None || arrays[G] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "f and g must be arrays");
         return 0;
     }
     task->method = (Method)method;
@@ -338,6 +354,26 @@ static PyObject *solve_together(PyObject *Py_UNUSED(module), PyObject *arguments
     for (Py_ssize_t t = 0; t < PyTuple_Size(calls) && fits; t++)
         fits = read_call(PyTuple_GetItem(calls, t), CALL ";a call is a tuple", &tasks.tasks[tasks.count++], NULL);
     return run_and_release(&tasks, threads, fits);
+}
+
+static PyObject *solve_pairs(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Tasks tasks = {.count = 1};
+    Task *task = &tasks.tasks[0];
+    PyObject *costs, *arrays[BUFFERS] = {NULL};
+    int by_axes, kind, point_cost, threads;
+    Py_ssize_t max_steps;
+    if (!PyArg_ParseTuple(arguments, "p(iiO!)(OOOO)(OOOOO)(dnp)i:solve_pairs", &by_axes, &kind, &point_cost,
+                          &PyTuple_Type, &costs, &arrays[A], &arrays[EPS], &arrays[START], &arrays[PAIRS],
+                          &arrays[F], &arrays[G], &arrays[VALUE], &arrays[ERROR], &arrays[STEPS], &task->limits.tol,
+                          &max_steps, &task->limits.accelerated, &threads))
+        return NULL;
+    if (arrays[PAIRS] == Py_None || arrays[VALUE] == Py_None)
+        return PyErr_Format(PyExc_TypeError, "pairs and value must be arrays");
+    arrays[B] = arrays[A];
+    task->method = by_axes ? SINKHORN_BY_AXES : SINKHORN_BY_MATRIX;
+    task->limits.max_steps = max_steps;
+    return run_and_release(&tasks, threads, read_task(task, kind, point_cost, costs, arrays));
 }
 
 /* Read the arrays of barycenters; `sides` has the costs. */
@@ -395,6 +431,7 @@ static PyMethodDef methods[] = {
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
+    {"solve_pairs", solve_pairs, METH_VARARGS, "Solve between pairs of measures; see _core.pyi."},
     {NULL, NULL, 0, NULL},
 };
 

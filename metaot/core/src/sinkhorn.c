@@ -6,6 +6,7 @@
 #include <string.h>
 
 static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
+static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose starts are alike */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
 
@@ -62,6 +63,12 @@ static double dual_value(Run *run, const double *x)
            inner_product(run->op.target->count, run->op.target->weights, run->g);
 }
 
+/* The dual value of the best g for the last point, and the best f for that: the residual leads there. */
+static double next_value(Run *run)
+{
+    return dual_value(run, run->x) + inner_product(run->op.source->count, run->op.source->weights, run->residual);
+}
+
 /* Evaluate a point that no step led to: where there is no closed form of the best level, at that level. */
 static double evaluate_first(Run *run, double *x, double *residual)
 {
@@ -113,7 +120,7 @@ static double begin(Run *run, const Instance *instance, Limits limits)
     Operator *op = &run->op;
     if (take_start(run, instance)) {
         double error = evaluate_first(run, run->x, run->residual);
-        if (error <= GOOD) return error;
+        if (error <= (instance->value ? GOOD_OF_PAIRS : GOOD)) return error;
         if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x)))
             return error > limits.tol && limits.max_steps > 0 ? error : op->evaluate(op, run->x, run->residual);
     }
@@ -260,6 +267,19 @@ static int extend_symmetric(Run *run, const Instance *instance)
     return 1;
 }
 
+/* Put the value into place; and potentials of atoms with mass, if they are wanted, among zeros. */
+static void put_value(Run *run, const Instance *instance, double error)
+{
+    const Support *source = run->op.source, *target = run->op.target;
+    int found = isfinite(error);
+    *instance->value = found ? instance->eps * next_value(run) : INFINITY;
+    if (!instance->f || !instance->g) return;
+    memset(instance->f, 0, (size_t)instance->costs->n * sizeof(double));
+    memset(instance->g, 0, (size_t)instance->costs->m * sizeof(double));
+    for (Index i = 0; found && i < source->count; i++) instance->f[source->atoms[i]] = instance->eps * run->x[i];
+    for (Index j = 0; found && j < target->count; j++) instance->g[target->atoms[j]] = instance->eps * run->g[j];
+}
+
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, Steps method, Outcome *outcome)
 {
     Run run;
@@ -268,6 +288,10 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     if (!open_run(&run, workspace, instance, layout, method.symmetric, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
     *outcome = iterate(&run, instance, limits, &path);
+    if (instance->value) {
+        put_value(&run, instance, outcome->error);
+        return 1;
+    }
     int done = !isfinite(outcome->error) || (run.symmetric ? extend_symmetric : extend)(&run, instance);
     finish_potentials(instance, outcome);
     return done;
