@@ -11,6 +11,8 @@ PAGES = (
     "plot_gradients.py",
     "plot_slices.py",
     "plot_loss.py",
+    "plot_digits.py",
+    "plot_lorenz.py",
     "plot_trajectories.py",
     "plot_barycenters.py",
     "plot_supply_demand.py",

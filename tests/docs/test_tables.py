@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from benchmarks.tables import TABLES, readme
+from benchmarks.tables import TABLES, losses, readme
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "docs"))
@@ -27,6 +27,13 @@ def test_a_table_has_as_many_cells_in_each_row(name: str):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_finds_its_numbers(page: Path):
     assert "{{" not in results.rendered(page.read_text())
+
+
+def test_the_page_of_losses_says_what_was_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(losses, "RESULTS", tmp_path)
+    page = results.rendered((ROOT / "docs" / "benchmarks" / "losses.md").read_text())
+    assert page.count("Not measured") == 5
+    assert "|--" not in page
 
 
 def test_every_table_is_shown_on_a_page():

@@ -1,5 +1,6 @@
 """The pages of the gallery run, one after another in one process, without a warning and with a picture each."""
 
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,8 @@ import pytest
 import torch
 
 PAGES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
-LONG = {
-    f"plot_{name}"
-    for name in ("barycenters", "batches", "export", "images", "loss", "own_problems", "supply_demand")
-}
+_LONG = "barycenters batches digits export images lorenz loss own_problems supply_demand"
+LONG = {f"plot_{name}" for name in _LONG.split()}
 """Pages that train, export, or solve many large problems; `make docs` runs them too."""
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -38,7 +37,7 @@ def is_long(page: Path) -> bool:
     "page", [pytest.param(page, marks=pytest.mark.slow if is_long(page) else [], id=page.stem) for page in PAGES]
 )
 def test_a_page_runs_and_shows_pictures(page: Path, tmp_path: Path) -> None:
-    pytest.importorskip("sklearn" if "recolour" in page.stem else "PIL")
+    pytest.importorskip("sklearn" if re.search("sklearn|scipy", page.read_text()) else "PIL")
     pytest.importorskip("ot" if "other_solvers" in page.stem else "PIL")
     variables = runpy.run_path(str(page), run_name="__main__")
     assert plt.get_fignums()
