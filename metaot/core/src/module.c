@@ -351,8 +351,15 @@ static PyObject *solve_together(PyObject *Py_UNUSED(module), PyObject *arguments
     if (!PyArg_ParseTuple(arguments, "O!i:solve_together", &PyTuple_Type, &calls, &threads)) return NULL;
     if (PyTuple_Size(calls) > MOST_TASKS)
         return PyErr_Format(PyExc_ValueError, "at most %d calls are solved together", (int)MOST_TASKS);
-    for (Py_ssize_t t = 0; t < PyTuple_Size(calls) && fits; t++)
-        fits = read_call(PyTuple_GetItem(calls, t), CALL ";a call is a tuple", &tasks.tasks[tasks.count++], NULL);
+    for (Py_ssize_t t = 0; t < PyTuple_Size(calls) && fits; t++) {
+        PyObject *call = PyTuple_GetItem(calls, t);
+        if (PyTuple_Check(call)) {
+            fits = read_call(call, CALL ":solve_together", &tasks.tasks[tasks.count++], NULL);
+        } else {
+            PyErr_Format(PyExc_TypeError, "a call must be a tuple, got %R", (PyObject *)Py_TYPE(call));
+            fits = 0;
+        }
+    }
     return run_and_release(&tasks, threads, fits);
 }
 
