@@ -132,8 +132,8 @@ def sliced() -> Table:
 def pairwise() -> Table:
     """All divergences between so many images, seconds and microseconds a pair."""
     body = [
-        [f"{row['count']} of {row['side']} x {row['side']}", f"{row['eps']:g}", f"{row['tol']:g}",
-         row["init"] or "zeros", f"{row['seconds']:.1f}", f"{row['microseconds']:.0f}", f"{row['error']:.0e}"]
+        [f"{row['measures']} of {row['side']} x {row['side']}", f"{row['eps']:g}", row["start"],
+         f"{row['seconds']:.1f}", f"{row['processor_microseconds_a_pair']:.0f}", f"{row['error']:.0e}"]
         for row in rows_of("pairwise", "rows")
     ]  # fmt: skip
-    return Table(["", "eps", "tol", "start", "seconds", "us a pair", "largest error over the mean"], body)
+    return Table(["", "eps", "start", "seconds", "us of a core a pair", "largest error over the mean"], body)
