@@ -51,9 +51,9 @@ def unbalanced_times() -> Table:
     return Table(["", "eps", "metaot", *others, "over the best of the others"], body)
 
 
-def _found(value: Any, digits: str) -> str:
+def _found(value: Any, digits: str, missing: str = "not reached") -> str:
     """Return a number, or why there is none."""
-    return "not reached" if value is None else value if isinstance(value, str) else f"{value:{digits}}"
+    return missing if value is None else value if isinstance(value, str) else f"{value:{digits}}"
 
 
 @losses_table("losses-divergence-solve")
@@ -105,15 +105,16 @@ def barycenter_many() -> Table:
     """The square of 25 barycenters over one of them, and starts from predictions over none."""
     parts = {
         "square": "25 barycenters over one",
-        "from_predictions": "from predictions of the universal model over cold",
+        "from_predictions": "from predictions over cold",
     }
-    kinds = ("", "entropic_")
+    kinds, default = ("", "entropic_"), read("losses-barycenter")["threads"]
     body = [
-        [words, f"{row['side']} x {row['side']}", *(times(row[f"{kind}barycenter"]["ratio"]) for kind in kinds)]
+        [words, f"{row['side']} x {row['side']}", str(row.get("threads", default)),
+         *(times(row[f"{kind}barycenter"]["ratio"]) for kind in kinds)]
         for part, words in parts.items()
         for row in rows_of("barycenter", part)
     ]  # fmt: skip
-    return Table(["time", "images", "debiased", "entropic"], body, left=2)
+    return Table(["time", "images", "threads", "debiased", "entropic"], body, left=2)
 
 
 @losses_table("losses-sliced")
@@ -130,10 +131,11 @@ def sliced() -> Table:
 
 @losses_table("losses-pairwise")
 def pairwise() -> Table:
-    """All divergences between so many images, seconds and microseconds a pair."""
+    """Seconds for all divergences of a set, extrapolated where fewer measures were timed."""
     body = [
-        [f"{row['measures']} of {row['side']} x {row['side']}", f"{row['eps']:g}", row["start"],
-         f"{row['seconds']:.1f}", f"{row['processor_microseconds_a_pair']:.0f}", f"{row['error']:.0e}"]
+        [row["task"], f"{row['side']} x {row['side']}", f"{row['eps']:g}", row["start"], str(row["measures"]),
+         f"{row['seconds_for_all']:.0f}", _found(row["floor"], "d", ""), f"{row['error']:.0e}"]
         for row in rows_of("pairwise", "rows")
     ]  # fmt: skip
-    return Table(["", "eps", "start", "seconds", "us of a core a pair", "largest error over the mean"], body)
+    heads = ["eps", "start", "measures timed", "seconds for all", "goal", "largest error over the mean"]
+    return Table(["set", "images", *heads], body, left=2)
