@@ -117,7 +117,7 @@ for ax, (name, loss) in zip(axes, losses.items(), strict=False):
         made, tiles = network(fresh), network(places)
     share = told_apart(made, unseen)
     print(f"{name}: W2 to unseen digits {history[-1]:.2f}, told apart {share:.2f}, {seconds:.0f} s")
-    ax.imshow(tiles.reshape(14, 14, side, side).transpose(1, 2).reshape(14 * side, -1), cmap="gray_r")
+    ax.imshow(tiles.reshape(14, 14, side, side).transpose(1, 2).reshape(14 * side, -1).numpy(), cmap="gray_r")
     ax.set(title=f"{name}: over the square", xticks=[], yticks=[])
     axes[2].plot(range(0, STEPS + 1, STEPS // 10), history, label=name)
 floor = exact(others, unseen)
