@@ -201,8 +201,8 @@ void open_prices(Operator *op, Arena *arena);
 void price_columns(Operator *op, const double *x);
 double price_rows(Operator *op, const double *x, const double *ratio, double *residual);
 double priced_value(const Operator *op, const double *x);
-void bound_point(const Operator *op, double *x);
-void raise_to_level(const Operator *op, double *x);
+int has_bounds(const Operator *op);
+void put_between_bounds(const Operator *op, const double *x, double level, double *inside);
 void price_absent(Price price, Index count, const Support *support, double *f);
 int extend_priced(const Operator *op, const double *x, const double *known_g, double *f, double *g);
 
