@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaot.arrays import wrong
@@ -22,9 +22,11 @@ from metaot.geometry.checks import first_place, tensor
 _LARGEST = 700.0
 """Exponents are cut off here; in float32 they overflow before, and count as infinite."""
 
-_WIDER, _BISECTIONS, _FLAT = 100.0, 60, 1e-12
-"""How far a level may be beyond all potentials and prices, the halvings of that range, and the relative slope that
-is rounding."""
+_BEYOND = 20.0
+"""How far beyond a bound a potential, in units of eps, is still told from one that is farther."""
+
+_LEVELS, _TRUSTED, _FLAT = 24, 4, 1e-12
+"""Levels that are tried, those of them that Newton alone proposes, and the relative slope that is rounding."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,14 @@ class Marginal(ABC):
     def move(
         self, log_ratio: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]
     ) -> Float[Tensor, "*batch n"]:
-        """Return the best potential less f, in units of eps, where f + log_ratio is the best balanced one."""
+        """Return where to go from f, less f, in units of eps, where f + log_ratio is the best balanced potential.
+
+        That is to the best potential; where it has bounds, to what is beyond them.
+        """
 
     @abstractmethod
     def scaling(self, ratio: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        """Return the exponential of that move, for a ratio of weights and marginal."""
+        """Return e to the best potential less f, for a ratio of weights and marginal."""
 
     @abstractmethod
     def worth(self, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
@@ -78,7 +83,7 @@ class Marginal(ABC):
     def error(
         self, weights: Float[Tensor, "*batch n"], f: Float[Tensor, "*batch n"], marginal: Float[Tensor, "*batch n"]
     ) -> Float[Tensor, "*batch n"]:
-        """Return how far the marginal of an atom is from what f asks for."""
+        """Return how far the marginal of an atom is from what f asks for, where f and rho are in units of eps."""
 
     @abstractmethod
     def price(
@@ -87,8 +92,8 @@ class Marginal(ABC):
         """Return the price of the marginal, atom by atom."""
 
     @abstractmethod
-    def rate(self, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"] | float | None:
-        """Return how the logarithm of the mass that f asks for falls with f; None where that is not smooth."""
+    def rate(self, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"] | float:
+        """Return how the logarithm of the mass that f asks for falls with f; where bounds hold f, zero."""
 
 
 @final
@@ -129,7 +134,7 @@ class Balanced(Marginal):
     def price(self, weights: Tensor, marginal: Tensor) -> Tensor:
         return torch.zeros_like(weights)
 
-    def rate(self, f: Tensor) -> Tensor | float | None:
+    def rate(self, f: Tensor) -> Tensor | float:
         return 0.0
 
     def __repr__(self) -> str:
@@ -188,7 +193,7 @@ class KL(Marginal):
         ratio = torch.where(weights > 0, marginal / weights, 1.0)
         return expand_eps(self.rho, weights) * weights * (torch.xlogy(ratio, ratio) - ratio + 1)
 
-    def rate(self, f: Tensor) -> Tensor | float | None:
+    def rate(self, f: Tensor) -> Tensor | float:
         return 1 / expand_eps(self.rho, f)
 
     def __repr__(self) -> str:
@@ -223,10 +228,10 @@ class TV(Marginal):
         return f.clamp(-rho, rho) if not isinstance(rho, Tensor) else f.minimum(rho).maximum(-rho)
 
     def move(self, log_ratio: Tensor, f: Tensor) -> Tensor:
-        return self.bounded(f + log_ratio) - f
+        return self.priced(self.rho + _BEYOND).bounded(f + log_ratio) - f
 
     def scaling(self, ratio: Tensor, f: Tensor) -> Tensor:
-        return self.move(ratio.log(), f).exp()
+        return (self.bounded(f + ratio.log()) - f).exp()
 
     def worth(self, f: Tensor) -> Tensor:
         rho = expand_eps(self.rho, f)
@@ -244,14 +249,14 @@ class TV(Marginal):
         return torch.where(free & ((f > -rho) | (lack > 0)), lack, 0.0)
 
     def error(self, weights: Tensor, f: Tensor, marginal: Tensor) -> Tensor:
-        share, excess = self.bounded(f) / expand_eps(self.rho, f), marginal - weights
-        return excess.abs() + share * excess
+        rho, lack = expand_eps(self.rho, f), weights - marginal
+        return lack.abs() * torch.where(lack > 0, rho - f, rho + f).clamp(0, 1)
 
     def price(self, weights: Tensor, marginal: Tensor) -> Tensor:
         return expand_eps(self.rho, weights) * (marginal - weights).abs()
 
-    def rate(self, f: Tensor) -> Tensor | float | None:
-        return None
+    def rate(self, f: Tensor) -> Tensor | float:
+        return 0.0
 
     def __repr__(self) -> str:
         return f"TV({_words(self.rho)})"
@@ -274,6 +279,12 @@ class Marginals:
     def are_smooth(self) -> bool:
         """Whether the dual value is smooth in the potentials."""
         return not (isinstance(self.source, TV) or isinstance(self.target, TV))
+
+    def hold_the_source(self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"]) -> Bool[Tensor, "batch"]:
+        """Return where bounds hold more of the source than of the target: of two such sides, the heavier."""
+        if isinstance(self.source, TV) and isinstance(self.target, TV):
+            return a.sum(-1) > b.sum(-1)
+        return torch.full(a.shape[:1], isinstance(self.source, TV), device=a.device)
 
     @property
     def are_alike(self) -> bool:
@@ -319,46 +330,70 @@ class Marginals:
         With the best g for f + t, the dual value is $- r^{-1} A e^{-r t} - s^{-1} B e^{s t}$ but for a constant,
         where A and B are the masses that f and g ask for, and r and s their rates (Sejourne, Vialard and Peyre,
         arXiv 2201.00730, move g by -t). Without it Sinkhorn's algorithm finds the level slowly when rho is large.
-        Zero where both sides are balanced, and where the dual value is not smooth.
+        Where potentials have bounds, by Newton's method on the slope. Zero where both sides are balanced.
         """
-        r, s = self.source.rate(f), self.target.rate(S)
-        if self.are_exact or r is None or s is None:
+        if self.are_exact:
             return 0.0
+        if not self.are_smooth:
+            return self._bounded_level(a, b, f, S)
+        r, s = self.source.rate(f), self.target.rate(S)
         s = s / (1 + s)
         asked = [torch.logsumexp(w.log() - rate * h, -1, keepdim=True) for w, rate, h in ((a, r, f), (b, s, S))]
         level = (asked[0] - asked[1]) / (r + s)
         return torch.where(level.isfinite(), level, 0.0)
 
-    def first_level(
-        self, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], f: Tensor, S: Tensor
-    ) -> Float[Tensor, "batch 1"] | float:
-        """Return `level`; where the dual value is not smooth, by bisection of its slope: for starts only."""
-        if self.are_smooth:
-            return self.level(a, b, f, S)
-        reach = sum(
-            torch.where(w > 0, h, 0.0).abs().amax(-1, keepdim=True) + _finite(expand_eps(side.rho, h))
-            for side, w, h in ((self.source, a, f), (self.target, b, S))
-        )
-        high = reach + _WIDER + torch.zeros_like(f[..., :1])
-        low = -high
-        for _ in range(_BISECTIONS):
-            level = (low + high) / 2
-            rises = self._slope(a, b, f + level, S - level) > 0
-            low, high = torch.where(rises, level, low), torch.where(rises, high, level)
-        stays = ~high.isfinite() | (self._slope(a, b, f, S) == 0)
-        return torch.where(stays, 0.0, high)
+    def _bounded_level(self, a: Tensor, b: Tensor, f: Tensor, S: Tensor) -> Float[Tensor, "batch 1"]:
+        """Return the level where bounds may hold it, by Newton's method between slopes of both signs.
 
-    def _slope(self, a: Tensor, b: Tensor, f: Tensor, S: Tensor) -> Float[Tensor, "batch 1"]:
-        """Return how fast the dual value rises with the level of f; zero where that is rounding."""
-        sent = torch.where(b > 0, b * (self.target.best(S, 1.0) - S).clamp_max(_LARGEST).exp(), 0.0)
-        asked = torch.where(a > 0, self.source.asked(a, f), 0.0)
-        asked, sent = asked.sum(-1, keepdim=True), sent.sum(-1, keepdim=True)
-        flat = (asked - sent).abs() <= _FLAT * torch.maximum(asked, sent)
-        return torch.where(flat & asked.isfinite(), 0.0, asked - sent)
+        What f asks for jumps where an atom reaches its bound: if the slope changes its sign there, that is it.
+        """
+        zero = torch.zeros_like(f[..., :1])
+        tiny = zero
+        if isinstance(self.source, TV):
+            tiny = zero + 8 * torch.finfo(f.dtype).eps * (1 + expand_eps(self.source.rho, f))
+        signs = [self._slope(a, b, f, S, side * tiny)[0] for side in (1, -1)]
+        held = (signs[0] <= 0) & (signs[1] >= 0)
+        level = torch.where(signs[0] > 0, tiny, -tiny)
+        low, high, found = zero - torch.inf, zero + torch.inf, torch.where(held, 0.0, level)
+        for k in range(_LEVELS):
+            sign, step = self._slope(a, b, f, S, level)
+            low, high = torch.where(sign > 0, level, low), torch.where(sign < 0, level, high)
+            running = ~held & (sign != 0)
+            found = torch.where(
+                held, found, torch.where(sign == 0, level, torch.where(high < torch.inf, high, low))
+            )
+            held = ~running
+            if not bool(running.any()):
+                break
+            reach, middle = 4.0 ** (k + 1), 0.5 * (low + high)
+            middle = torch.where(
+                low == -torch.inf, high - reach, torch.where(high == torch.inf, low + reach, middle)
+            )
+            following = level + step
+            trusted = (following > low) & (following < high) & (k < _TRUSTED or k % 2 == 0)
+            level = torch.where(trusted, following, middle)
+        if isinstance(self.source, TV) and not bool(held.all()):
+            at_bound = expand_eps(self.source.rho, f) - f
+            jumps = torch.where((a > 0) & (at_bound > low) & (at_bound <= high), at_bound, torch.inf)
+            jump = jumps.amin(-1, keepdim=True)
+            found = torch.where(~held & jump.isfinite(), jump, found)
+        return found
 
-
-def _finite(rho: float | Tensor) -> float | Tensor:
-    return 0.0 if isinstance(rho, float) and rho == math.inf else rho
+    def _slope(
+        self, a: Tensor, b: Tensor, f: Tensor, S: Tensor, level: Float[Tensor, "batch 1"]
+    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Return the sign of the dual value's slope at a level, zero where that is rounding, and Newton's step."""
+        f, S = f + level, S - level
+        best = self.target.best(S, 1.0)
+        sent = torch.where(b > 0, b * (best - S).clamp_max(_LARGEST).exp(), 0.0)
+        asked = torch.where(a > 0, self.source.asked(a, f), 0.0).sum(-1, keepdim=True)
+        other = self.target.rate(S)
+        moving = torch.where(best != S, sent, 0.0) if isinstance(self.target, TV) else sent * (other / (1 + other))
+        sent, moving = sent.sum(-1, keepdim=True), moving.sum(-1, keepdim=True)
+        fall = torch.where(asked.isfinite(), moving + asked * self.source.rate(f), 0.0)
+        rise = asked - sent
+        sign = torch.where(rise.abs() <= _FLAT * torch.minimum(asked, sent), 0.0, rise.sign())
+        return sign, torch.where(rise > -fall, (rise / fall).log1p(), -torch.inf)
 
 
 BALANCED = Marginals(Balanced(), Balanced())

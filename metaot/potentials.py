@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from metaot import core
 from metaot.arrays import ArrayLike, wrong
 from metaot.core.method import MOST_ENTRIES
-from metaot.geometry.base import expand_eps, reachable
+from metaot.geometry.base import expand_eps, in_units_of, reachable
 from metaot.geometry.checks import given, tensor, together
 from metaot.problem import Problem, as_vectors, require_problem
 
@@ -220,7 +220,8 @@ def marginal_error(problem: Problem, potentials: DualPotentials) -> Float[Tensor
     r"""Return the L1 error of both marginals, ||P 1 - a||_1 + ||P^T 1 - b||_1, as the problem's dtype has it.
 
     Where a marginal has a price, it is compared with what its potential asks for: with $a e^{-f/\rho}$ for `KL`;
-    with a for `TV`, where mass that is missing counts $1 - f/\rho$ times and mass in excess $1 + f/\rho$ times.
+    with a for `TV`, where mass that is missing counts $(\rho - f)/\epsilon$ times, and mass in excess
+    $(\rho + f)/\epsilon$ times, but no more than once.
     The error of a problem that is not balanced is relative to the mass of the plan.
     """
     source = source_marginal(problem, potentials)
@@ -233,7 +234,8 @@ def side_error(
     problem: Problem, f: Float[Tensor, "*batch n"], marginal: Float[Tensor, "*batch n"]
 ) -> Float[Tensor, "*batch"]:
     """Return how far the source's marginal is from what f asks for, all in all."""
-    return problem.marginals.source.error(problem.a, f, marginal).sum(-1)
+    side = problem.marginals.in_units_of(problem.eps).source
+    return side.error(problem.a, in_units_of(problem.eps, f), marginal).sum(-1)
 
 
 def relative_error(

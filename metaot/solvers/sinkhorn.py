@@ -39,6 +39,13 @@ class SinkhornState:
     lost: Int[Tensor, "batch"]
     """Points in a row that left floating point."""
     path: Anderson | None
+    beyond: Float[Tensor, "batch n"] | None = None
+    """How far the unknown of the iteration is from x, where potentials have bounds, between which x is put."""
+
+    @property
+    def unknown(self) -> Float[Tensor, "batch n"]:
+        """What the residual leads on from."""
+        return self.x if self.beyond is None else self.x + self.beyond
 
 
 @final
@@ -54,16 +61,14 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     accelerated: bool = True
 
     def init(self, problem: Problem, guess: DualPotentials | None) -> SinkhornState:
-        start = torch.zeros_like(problem.a) if guess is None else guess.f
-        if not problem.marginals.are_smooth:
-            start = _near_level(problem, start)
+        start = torch.zeros_like(problem.a) if guess is None else problem.marginals.source.bounded(guess.f)
         never = torch.zeros(len(start), dtype=torch.int64, device=start.device)
         return _absorbed(problem, start, Anderson.of(problem.a) if self.accelerated else None, never)
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
-        x, path = state.x + state.residual, state.path
+        x, path, beyond = state.unknown + state.residual, state.path, None
         if path is not None:
-            x, path = path.next(state.x, state.residual)
+            x, path = path.next(state.unknown, state.residual)
         f, g = state.f, state.g
         if problem.is_balanced:
             u = x.exp()
@@ -71,13 +76,13 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
             marginal = state.kernel.times(v).mul_(u)
             residual = _ratio(problem.a, marginal).log_()
         else:
-            x = _bounded(problem, f, x)
+            x, beyond = _between_bounds(problem, f, x)
             u = x.exp()
             f, g, v = _priced(problem, f, g, x, _ratio(problem.b, state.kernel.T.times(u)))
             marginal = state.kernel.times(v).mul_(u)
-            residual = _priced_residual(problem, f, x, _ratio(problem.a, marginal).log_())
+            residual = _priced_residual(problem, f, x, beyond, _ratio(problem.a, marginal).log_())
         lost = torch.where(marginal.isfinite().all(-1), 0, state.lost + 1)
-        state = replace(state, f=f, g=g, x=x, v=v, marginal=marginal, residual=residual, lost=lost, path=path)
+        state = SinkhornState(f, g, state.kernel, x, v, marginal, residual, lost, path, beyond)
         return state if x.is_cuda else _within_reach(problem, state)
 
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
@@ -85,7 +90,7 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
             state = _within_reach(problem, state)
         if state.path is None:
             return state
-        return replace(state, path=state.path.judged(state.x, state.residual, error))
+        return replace(state, path=state.path.judged(state.unknown, state.residual, error))
 
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
         """L1 error of the source marginal: that of f and the best g for it; NaN where no step can mend it."""
@@ -102,7 +107,13 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         return DualPotentials(state.f + eps * state.x, state.g + eps * state.v.log())[which]
 
 
-def _absorbed(problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | None, lost: Tensor) -> SinkhornState:
+def _absorbed(
+    problem: Problem,
+    f: Float[Tensor, "batch n"],
+    path: Anderson | None,
+    lost: Tensor,
+    beyond: Float[Tensor, "batch n"] | None = None,
+) -> SinkhornState:
     """Absorb f and the best g for it into a kernel."""
     eps = expand_eps(problem.eps, f)
     g, kernel = problem.geometry.best_plan(f + eps * problem.a.log(), problem.b, problem.eps)
@@ -110,30 +121,26 @@ def _absorbed(problem: Problem, f: Float[Tensor, "batch n"], path: Anderson | No
     if not problem.is_balanced:
         f, g, v = _priced(problem, f, g, x, v)
     marginal = kernel.times(v).mul_(x.exp())
-    residual = _priced_residual(problem, f, x, _ratio(problem.a, marginal).log_())
+    residual = _priced_residual(problem, f, x, beyond, _ratio(problem.a, marginal).log_())
     far = _far(residual)
     if bool(far.any()):
-        best = exact_transform(problem.T, g + eps * v.log())
+        best = exact_transform(problem.T, problem.marginals.target.best(g, problem.eps))
         exact = torch.where(problem.a > 0, (best - f) / eps - x, 0.0)
-        residual = torch.where(far[:, None], _priced_residual(problem, f, x, exact), residual)
+        residual = torch.where(far[:, None], _priced_residual(problem, f, x, beyond, exact), residual)
         marginal = torch.where(far[:, None], tilted(problem.a, -exact), marginal)
     lost = torch.where(marginal.isfinite().all(-1), 0, lost + 1)
-    return SinkhornState(f, g, kernel, x, v, marginal, residual, lost, path)
+    return SinkhornState(f, g, kernel, x, v, marginal, residual, lost, path, beyond)
 
 
-def _near_level(problem: Problem, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    """Raise f to the level that raises the dual value most, between the bounds of the source's potential."""
-    eps, sides = expand_eps(problem.eps, f), problem.marginals.in_units_of(problem.eps)
-    level = sides.first_level(problem.a, problem.b, f / eps, exact_transform(problem, f) / eps)
-    return problem.marginals.source.bounded(f + eps * level)
-
-
-def _bounded(problem: Problem, f: Float[Tensor, "batch n"], x: Float[Tensor, "batch n"]) -> Tensor:
-    """Bring f + eps x between the bounds of the source's potential, by a change of x."""
+def _between_bounds(
+    problem: Problem, f: Float[Tensor, "batch n"], x: Float[Tensor, "batch n"]
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"] | None]:
+    """Return x such that f + eps x is between the bounds of the source's potential, and what is beyond them."""
     if problem.marginals.are_smooth:
-        return x
+        return x, None
     eps = expand_eps(problem.eps, f)
-    return (problem.marginals.source.bounded(f + eps * x) - f) / eps
+    inside = (problem.marginals.source.bounded(f + eps * x) - f) / eps
+    return inside, x - inside
 
 
 def _priced(
@@ -148,12 +155,15 @@ def _priced(
     return f + level, g - level, sides.target.scaling(ratio, (g - level) / eps)
 
 
-def _priced_residual(problem: Problem, f: Tensor, x: Tensor, log_ratio: Tensor) -> Float[Tensor, "batch n"]:
+def _priced_residual(
+    problem: Problem, f: Tensor, x: Tensor, beyond: Tensor | None, log_ratio: Tensor
+) -> Float[Tensor, "batch n"]:
     """Return how far the best x for the target's scalings is, from log a less the logarithm of the marginal."""
     if problem.marginals.source.is_exact:
         return log_ratio
     sides = problem.marginals.in_units_of(problem.eps)
     residual = sides.source.move(log_ratio, in_units_of(problem.eps, f) + x)
+    residual = residual if beyond is None else residual - beyond
     return torch.where(problem.a > 0, residual, 0.0)
 
 
@@ -163,7 +173,7 @@ def _within_reach(problem: Problem, state: SinkhornState) -> SinkhornState:
         return state
     path = None if state.path is None else state.path.moved(state.x)
     f = state.f + expand_eps(problem.eps, state.f) * state.x
-    return _absorbed(problem, f, path, (state.lost - 1).clamp_min(0))
+    return _absorbed(problem, f, path, (state.lost - 1).clamp_min(0), state.beyond)
 
 
 def _ratio(weights: Tensor, marginal: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from metaot import core
 from metaot.arrays import require_limits, wrong
 from metaot.brenier import SampleProblem
 from metaot.core import method
-from metaot.potentials import DualPotentials
+from metaot.potentials import DualPotentials, c_transform
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers.in_torch import InTorch, refine
 from metaot.solvers.iterate import Solver
@@ -158,6 +158,39 @@ def _refined(
     if not isinstance(solver, Sinkhorn | Newton | Symmetric | None) or problem.a.numel() == 0:
         other = solver or Sinkhorn()
         return refine(other, problem.flat(), start, limits, on_support=False), (other,)
+    if not (problem.marginals.are_smooth or isinstance(solver, Symmetric)):
+        return _refined_from_the_freer_side(problem.flat(), start, solver, limits)
+    return _refined_as_it_is(problem, start, solver, limits, **calls)
+
+
+def _refined_from_the_freer_side(
+    problem: Problem, f: Tensor | None, solver: Solver | None, limits: method.Limits
+) -> tuple[method.Result, tuple[Solver, ...]]:
+    """Exchange the sides of instances where bounds hold more of the source's potential, which is the unknown."""
+    exchanged = problem.marginals.hold_the_source(problem.a, problem.b)
+    parts, solvers = [], []
+    for turned in (False, True):
+        which = (exchanged == turned).nonzero()[:, 0]
+        if len(which) == 0:
+            continue
+        part = problem if len(which) == len(exchanged) else problem[which]
+        start = None if f is None else f[which]
+        if turned:
+            start, part = None if start is None else c_transform(part, start), part.T
+        found, taken = _refined_as_it_is(part, start, solver, limits)
+        parts.append((which, method.Result(found.g, found.f, found.error, found.steps) if turned else found))
+        solvers += taken
+    order = torch.cat([which for which, _ in parts]).argsort()
+    joined = (
+        torch.cat([torch.as_tensor(values) for values in each])[order]
+        for each in zip(*(found for _, found in parts), strict=True)
+    )
+    return method.Result(*joined), tuple(dict.fromkeys(solvers))
+
+
+def _refined_as_it_is(
+    problem: Problem, start: Any, solver: Solver | None, limits: method.Limits, **calls: list[core.Call]
+) -> tuple[method.Result, tuple[Solver, ...]]:
     back_end = _back_end(problem, solver, **calls)
     if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()

@@ -212,7 +212,8 @@ double priced_value(const Operator *op, const double *x);
 double price_half_way(Price price, const Support *side, const double *x, const double *exact, double *ratio,
                       double *residual);
 void bound_point(Price price, Index count, double *x);
-void raise_to_level(const Operator *op, double *x);
+int has_bounds(const Operator *op);
+void put_between_bounds(const Operator *op, const double *x, double level, double *inside);
 void price_absent(Price price, Index count, const Support *support, double *f);
 int extend_priced(const Operator *op, const double *x, const double *known_g, double *f, double *g);
 

@@ -7,15 +7,20 @@
 #include <math.h>
 #include <string.h>
 
-static const double FLAT = 1e-12; /* relative slopes below it are rounding */
-static const double WIDER = 100; /* how far a level may be beyond all potentials and prices */
-enum { BISECTIONS = 60 };
+static const double FLAT = 1e-12;  /* relative slopes below it are rounding */
+static const double BEYOND = 20;   /* how far beyond a bound a potential is still told from one that is farther */
+enum { LEVELS = 24, TRUSTED = 4 }; /* levels that are tried, and those of them that Newton alone proposes */
 
 double best_of(Price price, double exact)
 {
     if (price.kind == KL_PRICE) return exact * (price.rho / (price.rho + 1));
     if (price.kind == TV_PRICE) return exact < -price.rho ? -price.rho : exact > price.rho ? price.rho : exact;
     return exact;
+}
+
+int has_bounds(const Operator *op)
+{
+    return op->source_price.kind == TV_PRICE || op->target_price.kind == TV_PRICE;
 }
 
 static double worth(Price price, double f)
@@ -49,12 +54,93 @@ static double log_mass(Index count, const double *weights, double rate, const do
     return top + log(inner_product(count, weights, line));
 }
 
-/* The level by which to raise x, whose best balanced potential is `exact`, in closed form; zero where there is none. */
-static double smooth_level(const Operator *op, const double *x)
+/* How fast the dual value rises with the level: by the mass that f asks for less what is sent; and how fast that falls. */
+typedef struct {
+    double asked, sent, fall;
+} Slope;
+
+static Slope slope_at(const Operator *op, const double *x, double level)
 {
     Price source = op->source_price, target = op->target_price;
+    const double *a = op->source->weights, *b = op->target->weights;
+    Index n = op->source->count, m = op->target->count;
+    double *line = op->line, moving = 0;
+    Slope slope = {0, 0, 0};
+    for (Index j = 0; j < m; j++) {
+        double exact = op->exact[j] - level;
+        line[j] = best_of(target, exact) - exact;
+    }
+    exponentials(m, line, line);
+    for (Index j = 0; j < m; j++) {
+        double sent = b[j] * line[j];
+        slope.sent += sent;
+        moving += line[j] != 1 ? sent : 0;
+    }
+    slope.fall = target.kind == TV_PRICE ? moving : target.kind == KL_PRICE ? slope.sent / (target.rho + 1) : 0;
+    if (source.kind == KL_PRICE) {
+        for (Index i = 0; i < n; i++) line[i] = -(x[i] + level) / source.rho;
+        exponentials(n, line, line);
+        slope.asked = inner_product(n, a, line);
+        slope.fall += slope.asked / source.rho;
+        return slope;
+    }
+    double above = source.kind == TV_PRICE ? source.rho - level : INFINITY, below = INFINITY;
+    for (Index i = 0; i < n; i++) {
+        slope.asked += x[i] < above ? a[i] : 0;
+        below = x[i] < below ? x[i] : below;
+    }
+    if (source.kind == TV_PRICE && below + level < -source.rho) slope.asked = INFINITY;
+    return slope;
+}
+
+/* Return the sign of a slope, zero where it is rounding. */
+static int direction(Slope slope)
+{
+    double difference = slope.asked - slope.sent;
+    if (fabs(difference) <= FLAT * fmin(slope.asked, slope.sent)) return 0;
+    return difference > 0 ? 1 : -1;
+}
+
+/* The level of the highest dual value where a bound may hold it, by Newton's method between levels of both signs. What
+   f asks for jumps where an atom reaches its bound: if the slope changes its sign there, that is the level. */
+static double bounded_level(const Operator *op, const double *x)
+{
+    int source_has_bounds = op->source_price.kind == TV_PRICE;
+    double rho = source_has_bounds ? op->source_price.rho : 0, tiny = 8 * DBL_EPSILON * (1 + rho);
+    double low = -INFINITY, high = INFINITY, level = tiny;
+    Slope slope = slope_at(op, x, level);
+    int sign = direction(slope);
+    if (sign <= 0) {
+        slope = slope_at(op, x, level = -tiny);
+        if ((sign = direction(slope)) >= 0) return 0;
+    }
+    for (int k = 0; k < LEVELS && sign; k++) {
+        if (sign > 0) low = level;
+        else high = level;
+        double difference = slope.asked - slope.sent;
+        double next = level + (difference > -slope.fall ? log1p(difference / slope.fall) : -INFINITY);
+        if (!(next > low && next < high) || (k >= TRUSTED && k % 2)) {
+            double reach = ldexp(1, 2 * (k + 1));
+            next = low == -INFINITY ? high - reach : high == INFINITY ? low + reach : 0.5 * (low + high);
+        }
+        slope = slope_at(op, x, level = next);
+        sign = direction(slope);
+    }
+    if (sign == 0) return level;
+    double reached = INFINITY;
+    for (Index i = 0; i < op->source->count && source_has_bounds; i++) {
+        double at_bound = rho - x[i];
+        if (at_bound > low && at_bound <= high && at_bound < reached) reached = at_bound;
+    }
+    return reached < INFINITY ? reached : high < INFINITY ? high : low;
+}
+
+/* The level by which to raise x, whose best balanced potential is `exact`, to raise the dual value most. */
+static double best_level(const Operator *op, const double *x)
+{
+    Price source = op->source_price, target = op->target_price;
+    if (has_bounds(op)) return bounded_level(op, x);
     double rate = source.kind == KL_PRICE ? 1 / source.rho : 0, other = target.kind == KL_PRICE ? 1 / (target.rho + 1) : 0;
-    if (source.kind == TV_PRICE || target.kind == TV_PRICE || rate + other == 0) return 0;
     double asked = log_mass(op->source->count, op->source->weights, rate, x, op->line);
     double sent = log_mass(op->target->count, op->target->weights, other, op->exact, op->line);
     double level = (asked - sent) / (rate + other);
@@ -65,7 +151,7 @@ static double smooth_level(const Operator *op, const double *x)
 void price_columns(Operator *op, const double *x)
 {
     Index m = op->target->count;
-    op->level = smooth_level(op, x);
+    op->level = best_level(op, x);
     for (Index j = 0; j < m; j++) {
         double exact = op->exact[j] - op->level, best = best_of(op->target_price, exact);
         op->best[j] = best;
@@ -88,20 +174,23 @@ static double marginal_error(Price price, const Support *side, const double *x, 
         return error;
     }
     for (Index i = 0; i < n; i++) {
-        double excess = ratio[i] - 1, share = price.kind == TV_PRICE ? x[i] / price.rho : 0;
-        error += side->weights[i] * (fabs(excess) + share * excess);
+        double excess = ratio[i] - 1, f = x[i] + level;
+        double share = price.kind != TV_PRICE ? 1 : excess < 0 ? price.rho - f : price.rho + f;
+        error += side->weights[i] * fabs(excess) * fmin(fmax(share, 0), 1);
     }
     return error;
 }
 
-/* Make the best move of x of log a - log P 1, and return the error: `ratio` is P 1 over a. */
+/* Make the best move of x of log a - log P 1, and return the error: `ratio` is P 1 over a. The move may lead beyond
+   the bounds of a potential. */
 double price_rows(Operator *op, const double *x, const double *ratio, double *residual)
 {
     Index n = op->source->count;
     Price price = op->source_price;
+    Price moves = price.kind == TV_PRICE ? (Price){TV_PRICE, price.rho + BEYOND} : price;
     for (Index i = 0; i < n; i++) {
         double f = x[i] + op->level;
-        residual[i] = best_of(price, f + residual[i]) - f;
+        residual[i] = best_of(moves, f + residual[i]) - f;
     }
     return marginal_error(price, op->source, x, op->level, ratio, op->line) / (op->mass > DBL_MIN ? op->mass : DBL_MIN);
 }
@@ -136,42 +225,11 @@ void bound_point(Price price, Index count, double *x)
     for (Index i = 0; i < count; i++) x[i] = best_of(price, x[i]);
 }
 
-/* How fast the dual value rises with the level there, relative to the mass; zero but for rounding where it is flat. */
-static double slope(const Operator *op, const double *x, double level)
+/* Put x + level between the bounds of the source's potential. */
+void put_between_bounds(const Operator *op, const double *x, double level, double *inside)
 {
-    Price source = op->source_price, target = op->target_price;
-    double asked = 0, sent = 0;
-    for (Index i = 0; i < op->source->count; i++) {
-        double f = x[i] + level;
-        if (source.kind == KL_PRICE) asked += op->source->weights[i] * exp(-f / source.rho);
-        else if (source.kind != TV_PRICE || f < source.rho) asked += op->source->weights[i];
-        if (source.kind == TV_PRICE && f < -source.rho) return INFINITY;
-    }
-    for (Index j = 0; j < op->target->count; j++) {
-        double exact = op->exact[j] - level;
-        sent += op->target->weights[j] * exp(best_of(target, exact) - exact);
-    }
-    double difference = asked - sent, larger = asked > sent ? asked : sent;
-    return fabs(difference) > FLAT * larger ? difference : 0;
-}
-
-/* Raise x, which was evaluated, to the level that raises the dual value most, where there is no closed form. */
-void raise_to_level(const Operator *op, double *x)
-{
-    double reach = largest_size(op->source->count, x) + largest_size(op->target->count, op->exact) + WIDER;
-    if (op->source_price.kind != EXACT_PRICE) reach += op->source_price.rho;
-    if (op->target_price.kind != EXACT_PRICE) reach += op->target_price.rho;
-    if (!isfinite(reach)) return;
-    double low = -reach, high = reach;
-    for (int k = 0; k < BISECTIONS; k++) {
-        double level = 0.5 * (low + high);
-        double rate = slope(op, x, level);
-        if (rate > 0) low = level;
-        else high = level;
-    }
-    if (slope(op, x, 0) == 0) high = 0;
-    for (Index i = 0; i < op->source->count; i++) x[i] += high;
-    bound_point(op->source_price, op->source->count, x);
+    Price price = op->source_price.kind == TV_PRICE ? op->source_price : (Price){EXACT_PRICE, INFINITY};
+    for (Index i = 0; i < op->source->count; i++) inside[i] = best_of(price, x[i] + level);
 }
 
 /* Bring potentials on atoms that are not in the support from those of the balanced problem to the best ones. */

@@ -16,7 +16,9 @@ typedef struct {
     double mean; /* what was subtracted from the start */
     double level; /* what was added to the last point of a symmetric problem after it was evaluated */
     int symmetric; /* whether both sides are one measure, and share one potential; its operator knows no prices */
-    Price price;   /* of the marginals of a symmetric problem, or of the source's */
+    Price price;   /* of the marginals of a symmetric problem */
+    double *inside, raised; /* where potentials have bounds: the last point between them, after its level before was
+                               added, and the level that is to be added to the next one; else NULL */
 } Run;
 
 /* Put x - g into ratio, and half of its negative, the way to the mean of x and g, into residual; return the mean of
@@ -32,11 +34,24 @@ static double half_way(Index count, const double *restrict x, const double *rest
     return inner_product(count, weights, residual);
 }
 
+/* Evaluate a point where potentials have bounds: it is put between them, and the residual leads on from outside. */
+static double evaluate_bounded(Run *run, const double *x, double *residual)
+{
+    Operator *op = &run->op;
+    double before = run->raised;
+    put_between_bounds(op, x, before, run->inside);
+    double error = op->evaluate(op, run->inside, residual);
+    for (Index i = 0; residual && i < op->source->count; i++) residual[i] += run->inside[i] - (x[i] + before);
+    run->raised += op->level;
+    return error;
+}
+
 /* Evaluate a point. Of a symmetric problem the step leads half of the way to the best potential, the error is that of
    both marginals, and x is shifted such that the plan has mass one, to first order. */
 static double evaluate(Run *run, double *x, double *residual)
 {
     Operator *op = &run->op;
+    if (run->inside) return evaluate_bounded(run, x, residual);
     if (!run->symmetric) return op->evaluate(op, x, residual);
     Index n = op->source->count;
     if (isnan(op->evaluate(op, x, NULL))) return NAN;
@@ -57,7 +72,7 @@ static double evaluate(Run *run, double *x, double *residual)
 /* The dual value of the point that was evaluated last, and the best g for it. */
 static double dual_value(Run *run, const double *x)
 {
-    if (run->op.relaxed) return priced_value(&run->op, x);
+    if (run->op.relaxed) return priced_value(&run->op, run->inside ? run->inside : x);
     run->op.potential(&run->op, run->g);
     return inner_product(run->op.source->count, run->op.source->weights, x) +
            inner_product(run->op.target->count, run->op.target->weights, run->g);
@@ -69,18 +84,6 @@ static double next_value(Run *run)
     return dual_value(run, run->x) + inner_product(run->op.source->count, run->op.source->weights, run->residual);
 }
 
-/* Evaluate a point that no step led to: where there is no closed form of the best level, at that level. */
-static double evaluate_first(Run *run, double *x, double *residual)
-{
-    Operator *op = &run->op;
-    if (op->relaxed && (op->source_price.kind == TV_PRICE || op->target_price.kind == TV_PRICE)) {
-        bound_point(run->price, op->source->count, x);
-        op->evaluate(op, x, NULL);
-        raise_to_level(op, x);
-    }
-    return op->evaluate(op, x, residual);
-}
-
 /* Return whether a start with this error and dual value is better than zeros: a higher value than theirs, and if it
    is doubtful a higher one than after two steps from them and half of the error of one. */
 static int is_better_than_zeros(Run *run, double error, double value)
@@ -89,12 +92,12 @@ static int is_better_than_zeros(Run *run, double error, double value)
     Index n = op->source->count;
     double *x = run->other_x, *residual = run->other_residual;
     memset(x, 0, (size_t)n * sizeof *x);
-    evaluate_first(run, x, error <= DOUBTFUL ? NULL : residual);
+    run->raised = 0;
+    evaluate(run, x, error <= DOUBTFUL ? NULL : residual);
     if (!(value >= dual_value(run, x))) return 0;
     if (error <= DOUBTFUL) return 1;
     plain_step(n, x, residual);
-    bound_point(run->price, n, x);
-    double rival = op->evaluate(op, x, residual);
+    double rival = evaluate(run, x, residual);
     double second = dual_value(run, x) + (op->relaxed ? 0 : inner_product(n, op->source->weights, residual));
     return value >= second && error <= 0.5 * rival;
 }
@@ -117,15 +120,17 @@ static int take_start(Run *run, const Instance *instance)
    evaluated may be another one. */
 static double begin(Run *run, const Instance *instance, Limits limits)
 {
-    Operator *op = &run->op;
     if (take_start(run, instance)) {
-        double error = evaluate_first(run, run->x, run->residual);
+        double error = evaluate(run, run->x, run->residual), raised = run->raised;
         if (error <= (instance->value ? GOOD_OF_PAIRS : GOOD)) return error;
-        if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x)))
-            return error > limits.tol && limits.max_steps > 0 ? error : op->evaluate(op, run->x, run->residual);
+        if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x))) {
+            run->raised = raised;
+            return error > limits.tol && limits.max_steps > 0 ? error : evaluate(run, run->x, run->residual);
+        }
     }
-    memset(run->x, 0, (size_t)op->source->count * sizeof(double));
-    return evaluate_first(run, run->x, run->residual);
+    memset(run->x, 0, (size_t)run->op.source->count * sizeof(double));
+    run->raised = 0;
+    return evaluate(run, run->x, run->residual);
 }
 
 /* The same for a symmetric problem: a start that is far must be no worse than a step from zeros. */
@@ -157,7 +162,7 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
             next_point(path, run->x, run->residual, outcome.error);
         else
             plain_step(n, run->x, run->residual);
-        bound_point(run->price, n, run->x);
+        if (run->symmetric) bound_point(run->price, n, run->x);
         outcome.error = evaluate(run, run->x, run->residual);
         outcome.steps++;
         lost = isnan(outcome.error) ? lost + 1 : 0;
@@ -191,7 +196,7 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
 {
     const Costs *costs = instance->costs;
     Index n = workspace->source.count, m = workspace->target.count;
-    size_t bytes = 4 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
+    size_t bytes = 5 * bytes_for(n) + bytes_for(m) + (size_t)paths * bytes_for(n) +
                    (layout == CLOUD_BLOCKS ? clouds_bytes(costs, n, m)
                     : layout == WHOLE_MATRIX ? matrix_bytes(costs, n, m)
                     : layout == HALF_MATRIX ? halves_bytes(costs, n) : grid_bytes(costs));
@@ -209,6 +214,8 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     double **parts[] = {&run->x, &run->residual, &run->other_x, &run->other_residual};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(&workspace->work, n);
     run->g = take_numbers(&workspace->work, m);
+    run->raised = 0;
+    run->inside = relaxed && has_bounds(&run->op) ? take_numbers(&workspace->work, n) : NULL;
     if (layout == BOXES || layout == AXES_EVERYWHERE)
         return open_grid(&run->op, workspace, layout == AXES_EVERYWHERE, NULL);
     take_logs(&workspace->source);
@@ -250,7 +257,7 @@ void finish_potentials(const Instance *instance, Outcome *outcome)
 
 static int extend(Run *run, const Instance *instance)
 {
-    return run->op.extend(&run->op, run->x, instance->f, instance->g);
+    return run->op.extend(&run->op, run->inside ? run->inside : run->x, instance->f, instance->g);
 }
 
 /* Put the point into f and its best potential into g; on atoms without mass into both. */
