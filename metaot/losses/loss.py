@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot.arrays import require_limits, wrong
+from metaot.arrays import ArrayLike, require_limits, wrong
 from metaot.geometry import Points
+from metaot.geometry.checks import given, together
 from metaot.geometry.costs import wrong_cost
 from metaot.losses.divergence import (
     DivergenceSolution,
@@ -44,10 +45,10 @@ class SinkhornLoss(nn.Module):
     the cost; weights may have any masses then.
 
     Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
-    next solve starts from them, unless `remembers` is false; if the points go on as they went before, so do the
-    potentials of the start. They depend on the order of the points: clouds that
-    are drawn anew each time start as well without. `forget()` empties the memory; `solution` is the last call's.
-    Solved in float64, with the L1 marginal errors at most `tol`, in at most `max_steps` steps.
+    next solve starts from them; if the points go on as they went before, so do the potentials of the start. They
+    belong to the points in their order: for batches that are drawn anew in each call, set `remembers=False`.
+    `forget()` empties the memory. Solved in float64, with the L1 marginal errors at most `tol`, in at most
+    `max_steps` steps.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class SinkhornLoss(nn.Module):
         self._last: Parts | None = None
         self._before: Parts | None = None
 
-    def forward(self, *clouds: Tensor) -> Float[Tensor, "*batch"]:
+    def forward(self, *clouds: ArrayLike) -> Float[Tensor, "*batch"]:
         """Return the divergence of `(x, y)` or `(a, x, b, y)`."""
         a, x, b, y = _given(clouds)
         f, f_self, g_self = self._start(a, x, b, y)
@@ -114,13 +115,13 @@ class SinkhornLoss(nn.Module):
         return f"eps={self.eps:g}, cost={self.cost!r}{sides}, tol={self.tol:g}, max_steps={self.max_steps}"
 
 
-def _given(clouds: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _given(clouds: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return weights and clouds; equal weights where none are given."""
     if len(clouds) not in (2, 4):
         raise TypeError(f"a loss takes (x, y) or (a, x, b, y), got {len(clouds)} arguments")
-    for cloud in clouds:
-        if not isinstance(cloud, Tensor):
-            raise wrong("a cloud", "tensors (x, y) or (a, x, b, y)", cloud)
+    if not all(isinstance(cloud, Tensor) for cloud in clouds):
+        names = ("x", "y") if len(clouds) == 2 else ("a", "x", "b", "y")
+        clouds = tuple(together(*(given(name, cloud) for name, cloud in zip(names, clouds, strict=True))))
     if len(clouds) == 4:
         return clouds  # type: ignore[return-value]
     x, y = clouds

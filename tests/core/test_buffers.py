@@ -185,3 +185,41 @@ def test_nothing_leaks(method):
     before = resident()
     run(200)
     assert resident() - before < 2**20
+
+
+def pairs_of(**changes: Any) -> tuple:
+    """Return the arguments of the compiled function for pairs of two measures, some of them changed."""
+    parts = {
+        "costs": (0, 0, (np.zeros((2, 2)), np.zeros((3, 3)))),
+        "weights": np.full((B, N), 1 / N),
+        "eps": np.ones(3),
+        "start": None,
+        "pairs": np.array([[0, 1], [1, 0], [1, 1]]),
+        "f": None,
+        "g": None,
+        "value": np.empty(3),
+    }
+    p = (parts | changes).get
+    problems = p("weights"), p("eps"), p("start"), p("pairs")
+    results = p("f"), p("g"), p("value"), np.empty(3), np.empty(3, dtype=np.int64)
+    return True, p("costs"), problems, results, (1e-6, 10, True), 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"pairs": np.array([[0, 1], [1, 0], [1, 2]])}, ValueError, "rows of the weights"),
+        ({"pairs": np.array([[0, 1], [1, 0], [1, -1]])}, ValueError, "rows of the weights"),
+        ({"pairs": np.array([[0, 1]])}, ValueError, "pairs has 16 bytes"),
+        ({"pairs": None}, TypeError, "must be arrays"),
+        ({"value": None}, TypeError, "must be arrays"),
+        ({"value": np.empty(2)}, ValueError, "value has 16 bytes"),
+        ({"start": np.empty((2, N))}, ValueError, "start has 96 bytes"),
+        ({"f": np.empty((2, N))}, ValueError, "f has 96 bytes"),
+        ({"weights": np.full((B, N - 1), 1 / N)}, ValueError, "a has 80 bytes"),
+    ],
+)
+def test_pairs_that_do_not_fit(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    packing._core.solve_pairs(*pairs_of())
+    with pytest.raises(error, match=message):
+        packing._core.solve_pairs(*pairs_of(**changes))

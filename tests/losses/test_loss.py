@@ -1,5 +1,6 @@
 """The loss as a module: values, its operator under torch's own checks and compiler, its memory, bad input."""
 
+import numpy as np
 import pytest
 import torch
 from strategies import assert_close, weights
@@ -148,10 +149,21 @@ def test_bad_input():
             SinkhornLoss(0.1, marginals=marginals)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"\(x, y\) or \(a, x, b, y\)"):
         SinkhornLoss(0.1)(x, y, x)
-    with pytest.raises(TypeError, match="cloud"):
-        SinkhornLoss(0.1)(x, [1.0])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="y must be numbers"):
+        SinkhornLoss(0.1)(x, "points")
+    with pytest.raises(ValueError, match="shape"):
+        SinkhornLoss(0.1)(x, [1.0])
     with pytest.raises(ValueError, match="shape"):
         SinkhornLoss(0.1)(x[:, 0], y)
     with pytest.raises(ValueError, match="sum to one"):
         SinkhornLoss(0.1)(torch.ones(4), x, torch.ones(5) / 5, y)
     assert "eps=0.1" in repr(SinkhornLoss(0.1))
+
+
+def test_data_may_be_arrays_and_follow_the_precision_of_the_tensors():
+    x, y = torch.rand(6, 2, dtype=torch.float32).requires_grad_(), np.random.default_rng(0).random((5, 2))
+    value = SinkhornLoss(0.1)(x, y.astype(np.float32))
+    value.backward()
+    assert value.dtype == x.grad.dtype == torch.float32
+    assert_close(value, SinkhornLoss(0.1)(x.detach().double(), torch.from_numpy(y)), 1e-6)
+    assert_close(SinkhornLoss(0.1)(y, (y + 1).tolist()), SinkhornLoss(0.1)(*map(torch.tensor, (y, y + 1))), 1e-15)
