@@ -290,7 +290,9 @@ class Marginals:
     def are_alike(self) -> bool:
         """Whether both sides have the same price."""
         source, target = self.source, self.target
-        return type(source) is type(target) and bool(torch.as_tensor(source.rho == target.rho).all())
+        return source is target or (
+            type(source) is type(target) and bool(torch.as_tensor(source.rho == target.rho).all())
+        )
 
     @property
     def T(self) -> "Marginals":
@@ -396,7 +398,7 @@ class Marginals:
         return sign, torch.where(rise > -fall, (rise / fall).log1p(), -torch.inf)
 
 
-BALANCED = Marginals(Balanced(), Balanced())
+BALANCED = Marginals(*(Balanced(),) * 2)
 
 
 def as_marginals(given: object) -> Marginals:

@@ -128,9 +128,12 @@ class Problem:
 
     def flat(self) -> "Problem":
         """Return the same problems with exactly one batch dimension."""
+        if self.a.ndim == 2:
+            return self
         n, m = self.geometry.shape
         eps = self.eps.reshape(-1) if isinstance(self.eps, Tensor) else self.eps
-        a, b, marginals = self.a.reshape(-1, n), self.b.reshape(-1, m), self.marginals.flat()
+        a, marginals = self.a.reshape(-1, n), self.marginals.flat()
+        b = a if self.b is self.a else self.b.reshape(-1, m)
         return Problem.trusted(a, b, self.geometry.flat(), eps, marginals)
 
     def to(self, like: Tensor, geometry: Geometry | None = None) -> "Problem":
@@ -161,7 +164,8 @@ class Problem:
 
     def arrays(self) -> tuple[core.Costs, np.ndarray, np.ndarray, np.ndarray]:
         """Return costs, weights and temperatures of a flat batch as the compiled core takes them."""
-        a, b = self.a.detach().numpy(), self.b.detach().numpy()
+        a = self.a.detach().numpy()
+        b = a if self.b is self.a else self.b.detach().numpy()
         eps = self.eps.detach().numpy() if isinstance(self.eps, Tensor) else np.full(len(a), self.eps)
         return self.geometry.core_costs, a, b, eps
 

@@ -57,8 +57,9 @@ class Compiled(BackEnd):
         self._deferred, self._along = deferred, along
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
         self._prices, self.takes_newton = prices, prices is None
-        sizes = zip(*(_support_sizes(w, prices is not None) for w in (a, b)), strict=True)
-        self.sizes = [(n, m) if n <= m else (m, n) for n, m in sizes]
+        of_source = _support_sizes(a, prices is not None)
+        of_target = of_source if b is a else _support_sizes(b, prices is not None)
+        self.sizes = [(n, m) if n <= m else (m, n) for n, m in zip(of_source, of_target, strict=True)]
         self.axis_points, self.lowest_eps = costs.axis_points, min(eps.tolist())
 
     @property
@@ -77,6 +78,11 @@ class Compiled(BackEnd):
     def symmetric(self, f: Array | None, limits: Limits, *, on_support: bool = False) -> Result:
         method = _SYMMETRIC_BY_AXES if self._costs.has_axes and not on_support else _SYMMETRIC_BY_MATRIX
         return self._solve(method, slice(None), f, (limits.tol, limits.max_steps, True))
+
+    def of_each_side(self, deferred: list[Call]) -> "Compiled":
+        """Return the balanced problems of all sources to themselves, and then of all targets, with these costs."""
+        weights, eps = np.concatenate((self._a, self._b)), np.concatenate((self._eps, self._eps))
+        return Compiled(self._costs, weights, weights, eps, threads=self._threads, deferred=deferred)
 
     def no_result(self) -> Result:
         f, g, error = np.zeros(self._a.shape), np.zeros(self._b.shape), np.full(len(self._a), np.inf)
@@ -112,7 +118,7 @@ def run_together(calls: list[Call], threads: int) -> None:
 def _support_sizes(weights: Array, relaxed: bool) -> list[int]:
     """Count the atoms with mass that counts, of a mass of one or of what there is."""
     least = SMALLEST_WEIGHT * weights.sum(-1, keepdims=True) if relaxed else SMALLEST_WEIGHT
-    return np.add.reduce(weights >= least, axis=-1, dtype=np.int64).tolist()
+    return list(map(np.count_nonzero, weights >= least))
 
 
 @final

@@ -92,41 +92,48 @@ def solve(
     return _solution(require_problem(problem), *_refined(problem, _start(problem, init), solver, limits), limits)
 
 
-@torch.no_grad()
 def solve_with_selves(
     problem: Problem,
     selves: tuple[Problem, Problem],
     inits: list[Start | None],
     solver: Solver | None,
     limits: method.Limits,
-) -> list[Solution]:
-    """Solve a problem by `solver`, and measures to themselves by symmetric steps; at one time if that pays."""
-    for itself in selves:
-        require_symmetric(itself)
+) -> tuple[list[Solution], list[method.Result]]:
+    """Solve a problem by `solver`, and measures to themselves by symmetric steps; at one time if that pays.
+
+    Return solutions, and what the back ends made in flat batches. Without derivatives; whether the costs of measures
+    to themselves are symmetric is for the caller to know.
+    """
     calls: list[core.Call] = []
     f, *own = map(_start, (problem, *selves), inits)
-    if _share_all(*selves) and all(start is None for start in own):
-        both = torch.stack([part.a for part in selves])
-        both = Problem.trusted(both, both, selves[0].geometry, problem.eps)
-        found, solvers = _refined(both, None, Symmetric(), limits, deferred=calls)
+    shared = _shared_back_end(problem, selves, solver, calls) if all(start is None for start in own) else None
+    if shared is not None:
+        found = method.only_symmetric(shared.of_each_side(calls), None, limits)
         rows = len(found.error) // 2
-        results = [(method.Result(*(part[k : k + rows] for part in found)), solvers) for k in (0, rows)]
+        results = [(method.Result(*(part[k : k + rows] for part in found)), (Symmetric(),)) for k in (0, rows)]
+        results = [_stepped(shared, None if f is None else f.reshape(-1, f.shape[-1]), solver, limits), *results]
     else:
         results = [
             _refined(itself, start, Symmetric(), limits, deferred=calls)
             for itself, start in zip(selves, own, strict=True)
         ]
-    results = [_refined(problem, f, solver, limits, along=calls), *results]
+        results = [_refined(problem, f, solver, limits, along=calls), *results]
     core.run_together(calls, torch.get_num_threads())  # unless they went along
-    return [_solution(part, *result, limits) for part, result in zip((problem, *selves), results, strict=True)]
+    parts = zip((problem, *selves), results, strict=True)
+    return [_solution(part, *result, limits) for part, result in parts], [result for result, _ in results]
 
 
-def _share_all(source: Problem, target: Problem) -> bool:
-    """Return whether two problems differ in their weights only, in what is one batch then."""
-    space = source.geometry
-    return (
-        space is target.geometry and not space.batch_shape and source.is_balanced and isinstance(source.eps, float)
-    )
+def _shared_back_end(
+    problem: Problem, selves: tuple[Problem, Problem], solver: Solver | None, calls: list[core.Call]
+) -> core.Compiled | None:
+    """Return compiled code for balanced problems that all have the same space, in one batch for both selves."""
+    space = problem.geometry
+    if not (all(itself.geometry is space for itself in selves) and problem.is_balanced and not space.batch_shape):
+        return None
+    if not isinstance(solver, Sinkhorn | Newton | None) or problem.a.numel() == 0:
+        return None
+    back_end = _back_end(problem, solver, along=calls)
+    return back_end if isinstance(back_end, core.Compiled) else None
 
 
 def _start(problem: Problem, init: Any) -> Tensor | None:
@@ -136,9 +143,12 @@ def _start(problem: Problem, init: Any) -> Tensor | None:
 def _solution(
     problem: Problem, result: method.Result, solvers: tuple[Solver, ...], limits: method.Limits
 ) -> Solution:
+    batch = problem.batch_shape
     potentials = DualPotentials(_shaped(result.f, problem.a.shape), _shaped(result.g, problem.b.shape))
-    error, steps = (_shaped(values, problem.batch_shape) for values in (result.error, result.steps))
-    return Solution(problem, potentials, error, error <= limits.tol, steps, solvers, limits.max_steps)
+    error, converged, steps = (
+        _shaped(values, batch) for values in (result.error, result.error <= limits.tol, result.steps)
+    )
+    return Solution(problem, potentials, error, converged, steps, solvers, limits.max_steps)
 
 
 def _shaped(values: Any, shape: torch.Size) -> Tensor:
@@ -191,7 +201,13 @@ def _refined_from_the_freer_side(
 def _refined_as_it_is(
     problem: Problem, start: Any, solver: Solver | None, limits: method.Limits, **calls: list[core.Call]
 ) -> tuple[method.Result, tuple[Solver, ...]]:
-    back_end = _back_end(problem, solver, **calls)
+    return _stepped(_back_end(problem, solver, **calls), start, solver, limits)
+
+
+def _stepped(
+    back_end: method.BackEnd, start: Any, solver: Solver | None, limits: method.Limits
+) -> tuple[method.Result, tuple[Solver, ...]]:
+    """Make steps by the solver that was asked for, or by the core's choice."""
     if start is not None and isinstance(back_end, core.Compiled):
         start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):

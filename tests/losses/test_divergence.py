@@ -356,3 +356,16 @@ def test_both_sides_have_one_price(divergence):
             divergence(problem)
     with pytest.raises(ValueError, match="one price for both marginals"):
         solve(Problem([0.5, 0.5], [0.5, 0.5], Grid(2), 0.1, (KL(1.0), TV(1.0))), solver=Symmetric())
+
+
+def test_problems_in_a_batch_of_two_dimensions_are_solved_as_one_by_one():
+    a = torch.rand(2, 3, 16, dtype=torch.float64)
+    a = a / a.sum(-1, keepdim=True)
+    b = a.flip(0).roll(1, -1)
+    space, eps = metaot.Grid(4, 4), torch.full((2, 3), 0.05, dtype=torch.float64)
+    eps[1] = 0.2
+    whole = solve_divergence(metaot.Problem(a, b, space, eps), tol=1e-9)
+    for k in ((0, 1), (1, 2)):
+        alone = solve_divergence(metaot.Problem(a[k], b[k], space, float(eps[k])), tol=1e-9)
+        assert torch.isclose(whole.value[k], alone.value, rtol=0, atol=1e-12)
+        assert torch.allclose(whole.self_potentials.g[k], alone.self_potentials.g, rtol=0, atol=1e-9)

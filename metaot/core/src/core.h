@@ -197,7 +197,8 @@ struct Operator {
     double (*evaluate)(Operator *op, const double *x, double *residual);
     /* Put that g there, on the target's atoms with mass. */
     void (*potential)(const Operator *op, double *g);
-    /* After x was evaluated: put f and the best g for it on all atoms; 0 without enough memory. */
+    /* After x was evaluated: put f and the best g for it on all atoms; 0 without enough memory. Of a balanced problem
+       f may be NULL, unless both sides leave mass. */
     int (*extend)(Operator *op, const double *x, double *f, double *g);
     void *own;
 };

@@ -81,14 +81,14 @@ static int extend_source(const Costs *costs, double inverse_eps, const Support *
 }
 
 /* Put potentials in units of eps, known on the atoms with mass, on all atoms into f and g; return whether there is
-   enough memory. */
+   enough memory. Without f, only g, unless both sides leave mass. */
 int extend_potentials(const Costs *costs, double inverse_eps, const double *a, const double *b, const Support *source,
                       const Support *target, const double *known_f, const double *known_g, double *f, double *g)
 {
-    for (Index i = 0; i < source->count; i++) f[source->atoms[i]] = known_f[i];
+    for (Index i = 0; f && i < source->count; i++) f[source->atoms[i]] = known_f[i];
     for (Index j = 0; j < target->count; j++) g[target->atoms[j]] = known_g[j];
     if (target->count < costs->m && !extend_target(costs, inverse_eps, source, target, known_f, g)) return 0;
-    if (source->count < costs->n && !extend_source(costs, inverse_eps, source, target, known_g, f)) return 0;
+    if (f && source->count < costs->n && !extend_source(costs, inverse_eps, source, target, known_g, f)) return 0;
     if (source->leaves_mass && target->leaves_mass)
         return settle_small_masses(costs, inverse_eps, a, b, target, f, g);
     return 1;

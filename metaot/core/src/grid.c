@@ -498,6 +498,7 @@ static int grid_extend(Operator *op, const double *x, double *f, double *g)
         transform(op, self, x, !self->in_logs, g);
     if (op->relaxed && op->target->count < op->costs->m)
         for (Index j = 0; j < op->costs->m; j++) g[j] = best_of(op->target_price, g[j] - op->level);
+    if (!f) return 1;
     if (op->source->count < op->costs->n) transform_back(op, self, g, f);
     if (op->relaxed) price_absent(op->source_price, op->costs->n, op->source, f);
     for (Index i = 0; i < op->source->count; i++) f[op->source->atoms[i]] = x[i] + op->level;

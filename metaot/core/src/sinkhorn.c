@@ -257,7 +257,9 @@ void finish_potentials(const Instance *instance, Outcome *outcome)
 
 static int extend(Run *run, const Instance *instance)
 {
-    return run->op.extend(&run->op, run->inside ? run->inside : run->x, instance->f, instance->g);
+    const Operator *op = &run->op; /* both sides of a symmetric problem have one potential: g */
+    double *f = run->symmetric && !op->source->leaves_mass ? NULL : instance->f;
+    return op->extend(&run->op, run->inside ? run->inside : run->x, f, instance->g);
 }
 
 /* Put the point into f and its best potential into g; on atoms without mass into both. */
