@@ -101,8 +101,8 @@ def solve_with_selves(
 ) -> tuple[list[Solution], list[method.Result]]:
     """Solve a problem by `solver`, and measures to themselves by symmetric steps; at one time if that pays.
 
-    Return solutions, and what the back ends made in flat batches. Without derivatives; whether the costs of measures
-    to themselves are symmetric is for the caller to know.
+    Return solutions, and what the back ends made in flat batches. Without derivatives; whether the costs of
+    measures to themselves are symmetric is for the caller to know.
     """
     calls: list[core.Call] = []
     f, *own = map(_start, (problem, *selves), inits)
