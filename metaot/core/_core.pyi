@@ -43,6 +43,9 @@ def solve_each(
 def solve_together(calls: tuple[tuple[object, ...], ...], threads: int, /) -> None:
     """Solve the problems of up to 8 calls, tuples of the arguments of `solve_each` without `threads`."""
 
+def exponential_sums(x: ndarray, y: ndarray, v: ndarray, out: ndarray, threads: int, /) -> None:
+    """Put exp(x y^T) v into `out`, n q, for x n p, y m p and v m q."""
+
 def solve_pairs(
     by_axes: bool,
     costs: tuple[int, int, tuple[ndarray, ...]],

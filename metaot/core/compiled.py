@@ -118,7 +118,7 @@ def run_together(calls: list[Call], threads: int) -> None:
 def _support_sizes(weights: Array, relaxed: bool) -> list[int]:
     """Count the atoms with mass that counts, of a mass of one or of what there is."""
     least = SMALLEST_WEIGHT * weights.sum(-1, keepdims=True) if relaxed else SMALLEST_WEIGHT
-    return list(map(np.count_nonzero, weights >= least))
+    return [int(np.count_nonzero(row)) for row in weights >= least]
 
 
 @final
@@ -146,6 +146,17 @@ def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
     batch, (n, _) = len(h), costs.shape
     weights, eps = np.ones((batch, n)), np.ones(batch)
     return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None, None), (0.0, 0, False), threads).f
+
+
+def exponential_sums(x: Array, y: Array, v: Array, *, threads: int = 1) -> Array:
+    """Return exp(x y^T) v for arrays of the same batch, of n p, m p and m q numbers; no n x m matrix is made."""
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    out = np.empty((*x.shape[:-1], v.shape[-1]))
+    flat = [z.reshape(-1, *z.shape[-2:]) for z in (_contiguous(x), _contiguous(y), _contiguous(v), out)]
+    for k in range(len(flat[0])):
+        _core.exponential_sums(flat[0][k], flat[1][k], flat[2][k], flat[3][k], threads)
+    return out
 
 
 @final

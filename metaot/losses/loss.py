@@ -4,7 +4,8 @@ Its value is the operator `metaot::sinkhorn_divergence` of torch, with an operat
 `torch.compile` takes it as it is.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -28,8 +29,11 @@ from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Solution, Symmetric
 
-Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of a call: potentials between both clouds and of each to itself, and the clouds."""
+
+_KEPT, _FARTHEST, _ALIKE = 3, 3.0, 1e-12
+"""Calls that are kept; how much of an earlier move is made again at most; squares of moves that count as one."""
 
 
 @final
@@ -45,8 +49,9 @@ class SinkhornLoss(nn.Module):
     the cost; weights may have any masses then.
 
     Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
-    next solve starts from them; if the points go on as they went before, so do the potentials of the start. They
-    belong to the points in their order: for batches that are drawn anew in each call, set `remembers=False`.
+    next solve starts from them, on the side of the cloud that moved less; if the points go on as in the last
+    calls, so do the potentials of the start. They belong to the points in their order: for batches that are drawn
+    anew in each call, set `remembers=False`.
     `forget()` empties the memory. Solved in float64, with the L1 marginal errors at most `tol`, in at most
     `max_steps` steps.
     """
@@ -73,42 +78,41 @@ class SinkhornLoss(nn.Module):
         self.marginals = marginals
         self.eps, self.cost, self.remembers = float(eps), cost, remembers
         self.tol, self.max_steps = require_limits(tol, max_steps)
-        self._last: Parts | None = None
-        self._before: Parts | None = None
+        self._past: tuple[Parts, ...] = ()
 
     def forward(self, *clouds: ArrayLike) -> Float[Tensor, "*batch"]:
         """Return the divergence of `(x, y)` or `(a, x, b, y)`."""
         a, x, b, y = _given(clouds)
-        f, f_self, g_self = self._start(a, x, b, y)
+        start = self._start(a, x, b, y)
         code, rho = (self.marginals.code, self.marginals.rho) if self.marginals else (0, 0.0)
         settings = (self.eps, self.cost, code, rho, self.tol, self.max_steps)
-        value, f, _, f_self, g_self = _divergence(a, x, b, y, f, f_self, g_self, *settings)
+        value, *potentials = _divergence(a, x, b, y, *start, *settings)
         if self.remembers:
-            f, f_self, g_self = (z.detach() for z in (f, f_self, g_self))
             points = x.detach().clone(), y.detach().clone()  # an optimiser moves them in place
-            self._before, self._last = self._last, (f, f_self, g_self, *points)
+            f, g, f_self, g_self = (z.detach() for z in potentials)
+            self._past = (f, g, f_self, g_self, *points), *self._past[: _KEPT - 1]
         return value
 
     def forget(self) -> None:
         """Have the next call start without the last one's potentials."""
-        self._last = self._before = None
+        self._past = ()
 
-    def _start(
-        self, a: Tensor, x: Tensor, b: Tensor, y: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the last potentials, or where they lead to if the points move as they did before."""
-        if self._last is None or not (self.remembers and _fits(self._last, a, x, b, y)):
-            self._last = self._before = None
-            return None, None, None
-        f, f_self, g_self, *last = self._last
-        if self._before is None or not _fits(self._before, a, x, b, y):
-            return f, f_self, g_self
-        with torch.no_grad():
-            share = _going_on((x, y), last, self._before[3:])[..., None]
-            f, f_self, g_self = (
-                h + share * (h - before) for h, before in zip(self._last[:3], self._before[:3], strict=True)
-            )
-        return f, f_self, g_self
+    @torch.no_grad()
+    def _start(self, *clouds: Tensor) -> tuple[Tensor | None, ...]:
+        """Return where the last potentials lead to if the points go on as before, and whether x moved the most."""
+        if not (self.remembers and self._past and _fits(self._past[0], *clouds)):
+            self._past = ()
+            return (None,) * 5
+        last, *_ = self._past
+        now = (*last[:4], clouds[1], clouds[3])
+        moves = [
+            [after - before for after, before in zip(*pair, strict=True)] for pair in pairwise((now, *self._past))
+        ]
+        along_x, along_y = (move.square().sum() for move in moves[0][4:])
+        start = list(last[:4])
+        for share, move in zip(_made_again([move[4:] for move in moves]), moves[1:], strict=True):
+            start = [z + share[..., None] * step for z, step in zip(start, move[:4], strict=True)]
+        return *start, along_x > along_y
 
     def extra_repr(self) -> str:
         sides = "" if self.marginals is None else f", marginals={self.marginals}"
@@ -133,18 +137,29 @@ def _given(clouds: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return a, x, b, y
 
 
-def _going_on(now: Sequence[Tensor], last: Sequence[Tensor], before: Sequence[Tensor]) -> Float[Tensor, "*batch"]:
-    """Return how much of the move between two calls is made again, from none to all."""
-    along, length = torch.zeros_like(now[0][..., 0, 0]), torch.zeros_like(now[0][..., 0, 0])
-    for at, then, earlier in zip(now, last, before, strict=True):
-        along += ((at - then) * (then - earlier)).sum((-2, -1))
-        length += (then - earlier).square().sum((-2, -1))
-    return torch.where(length > 0, along / length, 0.0).clamp(0, 1)
+def _made_again(moves: list[list[Tensor]]) -> list[Float[Tensor, "*batch"]]:
+    """Return how much of each move before is made again in the first one, by least squares."""
+    now, *before = ([z.double() for z in move] for move in moves)
+
+    def product(left: list[Tensor], right: list[Tensor]) -> Tensor:
+        x, y = ((one * other).sum((-2, -1)) for one, other in zip(left, right, strict=True))
+        return x + y
+
+    if not before:
+        return []
+    if len(before) == 1:
+        length = product(before[0], before[0])
+        return [torch.where(length > 0, product(now, before[0]) / length, 0.0).clamp(0, 1)]
+    (p, q), (r, s) = before, (product(now, move) for move in before)
+    pp, pq, qq = product(p, p) * (1 + _ALIKE), product(p, q), product(q, q) * (1 + _ALIKE)
+    area = pp * qq - pq.square()
+    shares = (qq * r - pq * s) / area, (pp * s - pq * r) / area
+    return [torch.where(area > 0, share, 0.0).clamp(-_FARTHEST, _FARTHEST) for share in shares]
 
 
 def _fits(known: Parts, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> bool:
     """Return whether potentials and clouds of an earlier call are of these shapes."""
-    f, _, g, *clouds = known
+    f, g, _, _, *clouds = known
     shapes = [z.shape for z in (f, g, *clouds)]
     return shapes == [z.shape for z in (a, b, x, y)] and f.device == a.device
 
@@ -162,8 +177,10 @@ def _divergence(  # noqa: PLR0917, an operator has its settings beside its tenso
     b: Tensor,
     y: Tensor,
     f: Tensor | None,
+    g: Tensor | None,
     f_self: Tensor | None,
     g_self: Tensor | None,
+    turned: Tensor | None,
     eps: float,
     cost: str,
     price: int,
@@ -171,15 +188,29 @@ def _divergence(  # noqa: PLR0917, an operator has its settings beside its tenso
     tol: float,
     max_steps: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the value, the potentials between both clouds, and those of each cloud to itself, from a start."""
-    problem = _problem(a, x, b, y, (eps, cost, price, rho))
-    init = None
-    if f is not None and f_self is not None and g_self is not None:
-        init = _solution(problem, DualPotentials(f, torch.zeros_like(b).to(f)), (f_self, g_self))
+    """Return the value, the potentials between both clouds, and those of each cloud to itself, from a start.
+
+    Where it is `turned`, the start is g.
+    """
+    problem, init = _problem(a, x, b, y, (eps, cost, price, rho)), None
+    if f is not None and g is not None and f_self is not None and g_self is not None and turned is not None:
+        init = _solution(problem, DualPotentials(f, g), (f_self, g_self))
+    is_turned = init is not None and bool(turned)
+    if is_turned:
+        problem, init = problem.T, _turned(init)
     found = solve_divergence(problem, init=init, tol=tol, max_steps=max_steps)
-    own = found.self_potentials
-    f, g = found.potentials.f, found.potentials.g
-    return found.value.to(x), f.clone(), g.clone(), own.f.clone(), own.g.clone()
+    if is_turned:
+        found = _turned(found)
+    f, g, f_self, g_self = (
+        z.clone() for part in (found.potentials, found.self_potentials) for z in (part.f, part.g)
+    )
+    return found.value.to(x), f, g, f_self, g_self
+
+
+def _turned(found: DivergenceSolution) -> DivergenceSolution:
+    """Exchange source and target."""
+    between = replace(found.between, problem=found.between.problem.T, potentials=found.potentials.T)
+    return DivergenceSolution(between, found.of_target, found.of_source)
 
 
 def _solution(problem: Problem, between: DualPotentials, own: tuple[Tensor, Tensor]) -> DivergenceSolution:
@@ -242,14 +273,14 @@ def _(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[T
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    a, x, b, y, _, _, _, eps, cost, price, rho, _, _ = inputs
+    a, x, b, y, _, _, _, _, _, eps, cost, price, rho, _, _ = inputs
     ctx.save_for_backward(a, x, b, y, *output[1:])
     ctx.settings = eps, cost, price, rho
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    others = (None,) * 9
+    others = (None,) * 11
     if v is None:
         return (None,) * 4 + others
     a, x, b, y, *potentials = ctx.saved_tensors

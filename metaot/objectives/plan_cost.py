@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from metaot import core
 from metaot.geometry import Points
 from metaot.geometry.base import allowed, expand_eps
 from metaot.geometry.costs import euclidean
@@ -23,6 +25,9 @@ BLOCK = 2**20
 
 _CACHED = 2**17
 """The same for derivatives in closed form, which are made in place: 1 MiB, which stays in the cache."""
+
+_LOWEST = -1e30
+"""The logarithm of nothing, of which products with zero are zero."""
 
 SMOOTH = ("sqeuclidean", "euclidean")
 """Costs between points whose derivative in x is a factor times x - y: 2, and 1/C."""
@@ -71,35 +76,60 @@ def point_slopes(
     x, y = x - origin, y - origin
     eps = expand_eps(problem.eps, problem.a)
     h, k = (z / eps + w.log() for z, w in ((potentials.f, problem.a), (potentials.g, problem.b)))
-    weights = _squared if geometry.cost_name == "sqeuclidean" else _euclidean
-    plan = weights(x, y, (h, k), expand_eps(problem.eps, problem.a, 2))
     x_one, y_one = (torch.cat([z, torch.ones_like(z[..., :1])], -1) for z in (x, y))
-    in_x, in_y = [], None
-    for rows in _blocks(problem, min(BLOCK, _CACHED)):
-        W = plan(rows)
-        in_x.append(W @ y_one)
+    eps, is_squared = expand_eps(problem.eps, problem.a, 2), geometry.cost_name == "sqeuclidean"
+    if is_squared and core.COMPILED and problem.a.is_cpu and problem.a.dtype == torch.float64:
+        left, right = (side.numpy() for side in _factors(x, y, (h, k), eps))
+        threads = torch.get_num_threads()
+        sums = torch.from_numpy(core.exponential_sums(left, right, _spread(y_one, h), threads=threads))
+        in_y = None
         if both:
-            part = W.mT @ x_one[..., rows, :]
-            in_y = part if in_y is None else in_y + part
-    sums = torch.cat(in_x, -2)
+            in_y = torch.from_numpy(core.exponential_sums(right, left, _spread(x_one, h), threads=threads))
+    else:
+        plan = (_squared if is_squared else _euclidean)(x, y, (h, k), eps)
+        sums, in_y = _sums(problem, plan, (x_one, y_one), both=both)
     slope_x = (v[..., None, None] * (sums[..., -1:] * x - sums[..., :-1])).sum_to_size(x.shape)
     if in_y is None:
         return slope_x, None
     return slope_x, (v[..., None, None] * (in_y[..., -1:] * y - in_y[..., :-1])).sum_to_size(y.shape)
 
 
+def _sums(
+    problem: Problem, plan: "Rows", clouds: tuple[Tensor, Tensor], *, both: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the sums of y under the rows of a plan, and of x under its columns if asked for."""
+    (x, y), in_x, in_y = clouds, [], None
+    for rows in _blocks(problem, min(BLOCK, _CACHED)):
+        W = plan(rows)
+        in_x.append(W @ y)
+        if both:
+            part = W.mT @ x[..., rows, :]
+            in_y = part if in_y is None else in_y + part
+    return torch.cat(in_x, -2), in_y
+
+
+def _spread(z: Tensor, like: Tensor) -> np.ndarray:
+    """Return points in the batch of potentials, as an array."""
+    return z.expand(*like.shape[:-1], *z.shape[-2:]).numpy()
+
+
 Rows = Callable[[slice], Tensor]
 
 
-def _squared(x: Tensor, y: Tensor, logs: tuple[Tensor, Tensor], eps: float | Tensor) -> Rows:
-    """Return what makes rows of 2 P: exponents are products of the clouds with two more coordinates."""
-    (h, k), one = logs, torch.ones_like(logs[0][..., None])
+def _factors(x: Tensor, y: Tensor, logs: tuple[Tensor, Tensor], eps: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Return two arrays whose products are the logarithms of 2 P: the clouds with two more coordinates."""
+    (h, k), one = (z.clamp_min(_LOWEST) for z in logs), torch.ones_like(logs[0][..., None])
     h = h[..., None] - x.square().sum(-1, keepdim=True) / eps + math.log(2)
     k = k[..., None] - y.square().sum(-1, keepdim=True) / eps
     scaled = 2 * x / eps
-    x = torch.cat([scaled.expand(*h.shape[:-1], -1), h, one], -1)
-    y = torch.cat([y.expand(*k.shape[:-1], -1), torch.ones_like(k), k], -1)
-    return lambda rows: (x[..., rows, :] @ y.mT).exp_()
+    left = torch.cat([scaled.expand(*h.shape[:-1], -1), h, one], -1)
+    return left, torch.cat([y.expand(*k.shape[:-1], -1), torch.ones_like(k), k], -1)
+
+
+def _squared(x: Tensor, y: Tensor, logs: tuple[Tensor, Tensor], eps: float | Tensor) -> Rows:
+    """Return what makes rows of 2 P."""
+    left, right = _factors(x, y, logs, eps)
+    return lambda rows: (left[..., rows, :] @ right.mT).exp_()
 
 
 def _euclidean(x: Tensor, y: Tensor, logs: tuple[Tensor, Tensor], eps: float | Tensor) -> Rows:

@@ -238,3 +238,14 @@ def test_newton_is_quick_and_never_lowers_the_dual_value(seed, eps):
     assert found.steps <= {1e-1: 6, 1e-2: 12, 1e-3: 25}[eps]
     values = [p.value(*p.solve("newton", tol=1e-11, max_steps=k)[:2])[0] for k in range(int(found.steps[0]) + 1)]
     assert (np.diff(values) >= -1e-13).all()
+
+
+@pytest.mark.parametrize(("n", "m", "p", "q"), [(1, 1, 1, 1), (9, 130, 4, 3), (65, 257, 11, 10)])
+def test_sums_under_exponentials_are_those_of_the_matrix(n, m, p, q):
+    x, y, v = np.random.default_rng(0).normal(size=(3, 2, max(n, m), max(p, q)))
+    x, y, v = x[:, :n, :p], y[:, :m, :p], v[:, :m, :q]
+    x[0, 0, 0], y[:, :, 0] = -1e30, 1.0  # the logarithm of nothing
+    expected = np.exp(x @ y.swapaxes(-1, -2)) @ v
+    for threads in (1, 3):
+        assert np.allclose(core.exponential_sums(x, y, v, threads=threads), expected, rtol=1e-12, atol=1e-12)
+    assert not expected[0, 0].any()

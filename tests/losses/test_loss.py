@@ -58,11 +58,11 @@ def test_marginals_may_have_a_price(price):
 def test_the_operators_pass_the_checks_of_torch():
     a, x, b, y = parts(2)
     settings, tests = (0.5, "sqeuclidean", 0, 0.0, 1e-3, 10), ("test_schema", "test_faketensor")
-    start = (None, None, None)
+    start, turned = (None,) * 5, torch.tensor(True)
     torch.library.opcheck(_divergence, (a, x, b, y, *start, *settings))
     still = [part.detach() for part in (a, x, b, y)]
     _, *potentials = _divergence(*still, *start, *settings)
-    torch.library.opcheck(_divergence, (*still, potentials[0], *potentials[2:], *settings), test_utils=tests)
+    torch.library.opcheck(_divergence, (*still, *potentials, turned, *settings), test_utils=tests)
     torch.library.opcheck(
         _slopes, (torch.rand(2), *still, *potentials, 0.5, "euclidean", 0, 0.0, True), test_utils=tests
     )
@@ -73,11 +73,35 @@ def test_it_compiles_as_a_whole(backend):
     _, x, _, y = parts()
     loss, compiled = SinkhornLoss(0.5), SinkhornLoss(0.5)
     whole = torch.compile(lambda x, y: 2 * compiled(x, y), backend=backend, fullgraph=True)
-    for _ in range(2):
+    for _ in range(4):
         (expected,) = torch.autograd.grad(2 * loss(x, y), x)
         (slope,) = torch.autograd.grad(whole(x, y), x)
         assert_close(slope, expected)
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_points_that_move_evenly_need_next_to_no_steps(exchanged, monkeypatch):
+    from metaot.losses import loss as module  # noqa: PLC0415, to count its steps
+
+    steps, move, solve = [], torch.randn(60, 2).double() / 500, module.solve_divergence
+
+    def counted(problem, **settings):
+        found = solve(problem, **settings)
+        steps.append(int(found.steps))
+        return found
+
+    monkeypatch.setattr(module, "solve_divergence", counted)
+    x, y = torch.randn(60, 2).double(), torch.randn(50, 2).double()
+    loss = SinkhornLoss(0.5, tol=1e-4)
+    for k in range(6):
+        clouds = x + (k + k**2 / 40) * move, y
+        value = loss(*(clouds[::-1] if exchanged else clouds))
+        expected = sinkhorn_divergence(
+            Problem(torch.full((60,), 1 / 60), torch.full((50,), 1 / 50), Points(*clouds), 0.5)
+        )
+        assert_close(value, expected, 1e-6)
+    assert max(steps[4:]) <= steps[1] / 2
 
 
 def test_a_training_starts_where_the_last_step_ended(monkeypatch):

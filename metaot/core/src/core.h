@@ -177,6 +177,10 @@ SumBlock *best_sum_block(void);
 int factorise(double *H, Index panels);
 void solve_factorised(const double *L, Index panels, double *y);
 
+/* means.c */
+int sum_exponentials(Index n, Index m, Index p, Index q, const double *x, const double *y, const double *v, double *out,
+                     int threads);
+
 /* What is asked of the kernel exp(-C) between the atoms with mass. x is f in units of eps on the source's. */
 typedef struct Operator Operator;
 struct Operator {

@@ -16,6 +16,7 @@ typedef struct {
     double *K, *w, *lanes, *sums, *above, *g, *row;
 } Halves;
 
+enum { PART = 64 };
 static const double EXACT = 1e18; /* how far sums must be above what is lost in them */
 
 static Index tiles_of(Index n)
@@ -45,11 +46,15 @@ static void make_halves(const Operator *op, Halves *self)
 {
     for (Index tile = 0; tile < self->tiles; tile++) {
         Index first = tile * TILE, some = self->n - first < TILE ? self->n - first : TILE, rows = first + some;
-        double *K = self->K + numbers_before(tile);
-        cost_tile(op->costs, op->inverse_eps, rows, op->source->atoms, &self->columns, first, some, K, TILE);
-        for (Index i = 0; i < rows; i++)
-            for (Index j = 0; j < TILE; j++) K[i * TILE + j] = j < some ? self->offset - K[i * TILE + j] : -INFINITY;
-        exponentials(rows * TILE, K, K);
+        for (Index top = 0; top < rows; top += PART) { /* rows that stay in the nearest cache */
+            Index here = rows - top < PART ? rows - top : PART;
+            double *K = self->K + numbers_before(tile) + top * TILE;
+            cost_tile(op->costs, op->inverse_eps, here, op->source->atoms + top, &self->columns, first, some, K, TILE);
+            for (Index i = 0; i < here; i++)
+                for (Index j = 0; j < TILE; j++)
+                    K[i * TILE + j] = j < some ? self->offset - K[i * TILE + j] : -INFINITY;
+            exponentials(here * TILE, K, K);
+        }
     }
 }
 

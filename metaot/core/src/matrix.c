@@ -18,6 +18,7 @@ typedef struct {
     double *K, *origin, *tops, *u, *v, *sums, *lanes, *rows, *row, *scratch;
 } Matrix;
 
+enum { PART = 64 };
 static const double EXACT = 1e18;      /* how far sums must be above what is lost in them */
 static const double WIDEST = 600;      /* exponents of scalings may differ by this much */
 static const double SMALLEST = 1e-250; /* marginals down to which logarithms of sums are exact */
@@ -38,13 +39,20 @@ static void absorb(const Operator *op, Matrix *self, const double *x)
         Index some = m - first < TILE ? m - first : TILE, width = width_of_tile(some);
         double *K = self->K + first * n, *tops = self->tops + first;
         for (Index j = 0; j < some; j++) tops[j] = -INFINITY;
-        cost_tile(op->costs, op->inverse_eps, n, op->source->atoms, &self->columns, first, some, K, width);
-        for (Index i = 0; i < n; i++) raise_tops(some, self->u[i], K + i * width, tops);
-        for (Index i = 0; i < n; i++) {
-            below_tops(some, self->u[i], tops, K + i * width);
-            for (Index j = some; j < width; j++) K[i * width + j] = -INFINITY;
+        for (Index top = 0; top < n; top += PART) { /* rows that stay in the nearest cache */
+            Index rows = n - top < PART ? n - top : PART;
+            cost_tile(op->costs, op->inverse_eps, rows, op->source->atoms + top, &self->columns, first, some,
+                      K + top * width, width);
+            for (Index i = top; i < top + rows; i++) raise_tops(some, self->u[i], K + i * width, tops);
         }
-        exponentials(n * width, K, K);
+        for (Index top = 0; top < n; top += PART) {
+            Index end = n - top < PART ? n : top + PART;
+            for (Index i = top; i < end; i++) {
+                below_tops(some, self->u[i], tops, K + i * width);
+                for (Index j = some; j < width; j++) K[i * width + j] = -INFINITY;
+            }
+            exponentials((end - top) * width, K + top * width, K + top * width);
+        }
     }
     self->absorbed = 1;
 }

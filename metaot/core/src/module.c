@@ -434,7 +434,36 @@ static PyObject *average_each(PyObject *Py_UNUSED(module), PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+static PyObject *exponential_sums(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    static const char *const names[] = {"x", "y", "v", "out"};
+    PyObject *arrays[4];
+    Py_buffer b[4];
+    int threads, fits = 1, done = 1;
+    memset(b, 0, sizeof b);
+    if (!PyArg_ParseTuple(arguments, "OOOOi:exponential_sums", &arrays[0], &arrays[1], &arrays[2], &arrays[3], &threads))
+        return NULL;
+    for (int k = 0; k < 4 && fits; k++) fits = read_array(arrays[k], names[k], k == 3, "d", 2, &b[k]);
+    if (fits) {
+        const Py_ssize_t *x = b[0].shape, *y = b[1].shape, *v = b[2].shape, *out = b[3].shape;
+        int flat = b[0].ndim == 2 && b[1].ndim == 2 && b[2].ndim == 2 && b[3].ndim == 2;
+        if (!flat || x[1] != y[1] || y[0] != v[0] || out[0] != x[0] || out[1] != v[1] || y[0] < 1)
+            fits = misfit("x, y, v and out must be n p, m p, m q and n q");
+        if (fits) {
+            Py_BEGIN_ALLOW_THREADS
+            done = sum_exponentials(x[0], y[0], x[1], v[1], b[0].buf, b[1].buf, b[2].buf, b[3].buf, threads);
+            Py_END_ALLOW_THREADS
+        }
+    }
+    for (int k = 0; k < 4; k++)
+        if (b[k].obj) PyBuffer_Release(&b[k]);
+    if (!fits) return NULL;
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"exponential_sums", exponential_sums, METH_VARARGS, "Put exp(x y^T) v into out; see metaot/core/_core.pyi."},
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
