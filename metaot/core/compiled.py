@@ -56,7 +56,7 @@ class Compiled(BackEnd):
         """Hold problems. Calls are put off into `deferred`, if given; those in `along` go with the first one."""
         self._deferred, self._along = deferred, along
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
-        self._prices, self.takes_newton = prices, prices is None
+        self._prices = prices
         sizes = zip(*(_support_sizes(w, prices is not None) for w in (a, b)), strict=True)
         self.sizes = [(n, m) if n <= m else (m, n) for n, m in sizes]
         self.axis_points, self.lowest_eps = costs.axis_points, min(eps.tolist())
