@@ -101,7 +101,7 @@ class BackEnd(ABC):
     """The number of points on all axes of a grid; infinity without axes."""
     lowest_eps: float
     slowness: int = 1
-    """How many times `SINKHORN_FIRST` steps come before Newton's. Only where it is one, few atoms begin with Newton."""
+    """How many times `SINKHORN_FIRST` steps come before Newton's. Few atoms begin with Newton where it is one."""
 
     @property
     @abstractmethod

@@ -190,11 +190,11 @@ def local(problem: Problem, f: Float[Tensor, "batch n"]) -> tuple[Local, Kernel]
         kernel = problem.geometry.kernel((f + a.log()) * eps, (g + b.log()) * eps, problem.eps)
     asked = a if isinstance(sides.source, TV) else sides.source.asked(a, f)
     arriving = b * (g - S).clamp_max(_LARGEST).exp()
-    source, target = _changes(sides.source, f, 0.0), _changes(sides.target, S, 1.0)
+    source, target = changes_from(sides.source, f, more=0.0), changes_from(sides.target, S, more=1.0)
     return Local(f, asked, arriving, source, target, are_smooth=smooth), kernel
 
 
-def _changes(side: Marginal, f: Float[Tensor, "batch n"], more: float) -> Changes:
+def changes_from(side: Marginal, f: Float[Tensor, "batch n"], *, more: float) -> Changes:
     """Return the changes from f, or with 1 more those of the best balanced potential f."""
     rho = expand_eps(side.rho, f)
     if isinstance(side, KL):

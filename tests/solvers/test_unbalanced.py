@@ -10,12 +10,13 @@ import torch
 import metaot
 from metaot import KL, TV, Dense, DualPotentials, Grid, Newton, Points, Problem, Sinkhorn, core, solve
 from metaot.core import method
-from metaot.marginals import Marginal
+from metaot.marginals import BALANCED, Marginal
 from metaot.objectives import dual_loss, dual_value
 from metaot.potentials import marginal_error
 from metaot.solvers import newton
 from metaot.solvers.hand_over import HandOver
 from metaot.solvers.in_torch import InTorch
+from metaot.solvers.local import changes_from
 
 PRICES = {
     "KL": (KL(0.3), KL(0.3)),
@@ -131,8 +132,32 @@ def test_newton_agrees(prices, by, monkeypatch):
     first, second = solve(problem, solver=Sinkhorn(), tol=1e-11), solve(problem, solver=Newton(), tol=1e-11)
     assert second.converged
     assert second.steps < first.steps
+    for side, potential in zip(prices, (second.potentials.f, second.potentials.g), strict=True):
+        assert not isinstance(side, TV) or potential.abs().max() <= side.rho + 1e-14
     torch.testing.assert_close(first.value, second.value, rtol=0, atol=1e-12)
     torch.testing.assert_close(first.plan(), second.plan(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("side", [KL(3.0), TV(1.5), BALANCED.source], ids=str)
+def test_what_changes_are_worth_is_the_difference_of_the_dual_value(side):
+    """Newton's steps are as long as this says, however far S is beyond the bounds, before and after."""
+    S = torch.linspace(-4, 4, 9)[None]
+    change = torch.linspace(-6, 6, 13)[None, :, None].expand(1, 13, 9).mT
+
+    def value(S: torch.Tensor) -> torch.Tensor:
+        g = side.best(S, 1.0)
+        return side.worth(g) - (g - S).exp()
+
+    def row(S: torch.Tensor) -> torch.Tensor:
+        return torch.stack([value(S[..., k]) for k in range(S.shape[-1])], -1)
+
+    arriving = (side.best(S, 1.0) - S).exp()[..., None]
+    changes = changes_from(side, S, more=1.0)
+    torch.testing.assert_close(
+        arriving * changes.worth_of_best(change), row(S[..., None] + change) - value(S)[..., None]
+    )
+    moved = changes.followed(change[..., 3])
+    torch.testing.assert_close(moved, side.best(S + change[..., 3], 1.0) - side.best(S, 1.0))
 
 
 def nearly_equal(eps: float) -> Problem:
