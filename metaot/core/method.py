@@ -11,7 +11,8 @@ So, unless the caller names a method:
    quick.
 4. What is still not solved goes on with Sinkhorn.
 
-A back end makes the steps: compiled code for float64 on a CPU, torch (`metaot.solvers.in_torch`) elsewhere.
+A back end makes the steps: compiled code for float64 on a CPU, torch (`metaot.solvers.in_torch`) elsewhere. Where
+marginals have a price, compiled code makes Sinkhorn's and torch Newton's (`metaot.solvers.hand_over`).
 """
 
 from abc import ABC, abstractmethod
