@@ -46,7 +46,8 @@ def unbalanced_times() -> Table:
     body = [
         [row["problem"], f"{row['kind']}, {row['price']:g}", f"{row['eps']:g}",
          *(_found(row.get(name, ""), ".3g") for name in ("metaot", *others)),
-         ("" if row["some reached"] else "< ") + times(row["over the best"])]
+         "" if row["over the best"] is None
+         else ("" if row["some reached"] else "< ") + times(row["over the best"])]
         for row in rows
     ]  # fmt: skip
     return Table(["", "price", "eps", "metaot", *others, "over the best of the others"], body, left=2)
