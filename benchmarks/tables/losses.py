@@ -1,11 +1,11 @@
 """Tables of losses and averages: losses-NAME-... is made of losses-NAME.json, and is there if that is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.tables.base import RESULTS, Table, read, table, times
 
-KEYS = ("problem", "eps", "metaot", "over the best")
+KEYS = ("problem", "kind", "price", "eps", "gap", "metaot", "over the best", "some reached")
 """What a row of unbalanced times holds beside the times of other libraries."""
 
 
@@ -19,7 +19,7 @@ def losses_table(name: str) -> Callable[[Callable[[], Table]], Callable[[], Tabl
     return table(name) if measured(name.split("-")[1]) else lambda make: make
 
 
-def rows_of(name: str, part: str) -> Sequence[dict[str, Any]]:
+def rows_of(name: str, part: str) -> Any:
     return read(f"losses-{name}")[part]
 
 
@@ -40,15 +40,17 @@ def unbalanced_steps() -> Table:
 
 @losses_table("losses-unbalanced-times")
 def unbalanced_times() -> Table:
-    """Milliseconds to 1e-6 of one problem."""
+    """Milliseconds to 1e-6 of one problem, or how far other libraries came."""
     rows = rows_of("unbalanced", "times")
     others = list(dict.fromkeys(key for row in rows for key in row if key not in KEYS))
     body = [
-        [row["problem"], f"{row['eps']:g}", *(_found(row.get(name), ".3g") for name in ("metaot", *others)),
-         "no peer" if row["over the best"] is None else times(row["over the best"])]
+        [row["problem"], f"{row['kind']}, {row['price']:g}", f"{row['eps']:g}",
+         *(_found(row.get(name, ""), ".3g") for name in ("metaot", *others)),
+         "" if row["over the best"] is None
+         else ("" if row["some reached"] else "< ") + times(row["over the best"])]
         for row in rows
     ]  # fmt: skip
-    return Table(["", "eps", "metaot", *others, "over the best of the others"], body)
+    return Table(["", "price", "eps", "metaot", *others, "over the best of the others"], body, left=2)
 
 
 def _found(value: Any, digits: str, missing: str = "not reached") -> str:

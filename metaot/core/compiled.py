@@ -56,7 +56,7 @@ class Compiled(BackEnd):
         """Hold problems. Calls are put off into `deferred`, if given; those in `along` go with the first one."""
         self._deferred, self._along = deferred, along
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
-        self._prices, self.takes_newton = prices, prices is None
+        self._prices = prices
         of_source = _support_sizes(a, prices is not None)
         of_target = of_source if b is a else _support_sizes(b, prices is not None)
         self.sizes = [(n, m) if n <= m else (m, n) for n, m in zip(of_source, of_target, strict=True)]

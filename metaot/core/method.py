@@ -6,12 +6,13 @@ So, unless the caller names a method:
 1. Instances with few atoms with mass on one side go to Newton at once; so do those with few atoms on one side and
    many on the other, off grids, at an eps where Sinkhorn is slow.
 2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `SINKHORN_FIRST`
-   steps.
+   steps, or more where another back end makes Newton's.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
    quick.
 4. What is still not solved goes on with Sinkhorn.
 
-A back end makes the steps: compiled code for float64 on a CPU, torch (`metaot.solvers.in_torch`) elsewhere.
+A back end makes the steps: compiled code for float64 on a CPU, torch (`metaot.solvers.in_torch`) elsewhere. Where
+marginals have a price, compiled code makes Sinkhorn's and torch Newton's (`metaot.solvers.hand_over`).
 """
 
 from abc import ABC, abstractmethod
@@ -100,8 +101,8 @@ class BackEnd(ABC):
     axis_points: float
     """The number of points on all axes of a grid; infinity without axes."""
     lowest_eps: float
-    takes_newton: bool = True
-    """Whether there are Newton steps for these problems: the dual value must be smooth."""
+    slowness: int = 1
+    """How many times `SINKHORN_FIRST` steps come before Newton's. Few atoms begin with Newton where it is one."""
 
     @property
     @abstractmethod
@@ -139,9 +140,7 @@ def suits_compiled_code(shape: tuple[int, int], *, has_axes: bool, needs_matrix:
 
 
 def suits_newton(back_end: BackEnd) -> list[bool]:
-    """Return which instances are small enough for a Newton step that factorises its Hessian, if there are any."""
-    if not back_end.takes_newton:
-        return [False] * len(back_end.sizes)
+    """Return which instances are small enough for a Newton step that factorises its Hessian."""
     return [few <= FACTORISED and few * many <= NEWTON_ENTRIES for few, many in back_end.sizes]
 
 
@@ -166,12 +165,13 @@ def only_newton(back_end: BackEnd, f: Array | None, limits: Limits) -> Result:
 def choose(back_end: BackEnd, f: Array | None, limits: Limits) -> tuple[Result, tuple[str, ...]]:
     """Refine by the methods that the module lists; return their names too."""
     run, suited = _Run(back_end, limits), suits_newton(back_end)
-    few = [k for k, (rows, _) in enumerate(back_end.sizes) if suited[k] and rows <= FEW]
-    long = [k for k in _long(back_end) if suited[k]]
+    first = suited if back_end.slowness == 1 else [False] * len(suited)
+    few = [k for k, (rows, _) in enumerate(back_end.sizes) if first[k] and rows <= FEW]
+    long = [k for k in _long(back_end) if first[k]]
     at_once, near = {*few, *long}, run.descend_from(f, long)
     run.carry_on(run.newton, [*few, *near], f)
     others = [k for k in range(len(suited)) if k not in at_once]
-    run.carry_on(run.sinkhorn, others, f, SINKHORN_FIRST if any(suited) else limits.max_steps)
+    run.carry_on(run.sinkhorn, others, f, back_end.slowness * SINKHORN_FIRST if any(suited) else limits.max_steps)
     if left := run.unfinished():
         run.carry_on(run.newton, [k for k in left if suited[k] and k not in at_once])
         run.descend([k for k in run.unfinished() if suited[k]])

@@ -45,7 +45,7 @@ class InTorch(BackEnd):
     """A flat batch of problems, and the solvers of this package, iterated by the one loop."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.takes_newton = problem, problem.marginals.are_smooth
+        self.problem = problem
         sides = (problem.a, problem.b)
         self._rows, self._columns = (_counts(problem, w).sum(-1).detach().cpu().numpy() for w in sides)
         self.sizes = list(zip(*np.sort([self._rows, self._columns], axis=0).tolist(), strict=True))

@@ -11,6 +11,7 @@ from metaot.brenier import SampleProblem
 from metaot.core import method
 from metaot.potentials import DualPotentials, c_transform
 from metaot.problem import Problem, one_problem, require_problem
+from metaot.solvers.hand_over import HandOver
 from metaot.solvers.in_torch import InTorch, refine
 from metaot.solvers.iterate import Solver
 from metaot.solvers.maps import MapSolution, MapSolver, MapStart, solve_map
@@ -208,7 +209,7 @@ def _stepped(
     back_end: method.BackEnd, start: Any, solver: Solver | None, limits: method.Limits
 ) -> tuple[method.Result, tuple[Solver, ...]]:
     """Make steps by the solver that was asked for, or by the core's choice."""
-    if start is not None and isinstance(back_end, core.Compiled):
+    if start is not None and not isinstance(back_end, InTorch):
         start = start.detach().numpy()
     if isinstance(solver, Sinkhorn):
         return method.only_sinkhorn(back_end, start, limits, accelerated=solver.accelerated), (solver,)
@@ -225,6 +226,8 @@ def _back_end(problem: Problem, solver: Solver | None, **calls: list[core.Call])
     if problem.suits_core:
         flat = problem.flat()
         compiled = core.Compiled(*flat.arrays(), prices=flat.prices(), threads=torch.get_num_threads(), **calls)
-        if not isinstance(solver, Newton) or all(method.suits_newton(compiled)):
+        if not isinstance(solver, Newton):
+            return compiled if problem.is_balanced else HandOver(compiled, flat)
+        if problem.is_balanced and all(method.suits_newton(compiled)):
             return compiled
     return InTorch(problem.flat())

@@ -10,10 +10,13 @@ import torch
 import metaot
 from metaot import KL, TV, Dense, DualPotentials, Grid, Newton, Points, Problem, Sinkhorn, core, solve
 from metaot.core import method
-from metaot.marginals import Marginal
+from metaot.marginals import BALANCED, Marginal
 from metaot.objectives import dual_loss, dual_value
 from metaot.potentials import marginal_error
+from metaot.solvers import newton
+from metaot.solvers.hand_over import HandOver
 from metaot.solvers.in_torch import InTorch
+from metaot.solvers.local import changes_from
 
 PRICES = {
     "KL": (KL(0.3), KL(0.3)),
@@ -119,13 +122,78 @@ def side_error(side: Marginal, weight: torch.Tensor, f: torch.Tensor, marginal: 
     return (((side.rho - f) / eps).clamp(0, 1) * lack + ((side.rho + f) / eps).clamp(0, 1) * excess).sum()
 
 
-@pytest.mark.parametrize("prices", [pair for name, pair in PRICES.items() if "TV" not in name])
-def test_newton_agrees(prices):
+@pytest.mark.parametrize("prices", PRICES.values(), ids=PRICES)
+@pytest.mark.parametrize("by", ["factors", "products"])
+def test_newton_agrees(prices, by, monkeypatch):
+    """With bounds too, which hold potentials of either side."""
+    if by == "products":
+        monkeypatch.setattr(newton, "FACTORISED", 0)
     problem = relaxed(prices, clouds(), 0.02)
     first, second = solve(problem, solver=Sinkhorn(), tol=1e-11), solve(problem, solver=Newton(), tol=1e-11)
     assert second.converged
     assert second.steps < first.steps
-    torch.testing.assert_close(first.potentials.f, second.potentials.f, rtol=0, atol=1e-8)
+    for side, potential in zip(prices, (second.potentials.f, second.potentials.g), strict=True):
+        assert not isinstance(side, TV) or potential.abs().max() <= side.rho + 1e-14
+    torch.testing.assert_close(first.value, second.value, rtol=0, atol=1e-12)
+    torch.testing.assert_close(first.plan(), second.plan(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("side", [KL(3.0), TV(1.5), BALANCED.source], ids=str)
+def test_what_changes_are_worth_is_the_difference_of_the_dual_value(side):
+    """Newton's steps are as long as this says, however far S is beyond the bounds, before and after."""
+    S = torch.linspace(-4, 4, 9)[None]
+    change = torch.linspace(-6, 6, 13)[None, :, None].expand(1, 13, 9).mT
+
+    def value(S: torch.Tensor) -> torch.Tensor:
+        g = side.best(S, 1.0)
+        return side.worth(g) - (g - S).exp()
+
+    def row(S: torch.Tensor) -> torch.Tensor:
+        return torch.stack([value(S[..., k]) for k in range(S.shape[-1])], -1)
+
+    arriving = (side.best(S, 1.0) - S).exp()[..., None]
+    changes = changes_from(side, S, more=1.0)
+    torch.testing.assert_close(
+        arriving * changes.worth_of_best(change), row(S[..., None] + change) - value(S)[..., None]
+    )
+    moved = changes.followed(change[..., 3])
+    torch.testing.assert_close(moved, side.best(S + change[..., 3], 1.0) - side.best(S, 1.0))
+
+
+def nearly_equal(eps: float) -> Problem:
+    """Return measures on 20 atoms that differ by little, between which parts of the plan hardly touch."""
+    generator = torch.Generator().manual_seed(3)
+    a, c = (weights(generator, 4, 20) * torch.rand(4, 1, generator=generator) for _ in range(2))
+    share = torch.tensor([0.0, 1e-9, 1e-5, 1e-2])[:, None]
+    space = Points(torch.rand(20, 2, generator=generator), None, "euclidean")
+    prices = TV(torch.rand(4, generator=generator) + 0.05)
+    return Problem(a, (1 - share) * a + share * c, space, eps, prices)
+
+
+@pytest.mark.parametrize("eps", [1e-2, 1e-3])
+def test_nearly_equal_measures_are_solved_where_bounds_hold(eps):
+    """Sinkhorn's steps alone would take tens of thousands; the gap certifies the result."""
+    problem = nearly_equal(eps)
+    rho = problem.marginals.source.rho
+    assert not solve(problem, solver=Sinkhorn(), max_steps=3000).converged.all()
+    for solver in (None, Newton()):
+        solution = solve(problem, solver=solver)
+        assert solution.converged.all()
+        assert (solution.gap() <= 2e-6 * rho * solution.mass()).all()
+    assert solution.steps.max() < 100
+
+
+@pytest.mark.skipif(not core.COMPILED, reason="there is no compiled code")
+@pytest.mark.parametrize("prices", PRICES.values(), ids=PRICES)
+def test_compiled_steps_hand_over_to_newton(prices, monkeypatch):
+    monkeypatch.setattr(method, "SINKHORN_FIRST", 1)
+    monkeypatch.setattr(HandOver, "slowness", 2)
+    problem = relaxed(prices, Grid(6, 5), torch.tensor([0.02, 0.002]), (2,))
+    solution = solve(problem, tol=1e-12)
+    assert solution.converged.all()
+    assert [type(solver) for solver in solution.solvers] == [Sinkhorn, Newton]
+    assert (solution.steps > 2).any()
+    assert solution.steps.max() < 40
 
 
 @pytest.mark.parametrize("prices", PRICES.values(), ids=PRICES)
@@ -334,7 +402,5 @@ def test_words_and_refusals():
         ValueError, match=r"bounds of the transport cost takes balanced problems, got marginals \(KL"
     ):
         solve(problem).bounds()
-    with pytest.raises(ValueError, match="Newton takes smooth prices"):
-        solve(problem, solver=Newton())
     with pytest.raises(ValueError, match="a model takes balanced problems"):
         metaot.load("universal").predict(problem)
