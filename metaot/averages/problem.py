@@ -39,7 +39,7 @@ class BarycenterProblem:
 
     @classmethod
     def of(
-        cls, measures: Float[Tensor, "batch k n"], weights: Float[Tensor, "batch k"], space: Geometry, eps: float
+        cls, measures: Float[Tensor, "sets k n"], weights: Float[Tensor, "batch k"], space: Geometry, eps: float
     ) -> "BarycenterProblem":
         """Find the atoms with mass; one set of measures may be that of all rows."""
         has_mass = measures >= SMALLEST_WEIGHT
