@@ -28,15 +28,13 @@ _SELF_TOL = 1e-9
 class Barycenter:
     """Barycenters of a batch, and the plans from each measure to its barycenter.
 
-    `measure` holds the barycenter's weights on the atoms. `potentials` are f on the measures and g on the
-    barycenter, *batch k n, of the plans a_k alpha exp((f_k + g_k - C)/eps); of measures without weight they are
-    those of one step. `error` is the L1 error of the plans' marginals on the measures, the mean by the weights;
-    their marginals on the barycenter are exact. `self_error` is that of the plan from the barycenter to itself,
-    which debiases: how far further sharpening could still move it (zero where nothing is debiased).
+    `measure` holds the barycenter's weights on the atoms. `error` is the L1 error of the plans' marginals on the
+    measures, the mean by the weights; their marginals on the barycenter are exact. `self_error` is that of the
+    plan from the barycenter to itself, which debiases: how far further sharpening could still move it (zero where
+    nothing is debiased).
     """
 
     measure: Float[Tensor, "*batch n"]
-    potentials: DualPotentials
     error: Float[Tensor, "*batch"]
     self_error: Float[Tensor, "*batch"]
     converged: Bool[Tensor, "*batch"]
@@ -54,6 +52,21 @@ class Barycenter:
     def status(self) -> Status:
         """The worst status of the batch."""
         return Status.worst(self.converged, self.error, self.steps >= self.max_steps)
+
+    @cached_property
+    def potentials(self) -> DualPotentials:
+        """Potentials f on the measures and g on the barycenter, *batch k n, of a_k alpha exp((f_k + g_k - C)/eps).
+
+        Those of measures without weight are those of one step from zeros.
+        """
+        with torch.no_grad():
+            parts = _completed(self._problem, self._state)
+        f, g = ((self.eps * part).reshape(self.measures.shape).to(self.measures) for part in parts)
+        return DualPotentials(f, g)
+
+    @property
+    def _problem(self) -> BarycenterProblem:
+        return Measures(self.measures, self.weights, self.geometry, self.eps).flat()
 
     @property
     def image(self) -> Float[Tensor, "..."]:
@@ -84,7 +97,7 @@ class Barycenter:
 
     def _divergences(self) -> Float[Tensor, "*batch k"]:
         state, k = self._state, self.measures.shape[-2]
-        problem = Measures(self.measures, self.weights, self.geometry, self.eps).flat()
+        problem = self._problem
         alpha = state.log_alpha.exp()
         alpha = (alpha / alpha.sum(-1, keepdim=True))[:, None]
         values = (state.f * problem.measures).sum(-1) + (state.g * alpha).sum(-1)
@@ -107,7 +120,7 @@ class Barycenter:
         """Return a part of the batch, to start from."""
         flat = torch.arange(len(self._state.error)).reshape(self.error.shape)[index].reshape(-1)
         parts = {name: value[flat.to(value.device)] for name, value in vars(self._state).items()}
-        own = ("measure", "error", "self_error", "converged", "steps", "measures", "weights", "potentials")
+        own = ("measure", "error", "self_error", "converged", "steps", "measures", "weights")
         rest = {name: getattr(self, name)[index] for name in own}
         return Barycenter(
             **rest, geometry=self.geometry, eps=self.eps, debiased=self.debiased, max_steps=self.max_steps,
@@ -147,8 +160,9 @@ def barycenter(
 
     A row stops when its error is at most `tol`: the L1 error of the plans' marginals. The self-plan, which
     debiases, goes on as long as its error falls quickly; on a grid much finer than the root of `eps` that ends
-    before it is as small (see `Barycenter.self_error`): the exact minimiser is ragged there. Not converging is a
-    result. Calculated in float64, on the device of the measures; the results have their dtype.
+    before it is as small (see `Barycenter.self_error`): the exact minimiser is ragged there, and barycenters that
+    differ by some thousandths in the L1 norm, as those from two starts may, have nearly the same value. Not
+    converging is a result. Calculated in float64, on the device of the measures; the results have their dtype.
 
     Raises ValueError for weights or measures that are negative, not finite or do not sum to one, and for measures
     that are not on the space; TypeError for what holds no numbers.
@@ -185,25 +199,23 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     batch = given.weights.shape[:-1]
     alpha = state.log_alpha.exp()
     measure = (alpha / alpha.sum(-1, keepdim=True)).reshape(*batch, -1).to(given.measures)
-    potentials = _completed(problem, state, alpha)
-    f, g = ((given.eps * part).reshape(given.measures.shape).to(given.measures) for part in potentials)
     error = torch.where(state.settled, state.error, torch.maximum(state.error, state.self_error))
     return Barycenter(
-        measure=measure, potentials=DualPotentials(f, g), error=state.error.reshape(batch),
-        self_error=state.self_error.reshape(batch), converged=(error <= limit).reshape(batch),
-        steps=steps.reshape(batch), measures=given.measures, weights=given.weights, geometry=given.geometry,
-        eps=given.eps, debiased=solver.debiased, max_steps=most, _state=state,
+        measure=measure, error=state.error.reshape(batch), self_error=state.self_error.reshape(batch),
+        converged=(error <= limit).reshape(batch), steps=steps.reshape(batch), measures=given.measures,
+        weights=given.weights, geometry=given.geometry, eps=given.eps, debiased=solver.debiased, max_steps=most,
+        _state=state,
     )  # fmt: skip
 
 
 def _completed(
-    problem: BarycenterProblem, state: Averaged, alpha: Float[Tensor, "batch n"]
+    problem: BarycenterProblem, state: Averaged
 ) -> tuple[Float[Tensor, "batch k n"], Float[Tensor, "batch k n"]]:
     """Return potentials also of measures without weight: those of a step from zeros."""
     if problem.active is None:
         return state.f, state.g
     idle, f, g = ~problem.active, state.f.clone(), state.g.clone()
-    a, sides = problem.measures[idle], alpha[:, None].expand_as(problem.measures)[idle]
+    a, sides = problem.measures[idle], state.log_alpha.exp()[:, None].expand_as(problem.measures)[idle]
     g[idle] = best_potential(a, sides, torch.zeros_like(a), problem)
     f[idle] = best_potential(sides, a, g[idle], problem)
     return f, g

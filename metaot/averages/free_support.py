@@ -29,6 +29,9 @@ _HALF, _LONGER, _SHORTER = 0.5, 1.2, 0.5
 """The part of a step of log masses; how its bound grows while steps go on in one direction, and shrinks when they
 turn."""
 
+_SHARE = 0.05
+"""eps, unless it is given, in units of the mean cost between points of all clouds."""
+
 Clouds = Sequence[ArrayLike | tuple[ArrayLike, ArrayLike]]
 """Clouds of m_k d, of equal weights; or pairs of a cloud and its weights."""
 
@@ -74,7 +77,7 @@ def free_barycenter(
     weights: ArrayLike,
     n: int | None = None,
     *,
-    eps: float,
+    eps: float | None = None,
     init: ArrayLike | FreeBarycenter | None = None,
     measure: ArrayLike | None = None,
     learn_measure: bool = False,
@@ -86,7 +89,8 @@ def free_barycenter(
     Each cloud is m_k d, or a pair (points, masses). `weights` are k, not negative, with a sum of one. `measure`
     are the n masses of the barycenter, equal by default; with `learn_measure` they move too. `init` are n d points
     to start from, or an earlier barycenter; by default n points of the cloud with the largest weight, spread
-    evenly over its order. `eps` is in the units of the cost.
+    evenly over its order. `eps` is in the units of the cost; by default a twentieth of the mean cost between any
+    two points of all clouds, by their masses and `weights`.
 
     The minimum is a local one, as of every method with free points. The plans start from those of the step before.
     Stops when a step moves the mass by less than `tol` standard deviations in the mean.
@@ -94,10 +98,10 @@ def free_barycenter(
     Raises ValueError for weights that do not sum to one, and for clouds of different dimensions.
     """
     limit, most = require_limits(tol, max_steps)
-    temperature = as_number("eps", eps)
+    targets = _Targets.of(clouds, weights)
+    temperature = _SHARE * targets.mean_cost if eps is None else as_number("eps", eps)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"eps must be positive and finite, got {temperature}")
-    targets = _Targets.of(clouds, weights)
     x, a = _start(targets, n, init, measure)
     old = init if isinstance(init, FreeBarycenter) and len(init.potentials.f) == len(targets.weights) else None
     f: Any = None if old is None or old.potentials.f.shape[-1] != len(x) else old.solution
@@ -152,6 +156,13 @@ class _Targets:
     @property
     def mean(self) -> Float[Tensor, "k 1 d"]:
         return (self.masses[..., None] * self.y).sum(-2, keepdim=True)
+
+    @property
+    def mean_cost(self) -> float:
+        """The mean of |x - y|^2 between two points of the mixture, twice its variance; one if all are equal."""
+        masses = (self.weights[:, None] * self.masses)[..., None]
+        cost = 2 * float((masses * (self.y - (masses * self.y).sum((0, 1))).square()).sum())
+        return cost if cost > 0 else 1.0
 
     def problem(self, x: Float[Tensor, "n d"], a: Float[Tensor, "n"], eps: float) -> Problem:
         k = len(self.y)

@@ -39,13 +39,15 @@ class BarycenterProblem:
 
     @classmethod
     def of(
-        cls, measures: Float[Tensor, "batch k n"], weights: Float[Tensor, "batch k"], space: Geometry, eps: float
+        cls, measures: Float[Tensor, "sets k n"], weights: Float[Tensor, "batch k"], space: Geometry, eps: float
     ) -> "BarycenterProblem":
-        """Find the atoms with mass."""
+        """Find the atoms with mass; one set of measures may be that of all rows."""
         has_mass = measures >= SMALLEST_WEIGHT
         most = int(has_mass.sum(-1).amax()) if measures.numel() else 1
         atoms = has_mass.byte().argsort(dim=-1, descending=True, stable=True)[..., :most]
-        return cls(measures, weights, atoms, measures.gather(-1, atoms), space, eps)
+        parts = measures, atoms, measures.gather(-1, atoms)
+        measures, atoms, masses = (part.expand(len(weights), -1, -1) for part in parts)
+        return cls(measures, weights, atoms, masses, space, eps)
 
     def __getitem__(self, index: Tensor | slice) -> "BarycenterProblem":
         parts = {name: getattr(self, name)[index] for name in ("measures", "weights", "atoms", "masses")}
@@ -139,9 +141,10 @@ class Measures:
     def flat(self) -> BarycenterProblem:
         """Return the problems in float64 with one batch dimension and masses of one."""
         k, n = self.measures.shape[-2:]
-        measures, weights = (part.detach().double() for part in (self.measures, self.weights))
-        measures = measures.reshape(-1, k, n)
-        measures, weights = (w / w.sum(-1, keepdim=True) for w in (measures, weights.reshape(-1, k)))
+        one = self.measures[(0,) * (self.measures.ndim - 2)] if self.shared and self.weights.numel() else None
+        measures, weights = (self.measures if one is None else one).reshape(-1, k, n), self.weights.reshape(-1, k)
+        measures, weights = (part.detach().double() for part in (measures, weights))
+        measures, weights = (w / w.sum(-1, keepdim=True) for w in (measures, weights))
         return BarycenterProblem.of(measures, weights, self.geometry, self.eps)
 
 

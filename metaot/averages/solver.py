@@ -8,11 +8,13 @@ is
 and all plans have it as their marginal. A step replaces f_k by the best potential for (alpha, g_k). Where nothing
 is debiased, d is the uniform measure, the reference of the entropy: that barycenter is blurred. The debiased d has
 d (K d) = alpha: diag(d) K diag(d) is the plan from the barycenter to itself, and a step takes log d half the way
-there. Anderson acceleration (`metaot.solvers.anderson`) works on all f_k and log d at once.
+there. Anderson acceleration (`metaot.solvers.anderson`) works on all f_k and log d at once. Before the first step
+log d is fitted to the plans of the start, which are not moved yet: that costs little, and saves steps.
 
 Debiasing is a deconvolution. On a grid much finer than the root of eps it goes on for ever, sublinearly, while the
-plans have long been right, and makes the barycenter ragged. So log d settles once the error of the self-plan falls
-slowly and the plans are nearly right; the last steps are those of the plans alone.
+plans have long been right, and makes the barycenter ragged. So once the plans are nearly right, log d is fitted to
+them. Where the self-plan is still farther off than they are, log d settles: it is fitted in so many moves from the
+uniform measure, which does not depend on the start, and the last steps are those of the plans alone.
 """
 
 import math
@@ -24,7 +26,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaot import core
-from metaot.averages.problem import BarycenterProblem, best_potential
+from metaot.averages.fitting import fitted, looking_at_itself
+from metaot.averages.problem import BarycenterProblem
 from metaot.problem import Problem
 from metaot.solvers import Symmetric, solve
 from metaot.solvers.anderson import Anderson
@@ -33,15 +36,35 @@ from metaot.solvers.iterate import Solver, iterate
 PLAIN = 3
 """Steps before the first acceleration."""
 
-EARLIEST, EVERY, SLOW, NEAR = 20, 5, 0.8, 1e-3
-"""log d settles after `EARLIEST` steps at least, where the error of the self-plan has not fallen by the factor
-`SLOW` in `EVERY` steps while the other plans are as near as `NEAR`."""
+EVERY = 5
+"""The steps after which the sizes of residuals are weighed anew."""
+
+FITS, ALL_FITS, RIGHT = 20, 60, 1e-9
+"""The moves in which log d is fitted to plans, those from the uniform measure, and the error that is enough."""
+
+NEARER, NEAR, PATIENCE, SLOW = 3e-4, 1e-3, 10, 0.6
+"""log d settles where its fit to plans with the error `NEARER` is farther off than they are; or where the error of
+the self-plan has not fallen by the factor `SLOW` in `PATIENCE` steps, in which that of the plans was at most
+`NEAR`."""
 
 ABSENT = -200.0
 """log d on atoms without mass: the barycenter's mass there is far below rounding."""
 
 _SELF_TOL = 1e-12
 """L1 error of the plan of a measure with itself, which is its own barycenter."""
+
+
+@final
+@dataclass(frozen=True)
+class Patience:
+    """When log d is looked at next."""
+
+    nearer: Float[Tensor, "batch"]
+    """The error of the plans at which log d is fitted to them."""
+    mark: Float[Tensor, "batch"]
+    """The error of the self-plan when it was last looked at."""
+    waiting: Int[Tensor, "batch"]
+    """Steps since then with a small error of the plans."""
 
 
 @final
@@ -61,8 +84,7 @@ class AverageState:
     error: Float[Tensor, "batch"]
     self_error: Float[Tensor, "batch"]
     settled: Bool[Tensor, "batch"]
-    mark: Float[Tensor, "batch"]
-    """The error of the self-plan when it was last looked at."""
+    patience: Patience
     path: Anderson
     count: int
 
@@ -92,17 +114,16 @@ class Averaging(Solver[BarycenterProblem, AverageState, Averaged]):
         guess = _start(problem, guess, self.debiased)
         x, log_d = torch.where(problem.masses > 0, guess.f.gather(-1, problem.atoms), 0.0), guess.log_d
         path = Anderson.of(self._norm(problem, torch.full_like(log_d, 1 / log_d.shape[-1])))
-        infinite = torch.full_like(log_d[:, 0], torch.inf)
-        return self._evaluated(problem, x, log_d, settled=guess.settled, mark=infinite, path=path, count=0)
+        zeros = torch.zeros_like(log_d[:, 0])
+        patience = Patience(zeros + NEARER, zeros + torch.inf, zeros.long())
+        return self._evaluated(problem, (x, log_d), guess.settled, patience, path, count=0)
 
     def step(self, problem: BarycenterProblem, state: AverageState) -> AverageState:
         point, residual = _joined(state)
         z, path = (point + residual, state.path) if state.count < PLAIN else state.path.next(point, residual)
         x, log_d = z.tensor_split([state.x[0].numel()], -1)
         x = x.reshape(state.x.shape)
-        return self._evaluated(
-            problem, x, log_d, settled=state.settled, mark=state.mark, path=path, count=state.count + 1
-        )
+        return self._evaluated(problem, (x, log_d), state.settled, state.patience, path, count=state.count + 1)
 
     def adjust(
         self, problem: BarycenterProblem, state: AverageState, error: Float[Tensor, "batch"]
@@ -112,15 +133,38 @@ class Averaging(Solver[BarycenterProblem, AverageState, Averaged]):
         path = state.path
         if state.count % EVERY == 0 or state.count == PLAIN:
             path = replace(path, roots=self._norm(problem, state.log_alpha.exp()).sqrt())
-        settled, mark = state.settled, state.mark
-        if self.debiased and state.count >= EARLIEST - EVERY and state.count % EVERY == 0:
-            slow = (state.self_error > SLOW * mark) & (state.error <= NEAR) & ~settled
-            settled, mark = settled | slow, state.self_error
-            if bool(slow.any()):
-                path = path.emptied(slow)
-        state = replace(state, settled=settled, mark=mark)
-        total = state.error + torch.where(settled, 0.0, state.self_error)
-        return replace(state, path=path.judged(*_joined(state), total))
+        state = replace(state, path=path)
+        if self.debiased and not bool(state.settled.all()):
+            state = self._settled(problem, state)
+        total = state.error + torch.where(state.settled, 0.0, state.self_error)
+        return replace(state, path=state.path.judged(*_joined(state), total))
+
+    def _settled(self, problem: BarycenterProblem, state: AverageState) -> AverageState:
+        """Have log d settle where, fitted to the plans, it is farther off than they are, or improves slowly."""
+        nearer, mark = state.patience.nearer, state.patience.mark
+        waiting = state.patience.waiting + (state.error <= NEAR)
+        late, tried = waiting > PATIENCE, ~state.settled & (state.error <= nearer)
+        slow = ~state.settled & late & (state.self_error > SLOW * mark)
+        looks = late | tried
+        patience = Patience(
+            torch.where(tried | slow, -1.0, nearer),
+            torch.where(looks, state.self_error, mark),
+            torch.where(looks, 0, waiting),
+        )
+        state = replace(state, patience=patience)
+        if not bool((tried | slow).any()):
+            return state
+        goal = torch.where(tried | slow, state.error, torch.inf)
+        mean = (problem.weights[..., None] * state.g).sum(1)
+        _, self_error = fitted(problem, state.log_d, mean, goal, moves=FITS)
+        settles = slow | (tried & ~(self_error <= goal))
+        if not bool(settles.any()):
+            return state
+        uniform = torch.full_like(mean, -math.log(mean.shape[-1]))
+        log_d, _ = fitted(problem, uniform, mean, torch.where(settles, RIGHT, torch.inf), moves=ALL_FITS)
+        point = state.x, torch.where(settles[:, None], log_d, state.log_d)
+        path, settled = state.path.restarted(settles), state.settled | settles
+        return self._evaluated(problem, point, settled, patience, path, count=state.count)
 
     def error(self, problem: BarycenterProblem, state: AverageState) -> Float[Tensor, "batch"]:
         """L1 error of the plans' marginals on the measures, the mean by the weights.
@@ -152,30 +196,29 @@ class Averaging(Solver[BarycenterProblem, AverageState, Averaged]):
     def _evaluated(
         self,
         problem: BarycenterProblem,
-        x: Float[Tensor, "batch k s"],
-        log_d: Float[Tensor, "batch n"],
-        *,
+        point: tuple[Float[Tensor, "batch k s"], Float[Tensor, "batch n"]],
         settled: Bool[Tensor, "batch"],
-        mark: Float[Tensor, "batch"],
+        patience: Patience,
         path: Anderson,
+        *,
         count: int,
     ) -> AverageState:
-        """Return the state at a point."""
-        weights, masses = problem.weights[..., None], problem.masses
+        """Return the state at a point; at first log d is fitted to its plans."""
+        (x, log_d), weights, masses = point, problem.weights[..., None], problem.masses
         g = problem.towards_barycenter(torch.zeros_like(problem.measures).scatter(-1, problem.atoms, x))
         mean = (weights * g).sum(1)
         drift, self_error = torch.zeros_like(log_d), torch.zeros_like(log_d[:, 0])
         if self.debiased:
-            uniform = torch.full_like(log_d, 1 / log_d.shape[-1])
-            ahead = best_potential(uniform, uniform, log_d - uniform.log(), problem) - mean
-            self_error = ((log_d - mean).exp() * ahead.neg().expm1()).abs().sum(-1)
+            if count == 0:
+                log_d = fitted(problem, log_d, mean, torch.where(settled, torch.inf, RIGHT), moves=FITS)[0]
+            ahead, self_error = looking_at_itself(problem, log_d, mean)
             drift = torch.where(settled[:, None], 0.0, 0.5 * ahead)
         log_alpha = log_d + drift - mean  # with the next d: side by side, f and d would oscillate
         following = problem.towards_measures(log_alpha.exp(), g)
         residual = torch.where((masses > 0) & (weights > 0), following.gather(-1, problem.atoms) - x, 0.0)
         error = (weights[..., 0] * (masses * residual.neg().expm1()).abs().sum(-1)).sum(-1)
         return AverageState(
-            x, log_d, g, following, log_alpha, residual, drift, error, self_error, settled, mark, path, count
+            x, log_d, g, following, log_alpha, residual, drift, error, self_error, settled, patience, path, count
         )
 
 

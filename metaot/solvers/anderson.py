@@ -161,6 +161,12 @@ class Anderson:
         shown, stale = (torch.where(which, 0, count) for count in (self.shown, self.stale))
         return replace(self, shown=shown, stale=stale)
 
+    def restarted(self, which: Bool[Tensor, "batch"]) -> "Anderson":
+        """Begin anew in some instances, whose problem is another one from here on."""
+        far = torch.where(which, torch.inf, self.least), torch.where(which, torch.inf, self.mark)
+        short = torch.where(which, 1, self.stretch), torch.where(which, 1, self.plain)
+        return replace(self.emptied(which), least=far[0], mark=far[1], stretch=short[0], plain=short[1])
+
     def moved(self, origin: Float[Tensor, "batch n"]) -> "Anderson":
         """Return the same memory for x measured from this origin."""
         return replace(self, target=self.target - origin, best=self.best - origin)

@@ -36,6 +36,20 @@ def test_clouds_of_several_sizes_have_a_barycenter_between() -> None:
     assert again.steps == 0
 
 
+def test_eps_is_a_share_of_the_mean_cost_unless_it_is_given() -> None:
+    clouds, weights = [cloud(12, 3, 0.5), (cloud(3, 4) + 2, [0.5, 0.3, 0.2])], [0.3, 0.7]
+    x = torch.cat([clouds[0], clouds[1][0]])
+    masses = torch.cat([torch.full((12,), 0.3 / 12), 0.7 * torch.tensor(clouds[1][1])])
+    found = free_barycenter(clouds, weights, 6)
+    mean = masses @ torch.cdist(x, x).square() @ masses
+    given = free_barycenter(clouds, weights, 6, eps=0.05 * float(mean))
+    assert torch.allclose(found.points, given.points, atol=1e-5)
+    assert not torch.allclose(
+        found.points, free_barycenter(clouds, weights, 6, eps=0.1 * float(mean)).points, atol=1e-2
+    )
+    assert free_barycenter([torch.ones(4, 2)], [1.0], 4).converged
+
+
 def test_masses_are_learned_if_asked_for() -> None:
     """Two points far apart with the masses 0.8 and 0.2 can only be met by masses."""
     x, masses = torch.tensor([[0.0, 0.0], [5.0, 0.0]]), [0.8, 0.2]

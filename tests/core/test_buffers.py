@@ -223,3 +223,69 @@ def test_pairs_that_do_not_fit(changes: dict[str, Any], error: type[Exception], 
     packing._core.solve_pairs(*pairs_of())
     with pytest.raises(error, match=message):
         packing._core.solve_pairs(*pairs_of(**changes))
+
+
+K = 3
+
+
+def averages_of(**changes: Any) -> tuple:
+    """Return the arguments of the compiled function for two barycenters of three measures, some changed."""
+    parts = {
+        "costs": (np.zeros((2, 2)), np.zeros((3, 3))),
+        "measures": np.full((B, K, N), 1 / N),
+        "weights": np.full((B, K), 1 / K),
+        "eps": np.ones(B),
+        "f": np.zeros((B, K, N)),
+        "log_d": np.zeros((B, N)),
+        "settled": np.zeros(B),
+        "found f": np.empty((B, K, N)),
+        "found g": np.empty((B, K, N)),
+        "found log_d": np.empty((B, N)),
+        "log_alpha": np.empty((B, N)),
+        "errors": np.empty((B, 3)),
+        "steps": np.empty(B, dtype=np.int64),
+    }
+    costs, *arrays = (parts | changes).values()
+    return costs, tuple(arrays[:6]), tuple(arrays[6:]), (1e-6, 10, True), 2
+
+
+_, _GIVEN, _FOUND, *_ = averages_of()
+SHAPES = {
+    name: part.shape
+    for name, part in zip(
+        ("measures", "weights", "eps", "f", "log_d", "settled", "found f", "found g", "found log_d", "log_alpha"),
+        (*_GIVEN, *_FOUND),
+        strict=False,
+    )
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_arrays_of_barycenters_that_do_not_fit(name: str) -> None:
+    shape = SHAPES[name]
+    wrong = {
+        "must be float64": (TypeError, np.zeros(shape, dtype=np.float32)),
+        "must be an array": (TypeError, None),
+        "must be C-contiguous": (ValueError, np.zeros((*shape[:-1], 2 * shape[-1]))[..., ::2]),
+        "has|one grid": (ValueError, np.zeros((*shape[:-1], shape[-1] + 1))),
+    }
+    for message, (error, array) in wrong.items():
+        with pytest.raises(error, match=message):
+            packing._core.average_each(*averages_of(**{name: array}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"steps": np.empty(B)}, TypeError, "steps must be int64"),
+        ({"errors": np.empty((B, 2))}, ValueError, "errors has 32 bytes, expected 2 barycenters of 3 numbers"),
+        ({"found f": read_only.reshape(B, 1, N)}, ValueError, "C-contiguous and writable"),
+        ({"costs": (np.zeros((2, 3)), np.zeros((3, 3)))}, ValueError, "on one grid"),
+        ({"costs": [np.zeros((2, 2))]}, TypeError, "tuple"),
+        ({"weights": np.empty((B, 0))}, ValueError, "of one measure at least"),
+    ],
+)
+def test_barycenters_that_do_not_fit(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    packing._core.average_each(*averages_of())
+    with pytest.raises(error, match=message):
+        packing._core.average_each(*averages_of(**changes))

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { PLAIN = 3, EARLIEST = 20, EVERY = 5 };
-static const double SLOW = 0.8, NEAR = 1e-3;
+enum { PLAIN = 3, EVERY = 5, FITS = 20, ALL_FITS = 60, PATIENCE = 10 };
+static const double NEAR = 1e-3, NEARER = 3e-4, FARTHER = 1.5, SLOW = 0.6, RIGHT = 1e-9, FAIR = 0.1;
 
 typedef struct {
     Average *average;
@@ -14,8 +14,10 @@ typedef struct {
     Support *supports, whole, uniform; /* of the measures; of the barycenter, whose weights change; the same, equal */
     Operator *ops, own;       /* from the measures to the barycenter, and from there to itself */
     double *shares, *point, *residual; /* weights; f on the supports, one after another, then log d, and their moves */
-    double *g, *mean, *ahead, *line, *norm;
-    double mark;              /* the error of the self-plan when it was last looked at */
+    double *g, *mean, *ahead, *line, *norm, *kept;
+    double nearer, mark;      /* the error of the plans at which log d is fitted to them; that of the self-plan when it
+                                 was last looked at */
+    Index waiting;            /* steps since then with a small error of the plans */
     Path path;
 } Search;
 
@@ -64,7 +66,7 @@ static int open_search(Search *search, Workspace *workspace)
     const Costs *costs = search->average->costs;
     Arena *arena = &workspace->work;
     Index n = search->n, all = search->known + n;
-    size_t bytes = grid_bytes(costs) + (size_t)search->count * grid_bytes_beside(costs) + 4 * bytes_for(n);
+    size_t bytes = grid_bytes(costs) + (size_t)search->count * grid_bytes_beside(costs) + 5 * bytes_for(n);
     if (!open_arena(arena, bytes + 9 * bytes_for(all) + 2 * bytes_for(MEMORY * all))) return 0;
     search->own = operator_of(search, &search->uniform);
     if (!open_grid(&search->own, workspace, 0, NULL)) return 0;
@@ -74,8 +76,8 @@ static int open_search(Search *search, Workspace *workspace)
     }
     double **parts[] = {&search->point, &search->residual, &search->norm};
     for (int k = 0; k < 3; k++) *parts[k] = take_numbers(arena, all);
-    double **lines[] = {&search->g, &search->mean, &search->ahead, &search->line};
-    for (int k = 0; k < 4; k++) *lines[k] = take_numbers(arena, n);
+    double **lines[] = {&search->g, &search->mean, &search->ahead, &search->line, &search->kept};
+    for (int k = 0; k < 5; k++) *lines[k] = take_numbers(arena, n);
     open_path(&search->path, arena, all);
     return 1;
 }
@@ -113,8 +115,23 @@ static void look_at_itself(Search *search)
     search->average->self_error = relative_l1_error(n, search->g, search->line);
 }
 
-/* Evaluate the point. */
-static void evaluate(Search *search)
+/* Move log d to where the self-plan is right for these plans, until its error is the goal. */
+static void fit_to_plans(Search *search, int moves, double goal)
+{
+    const double *error = &search->average->self_error, first = *error;
+    double *log_d = search->point + search->known;
+    memcpy(search->kept, log_d, (size_t)search->n * sizeof *log_d);
+    for (; moves > 0 && *error > goal; moves--) {
+        subtract_multiple(search->n, -FARTHER, search->ahead, log_d);
+        look_at_itself(search);
+    }
+    if (*error <= first || *error <= FAIR) return;
+    memcpy(log_d, search->kept, (size_t)search->n * sizeof *log_d); /* a kernel for which these moves are too far */
+    look_at_itself(search);
+}
+
+/* Evaluate the point, after log d was fitted to its plans in so many moves. */
+static void evaluate(Search *search, int fits)
 {
     Average *average = search->average;
     Index n = search->n;
@@ -128,6 +145,7 @@ static void evaluate(Search *search)
     }
     int moves = average->debiased && !average->settled;
     if (moves) look_at_itself(search);
+    if (moves && fits) fit_to_plans(search, fits, RIGHT);
     for (Index j = 0; j < n; j++) {
         drift[j] = moves ? 0.5 * search->ahead[j] : 0;
         log_alpha[j] = log_d[j] + drift[j] - search->mean[j];
@@ -151,15 +169,33 @@ static void weigh(Search *search)
     weigh_path(&search->path, search->norm);
 }
 
-/* Have log d settle where the error of the self-plan falls slowly; a step later only the plans move. */
-static void settle_slow(Search *search, int64_t steps)
+/* Have log d settle where, fitted to plans that are nearly right, it is still farther off than they are, and where its
+   error falls slowly later; return whether it did. It is then fitted from the uniform measure, so that how ragged it is
+   depends on the plans alone. Elsewhere nothing changes. */
+static int settles(Search *search)
 {
     Average *average = search->average;
-    if (average->settled && search->path.shown <= 1) search->path.count = search->known;
-    if (average->settled || steps < EARLIEST - EVERY || steps % EVERY != 0) return;
-    average->settled = average->self_error > SLOW * search->mark && average->error <= NEAR;
-    search->mark = average->self_error;
-    if (average->settled) search->path.shown = search->path.stale = 0;
+    double now = average->self_error, *log_d = search->point + search->known;
+    if (average->settled) return 0;
+    search->waiting += average->error <= NEAR;
+    int slow = search->waiting > PATIENCE && now > SLOW * search->mark, tried = average->error <= search->nearer;
+    if (search->waiting > PATIENCE || tried) {
+        search->mark = now;
+        search->waiting = 0;
+    }
+    if (!tried && !slow) return 0;
+    search->nearer = -1;
+    fit_to_plans(search, FITS, average->error);
+    average->settled = slow || !(average->self_error <= average->error);
+    if (!average->settled) {
+        memcpy(log_d, search->kept, (size_t)search->n * sizeof *log_d);
+        average->self_error = now;
+        return 0;
+    }
+    for (Index j = 0; j < search->n; j++) log_d[j] = -log((double)search->n);
+    look_at_itself(search);
+    fit_to_plans(search, ALL_FITS, RIGHT);
+    return 1;
 }
 
 static Outcome iterate(Search *search, Limits limits)
@@ -167,22 +203,26 @@ static Outcome iterate(Search *search, Limits limits)
     Average *average = search->average;
     Outcome outcome = {INFINITY, 0};
     Index all = search->known + search->n;
+    search->nearer = NEARER;
     search->mark = INFINITY;
-    start_path(&search->path, all, search->norm);
-    evaluate(search);
+    search->waiting = 0;
+    start_path(&search->path, average->settled ? search->known : all, search->norm);
+    evaluate(search, FITS);
     for (;; outcome.steps++) {
         outcome.error = average->error;
         if (!average->settled && !(average->self_error <= outcome.error)) outcome.error = average->self_error;
         if (!(outcome.error > limits.tol) || outcome.steps >= limits.max_steps) return outcome;
         if (outcome.steps >= PLAIN) {
             if (outcome.steps % EVERY == 0 || outcome.steps == PLAIN) weigh(search);
-            settle_slow(search, outcome.steps);
             double rest = average->settled ? 0 : average->self_error;
-            next_point(&search->path, search->point, search->residual, average->error + rest);
+            if (settles(search)) /* from here on only the plans move */
+                start_path(&search->path, search->known, search->norm);
+            else
+                next_point(&search->path, search->point, search->residual, average->error + rest);
         } else {
             plain_step(all, search->point, search->residual);
         }
-        evaluate(search);
+        evaluate(search, 0);
     }
 }
 
