@@ -1,4 +1,7 @@
-"""Compiled code; `compiled.py` packs the arrays. All arrays are C-contiguous float64, but for `steps`, int64."""
+"""Compiled code; `compiled.py` packs the arrays.
+
+All are C-contiguous float64, but for `steps`, int64, and where another dtype is named.
+"""
 
 from numpy import ndarray
 
@@ -42,6 +45,12 @@ def solve_each(
 
 def solve_together(calls: tuple[tuple[object, ...], ...], threads: int, /) -> None:
     """Solve the problems of up to 8 calls, tuples of the arguments of `solve_each` without `threads`."""
+
+def sort_rows(values: ndarray, order: ndarray | None, threads: int, /) -> None:
+    """Sort the rows of `values`, float32 or float64, where they are; fill `order`, int64, with where numbers were.
+
+    Equal numbers keep their order. Raises as `solve_each`.
+    """
 
 def solve_pairs(
     by_axes: bool,
