@@ -123,12 +123,14 @@ def barycenter_many() -> Table:
 def sliced() -> Table:
     """Sliced distances over POT, and over the projections and two sorts alone."""
     keys = ("value_over_pot_numpy", "value_over_pot_torch", "gradient_over_pot_torch", "value_over_sorts")
+    default = read("losses-sliced").get("threads")
     body = [
-        [f"d = {row['d']}, {row['dtype']}", f"{row['ms']['metaot']:.0f}", *(times(row[key]) for key in keys)]
+        [f"d = {row['d']}, {row['dtype']}", str(row.get("threads", default)), f"{row['ms']['metaot']:.0f}",
+         *(times(row[key]) for key in keys)]
         for row in rows_of("sliced", "rows")
-    ]
+    ]  # fmt: skip
     heads = ["POT, numpy", "POT, torch", "POT, torch, with the gradient", "sorts and projections"]
-    return Table(["", "value, ms", *(f"over {head}" for head in heads)], body)
+    return Table(["", "threads", "value, ms", *(f"over {head}" for head in heads)], body)
 
 
 @losses_table("losses-pairwise")

@@ -14,6 +14,7 @@ from metaot.core.compiled import (
     hard_minimum,
     run_together,
     sinkhorn_step,
+    sort_rows,
 )
 from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import EVERY, BackEnd, Limits, Result
@@ -40,4 +41,5 @@ __all__ = [
     "hard_minimum",
     "run_together",
     "sinkhorn_step",
+    "sort_rows",
 ]

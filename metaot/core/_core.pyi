@@ -1,4 +1,7 @@
-"""Compiled code; `compiled.py` packs the arrays. All arrays are C-contiguous float64, but for `steps`, int64."""
+"""Compiled code; `compiled.py` packs the arrays.
+
+All are C-contiguous float64, but for `steps`, int64, and where another dtype is named.
+"""
 
 from numpy import ndarray
 
@@ -45,6 +48,12 @@ def solve_together(calls: tuple[tuple[object, ...], ...], threads: int, /) -> No
 
 def exponential_sums(x: ndarray, y: ndarray, v: ndarray, out: ndarray, threads: int, /) -> None:
     """Put exp(x y^T) v into `out`, n q, for x n p, y m p and v m q."""
+
+def sort_rows(values: ndarray, order: ndarray | None, threads: int, /) -> None:
+    """Sort the rows of `values`, float32 or float64, where they are; fill `order`, int64, with where numbers were.
+
+    Equal numbers keep their order. Raises as `solve_each`.
+    """
 
 def solve_pairs(
     by_axes: bool,

@@ -159,6 +159,14 @@ def exponential_sums(x: Array, y: Array, v: Array, *, threads: int = 1) -> Array
     return out
 
 
+def sort_rows(values: Array, order: Array | None, *, threads: int = 1) -> None:
+    """Sort rows of float32 or float64 where they are, and put where each number was into `order`, int64."""
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    useful = max(1, min(threads, len(values), values.size // _WORTH_A_THREAD))
+    _core.sort_rows(values, order, useful)
+
+
 @final
 class Averages(NamedTuple):
     """Measures, batch k n, with their weights and eps, and a start of their barycenters, in units of eps."""

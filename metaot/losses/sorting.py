@@ -1,51 +1,36 @@
-"""Rows in increasing order: on CPUs by numpy, which sorts with vector instructions; by torch elsewhere."""
+"""Rows in increasing order: on a CPU by compiled code or by numpy, elsewhere by torch.
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any
+Compiled code sorts on the threads of torch: others would wait for a processor while those spin.
+"""
 
-import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-_WORTH_A_THREAD = 2**16
-"""Entries from which on a second thread is worth waking."""
+from metaot import core
 
 
 def sort_rows(values: Shaped[Tensor, "rows n"]) -> Shaped[Tensor, "rows n"]:
     """Return rows in increasing order; on a CPU they are sorted in their own memory."""
     if not values.is_cpu:
         return values.sort(-1).values
-    _on_threads(lambda part: part.sort(-1), values.numpy())
+    threads = torch.get_num_threads()
+    if _suits_core(values) and not (values.dtype == torch.float32 and threads == 1):
+        core.sort_rows(values.numpy(), None, threads=threads)
+    else:  # numpy has vector instructions for these, and no threads
+        values.numpy().sort(-1)
     return values
 
 
 def order_rows(values: Shaped[Tensor, "rows n"]) -> tuple[Shaped[Tensor, "rows n"], Int[Tensor, "rows n"]]:
-    """Return rows in increasing order, and the place in `values` of each entry."""
-    if not values.is_cpu:
+    """Return rows in increasing order, and the place in `values` of each entry; on a CPU, in their own memory."""
+    if not _suits_core(values):
         ordered = values.sort(-1)
         return ordered.values, ordered.indices
     order = torch.empty(values.shape, dtype=torch.int64)
-    _on_threads(lambda part, out: out.__setitem__(..., part.argsort(-1)), values.numpy(), order.numpy())
-    return values.gather(-1, order), order
+    core.sort_rows(values.numpy(), order.numpy(), threads=torch.get_num_threads())
+    return values, order
 
 
-def _on_threads(work: Callable[..., Any], *arrays: np.ndarray) -> None:
-    """Call `work` on parts of the rows of arrays; numpy sorts without Python's lock."""
-    threads = min(torch.get_num_threads(), len(arrays[0]), arrays[0].size // _WORTH_A_THREAD)
-    if threads < 2:
-        work(*arrays)
-        return
-    parts = zip(*(np.array_split(array, threads) for array in arrays), strict=True)
-    first, *others = parts
-    waiting = [_pool(torch.get_num_threads()).submit(work, *part) for part in others]
-    work(*first)
-    for each in waiting:
-        each.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="metaot-sort")
+def _suits_core(values: Tensor) -> bool:
+    return core.COMPILED and values.is_cpu and values.is_floating_point() and values.is_contiguous()

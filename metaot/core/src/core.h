@@ -249,6 +249,10 @@ double finish_on_grid(Operator *op, const double *x, double *residual);
 void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
+/* sort.c */
+size_t sort_bytes(Index n);
+void sort_row(Index n, int is_single, void *numbers, int64_t *order, Arena *arena);
+
 /* minplus.c */
 int hard_minimum(const Costs *costs, const double *h, double *f);
 

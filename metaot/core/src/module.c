@@ -146,9 +146,9 @@ static int read_array(PyObject *object, const char *name, int writable, const ch
         return 0;
     }
     const char *format = buffer->format ? buffer->format : "B";
-    if (strlen(format) != 1 || !strchr(formats, *format) || buffer->itemsize != 8) {
-        PyErr_Format(PyExc_TypeError, "%s must be %s, got the format '%s'", name,
-                     *formats == 'd' ? "float64" : "int64", format);
+    if (strlen(format) != 1 || !strchr(formats, *format) || buffer->itemsize != (*format == 'f' ? 4 : 8)) {
+        const char *wanted = *formats == 'f' ? "float32 or float64" : *formats == 'd' ? "float64" : "int64";
+        PyErr_Format(PyExc_TypeError, "%s must be %s, got the format '%s'", name, wanted, format);
         return 0;
     }
     if (buffer->ndim < least_dimensions) {
@@ -462,11 +462,64 @@ static PyObject *exponential_sums(PyObject *Py_UNUSED(module), PyObject *argumen
     Py_RETURN_NONE;
 }
 
+typedef struct {
+    Py_buffer values, order;
+    Index rows, n, next;
+    int short_of_memory;
+} SortTask;
+
+/* Sort one row after another, until all are done or in hand. */
+static void take_part_in_sorting(void *shared)
+{
+    SortTask *task = shared;
+    Arena arena = {0};
+    if (!open_arena(&arena, sort_bytes(task->n))) {
+        task->short_of_memory = 1;
+        return;
+    }
+    int64_t *order = task->order.obj ? task->order.buf : NULL;
+    for (Index k; (k = take_next(&task->next)) < task->rows;)
+        sort_row(task->n, task->values.itemsize == 4, (char *)task->values.buf + k * task->n * task->values.itemsize,
+                 order ? order + k * task->n : NULL, &arena);
+    close_arena(&arena);
+}
+
+static PyObject *sort_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    SortTask task;
+    PyObject *values, *order;
+    int threads;
+    memset(&task, 0, sizeof task);
+    if (!PyArg_ParseTuple(arguments, "OOi:sort_rows", &values, &order, &threads)) return NULL;
+    int fits = read_array(values, "values", 1, "fd", 2, &task.values) &&
+               (order == Py_None || read_array(order, "order", 1, "lq", 2, &task.order));
+    if (fits) {
+        task.rows = task.values.shape[0];
+        task.n = task.values.shape[1];
+        if (task.values.ndim != 2 || task.n > INT32_MAX)
+            fits = misfit("values have two dimensions, and at most 2^31 - 1 in a row");
+        else if (order != Py_None && (task.order.ndim != 2 || task.order.shape[0] != task.rows ||
+                                      task.order.shape[1] != task.n))
+            fits = misfit("order must have the shape of values");
+    }
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        run_on_threads(take_part_in_sorting, &task, threads);
+        Py_END_ALLOW_THREADS
+    }
+    if (task.values.obj) PyBuffer_Release(&task.values);
+    if (task.order.obj) PyBuffer_Release(&task.order);
+    if (!fits) return NULL;
+    if (task.next < task.rows && task.short_of_memory) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"exponential_sums", exponential_sums, METH_VARARGS, "Put exp(x y^T) v into out; see metaot/core/_core.pyi."},
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
+    {"sort_rows", sort_rows, METH_VARARGS, "Sort rows of numbers; see metaot/core/_core.pyi."},
     {"solve_pairs", solve_pairs, METH_VARARGS, "Solve between pairs of measures; see _core.pyi."},
     {NULL, NULL, 0, NULL},
 };
