@@ -45,7 +45,7 @@ a = torch.full((COUNT,), 1 / COUNT, dtype=torch.float64)
 # ``eps`` is in the units of the cost: square metres here. A share of the mean cost is a good first choice, see
 # :doc:`plot_eps`.
 
-mean_cost = float(torch.cdist(x, y).square().mean())
+mean_cost = float(geometry.mean_cost())
 problem = metaot.Problem(a, a, geometry, eps=0.005 * mean_cost)
 model = metaot.load("universal")
 solution = metaot.solve(problem, init=model)

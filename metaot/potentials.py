@@ -294,7 +294,7 @@ def plan_rows(
 
 def transport_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
     """Return <C, P>, without making P."""
-    cost = problem.geometry.mean_cost(_weighted(problem.T, potentials.g), problem.eps)
+    cost = problem.geometry.expected_cost(log_weights(problem.T, potentials.g), problem.eps)
     return (source_marginal(problem, potentials) * cost).sum(-1)
 
 
@@ -306,8 +306,9 @@ def barycentric_map(
     With the target's coordinates as values this is the barycentric projection; it is defined on source
     atoms without mass too.
     """
-    return problem.geometry.mean(_weighted(problem.T, potentials.g), values, problem.eps)
+    return problem.geometry.mean(log_weights(problem.T, potentials.g), values, problem.eps)
 
 
-def _weighted(problem: Problem, f: Tensor) -> Tensor:
+def log_weights(problem: Problem, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    """Return f + eps log a: what a softmin over the source takes; -inf for an atom without mass."""
     return f + expand_eps(problem.eps, f) * problem.a.log()

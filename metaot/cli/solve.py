@@ -170,7 +170,7 @@ def _geometry(source: Measure, target: Measure, options: argparse.Namespace) -> 
 
 def _default_eps(a: "torch.Tensor", b: "torch.Tensor", geometry: "metaot.Geometry") -> tuple[float, str]:
     """Return a share of the mean cost between independent atoms, or of the mean of the allowed pairs."""
-    mean = float((a * geometry.times_cost(b)).sum())
+    mean = float(geometry.mean_cost(a, b))
     if not math.isfinite(mean):
         costs = geometry.cost_rows(slice(None))
         mean = float(costs[costs.isfinite()].abs().mean())

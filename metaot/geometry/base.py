@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot import core
-from metaot.geometry.checks import first_place
+from metaot.arrays import ArrayLike
+from metaot.geometry.checks import first_place, masses
 from metaot.geometry.kernel import Kernel, MatrixKernel
 
 Eps = float | Float[Tensor, "*batch"]
@@ -22,6 +23,13 @@ BLOCK = 2**20
 
 KEEP = 2**24
 """Kernels of up to this many entries (128 MiB in float64) are kept; larger ones are made again by each product."""
+
+
+Projection = Callable[
+    [Float[Tensor, "*batch k m"], Float[Tensor, "*batch k d"], Float[Tensor, "*batch m d"]],
+    Float[Tensor, "*batch k d"],
+]
+"""Weights of the target's atoms for each source point, with sum one; the points; the atoms -> where they go."""
 
 
 class Geometry(ABC):
@@ -81,6 +89,15 @@ class Geometry(ABC):
     @property
     def of_each_side(self) -> "tuple[Geometry, Geometry] | None":
         """The spaces of the source and itself, and of the target and itself; None when their costs are unknown."""
+        return None
+
+    @property
+    def projection(self) -> Projection | None:
+        """How points are sent to the target's atoms with weights of these; None: to their mean."""
+        return None
+
+    def seen_from(self, x: Float[Tensor, "*batch k d"]) -> "Geometry | None":
+        """Return the space of other source points and the same target; None when only the atoms have costs."""
         return None
 
     @property
@@ -199,10 +216,42 @@ class Geometry(ABC):
         r"""Return $\sum_j w_{ij} v_j$, the mean of v under the weights of the softmin; zero without any j."""
         return torch.cat([_weights(z) @ v for z in self.exponents(h, eps)], -2)
 
-    def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+    def expected_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
         r"""Return $\sum_j w_{ij} C_{ij}$, the mean cost under the weights of the softmin."""
         blocks = zip(self._blocks(h), self.exponents(h, eps), strict=True)
         return torch.cat([(_weights(z) * allowed(C)).sum(-1) for C, z in blocks], -1)
+
+    def mean_cost(self, a: ArrayLike | None = None, b: ArrayLike | None = None) -> Float[Tensor, "*batch"]:
+        """Return the mean of C between independent atoms of both sides; by default all count alike.
+
+        With weights a, *batch n, and b, *batch m, of any positive masses, that of the plan a b^T. In the units of
+        the cost, as eps is: `eps=0.01 * geometry.mean_cost(a, b)`. For squared distances between points, and on
+        grids, without any n x m matrix. Raises ValueError for weights that do not fit, are negative or zero.
+        """
+        return self._cost_moments(*self._masses(a, b))[0]
+
+    def std_cost(self, a: ArrayLike | None = None, b: ArrayLike | None = None) -> Float[Tensor, "*batch"]:
+        """Return the standard deviation of C between independent atoms of both sides, as `mean_cost` the mean."""
+        return self._cost_moments(*self._masses(a, b))[1].sqrt()
+
+    def _masses(
+        self, a: ArrayLike | None, b: ArrayLike | None
+    ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch m"]]:
+        """Return weights of mass one on both sides, equal ones by default."""
+        like = next(iter(self.tensors().values())).detach()
+        like = like if like.is_floating_point() else like.double()
+        a, b = (masses(name, w, n, like, self.sizes) for name, w, n in zip("ab", (a, b), self.shape, strict=True))
+        batch = torch.broadcast_shapes(a.shape[:-1], b.shape[:-1], self.batch_shape)
+        return a.expand(*batch, -1), b.expand(*batch, -1)
+
+    def _cost_moments(
+        self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return mean and variance of C under the plan a b^T, for masses of one."""
+        mean = (a * self.times_cost(b)).sum(-1)
+        squares = ((C - mean[..., None, None]).square() for C in self._blocks(b))
+        spread = torch.cat([(square @ b[..., None])[..., 0] for square in squares], -1)
+        return mean, (a * spread).sum(-1)
 
     def best_plan(
         self, h: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"], eps: Eps

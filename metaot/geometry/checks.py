@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from metaot.arrays import NUMBERS, as_array, is_free
+from metaot.arrays import NUMBERS, ArrayLike, as_array, is_free
 
 
 class Given(NamedTuple):
@@ -121,3 +121,24 @@ def require_floating(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} must be dense, got a tensor of layout {values.layout}: use .to_dense()")
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{name} must be float32 or float64, got {values.dtype}: use .double()")
+
+
+def masses(
+    name: str, weights: ArrayLike | None, count: int, like: Tensor, sizes: tuple[int, ...]
+) -> Float[Tensor, "*batch n"]:
+    """Return weights of `count` atoms, of mass one; by default all alike.
+
+    ValueError for another shape, which may be an image of these sizes, for what is negative, and for no mass.
+    """
+    w = like.new_ones(count) if weights is None else tensor(name, weights, like=like).to(like)
+    if sizes and w.shape[-1:] != (count,) and w.shape[-len(sizes) :] == sizes:
+        w = w.flatten(-len(sizes))
+    if w.shape[-1:] != (count,):
+        raise ValueError(f"{name} must have the shape (*batch, {count}), got {tuple(w.shape)}")
+    require_finite(name, w)
+    if bool((w < 0).any()):
+        raise ValueError(f"{name} must not be negative, got {name}{first_place(w < 0, w)}")
+    mass = w.sum(-1, keepdim=True)
+    if not bool((mass > 0).all()):
+        raise ValueError(f"{name} must have a positive mass, got sum {name}{first_place(mass <= 0, mass)}")
+    return w / mass

@@ -3,12 +3,16 @@
 And points on the Earth as a sphere: degrees to unit vectors and back, radians to kilometres.
 """
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from metaot.arrays import wrong
 from metaot.geometry.checks import require_costs, tensor
@@ -66,12 +70,50 @@ def great_circle(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"])
     return 2 * torch.atan2(_safe_sqrt(squared_euclidean(x, y)), _safe_sqrt(squared_euclidean(x, -y)))
 
 
+def cosine(x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch n m"]:
+    """Return one less the cosine of the angle between x_i and y_j, accurate for small angles; no point is zero."""
+    return squared_euclidean(normalize(x, dim=-1), normalize(y, dim=-1)) / 2
+
+
+def negative_product(
+    x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]
+) -> Float[Tensor, "*batch n m"]:
+    """Return -<x_i, y_j>, which leads to the plans of half the squared distance."""
+    return -(x @ y.mT)
+
+
+@final
+@dataclass(frozen=True)
+class LpPower:
+    """The cost sum_k |x_k - y_k|^p between points, for a p of at least one."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.p, int | float) and 1 <= self.p < math.inf):
+            raise ValueError(f"p must be a finite number of at least 1, got {self.p!r}")
+
+    def __call__(
+        self, x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]
+    ) -> Float[Tensor, "*batch n m"]:
+        total = torch.zeros((), dtype=x.dtype, device=x.device)
+        for axis in range(x.shape[-1]):
+            total = total + (x[..., :, None, axis] - y[..., None, :, axis]).abs().pow(self.p)
+        return total
+
+
 def _safe_sqrt(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     positive = value > 0
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
-COSTS: dict[str, Cost] = {"sqeuclidean": squared_euclidean, "euclidean": euclidean, "sphere": great_circle}
+COSTS: dict[str, Cost] = {
+    "sqeuclidean": squared_euclidean,
+    "euclidean": euclidean,
+    "sphere": great_circle,
+    "cosine": cosine,
+    "dot": negative_product,
+}
 
 
 def matrix_of_costs(name: str, values: object, x: Float[Tensor, "... d"], m: int) -> Float[Tensor, "..."]:
@@ -100,7 +142,9 @@ def wrong_cost(cost: object, known: Iterable[str], function: str) -> Exception:
 
 def name_of_cost(cost: object) -> str:
     """Return a cost as it is printed: its name, and of a function the name of that."""
-    return repr(cost) if isinstance(cost, str) else getattr(cost, "__name__", f"a {type(cost).__name__}")
+    if isinstance(cost, str | LpPower):
+        return repr(cost)
+    return getattr(cost, "__name__", f"a {type(cost).__name__}")
 
 
 def exchanged(cost: Cost) -> Cost:

@@ -16,6 +16,7 @@ from metaot.geometry.base import Eps, Geometry, MeanKernel
 from metaot.geometry.checks import require_finite, tensor
 from metaot.geometry.costs import matrix_of_costs, name_of_cost, wrong_cost
 from metaot.geometry.kernel import Kernel, Separable, contract
+from metaot.geometry.points import Points
 
 AxisCost = Callable[[Tensor, Tensor], Tensor]
 
@@ -112,6 +113,10 @@ class Grid(Geometry):
     def _mesh(self) -> Float[Tensor, "n d"]:
         return torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1).flatten(0, -2)
 
+    def seen_from(self, x: Float[Tensor, "*batch k d"]) -> Points:
+        cost = self.cost if self.cost == "sqeuclidean" else partial(_sum_over_axes, self._axis_cost)
+        return Points(x, self._mesh.to(x), cost)
+
     @property
     def of_each_side(self) -> "tuple[Grid, Grid]":
         return self, self
@@ -130,8 +135,8 @@ class Grid(Geometry):
         means = self._at(eps, h).mean(_flat(h), values)
         return torch.stack(means, -1).reshape(*h.shape, len(means)).to(h)
 
-    def mean_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
-        return self._at(eps, h).mean_cost(_flat(h)).reshape(h.shape).to(h)
+    def expected_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        return self._at(eps, h).expected_cost(_flat(h)).reshape(h.shape).to(h)
 
     def kernel(self, f: Float[Tensor, "batch n"], g: Float[Tensor, "batch m"], eps: Eps) -> Kernel:
         axes, f, g = self._at(eps, f), f.double(), g.double()
@@ -152,6 +157,23 @@ class Grid(Geometry):
             rows = _min_plus(cost, lines.reshape(-1, cost.shape[1]))
             least = rows.reshape(len(cost), *lines.shape[:-1]).movedim(0, axis)
         return least.reshape(h.shape).to(h)
+
+    def _cost_moments(
+        self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return mean and variance of C under the plan a b^T, from the marginals on one axis and on two."""
+        axes, dims = self.axis_costs, len(self.sizes)
+        source, target = (w.double().reshape(*w.shape[:-1], *self.sizes) for w in (a, b))
+        means = torch.stack([_expected(cost, *_on((k,), dims, source, target)) for k, cost in enumerate(axes)])
+        variance = torch.zeros_like(means[0])
+        for k, cost in enumerate(axes):
+            off = cost - means[k][..., None, None]
+            variance = variance + _expected(off.square(), *_on((k,), dims, source, target))
+            for l in range(k):
+                other = axes[l] - means[l][..., None, None]
+                p, q = _on((l, k), dims, source, target)
+                variance = variance + 2 * (p * (other @ q @ off.mT)).sum((-2, -1))
+        return means.sum(0).to(a), variance.to(a)
 
     def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         masses = v.double().reshape(-1, *self.sizes)
@@ -289,3 +311,20 @@ def _coordinates(k: int, axis: object) -> Float[Tensor, "points"]:
     if axis.ndim != 1 or len(axis) == 0:
         raise ValueError(f"axis {k} of a Grid must be a vector of coordinates, got {tuple(axis.shape)}")
     return axis.double()
+
+
+def _on(kept: tuple[int, ...], dims: int, *masses: Tensor) -> list[Tensor]:
+    """Return marginals of masses, *batch and `dims` axes, on some of the axes."""
+    others = [k - dims for k in range(dims) if k not in kept]
+    return [mass.sum(others) if others else mass for mass in masses]
+
+
+def _expected(
+    cost: Float[Tensor, "... n m"], a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+) -> Float[Tensor, "*batch"]:
+    return (a * (cost @ b[..., None])[..., 0]).sum(-1)
+
+
+def _sum_over_axes(cost: AxisCost, x: Tensor, y: Tensor) -> Tensor:
+    parts = (cost(x[..., :, None, k], y[..., None, :, k]) for k in range(x.shape[-1]))
+    return sum(parts, start=torch.zeros((), dtype=x.dtype, device=x.device))

@@ -181,7 +181,7 @@ class AxisWeights:
         return self._joined((self._axis.kernel @ scaled.mT).mul_(self._inverse))
 
     @cached_property
-    def mean_cost(self) -> Float[Tensor, "groups n lines"]:
+    def expected_cost(self) -> Float[Tensor, "groups n lines"]:
         """The mean over j of the cost along this axis; zero for lines without mass."""
         kernel = self._axis.kernel * self._axis.costs
         return self._joined((kernel @ self._scalings.mT).mul_(self._inverse))
@@ -255,7 +255,7 @@ class Separable:
             means = [weights.mean(v) for v in means]
         return [self._joined(v, h) for v in means]
 
-    def mean_cost(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    def expected_cost(self, h: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         """Return the mean of the cost under the weights of h."""
         if self.is_plain:
             (powers, _), K = self.powers(h), self.kernels
@@ -265,7 +265,7 @@ class Separable:
             return sums.div_(_without_zeros(contract(powers, K)))
         total = self._lines(torch.zeros_like(h))
         for weights in self._axis_weights(h / self.unit):
-            total = weights.mean(total) + weights.mean_cost
+            total = weights.mean(total) + weights.expected_cost
         return self._joined(total, h)
 
     def _axis_weights(self, z: Float[Tensor, "batch n"]) -> Iterator[AxisWeights]:

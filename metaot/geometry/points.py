@@ -10,9 +10,10 @@ from torch import Tensor
 
 from metaot import core
 from metaot.arrays import ArrayLike, wrong
-from metaot.geometry.base import Geometry, replaced
+from metaot.geometry.base import Geometry, Projection, replaced
 from metaot.geometry.checks import are_alike, first_place, given, require_finite, together
 from metaot.geometry.costs import COSTS, Cost, exchanged, matrix_of_costs, name_of_cost, wrong_cost
+from metaot.geometry.projections import projection_of
 
 _FEW_ANGLES = 2**22
 """Entries of the largest matrix of angles that is made for the compiled core: to make them takes long."""
@@ -28,11 +29,12 @@ class Points(Geometry):
     """Two point clouds, x of n d and y of m d, shared by the batch; or *batch n d and *batch m d.
 
     Clouds are tensors, arrays, tables or nested lists; float32 beside float64 becomes float64, and without y both
-    are x. `cost` is "sqeuclidean" (|x - y|^2), "euclidean", "sphere" (great-circle angle in radians between
-    unit vectors) or a function of tensors (x, y) that returns the matrix, batched as they are, for any part of the
-    points: where it returns +inf, a pair is forbidden. It is tried on a few points at once. Raises ValueError when
-    the clouds are not finite, do not fit, or are not on the sphere that they claim, and when a function returns
-    NaN, -inf or another shape; TypeError for what holds no numbers.
+    are x. `cost` is a name: "sqeuclidean" (|x - y|^2), "euclidean", "sphere" (great-circle angle in radians
+    between unit vectors), "cosine" (one less the cosine of the angle) or "dot" (-<x, y>). Or it is `LpPower(p)` of
+    `metaot.geometry` (sum |x - y|^p), or a function of tensors (x, y) that returns the matrix, batched as they
+    are, for any part of the points: where it returns +inf, a pair is forbidden. It is tried on a few points at
+    once. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim,
+    and when a function returns NaN, -inf or another shape; TypeError for what holds no numbers.
     """
 
     def __init__(self, x: ArrayLike, y: ArrayLike | None = None, cost: str | Cost = "sqeuclidean") -> None:
@@ -55,12 +57,8 @@ class Points(Geometry):
             raise ValueError(
                 f"clouds x of {tuple(x.shape)} and y of {tuple(y.shape)} do not fit: same batch, same d"
             )
-        for name, cloud in (("x", x), ("y", y)) if cost == "sphere" else ():
-            norm = cloud.norm(dim=-1)
-            bad = (norm - 1).abs() > 1e-4
-            if bad.any():
-                first = f"|{name}|{first_place(bad, norm)}"
-                raise ValueError(f"cost 'sphere' wants unit vectors, got {first}: normalise them")
+        if cost in ("sphere", "cosine"):
+            _require_directions(x, y, of_length_one=cost == "sphere")
         self.x, self.y, self.cost = x, y, cost
         if callable(cost):
             self._try_the_cost()
@@ -105,11 +103,16 @@ class Points(Geometry):
     @property
     def core_costs(self) -> core.Costs:
         few = math.prod(self.shape) <= _FEW_ANGLES and not self.batch_shape
-        if self.cost_name is None or (
-            self.cost_name == "sphere" and few
-        ):  # angles take longer to make than to read
+        if self.cost_name not in core.POINT_COSTS or (self.cost_name == "sphere" and few):
             return super().core_costs
         return core.Costs.between_points(self.x.detach().numpy(), self.y.detach().numpy(), self.cost_name)
+
+    @property
+    def projection(self) -> Projection | None:
+        return projection_of(self.cost)
+
+    def seen_from(self, x: Float[Tensor, "*batch k d"]) -> "Points":
+        return replaced(self, x=x)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "..."]:
         n, m = self.shape
@@ -121,6 +124,32 @@ class Points(Geometry):
     def _matrix(self) -> Tensor:
         """The cost without its history: kept for solvers, never for what may be differentiated."""
         return self._costs(self.x, self.y)
+
+    def _cost_moments(
+        self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return mean and variance of C under the plan a b^T; of squared distances from moments of the clouds.
+
+        With both clouds centred, and d between their means, C = |d|^2 + (|x|^2 + 2 d x) + (|y|^2 - 2 d y) - 2 x y,
+        whose four parts are not correlated.
+        """
+        if self.cost_name != "sqeuclidean":
+            return super()._cost_moments(a, b)
+        near = self.x[..., :1, :]  # far from the origin, differences are exact and means are not
+        (x, mean_x), (y, mean_y) = (_centred(w, (z - near).to(w)) for w, z in ((a, self.x), (b, self.y)))
+        apart = mean_x - mean_y
+        u = x.square().sum(-1) + 2 * (x @ apart[..., None])[..., 0]
+        v = y.square().sum(-1) - 2 * (y @ apart[..., None])[..., 0]
+        means = [(w * z).sum(-1, keepdim=True) for w, z in ((a, u), (b, v))]
+        alone = [(w * (z - mean).square()).sum(-1) for w, z, mean in zip((a, b), (u, v), means, strict=True)]
+        s, t = a.sqrt()[..., None] * x, b.sqrt()[..., None] * y
+        n, m, d = *self.shape, x.shape[-1]
+        if (n + m) * d <= n * m:
+            crossed = ((s.mT @ s) * (t.mT @ t)).sum((-2, -1))
+        else:
+            crossed = (s @ t.mT).square().sum((-2, -1))
+        mean = (means[0] + means[1])[..., 0] + apart.square().sum(-1)
+        return mean, alone[0] + alone[1] + 4 * crossed
 
     def _costs(self, x: Tensor, y: Tensor) -> Float[Tensor, "..."]:
         if not callable(self.cost):
@@ -140,3 +169,22 @@ class Points(Geometry):
     def __repr__(self) -> str:
         cost = name_of_cost(self.cost)
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={cost})"
+
+
+def _centred(
+    weights: Float[Tensor, "*batch n"], x: Float[Tensor, "*#batch n d"]
+) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch d"]]:
+    """Return points less their mean, and the mean."""
+    mean = weights[..., None, :] @ x
+    return x - mean, mean[..., 0, :]
+
+
+def _require_directions(x: Tensor, y: Tensor, *, of_length_one: bool) -> None:
+    for name, cloud in (("x", x), ("y", y)):
+        norm = cloud.detach().norm(dim=-1)
+        bad = (norm - 1).abs() > 1e-4 if of_length_one else norm == 0
+        if bad.any():
+            first = f"|{name}|{first_place(bad, norm)}"
+            if of_length_one:
+                raise ValueError(f"cost 'sphere' wants unit vectors, got {first}: normalise them")
+            raise ValueError(f"cost 'cosine' is of directions, and zero has no direction, got {first}")

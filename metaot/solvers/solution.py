@@ -16,6 +16,7 @@ from torch import Tensor
 from metaot.arrays import ArrayLike
 from metaot.core.method import EVERY, Limits
 from metaot.core.status import Status, how_it_went
+from metaot.entropic_map import EntropicMap, projected
 from metaot.geometry.base import expand_eps
 from metaot.geometry.checks import tensor
 from metaot.objectives import dual_value
@@ -115,18 +116,18 @@ class Solution:
         return plan(self.problem, self.potentials)
 
     def transport(self, values: ArrayLike | None = None) -> Float[Tensor, "*batch n k"]:
-        """Return the mean of `values` that each source atom is sent to; by default of the coordinates.
+        """Return where each source atom is sent, as `map()` sends points; of other `values`, their mean.
 
         Values are m k, or *batch m k. Differentiable in them, for a plan that is constant.
         """
+        g = self.potentials.g
         if values is None:
-            points = self.problem.geometry.points
-            if points is None:
+            if self.problem.geometry.points is None:
                 raise ValueError(
                     "a Dense geometry has no coordinates: pass the values on the target to be averaged"
                 )
-            values = points[1].detach()
-        g = self.potentials.g
+            with torch.no_grad():
+                return projected(self.problem, g)
         v = tensor("values", values, like=g, taken="values on the target's atoms, m k").to(g)
         m = self.problem.geometry.shape[1]
         if v.ndim < 2 or v.shape[-2] != m:
@@ -134,6 +135,10 @@ class Solution:
             raise ValueError(f"values must have the shape (*batch, {m}, k), got {tuple(v.shape)}{line}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and v.requires_grad):
             return barycentric_map(self.problem, self.potentials, v)
+
+    def map(self) -> EntropicMap:
+        """Return the map that sends any points of the source's space to the target's, and back."""
+        return EntropicMap(self.problem, self.potentials)
 
     def __repr__(self) -> str:
         return f"Solution of {how_it_went(self.problem.geometry.words, self)}"

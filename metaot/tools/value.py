@@ -109,7 +109,7 @@ def half_squared_distance(problem: SampleProblem) -> Float[Tensor, "*batch"]:
     flat, values = problem.flat().to(problem.x.double()), []
     for x, y in zip(flat.x, flat.y, strict=True):
         a, b = (torch.full_like(z[:, 0], 1 / len(z)) for z in (x, y))
-        mean_cost = (x.square().sum(-1).mean() + y.square().sum(-1).mean() - 2 * x.mean(0) @ y.mean(0)).item()
-        discrete = Problem(a, b, Points(x, y), max(_RELATIVE_EPS * mean_cost, 1e-9))
+        space = Points(x, y)
+        discrete = Problem(a, b, space, max(_RELATIVE_EPS * float(space.mean_cost()), 1e-9))
         values.append(0.5 * solve(discrete, tol=1e-4).bounds().lower)
     return torch.stack(values).reshape(problem.batch_shape).to(problem.x)

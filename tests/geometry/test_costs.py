@@ -10,6 +10,7 @@ from metaot.geometry import Points
 from metaot.geometry.costs import (
     COSTS,
     KILOMETRES,
+    LpPower,
     degrees,
     euclidean,
     great_circle,
@@ -25,6 +26,12 @@ def test_costs_are_their_formulas(batch, d):
     distance = (x[..., :, None, :] - y[..., None, :, :]).norm(dim=-1)
     assert_close(squared_euclidean(x, y), distance**2, 1e-12)
     assert_close(euclidean(x, y), distance, 1e-12)
+    assert_close(COSTS["dot"](x, y), -(x @ y.mT), 1e-12)
+    assert_close(
+        COSTS["cosine"](x, y), 1 - torch.cosine_similarity(x[..., :, None, :], y[..., None, :, :], -1), 1e-12
+    )
+    gaps = (x[..., :, None, :] - y[..., None, :, :]).abs()
+    assert_close(LpPower(1.5)(x, y), gaps.pow(1.5).sum(-1), 1e-12)
     x, y = (cloud / cloud.norm(dim=-1, keepdim=True) for cloud in (x, y))
     assert_close(great_circle(x, y), (x @ y.mT).clamp(-1, 1).acos(), 1e-7)
 

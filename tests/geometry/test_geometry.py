@@ -59,7 +59,7 @@ def test_the_primitives_are_what_they_are_called(space, batch, eps, dtype):
         (geometry.softmin(h, eps), -scale[..., None] * z.logsumexp(-1), rounding),
         (geometry.mean(h, v, eps), w @ v.double(), of_weights),
         (geometry.mean(h, shared, eps), w @ shared.double(), of_weights),
-        (geometry.mean_cost(h, eps), (w * C).sum(-1), of_weights),
+        (geometry.expected_cost(h, eps), (w * C).sum(-1), of_weights),
     ):
         assert actual.dtype == dtype
         assert_close(actual, expected, atol=atol)
@@ -104,7 +104,7 @@ def test_blocks_change_nothing(monkeypatch, space, batch, block):
     @torch.no_grad()
     def answers() -> list[Tensor]:
         new = copy.copy(geometry)
-        sums = [new.softmin(h, eps) for eps in (0.1, 1e-4)] + [new.mean(h, v, 0.1), new.mean_cost(h, 0.1)]
+        sums = [new.softmin(h, eps) for eps in (0.1, 1e-4)] + [new.mean(h, v, 0.1), new.expected_cost(h, 0.1)]
         return [*sums, new.hardmin(h), new.times_cost(h), matrix(new)]
 
     whole = answers()
@@ -271,8 +271,12 @@ def without_a_third_column(x: Tensor, y: Tensor) -> Tensor:
         (lambda: Points(X[:, 0], Y), r"x must have the shape \(\*batch, atoms, d\), got \(3,\)"),
         (lambda: Points(X.half(), Y), "x must be float32 or float64, got torch.float16"),
         (lambda: Points(X, Y[:0]), r"y must have the shape .* got \(0, 2\)"),
-        (lambda: Points(X, Y, "l1"), r"\['euclidean', 'sphere', 'sqeuclidean'\], or a function .* got 'l1'"),
+        (
+            lambda: Points(X, Y, "l1"),
+            r"\['cosine', .* 'sqeuclidean'\], or a function .* got 'l1'",
+        ),
         (lambda: Points(X, Y / torch.tensor([[1.0], [0.0], [1.0], [1.0]])), r"y\[1, 0\] = inf"),
+        (lambda: Points(AXIS, 0 * AXIS, "cosine"), r"no direction, got \|y\|\[0\] = 0"),
         (lambda: Points(AXIS, 2 * AXIS, "sphere"), r"unit vectors, got \|y\|\[0\] = 2: normalise"),
         (
             lambda: Points(X, Y, lambda x, y: torch.cdist(y, x)),
@@ -317,3 +321,43 @@ def without_a_third_column(x: Tensor, y: Tensor) -> Tensor:
 def test_wrong_spaces(make, message):
     with unchecked(), pytest.raises(ValueError, match=message):
         make()
+
+
+@every_space
+@every_batch
+def test_mean_and_deviation_are_those_of_independent_atoms(space, batch):
+    geometry = space(batch)
+    n, m = geometry.shape
+    C = matrix(geometry)
+    for a, b in ((torch.rand(*batch, n), torch.rand(*batch, m)), (torch.ones(n), torch.ones(m))):
+        a[..., 0] = 0 if a.ndim == len(batch) + 1 else a[..., 0]
+        P = a[..., :, None] * b[..., None, :]
+        P = P / P.sum((-2, -1), keepdim=True)
+        mean = (P * C).sum((-2, -1))
+        deviation = (P * (C - mean[..., None, None]).square()).sum((-2, -1)).sqrt()
+        assert_close(geometry.mean_cost(a, b), mean, 1e-13)
+        assert_close(geometry.std_cost(a, b), deviation, 1e-13)
+    assert_close(geometry.mean_cost(), C.mean((-2, -1)), 1e-13)
+
+
+def test_a_shift_of_both_clouds_changes_no_mean_in_float32():
+    """Norms of 1e4 would take all digits of a distance of one."""
+    x, y = torch.rand(50, 12).float(), torch.rand(40, 12).float()
+    near, far = (Points(x + shift, y + shift) for shift in (0.0, 2.0**14))
+    exact = Points((x + 2.0**14).double(), (y + 2.0**14).double())
+    assert_close(far.mean_cost(), exact.mean_cost().float(), 1e-5)
+    assert_close(far.std_cost(), exact.std_cost().float(), 1e-5)
+    assert_close(far.cost_rows(slice(None)), exact.cost_rows(slice(None)).float(), 1e-5)
+    assert_close(near.mean_cost(), far.mean_cost(), 2e-3)  # the points themselves are rounded
+
+
+def test_bad_weights_of_a_mean_are_named():
+    geometry = Grid(2, 3)
+    assert_close(geometry.mean_cost(torch.ones(2, 3), torch.ones(6)), geometry.mean_cost(), 1e-15)
+    for weights, words in (
+        ([1.0, 2.0], r"\(\*batch, 6\)"),
+        ([-1.0] * 6, r"a\[0\] = -1"),
+        ([0.0] * 6, "positive mass"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            geometry.std_cost(weights)

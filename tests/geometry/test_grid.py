@@ -100,7 +100,7 @@ def test_sums_are_exact_whatever_the_potential(grid, eps, spread):
     w, v = exponents.softmax(-1), torch.randn(*h.shape, 2)
     rounding = 1e-14 * float(size / scale.min()) + 1e-13
     assert_close(grid.mean(h, v, eps), w @ v, 10 * rounding)
-    assert_close(grid.mean_cost(h, eps), (w * C).sum(-1), float(C.abs().max()) * 10 * rounding)
+    assert_close(grid.expected_cost(h, eps), (w * C).sum(-1), float(C.abs().max()) * 10 * rounding)
 
 
 @pytest.mark.parametrize("sizes", [(9,), (6, 5), (4, 3, 3)], ids=str)
@@ -125,7 +125,7 @@ def test_without_mass_nothing_is_nan(eps):
     assert grid.softmin(h, eps)[0].isfinite().all()
     assert (grid.softmin(h, eps)[1] == torch.inf).all()
     assert_close(grid.mean(empty, torch.ones(2, 40, 1), eps), 0.0, 0)
-    assert_close(grid.mean_cost(empty, eps), 0.0, 0)
+    assert_close(grid.expected_cost(empty, eps), 0.0, 0)
     for f, g in ((empty, h), (h, empty), (empty, empty)):
         kernel = grid.kernel(f, g, eps)
         for K in (kernel, kernel.T, kernel[torch.tensor([1])]):
@@ -138,7 +138,7 @@ def test_nan_is_not_hidden(eps):
     grid, h = Grid(8, 5), torch.zeros(2, 40)
     h[1, 3] = torch.nan
     eps = temperature(eps, 2)
-    for answer in (grid.softmin(h, eps), grid.mean(h, torch.ones(40, 1), eps)[..., 0], grid.mean_cost(h, eps)):
+    for answer in (grid.softmin(h, eps), grid.mean(h, torch.ones(40, 1), eps)[..., 0], grid.expected_cost(h, eps)):
         assert answer[0].isfinite().all()
         assert answer[1].isnan().any()
 

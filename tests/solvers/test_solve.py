@@ -266,7 +266,7 @@ def test_an_empty_batch_is_solved(solver, name):
     assert solution.cost().shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["grid", "points", "points, one each", "points, sphere"])
+@pytest.mark.parametrize("name", ["grid", "points", "points, one each", "points, euclidean"])
 @every_batch
 def test_transport_sends_atoms_to_the_mean_of_their_targets(name, batch):
     problem = random_problem(SPACES[name], batch, 0.1)
