@@ -75,7 +75,7 @@ def _pushed(problem: Problem, g: Tensor, x: ArrayLike) -> Tensor:
 
 
 def _projected(
-    geometry: Geometry, x: Float[Tensor, "*batch k d"], h: Float[Tensor, "*batch m"], eps: Eps
+    geometry: Geometry, x: Float[Tensor, "*#batch k d"], h: Float[Tensor, "*batch m"], eps: Eps
 ) -> Float[Tensor, "*batch k d"]:
     """Send the source of a geometry, points x, to the target's with weights exp((h_j - C_ij)/eps)."""
     assert geometry.points is not None

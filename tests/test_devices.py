@@ -31,7 +31,7 @@ from metaot.amortize.maps import BuresStart
 from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
 from metaot.data import Drawings, Palettes, Shapes, Sphere
-from metaot.geometry import Dense, Geometry, Grid, Points
+from metaot.geometry import Dense, Geometry, Grid, LpPower, Points
 from metaot.models import ModalPotential
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
@@ -95,6 +95,8 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if kwargs.get("device") is not None:
         remote = torch.device(kwargs["device"]).type == NAME
         kwargs = {**kwargs, "device": torch.device("cpu")}
+    if func is _aten._efficientzerotensor.default:  # which has no memory, and cannot be wrapped
+        func = _aten.zeros.default
     out = func(*map(_local, args), **{name: _local(value) for name, value in kwargs.items()})
     if func is _aten._local_scalar_dense.default:
         return out
@@ -272,6 +274,16 @@ def divergences() -> None:
     assert isinstance(losses.pairwise(problem.a, Grid(6, 6), 0.1), Remote)
 
 
+def sent_beyond() -> None:
+    """Send new points, by means of vectors, of directions, and by the slope of a cost of one's own."""
+    x, y = points(12), points(9)
+    for cost in ("sqeuclidean", "cosine", LpPower(3.0), lambda x, y: (x[:, None] - y).square().sum(-1)):
+        problem = metaot.Problem(weights(2, 12), weights(2, 9), Points(x, y, cost), 0.5)
+        sent = metaot.solve(problem, tol=1e-2).map()
+        assert isinstance(sent.push(points(5)), Remote)
+        assert isinstance(sent.pull(points(5)), Remote)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -328,6 +340,7 @@ CASES: dict[str, Callable[[], None]] = {
     "sphere": shipped_sphere,
     "palette": palette,
     "gradient of the value": gradient,
+    "entropic maps": sent_beyond,
     "distances in one dimension and of slices": distances,
     "barycenter, entropic": lambda: averaged(entropic_barycenter),
     "barycenter, from predictions": lambda: averaged(barycenter, shipped("universal")),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from strategies import SPACES, assert_close, every_batch, on_sphere, random_problem
+from strategies import SPACES, assert_close, every_batch, on_sphere, random_problem, weights
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -26,6 +26,18 @@ def test_on_the_atoms_it_is_the_transport_of_the_solution(name, batch):
     sent = solution.map()
     assert_close(sent.push(x).expand(*batch, -1, -1), solution.transport(), 1e-9)
     assert_close(sent.pull(y), EntropicMap(problem.T, solution.potentials.T).push(y), 0)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "cosine", LpPower(3), lambda x, y: power(3.0, x, y)])
+@pytest.mark.parametrize("own", [False, True], ids=["points shared", "points of each"])
+def test_instances_that_share_points_are_each_sent_as_if_alone(cost, own):
+    x, y = torch.randn(6, 2), torch.randn(5, 2) + 4
+    problem = Problem(weights(3, 6), weights(3, 5), Points(x, y, cost), 1.0)
+    potentials = solve(problem).potentials
+    new = torch.randn(*(3,) * own, 130, 2)
+    together = EntropicMap(problem, potentials).push(new)
+    alone = [EntropicMap(problem[i], potentials[i]).push(new[i] if own else new) for i in range(3)]
+    assert_close(together, torch.stack(alone), 1e-9)
 
 
 def test_of_gaussians_it_is_linear_everywhere():

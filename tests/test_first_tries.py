@@ -278,7 +278,7 @@ SAYS_HOW: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Grid(28, cost="euclidean"),
         r"one of \['l1', 'sqeuclidean'\].*take Points",
     ),
-    "a cost of scipy": (lambda: Points(X, Y, "cityblock"), r"one of \['euclidean', 'sphere', 'sqeuclidean'\]"),
+    "a cost of scipy": (lambda: Points(X, Y, "cityblock"), r"one of \['cosine', 'dot', 'euclidean', 'sphere', "),
     "a cost in place of y": (lambda: Points(X, "sqeuclidean"), "a cost is named as cost='sqeuclidean'"),
     "points on a line": (lambda: Points(A, B), r"points on a line are x\[:, None\]"),
     "a cost of two points": (lambda: Points(X, Y, lambda x, y: ((x[0] - y[0]) ** 2).sum()), "one row for each x"),

@@ -18,6 +18,9 @@ from metaot.geometry.costs import Cost, LpPower
 _MOST_STEPS, _STILL = 50, 1e-12
 """Steps to a mean, and the length of a step that counts as none."""
 
+_AT_ONCE = 128
+"""Points that are sent at once by their slopes: a cost is asked for all pairs of them."""
+
 _DAMPING = 1e-3
 """Of the first Newton step, relative to the largest square of a derivative."""
 
@@ -30,14 +33,14 @@ def projection_of(cost: str | Cost) -> Projection | None:
 
 
 def _mean_direction(
-    w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*batch k d"], y: Float[Tensor, "*batch m d"]
+    w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*#batch k d"], y: Float[Tensor, "*#batch m d"]
 ) -> Float[Tensor, "*batch k d"]:
     """Return the direction of the mean of all directions, and the mean length."""
     return normalize(w @ normalize(y, dim=-1), dim=-1) * (w @ y.norm(dim=-1, keepdim=True))
 
 
 def _mean_on_sphere(
-    w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*batch k d"], y: Float[Tensor, "*batch m d"]
+    w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*#batch k d"], y: Float[Tensor, "*#batch m d"]
 ) -> Float[Tensor, "*batch k d"]:
     """Return the unit vectors of the least mean squared angle (Karcher), from the direction of the mean."""
     z = normalize(w @ y, dim=-1)
@@ -53,7 +56,7 @@ def _mean_on_sphere(
 
 
 def _by_conjugate(
-    p: float, w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*batch k d"], y: Float[Tensor, "*batch m d"]
+    p: float, w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*#batch k d"], y: Float[Tensor, "*#batch m d"]
 ) -> Float[Tensor, "*batch k d"]:
     """Return x - s with h'(s) = sum_j w_j h'(x - y_j), for h = |.|^p on each axis."""
     if p == 1:
@@ -64,17 +67,29 @@ def _by_conjugate(
 
 
 def _by_slope(
-    cost: Cost, w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*batch k d"], y: Float[Tensor, "*batch m d"]
+    cost: Cost, w: Float[Tensor, "*batch k m"], x: Float[Tensor, "*#batch k d"], y: Float[Tensor, "*#batch m d"]
 ) -> Float[Tensor, "*batch k d"]:
     """Return the points z where the cost of x has the mean slope, grad_x c(x, z) = sum_j w_j grad_x c(x, y_j).
 
     By damped Newton steps (Levenberg, Marquardt) from the mean, each point for itself. Where a cost has no second
-    derivatives that is where it stays.
+    derivatives that is where it stays. A cost sees one cloud where the batch shares it.
     """
+    batch, x = w.shape[:-2], x.expand(*w.shape[:-2], *x.shape[-2:])
+    if y.ndim == 2:
+        w, x = w.flatten(0, -2), x.flatten(0, -2)
     with torch.enable_grad():
         at = x.detach().requires_grad_()
-        (wanted,) = torch.autograd.grad((w * cost(at, y.expand(*x.shape[:-2], *y.shape[-2:]))).sum(), at)
-    z, damping = w @ y, x.new_full(x.shape[:-1], _DAMPING)
+        (wanted,) = torch.autograd.grad((w * cost(at, y)).sum(), at)
+    parts = (part.split(_AT_ONCE, -2) for part in (x, w @ y, wanted))
+    found = torch.cat([_of_slope(cost, *part) for part in zip(*parts, strict=True)], -2)
+    return found.reshape(*batch, -1, x.shape[-1])
+
+
+def _of_slope(
+    cost: Cost, x: Float[Tensor, "*batch k d"], z: Float[Tensor, "*batch k d"], wanted: Float[Tensor, "*batch k d"]
+) -> Float[Tensor, "*batch k d"]:
+    """Return the points, from z, where the cost of x has the slope that is wanted."""
+    damping = x.new_full(x.shape[:-1], _DAMPING)
     off, slopes = _slopes(cost, x, z, wanted)
     for _ in range(_MOST_STEPS):
         normal = slopes.mT @ slopes
@@ -95,10 +110,10 @@ def _by_slope(
 def _slopes(
     cost: Cost, x: Float[Tensor, "*batch k d"], z: Float[Tensor, "*batch k d"], wanted: Float[Tensor, "*batch k d"]
 ) -> tuple[Float[Tensor, "*batch k d"], Float[Tensor, "*batch k d d"]]:
-    """Return grad_x c(x, z) less what is wanted of it, and its derivatives in z."""
+    """Return grad_x c(x, z) less what is wanted of it, and its derivatives in z, of each x and its own z."""
     with torch.enable_grad():
         x, z = x.detach().requires_grad_(), z.detach().requires_grad_()
-        value = cost(x[..., None, :], z[..., None, :]).sum()
+        value = cost(x, z).diagonal(dim1=-2, dim2=-1).sum()
         (slope,) = torch.autograd.grad(value, x, create_graph=True)
         rows = (
             torch.autograd.grad(part.sum(), z, retain_graph=True, allow_unused=True)[0]
