@@ -25,8 +25,11 @@ KILOMETRES = 6371.0088
 _DIRECT_DIMENSION = 8
 """Up to this dimension differences are summed axis by axis, which loses no digits of small costs."""
 
-_CANCELLED = 1 / 8
-"""A sum of squares and products below this part of the squares has lost digits by cancellation."""
+_CANCELLED = {torch.float64: 2.0**-8}
+"""A sum of squares and products below this part of the squares has lost too many digits by cancellation."""
+
+_ALWAYS_CANCELLED = 2.0**-3
+"""The same for other types, which have no digits to spare."""
 
 _FEW = 1 / 32
 """Up to this part of the pairs are computed again one by one; more are computed all together."""
@@ -35,7 +38,7 @@ _FEW = 1 / 32
 def squared_euclidean(
     x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"]
 ) -> Float[Tensor, "*batch n m"]:
-    """Return |x_i - y_j|^2, right to rounding in every dimension.
+    """Return |x_i - y_j|^2, right to rounding: in float64 to thirteen digits, however close or far points are.
 
     In many dimensions from matrix products; where these cancel, from differences.
     """
@@ -48,7 +51,8 @@ def squared_euclidean(
     s, t = x - centre, y - centre
     squares = s.square().sum(-1)[..., :, None] + t.square().sum(-1)[..., None, :]
     total = squares - 2 * (s @ t.mT)
-    pairs = (total.detach() < _CANCELLED * squares.detach()).nonzero(as_tuple=True)
+    lost = _CANCELLED.get(total.dtype, _ALWAYS_CANCELLED)
+    pairs = (total.detach() < lost * squares.detach()).nonzero(as_tuple=True)
     if len(pairs[0]) == 0:
         return total
     if len(pairs[0]) > _FEW * total.numel():

@@ -64,6 +64,13 @@ def test_distances_are_right_to_rounding_between_close_points_in_many_dimensions
     assert_close(great_circle(x, y) / angles, 1.0, 1e-14)
 
 
+@pytest.mark.parametrize("scale", [0.03, 0.1, 0.3, 1.0])
+def test_distances_keep_thirteen_digits_where_all_points_are_nearer_than_far(scale):
+    x = torch.randn(20, 30)
+    y = x + scale * torch.randn(20, 30)
+    assert_close(squared_euclidean(x, y) / (x[:, None] - y).square().sum(-1), 1.0, 1e-13)
+
+
 def test_degrees_and_vectors_are_inverse():
     latitude = torch.tensor([-90.0, -33.5, 0.0, 52.5, 89.9])
     longitude = torch.tensor([0.0, -70.6, 180.0, 13.4, -179.9])
