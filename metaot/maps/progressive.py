@@ -1,8 +1,8 @@
 """Progressive entropic transport, ProgOT (Kassraie et al., arXiv 2406.05061): a map and a plan in steps.
 
 Each of K steps solves transport from the cloud as it is now, and goes a part of the way along the entropic map;
-the last one goes all of it. The distances shrink, and with them the bias of a temperature that is still high enough
-to be solved in few steps.
+the last one goes all of it. The distances shrink, and with them the bias of a temperature that is still high
+enough to be solved in few steps.
 """
 
 import math
@@ -22,7 +22,7 @@ from metaot.geometry.checks import given, tensor, together
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.settings import require_positive
-from metaot.solvers import Solution, Symmetric, solve
+from metaot.solvers import Solution, Solver, Symmetric, solve
 
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "constant": lambda k, steps: 1 / (steps - k + 1),
@@ -110,6 +110,7 @@ def progot(
     eps: Sequence[float | Tensor] | None = None,
     beta0: float = 5.0,
     share: float | None = None,
+    solver: Solver | None = None,
     tol: float = 1e-3,
     max_steps: int = 10_000,
 ) -> ProgressiveMap:
@@ -122,7 +123,7 @@ def progot(
     equal factors from `beta0` mean_cost(x, y)/20 to `share` mean_cost(y, y)/20, where `share` is that which sends
     points of y that are held out nearest to themselves (algorithm 4). A high one is quick, and good for new
     points; for a sharp plan between points that belong together take a low one. Each problem starts from the
-    potentials of the one before, times 1 - alpha. `tol` and `max_steps` are those of `solve`.
+    potentials of the one before, times 1 - alpha. `solver`, `tol` and `max_steps` are those of `solve`.
 
     Raises ValueError for clouds, weights, schedules and temperatures that do not fit or are not positive.
     """
@@ -145,7 +146,7 @@ def progot(
     init: DualPotentials | None = None
     for problem, length in zip(problems, lengths, strict=True):
         moved = replace(problem, geometry=Points(x, y))
-        found.append(solve(moved, init=init, tol=tol, max_steps=max_steps))
+        found.append(solve(moved, init=init, solver=solver, tol=tol, max_steps=max_steps))
         potentials = found[-1].potentials
         init = DualPotentials((1 - length) * potentials.f, (1 - length) * potentials.g)
         x = x + length * (found[-1].transport() - x)
