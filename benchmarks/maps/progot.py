@@ -159,6 +159,10 @@ def by_ott(x: Tensor, y: Tensor, new: Tensor) -> tuple[Tensor, float]:
     return torch.from_numpy(np.array(found)), seconds
 
 
+def predicted(model: Any, problem: SampleProblem, new: Tensor) -> Tensor:
+    return model.predict(problem).push(new[None].float())[0].double()
+
+
 def planted(dim: int) -> list[Row]:
     """Measure the errors of maps on new points, of each pair."""
     drawn, truth = Planted(PAIRS, 2 * COUNT, dim).split("test").with_map(torch.Generator().manual_seed(SEED))
@@ -187,7 +191,7 @@ def planted(dim: int) -> list[Row]:
             ways["OTT's ProgOT"] = by_ott(x, y, new)
         if model is not None:
             one = SampleProblem(x[None].float(), y[None].float())
-            ways["prediction"] = timed(lambda: model.predict(one).push(new[None].float())[0].double())  # noqa: B023
+            ways["prediction"] = timed(lambda: predicted(model, one, new))  # noqa: B023
         errors = {way: {"UVP": error(sent), "seconds": seconds} for way, (sent, seconds) in ways.items()}
         rows.append({"dim": dim, "pair": k, "ways": errors, "steps": steps})
         print(dim, k, {way: round(found["UVP"], 3) for way, found in errors.items()}, steps, flush=True)
