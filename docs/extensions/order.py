@@ -18,6 +18,7 @@ PAGES = (
     "plot_supply_demand.py",
     "plot_unbalanced.py",
     "plot_recolour.py",
+    "plot_progressive.py",
     "plot_maps.py",
     "plot_own_problems.py",
     "plot_export.py",
