@@ -4,10 +4,10 @@ A table is a function without arguments in one of the modules here, registered u
 documentation ask for it by that name; `readme` is the two tables of the README.
 """
 
-from benchmarks.tables import images, losses, maps, own, paper, peers, production, readme, sphere
+from benchmarks.tables import images, losses, maps, own, paper, peers, production, progot, readme, sphere
 from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
-    "TABLES", "Table", "card", "images", "losses", "maps", "own", "paper", "peers", "production", "read",
-    "readme", "sphere",
+    "TABLES", "Table", "card", "images", "losses", "maps", "own", "paper", "peers", "production", "progot",
+    "read", "readme", "sphere",
 ]  # fmt: skip
