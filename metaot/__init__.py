@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from metaot.geometry import Grid as Grid
     from metaot.geometry import Points as Points
     from metaot.loader import load as load
+    from metaot.maps import Coupling as Coupling
+    from metaot.maps import couple as couple
     from metaot.marginals import KL as KL
     from metaot.marginals import TV as TV
     from metaot.objectives import dual_value as dual_value
@@ -36,6 +38,7 @@ _NAMES = {
     "brenier": ("BrenierPair", "SampleProblem"),
     "geometry": ("Dense", "Geometry", "Grid", "Points"),
     "loader": ("load",),
+    "maps": ("Coupling", "couple"),
     "marginals": ("KL", "TV"),
     "objectives": ("dual_value",),
     "onnx": ("OnnxMap", "OnnxModel"),

@@ -5,6 +5,14 @@ All are C-contiguous float64, but for `steps`, int64, and where another dtype is
 
 from numpy import ndarray
 
+def assign_rows(costs: ndarray, eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, /) -> float:
+    """Put a column for each row of costs, n n in float32 or float64, into `columns`, int64.
+
+    By one auction for each of the `eps`, which must be positive, from `prices` of columns to those that prove what
+    is returned: a lower bound of the sum of costs of all assignments. `exact` asks for the best assignment.
+    Raises as `solve_each`.
+    """
+
 def average_each(
     axes: tuple[ndarray, ...],
     problems: tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray],

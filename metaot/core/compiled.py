@@ -167,6 +167,18 @@ def sort_rows(values: Array, order: Array | None, *, threads: int = 1) -> None:
     _core.sort_rows(values, order, useful)
 
 
+def assign_rows(costs: Array, eps: Array, prices: Array, *, exact: bool) -> tuple[Array, float]:
+    """Assign rows of costs, n n, to columns, from `prices`, which are overwritten: by auctions, one for each eps.
+
+    Returns the columns and a lower bound of the sum of costs of all assignments; see metaot/core/src/assign.c.
+    """
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    columns = np.empty(len(costs), dtype=np.int64)
+    bound = _core.assign_rows(np.ascontiguousarray(costs), _contiguous(eps), prices, columns, exact)
+    return columns, bound
+
+
 @final
 class Averages(NamedTuple):
     """Measures, batch k n, with their weights and eps, and a start of their barycenters, in units of eps."""

@@ -256,6 +256,21 @@ void sort_row(Index n, int is_single, void *numbers, int64_t *order, Arena *aren
 /* minplus.c */
 int hard_minimum(const Costs *costs, const double *h, double *f);
 
+/* assign.c */
+typedef struct {
+    Index n;
+    const float *floats;   /* n n: costs, of either kind */
+    const double *doubles;
+    Index phases;
+    const double *eps;     /* of the auctions, one after another */
+    int exact;             /* whether the best assignment is wanted */
+    double *prices;        /* of the columns: a start, and those that prove the bound */
+    Index *columns, *rows; /* of each row its column; of each column its row */
+    double bound;          /* no assignment has a lower sum of costs */
+} Assignment;
+
+int assign(Assignment *task);
+
 /* sinkhorn.c, newton.c */
 void open_path(Path *path, Arena *arena, Index count);
 int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);

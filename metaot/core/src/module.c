@@ -514,8 +514,52 @@ static PyObject *sort_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+static int read_square(PyObject *object, Py_buffer *buffer, Assignment *task)
+{
+    if (!read_array(object, "costs", 0, "fd", 2, buffer)) return 0;
+    if (buffer->ndim != 2 || buffer->shape[0] != buffer->shape[1] || buffer->shape[0] < 1)
+        return misfit("costs must be a square matrix");
+    task->n = buffer->shape[0];
+    if (buffer->itemsize == 4) task->floats = buffer->buf;
+    else task->doubles = buffer->buf;
+    return 1;
+}
+
+static PyObject *assign_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    enum { COSTS, PHASES, PRICES_OF_COLUMNS, COLUMNS, PARTS };
+    static const char *const names[] = {"costs", "eps", "prices", "columns"};
+    Assignment task;
+    PyObject *given[PARTS];
+    Py_buffer buffers[PARTS];
+    memset(&task, 0, sizeof task);
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(arguments, "OOOOp:assign_rows", &given[0], &given[1], &given[2], &given[3], &task.exact))
+        return NULL;
+    int fits = read_square(given[COSTS], &buffers[COSTS], &task), enough = 1;
+    for (int k = PHASES; fits && k < PARTS; k++) {
+        fits = read_array(given[k], names[k], k > PHASES, k == COLUMNS ? "lq" : "d", 1, &buffers[k]);
+        Py_ssize_t count = fits ? buffers[k].len / (Py_ssize_t)sizeof(double) : 0;
+        if (fits && (k == PHASES ? count < 1 : count != task.n)) fits = misfit("prices and columns are those of the costs");
+    }
+    if (fits) {
+        task.phases = buffers[PHASES].len / (Index)sizeof(double);
+        task.eps = buffers[PHASES].buf;
+        task.prices = buffers[PRICES_OF_COLUMNS].buf;
+        task.columns = buffers[COLUMNS].buf;
+        Py_BEGIN_ALLOW_THREADS
+        enough = assign(&task);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < PARTS; k++)
+        if (buffers[k].obj) PyBuffer_Release(&buffers[k]);
+    if (!fits) return NULL;
+    return enough ? PyFloat_FromDouble(task.bound) : PyErr_NoMemory();
+}
+
 static PyMethodDef methods[] = {
     {"exponential_sums", exponential_sums, METH_VARARGS, "Put exp(x y^T) v into out; see metaot/core/_core.pyi."},
+    {"assign_rows", assign_rows, METH_VARARGS, "Assign rows to columns; see metaot/core/_core.pyi."},
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
