@@ -284,6 +284,17 @@ def sent_beyond() -> None:
         assert isinstance(sent.pull(points(5)), Remote)
 
 
+def paired(**settings: Any) -> None:
+    """Pair points, and use all parts of the coupling."""
+    x, y = points(14, 3), points(14, 3)
+    found = metaot.couple(x, y, **settings)
+    used = [*found, found.cost, found.independent_cost, found.lower, found.eps]
+    if settings.get("eps") != 0:
+        used += [found.entropy, found.plan()]
+    assert all(isinstance(value, Remote) for value in used)
+    assert found.converged
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -334,6 +345,11 @@ CASES: dict[str, Callable[[], None]] = {
     "maps, W2GN, the exact loss": lambda: mapped(metaot.W2GN(3, objective=brenier_loss), BuresStart()),
     "maps, GaussNewton": lambda: mapped(metaot.GaussNewton(2, linear=True, record=(0, 2))),
     "maps, from the Gaussian map by W2GN": lambda: mapped(metaot.W2GN(2), BuresStart()),
+    "pairs": paired,
+    "pairs, exact": lambda: paired(eps=0),
+    "pairs, weights and classes": lambda: paired(
+        a=weights(14) + 1, classes=torch.arange(14).to(NAME) // 7, cost="euclidean"
+    ),
     "mnist": lambda: predicted("mnist", images(28)),
     "universal": lambda: predicted("universal", images(20)),
     "universal, on a coarser grid": lambda: predicted("universal", images(64)),

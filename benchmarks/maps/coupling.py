@@ -1,9 +1,9 @@
 """Pairs for flow matching beside the sampler of torchcfm: python -m benchmarks.maps coupling [--quick].
 
 Both make indices of pairs from two clouds in float32 on a CPU, with all threads of torch, and the matrix of
-distances counts on both sides. torchcfm's sampler is `ot.emd` as it stands there (one thread, at most 100000 pivots)
-and a sample of its plan with replacement; where torchcfm is not installed, its ten lines are below (MIT). The share
-of the gain is the mean cost of independent pairs less the mean cost, over that of the exact pairs, which
+distances counts on both sides. torchcfm's sampler is `ot.emd` as it stands there (one thread, at most 100000
+pivots) and a sample of its plan with replacement; where torchcfm is not installed, its ten lines are below (MIT).
+The share of the gain is the mean cost of independent pairs less the mean cost, over that of the exact pairs, which
 `couple(eps=0)` finds in float64 and proves. Times are medians; runs of both sides alternate.
 """
 

@@ -1,5 +1,7 @@
 """The solvers of other libraries, started from predictions: `pot`, `ott`, `geomloss` and `flash_sinkhorn`.
 
+And what libraries for flow matching ask for, filled by `metaot.couple`: `flow_matching`.
+
     from metaot.adapters import pot
 
     solution = pot.sinkhorn(problem, init=model)  # POT does the work, the result is a metaot.Solution

@@ -22,6 +22,9 @@ _COARSE, _SCALED = 0.1, 4.0
 _FINEST = 1e-4
 """The part of the spread at which shortest paths take over; for a smaller eps the exact assignment is found."""
 
+_COARSEST = 10.0
+"""The part of the spread above which an eps, such as 1e308, is lowered: prices would leave floating point."""
+
 _ROWS = 256
 """Rows that the spread is taken from."""
 
@@ -41,12 +44,13 @@ def spread(C: Float[Tensor, "n m"]) -> float:
     """
     some = C[:: max(1, C.shape[0] // _ROWS)]
     rest = some - some.mean(1, keepdim=True)
-    return float((rest - rest.mean(0)).square().mean().sqrt())
+    return float((rest - rest.mean(0)).double().square().mean().sqrt())
 
 
 def assigned(C: Float[Tensor, "n n"], eps: float, scale: float) -> Assigned:
     """Assign rows to columns: the mean cost is within eps of the least one. `scale` is the spread of C."""
     exact = eps <= _FINEST * scale
+    eps = min(eps, _COARSEST * scale)
     phases = [max(eps, _COARSE * scale)]
     while phases[-1] > max(eps, _FINEST * scale):
         phases.append(max(eps, _FINEST * scale, phases[-1] / _SCALED))

@@ -299,10 +299,10 @@ def _costs(
     else:
         C = Points(x, y, cost).cost_rows(slice(None)).to(x)
         rows, columns = x.new_zeros(len(x)), x.new_zeros(len(y))
-    if not bool(C.sum().isfinite()):
+    if not bool((C.sum() + rows.sum() + columns.sum()).isfinite()):
         bad = ~C.isfinite()
-        if bool(bad.any()):
-            raise ValueError(f"pairs need finite costs in {C.dtype}, got C{first_place(bad, C)}")
+        first = f"got C{first_place(bad, C)}" if bool(bad.any()) else "and these are too large: scale the points"
+        raise ValueError(f"pairs need finite costs in {C.dtype}, {first}")
     return C, rows, columns
 
 
