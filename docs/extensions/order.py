@@ -20,6 +20,7 @@ PAGES = (
     "plot_recolour.py",
     "plot_progressive.py",
     "plot_maps.py",
+    "plot_flow_matching.py",
     "plot_own_problems.py",
     "plot_export.py",
     "plot_many_problems.py",

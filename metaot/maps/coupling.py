@@ -175,7 +175,7 @@ def couple(
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
     *,
-    eps: float | None = None,
+    eps: ArrayLike | None = None,
     tol: float = 1e-2,
     cost: str | Cost = "sqeuclidean",
     classes: ArrayLike | tuple[ArrayLike, ArrayLike] | None = None,
