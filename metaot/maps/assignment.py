@@ -25,8 +25,8 @@ _FINEST = 1e-4
 _COARSEST = 10.0
 """The part of the spread above which an eps, such as 1e308, is lowered: prices would leave floating point."""
 
-_ROWS = 256
-"""Rows that the spread is taken from."""
+_SAMPLE, _ROWS = 64, 256
+"""Rows that the spread is taken from; rows that are looked at together."""
 
 
 @final
@@ -42,7 +42,7 @@ def spread(C: Float[Tensor, "n m"]) -> float:
 
     From some of the rows, if there are many.
     """
-    some = C[:: max(1, C.shape[0] // _ROWS)]
+    some = C[:: max(1, C.shape[0] // _SAMPLE)]
     rest = some - some.mean(1, keepdim=True)
     return float((rest - rest.mean(0)).double().square().mean().sqrt())
 

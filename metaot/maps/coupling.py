@@ -32,8 +32,9 @@ _DEFAULT = 0.1
 _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Digits of sums of costs that may be lost, relative to their size."""
 
-_NEAR = 1 / 4
-"""The part of the mean square of points, up to which that of their mean counts as near the origin."""
+_NEAR = 0.25, 0.9
+"""The part of the mean square of points, up to which that of their mean counts as near the origin: of x0, whose mean
+would favour some columns of the matrix of products, and of x1, whose mean costs some digits only."""
 
 _WHOLE = 1e-7
 """Rounding of weights, of a mass of one."""
@@ -48,6 +49,7 @@ class _Wanted(NamedTuple):
     cost: str | Cost
     weighted: bool
     generator: torch.Generator | None
+    clouds: tuple[Tensor, Tensor]
 
 
 @final
@@ -207,7 +209,7 @@ def couple(
         raise ValueError(f"eps must be finite and not negative, got {slack}")
     x, y = _points(x0, x1)
     weights = [_weights(name, w, z) for name, w, z in (("a", a, x), ("b", b, y))]
-    wanted = _Wanted(slack, tol, cost, a is not None or b is not None, generator)
+    wanted = _Wanted(slack, tol, cost, a is not None or b is not None, generator, (x, y))
     parts = tuple(_part(x, y, weights, place, wanted) for place in _classes(classes, len(x), len(y)))
     i, j = (torch.cat(side) for side in zip(*((part.i, part.j) for part in parts), strict=True))
     order = slice(None) if len(parts) == 1 else i.argsort(stable=True)
@@ -222,7 +224,6 @@ def _points(x0: ArrayLike, x1: ArrayLike) -> list[Float[Tensor, "_ d"]]:
     taken = "points (a tensor, an array or a list)"
     clouds = together(*(given(name, z, taken) for name, z in (("x0", x0), ("x1", x1))))
     for name, cloud in zip(("x0", "x1"), clouds, strict=True):
-        require_finite(name, cloud)
         if cloud.ndim < 2 or 0 in cloud.shape:
             line = f": points on a line are {name}[:, None]" if cloud.ndim == 1 else ""
             raise ValueError(f"{name} must have the shape (points, *shape), got {tuple(cloud.shape)}{line}")
@@ -261,26 +262,41 @@ def _part(x: Tensor, y: Tensor, weights: list[Tensor], place: list[Tensor] | Non
     if place is None:
         return _paired(x, y, weights, wanted)
     rows, columns = (side.to(x.device) for side in place)
-    a, b = weights[0][rows], weights[1][columns]
-    part = _paired(x[rows], y[columns], [a / a.sum(), b / b.sum()], wanted)
+    own = [w[side] for w, side in zip(weights, (rows, columns), strict=True)]
+    if not all(bool(w.sum() > 0) for w in own):
+        raise ValueError(f"a class needs weights on both sides, got masses {[float(w.sum()) for w in own]}")
+    part = _paired(x[rows], y[columns], [w / w.sum() for w in own], wanted)
     return replace(part, i=rows[part.i], j=columns[part.j], rows=rows, columns=columns)
 
 
 def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Part:
     """Pair points."""
     C, of_rows, of_columns = _costs(x, y, wanted.cost)
-    scale, count = spread(C), max(C.shape)
-    eps = (_DEFAULT * scale or 1.0) if wanted.eps is None else wanted.eps
+    count = max(C.shape)
     copies = [_copies(w, count, wanted) for w in weights]
     sides = [torch.arange(count, device=C.device) if side is None else side for side in copies]
     for axis, side in enumerate(copies):
         C = C if side is None else C.index_select(axis, side)
-    columns, lower = assigned(C, eps, scale)
-    alone = of_rows[sides[0]].double().mean() + of_columns[sides[1]].double().mean()
-    cost = alone + C.gather(1, columns[:, None]).double().mean()
+    alone = (of_rows[copies[0]] if copies[0] is not None else of_rows).mean(dtype=torch.float64)
+    alone = alone + (of_columns[copies[1]] if copies[1] is not None else of_columns).mean(dtype=torch.float64)
     independent = alone + C.mean(dtype=torch.float64)
+    if not bool(independent.isfinite()):
+        raise _not_finite(C, wanted)
+    scale = spread(C)
+    eps = (_DEFAULT * scale or 1.0) if wanted.eps is None else wanted.eps
+    columns, lower = assigned(C, eps, scale)
+    cost = alone + C.gather(1, columns[:, None]).mean(dtype=torch.float64)
     i, j, (a, b) = sides[0], sides[1][columns], weights
     return Part(i, j, a, b, x, y, wanted.cost, eps, wanted.tol, cost, independent, lower + alone)
+
+
+def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:
+    """Return the error for points or costs that are not finite; a point is named first."""
+    for name, cloud in zip(("x0", "x1"), wanted.clouds, strict=True):
+        require_finite(name, cloud)
+    bad = ~C.isfinite()
+    first = f"got C{first_place(bad, C)}" if bool(bad.any()) else "and these are too large: scale the points"
+    return ValueError(f"pairs need finite costs in {C.dtype}, {first}")
 
 
 def _costs(
@@ -290,28 +306,28 @@ def _costs(
 
     Of squared distances the matrix is the product of the points: no pass over it is needed for their squares.
     """
-    if cost == "sqeuclidean":
-        (x, mean_x), (y, mean_y) = _centred(x), _centred(y)
-        apart = mean_x - mean_y
-        rows, columns = (torch.linalg.vector_norm(z, dim=1).square() for z in (x, y))
-        C = torch.addmm(x.new_zeros(1, 1), x, y.mT, beta=0, alpha=-2)
+    if cost != "sqeuclidean":
+        return Points(x, y, cost).cost_rows(slice(None)).to(x), x.new_zeros(len(x)), y.new_zeros(len(y))
+    (x, mean_x, rows), (y, mean_y, columns) = _centred(x, _NEAR[0]), _centred(y, _NEAR[1])
+    if mean_x is not None or mean_y is not None:
+        zero = x.new_zeros(x.shape[1])
+        apart = (zero if mean_x is None else mean_x) - (zero if mean_y is None else mean_y)
         rows, columns = rows + 2 * (x @ apart) + apart.square().sum(), columns - 2 * (y @ apart)
-    else:
-        C = Points(x, y, cost).cost_rows(slice(None)).to(x)
-        rows, columns = x.new_zeros(len(x)), x.new_zeros(len(y))
-    if not bool((C.sum() + rows.sum() + columns.sum()).isfinite()):
-        bad = ~C.isfinite()
-        first = f"got C{first_place(bad, C)}" if bool(bad.any()) else "and these are too large: scale the points"
-        raise ValueError(f"pairs need finite costs in {C.dtype}, {first}")
-    return C, rows, columns
+    return torch.addmm(x.new_zeros(1, 1), x, y.mT, beta=0, alpha=-2), rows, columns
 
 
-def _centred(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "d"]]:
-    """Return points without their mean, and the mean; or points that are near the origin as they are, and zero."""
-    mean = x.mean(0)
-    if float(mean.square().sum() * len(x)) <= _NEAR * float(torch.linalg.vector_norm(x)) ** 2:
-        return x, torch.zeros_like(mean)
-    return x - mean, mean
+def _centred(
+    x: Float[Tensor, "n d"], near: float
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "d"] | None, Float[Tensor, "n"]]:
+    """Return points without their mean, the mean, and the squares of what is left.
+
+    Points that are near the origin are returned as they are, with no mean.
+    """
+    mean, squares = x.mean(0), torch.linalg.vector_norm(x, dim=1).square()
+    if bool(mean.square().sum() <= near * squares.mean()):
+        return x, None, squares
+    x = x - mean
+    return x, mean, torch.linalg.vector_norm(x, dim=1).square()
 
 
 def _copies(weights: Float[Tensor, "n"], count: int, wanted: _Wanted) -> Int[Tensor, "count"] | None:
@@ -333,6 +349,9 @@ def _copies(weights: Float[Tensor, "n"], count: int, wanted: _Wanted) -> Int[Ten
 
 def _mean(parts: tuple[Part, ...], values: Iterable[Float[Tensor, ""] | float]) -> Float[Tensor, ""]:
     """Return the mean of values of the parts over their pairs."""
+    if len(parts) == 1:
+        (value,) = values
+        return torch.as_tensor(value, dtype=parts[0].cost.dtype, device=parts[0].cost.device)
     count, like = sum(len(part.i) for part in parts), parts[0].cost
     terms = [
         torch.as_tensor(value, dtype=like.dtype, device=like.device) * (len(part.i) / count)

@@ -190,6 +190,7 @@ def test_adapters_return_each_point_once():
         ({"a": [1.0, 1.0]}, r"a must have the shape"),
         ({"classes": [0, 1]}, "classes of x0 must be one for each of 3 points"),
         ({"classes": ([0, 0, 1], [0, 0, 0])}, "class 1 has 1 points of x0 and 0 of x1"),
+        ({"a": [1.0, 1.0, 0.0], "classes": [0, 0, 1]}, "a class needs weights on both sides"),
         ({"cost": lambda x, y: torch.full((len(x), len(y)), math.inf)}, "pairs need finite costs"),
     ],
 )
