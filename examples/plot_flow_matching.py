@@ -19,7 +19,6 @@ import metaot
 from metaot.losses import SinkhornLoss
 
 torch.manual_seed(0)
-torch.set_default_dtype(torch.float32)
 torch.set_num_threads(1)  # layers this small are slower on several
 
 

@@ -33,8 +33,8 @@ _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Digits of sums of costs that may be lost, relative to their size."""
 
 _NEAR = 0.25, 0.9
-"""The part of the mean square of points, up to which that of their mean counts as near the origin: of x0, whose mean
-would favour some columns of the matrix of products, and of x1, whose mean costs some digits only."""
+"""The part of the mean square of points up to which that of their mean counts as near the origin: of x0, whose
+mean would favour some columns of the matrix of products, and of x1, whose mean costs some digits only."""
 
 _WHOLE = 1e-7
 """Rounding of weights, of a mass of one."""
