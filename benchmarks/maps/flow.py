@@ -143,7 +143,8 @@ def picture(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)  # small layers are slower on several
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers of the plane are slower on several
     quick = "--quick" in sys.argv
     images = digits(60_000)
     train, real = images[:50_000], (images[50_000:51_000], images[51_000:52_000])
@@ -158,6 +159,7 @@ def main() -> None:
         other = torch.Generator().manual_seed(8)
         plane = moons(1000, other), moons(1000, other)
         rows.append(row(kind, Field(2, 64, 2), planar, 100 if quick else 2000, plane))
+    torch.set_num_threads(threads)
     for kind in KINDS:
         torch.manual_seed(0)
         rows.append(row(kind, Field(784, 512, 3), drawn, 50 if quick else 2000, real))

@@ -4,10 +4,22 @@ A table is a function without arguments in one of the modules here, registered u
 documentation ask for it by that name; `readme` is the two tables of the README.
 """
 
-from benchmarks.tables import images, losses, maps, own, paper, peers, production, progot, readme, sphere
+from benchmarks.tables import (
+    couplings,
+    images,
+    losses,
+    maps,
+    own,
+    paper,
+    peers,
+    production,
+    progot,
+    readme,
+    sphere,
+)
 from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
-    "TABLES", "Table", "card", "images", "losses", "maps", "own", "paper", "peers", "production", "progot",
-    "read", "readme", "sphere",
+    "TABLES", "Table", "card", "couplings", "images", "losses", "maps", "own", "paper", "peers", "production",
+    "progot", "read", "readme", "sphere",
 ]  # fmt: skip
