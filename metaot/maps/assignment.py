@@ -31,10 +31,11 @@ _SAMPLE, _ROWS = 64, 256
 
 @final
 class Assigned(NamedTuple):
-    """The column of each row, and a lower bound of the mean cost of all assignments."""
+    """The column of each row, a lower bound of the mean cost of all assignments, and the prices that prove it."""
 
     columns: Int[Tensor, "n"]
     lower: Float[Tensor, ""]
+    prices: Float[Tensor, "n"]
 
 
 def spread(C: Float[Tensor, "n m"]) -> float:
@@ -47,33 +48,41 @@ def spread(C: Float[Tensor, "n m"]) -> float:
     return float((rest - rest.mean(0)).double().square().mean().sqrt())
 
 
-def assigned(C: Float[Tensor, "n n"], eps: float, scale: float) -> Assigned:
-    """Assign rows to columns: the mean cost is within eps of the least one. `scale` is the spread of C."""
+def assigned(
+    C: Float[Tensor, "n n"], eps: float, scale: float, start: Float[Tensor, "n"] | None = None
+) -> Assigned:
+    """Assign rows to columns: the mean cost is within eps of the least one. `scale` is the spread of C.
+
+    `start` are prices of columns near those of the assignment, such as potentials with the other sign.
+    """
     exact = eps <= _FINEST * scale
-    eps = min(eps, _COARSEST * scale)
-    phases = [max(eps, _COARSE * scale)]
-    while phases[-1] > max(eps, _FINEST * scale):
-        phases.append(max(eps, _FINEST * scale, phases[-1] / _SCALED))
+    last = max(min(eps, _COARSEST * scale), _FINEST * scale)
     if scale == 0:
-        return Assigned(torch.arange(len(C), device=C.device), C.double().diagonal().mean())
+        each = torch.arange(len(C), device=C.device)
+        return Assigned(each, C.double().diagonal().mean(), C.new_zeros(len(C), dtype=torch.float64))
+    phases = [last if start is not None else max(last, _COARSE * scale)]
+    while phases[-1] > last:
+        phases.append(max(last, phases[-1] / _SCALED))
+    prices = (
+        C.new_zeros(len(C), dtype=torch.float64) if start is None else start.to(C.device, torch.float64, copy=True)
+    )
     if C.is_cpu and core.COMPILED:
-        prices = np.zeros(len(C))
-        columns, total = core.assign_rows(C.detach().numpy(), np.array(phases), prices, exact=exact)
-        return Assigned(torch.from_numpy(columns), torch.tensor(total / len(C), dtype=torch.float64))
-    auction = _Auction(C)
+        columns, total = core.assign_rows(C.detach().numpy(), np.array(phases), prices.numpy(), exact=exact)
+        return Assigned(torch.from_numpy(columns), torch.tensor(total / len(C), dtype=torch.float64), prices)
+    auction = _Auction(C, prices)
     for phase in phases:
         auction.run(phase)
     if exact:
         auction.make_exact()
-    return Assigned(auction.columns, (auction.best().sum() - auction.prices.sum()) / len(C))
+    lower = (auction.best().sum() - auction.prices.sum()) / len(C)
+    return Assigned(auction.columns, lower, auction.prices)
 
 
 class _Auction:
     """Prices of columns in float64, and which column each row has, and each column's row; -1 for none."""
 
-    def __init__(self, C: Float[Tensor, "n n"]) -> None:
-        self.C, n = C, len(C)
-        self.prices = C.new_zeros(n, dtype=torch.float64)
+    def __init__(self, C: Float[Tensor, "n n"], prices: Float[Tensor, "n"]) -> None:
+        self.C, self.prices, n = C, prices, len(C)
         self.columns, self.rows = (torch.full((n,), -1, device=C.device) for _ in range(2))
 
     def run(self, eps: float) -> None:

@@ -284,7 +284,7 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
         raise _not_finite(C, wanted)
     scale = spread(C)
     eps = (_DEFAULT * scale or 1.0) if wanted.eps is None else wanted.eps
-    columns, lower = assigned(C, eps, scale)
+    columns, lower, _ = assigned(C, eps, scale)
     cost = alone + C.gather(1, columns[:, None]).mean(dtype=torch.float64)
     i, j, (a, b) = sides[0], sides[1][columns], weights
     return Part(i, j, a, b, x, y, wanted.cost, eps, wanted.tol, cost, independent, lower + alone)
