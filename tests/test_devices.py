@@ -32,6 +32,7 @@ from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
 from metaot.data import Drawings, Palettes, Shapes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, LpPower, Points
+from metaot.maps import gromov_wasserstein
 from metaot.models import ModalPotential
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
@@ -295,6 +296,19 @@ def paired(**settings: Any) -> None:
     assert found.converged
 
 
+def aligned() -> None:
+    """Find plans between spaces, with and without entropy, by moments and by matrices."""
+    x, y = points(12, 3), points(12, 3)
+    matrices = Dense(torch.cdist(x, x)), Dense(torch.cdist(y, y))
+    for spaces, settings in (((x, y), {}), ((x, y), {"eps": 1.0}), (matrices, {"eps": 0.5}), (matrices, {})):
+        found = gromov_wasserstein(*spaces, starts=3, tol=1e-3, **settings)
+        assert all(isinstance(value, Remote) for value in (found.value, found.values, found.plan()))
+    features = gromov_wasserstein(
+        x, y[:7], features=torch.rand(12, 7).to(NAME), alpha=0.5, init=found.plan()[:, :7]
+    )
+    assert isinstance(features.plan(), Remote)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -350,6 +364,7 @@ CASES: dict[str, Callable[[], None]] = {
     "pairs, weights and classes": lambda: paired(
         a=weights(14) + 1, classes=torch.arange(14).to(NAME) // 7, cost="euclidean"
     ),
+    "plans between spaces": aligned,
     "mnist": lambda: predicted("mnist", images(28)),
     "universal": lambda: predicted("universal", images(20)),
     "universal, on a coarser grid": lambda: predicted("universal", images(64)),

@@ -21,6 +21,7 @@ PAGES = (
     "plot_progressive.py",
     "plot_maps.py",
     "plot_flow_matching.py",
+    "plot_registration.py",
     "plot_own_problems.py",
     "plot_export.py",
     "plot_many_problems.py",

@@ -19,6 +19,9 @@ from metaot import core
 _COARSE, _SCALED = 0.1, 4.0
 """Auctions begin at this part of the spread of the costs, and go on with an eps that is so many times smaller."""
 
+_NEAR = 0.01
+"""The part of the spread of the one auction from prices that are near, before shortest paths."""
+
 _FINEST = 1e-4
 """The part of the spread at which shortest paths take over; for a smaller eps the exact assignment is found."""
 
@@ -60,8 +63,8 @@ def assigned(
     if scale == 0:
         each = torch.arange(len(C), device=C.device)
         return Assigned(each, C.double().diagonal().mean(), C.new_zeros(len(C), dtype=torch.float64))
-    phases = [last if start is not None else max(last, _COARSE * scale)]
-    while phases[-1] > last:
+    phases = [max(last, (_COARSE if start is None else _NEAR) * scale)]
+    while phases[-1] > last and not (exact and start is not None):
         phases.append(max(last, phases[-1] / _SCALED))
     prices = (
         C.new_zeros(len(C), dtype=torch.float64) if start is None else start.to(C.device, torch.float64, copy=True)

@@ -12,8 +12,8 @@ from metaot.maps.distortion import Distortion, Moments
 from metaot.potentials import DualPotentials
 from metaot.solvers import Solution, solve
 
-_SETTLED, _ROUNDS = 0.02, 10
-"""The change of moments up to which the next eps follows, and the most linear problems of one eps."""
+_SETTLED = 0.02
+"""The change of moments up to which the next eps follows."""
 
 ROUGH, _NEAR, _FINE = 0.03, 0.01, 1e-12
 """The L1 error of plans on the way, the part of the last change to which it is reduced, and the least one."""
@@ -49,8 +49,8 @@ class Descent:
         self.change = (after.M - before.M).flatten(1).norm(dim=-1) / size
         return after
 
-    def settle(self, eps: float, rounds: int = _ROUNDS) -> None:
-        """Go on at this eps until the moments have settled, roughly."""
+    def settle(self, eps: float, rounds: int) -> None:
+        """Go on at this eps until the moments have settled, roughly, or for some linear problems."""
         for _ in range(rounds):
             self.moments = self.step(eps, ROUGH)
             if not float(self.change.amax()) > _SETTLED:

@@ -199,7 +199,8 @@ class MatrixDistortion(Distortion):
     @classmethod
     def of(cls, a: Tensor, b: Tensor, D: Float[Tensor, "n n"], E: Float[Tensor, "m m"]) -> "MatrixDistortion":
         """Return that of two matrices."""
-        return cls((a, b), (D, E), a @ D.square() @ a + b @ E.square() @ b)
+        squares = [((M.square() @ w[:, None])[:, 0] * w).sum() for M, w in ((D, a), (E, b))]
+        return cls((a, b), (D, E), squares[0] + squares[1])
 
     def with_costs(self, L: Float[Tensor, "n m"], alpha: float) -> "MatrixDistortion":
         matrices = self.D, self.E

@@ -25,15 +25,19 @@ from metaot.solvers import Solution
 _FEW = 256
 """Atoms of each side between which starts are compared."""
 
-_WARM, _COOLER, _LAST, _COLD = 0.1, 3.0, 0.01, 1e-3
-"""The first eps, the ratio of two, and the last one before permutations, or before a plan is rounded; all of them
-parts of the scale of the distortion."""
+_WARM, _COOLER, _COLD = 0.1, 3.0, 1e-3
+"""The first eps, the ratio of two, and the last one before a plan is rounded, as parts of the distortion's scale.
+Permutations follow on the second one."""
 
 _LOOKS = 2
 """The linear problems by which starts are compared."""
 
 _KEPT, _APART, _CLOSE = 2, 1e-3, 0.01
-"""The most starts that go on; how far above the one before, and at most above the best, their values are."""
+"""The most starts that go on where some atoms only were compared; how far their values are, relatively, above the
+one before at least, and above the best at most."""
+
+_ROUNDS = 10
+"""The most linear problems of one eps on the way."""
 
 _LOOSE = 0.02
 """The last change of moments before a plan is rounded."""
@@ -155,9 +159,10 @@ def gromov_wasserstein(
         given = spaces.distortion.of_plans(_as_plan(init, spaces)[None])
         M, values, places = torch.cat([M, given.M]), torch.cat([values, given.value]), [*places, len(values)]
     descent = Descent(spaces.distortion, M)
+    hardens = temperature == 0 and spaces.may_be_permuted
     for warm in levels[1:] or levels:
-        descent.settle(warm)
-    ends = [_ended(descent.alone(k), temperature, spaces.may_be_permuted, limit, most) for k in range(len(places))]
+        descent.settle(warm, 1 if hardens else _ROUNDS)
+    ends = [_ended(descent.alone(k), temperature, hardens, limit, most) for k in range(len(places))]
     values[places] = torch.stack([end.value for end in ends])
     best = min(ends, key=lambda end: float(end.value))
     inner_steps += descent.inner_steps + sum(end.inner_steps for end in ends)
@@ -177,12 +182,14 @@ def _compared(
         nothing = spaces.distortion.of_plans(spaces.a.new_zeros(0, *spaces.shape))
         return nothing.M, nothing.value, [], 0
     rows, columns = (_some(weights, generator) for weights in (spaces.a, spaces.b))
-    descent = Descent(clouds.part(rows, columns).distortion, clouds.starts(count, generator))
+    all_of_them = (len(rows), len(columns)) == spaces.shape
+    few = clouds if all_of_them else clouds.part(rows, columns)
+    descent = Descent(few.distortion, clouds.starts(count, generator))
     for _ in range(_LOOKS):
         descent.moments = descent.step(eps, ROUGH)
     values = descent.moments.objective
     assert values is not None
-    places = _apart(values)
+    places = _apart(values)[: 1 if all_of_them and spaces.are_clouds else _KEPT]
     M = descent.moments.M[places]
     if not spaces.are_clouds:
         whole = Descent(clouds.distortion, M)
@@ -194,12 +201,12 @@ def _compared(
     return M, values, places, descent.inner_steps
 
 
-def _ended(descent: Descent, eps: float, permuted: bool, tol: float, max_steps: int) -> GromovWasserstein:
+def _ended(descent: Descent, eps: float, hardens: bool, tol: float, max_steps: int) -> GromovWasserstein:
     """Take one start to its end."""
     order = P = None
     if eps > 0:
         descent.converge(eps, tol, max_steps)
-    elif permuted:
+    elif hardens:
         order = descent.harden(max_steps)
     assert descent.solution is not None
     solution = part_of(descent.solution, 0)
@@ -237,12 +244,12 @@ def _apart(values: Float[Tensor, "starts"]) -> list[int]:
         size = abs(found[k])
         if found[k] - found[chosen[-1]] > _APART * size and found[k] - found[chosen[0]] < _CLOSE * size:
             chosen.append(k)
-    return chosen[:_KEPT]
+    return chosen
 
 
 def _levels(scale: float, eps: float, permuted: bool) -> list[float]:
     """Return the eps on the way to the last one, falling; at least one."""
-    last = eps if eps > 0 else scale * (_LAST if permuted else _COLD)
+    last = eps if eps > 0 else scale * (_WARM / _COOLER if permuted else _COLD)
     levels, warm = [], _WARM * scale
     while warm > last * 1.5:
         levels.append(warm)
