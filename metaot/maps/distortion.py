@@ -50,8 +50,15 @@ class Moments:
 class Distortion(ABC):
     """Two spaces with weights a and b. Plans come as solutions of the linear problems that it makes."""
 
-    def __init__(self, a: Float[Tensor, "n"], b: Float[Tensor, "m"], constant: Float[Tensor, ""]) -> None:
-        self.a, self.b, self.constant = a, b, constant
+    def __init__(
+        self,
+        a: Float[Tensor, "n"],
+        b: Float[Tensor, "m"],
+        constant: Float[Tensor, ""],
+        variance: Float[Tensor, ""],
+    ) -> None:
+        self.a, self.b, self.constant, self.variance = a, b, constant, variance
+        """The variance is the product of those of D and E between independent atoms."""
 
     @abstractmethod
     def with_costs(self, L: Float[Tensor, "n m"], alpha: float) -> "Distortion":
@@ -93,10 +100,10 @@ class CloudDistortion(Distortion):
         weights: tuple[Float[Tensor, "n"], Float[Tensor, "m"]],
         clouds: tuple[Float[Tensor, "n d"], Float[Tensor, "m e"]],
         linear: tuple[Float[Tensor, "n r"], Float[Tensor, "m r"]],
-        constant: Float[Tensor, ""],
+        numbers: tuple[Float[Tensor, ""], Float[Tensor, ""]],
         L: Float[Tensor, "n m"] | None = None,
     ) -> None:
-        super().__init__(*weights, constant)
+        super().__init__(*weights, *numbers)
         (self.X, self.Y), (self.U, self.V), self.L = clouds, linear, L
 
     @classmethod
@@ -106,14 +113,17 @@ class CloudDistortion(Distortion):
         """Return that of squared distances."""
         x, y = x - a @ x, y - b @ y
         u, v = x.square().sum(-1), y.square().sum(-1)
-        constant = -4 * (a @ u) * (b @ v)
-        for w, z, square in ((a, x, u), (b, y, v)):
-            constant = constant + 2 * (w @ square.square()) + 2 * (w @ square).square()
-            constant = constant + 4 * (z.mT @ (w[:, None] * z)).square().sum()
-        ratio = (a @ u) / (b @ v)
+        means = a @ u, b @ v
+        squares = [
+            2 * (w @ square.square()) + 2 * mean.square() + 4 * (z.mT @ (w[:, None] * z)).square().sum()
+            for w, z, square, mean in ((a, x, u, means[0]), (b, y, v, means[1]))
+        ]
+        constant = squares[0] + squares[1] - 4 * means[0] * means[1]
+        variance = (squares[0] - 4 * means[0].square()) * (squares[1] - 4 * means[1].square())
+        ratio = means[0] / means[1]
         balance = torch.where((ratio > 0) & ratio.isfinite(), ratio, 1.0).sqrt()
         U, V = (2 / balance).sqrt() * u[:, None], (2 * balance).sqrt() * v[:, None]
-        return cls((a, b), (2**0.5 * x, 2**0.5 * y), (U, V), constant)
+        return cls((a, b), (2**0.5 * x, 2**0.5 * y), (U, V), (constant, variance))
 
     @classmethod
     def of_products(
@@ -121,12 +131,15 @@ class CloudDistortion(Distortion):
     ) -> "CloudDistortion":
         """Return that of inner products in place of distances."""
         squares = [(z.mT @ (w[:, None] * z)).square().sum() for w, z in ((a, x), (b, y))]
-        return cls((a, b), (x, y), (x[:, :0], y[:, :0]), squares[0] + squares[1])
+        means = (a @ x).square().sum(), (b @ y).square().sum()
+        variance = (squares[0] - means[0].square()) * (squares[1] - means[1].square())
+        return cls((a, b), (x, y), (x[:, :0], y[:, :0]), (squares[0] + squares[1], variance))
 
     def with_costs(self, L: Float[Tensor, "n m"], alpha: float) -> "CloudDistortion":
         clouds = alpha**0.25 * self.X, alpha**0.25 * self.Y
         linear = alpha**0.5 * self.U, alpha**0.5 * self.V
-        return CloudDistortion((self.a, self.b), clouds, linear, alpha * self.constant, (1 - alpha) * L)
+        numbers = alpha * self.constant, self.variance
+        return CloudDistortion((self.a, self.b), clouds, linear, numbers, (1 - alpha) * L)
 
     def with_features(self, s: Float[Tensor, "n k"], t: Float[Tensor, "m k"], alpha: float) -> "CloudDistortion":
         """Return alpha times the distortion and 1 - alpha times the squared distances between features."""
@@ -135,7 +148,7 @@ class CloudDistortion(Distortion):
         U, V = (torch.cat([root * w, rest * z], -1) for w, z in ((self.U, s), (self.V, t)))
         constant = alpha * self.constant + (1 - alpha) * squares
         clouds = root**0.5 * self.X, root**0.5 * self.Y
-        return CloudDistortion((self.a, self.b), clouds, (U, V), constant)
+        return CloudDistortion((self.a, self.b), clouds, (U, V), (constant, self.variance))
 
     def linear_problem(
         self, M: Float[Tensor, "starts ..."], eps: float
@@ -189,22 +202,26 @@ class MatrixDistortion(Distortion):
         self,
         weights: tuple[Float[Tensor, "n"], Float[Tensor, "m"]],
         matrices: tuple[Float[Tensor, "n n"], Float[Tensor, "m m"]],
-        constant: Float[Tensor, ""],
+        numbers: tuple[Float[Tensor, ""], Float[Tensor, ""]],
         L: Float[Tensor, "n m"] | None = None,
         scale: float = 1.0,
     ) -> None:
-        super().__init__(*weights, constant)
+        super().__init__(*weights, *numbers)
         (self.D, self.E), self.L, self.scale = matrices, L, scale
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor, D: Float[Tensor, "n n"], E: Float[Tensor, "m m"]) -> "MatrixDistortion":
         """Return that of two matrices."""
-        squares = [((M.square() @ w[:, None])[:, 0] * w).sum() for M, w in ((D, a), (E, b))]
-        return cls((a, b), (D, E), squares[0] + squares[1])
+        sides = (D, a), (E, b)
+        means = [((M @ w[:, None])[:, 0] * w).sum() for M, w in sides]
+        squares = [((M.square() @ w[:, None])[:, 0] * w).sum() for M, w in sides]
+        variance = (squares[0] - means[0].square()) * (squares[1] - means[1].square())
+        return cls((a, b), (D, E), (squares[0] + squares[1], variance))
 
     def with_costs(self, L: Float[Tensor, "n m"], alpha: float) -> "MatrixDistortion":
         matrices = self.D, self.E
-        return MatrixDistortion((self.a, self.b), matrices, alpha * self.constant, (1 - alpha) * L, alpha)
+        numbers = alpha * self.constant, self.variance
+        return MatrixDistortion((self.a, self.b), matrices, numbers, (1 - alpha) * L, alpha)
 
     def linear_problem(
         self, M: Float[Tensor, "starts ..."], eps: float

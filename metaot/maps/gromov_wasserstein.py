@@ -162,10 +162,11 @@ def gromov_wasserstein(
     hardens = temperature == 0 and spaces.may_be_permuted
     for warm in levels[1:] or levels:
         descent.settle(warm, 1 if hardens else _ROUNDS)
-    ends = [_ended(descent.alone(k), temperature, hardens, limit, most) for k in range(len(places))]
+    parts = [descent] if len(places) == 1 else [descent.alone(k) for k in range(len(places))]
+    ends = [_ended(part, temperature, hardens, limit, most) for part in parts]
     values[places] = torch.stack([end.value for end in ends])
     best = min(ends, key=lambda end: float(end.value))
-    inner_steps += descent.inner_steps + sum(end.inner_steps for end in ends)
+    inner_steps += sum(part.inner_steps for part in {id(part): part for part in (descent, *parts)}.values())
     return replace(best, values=values, inner_steps=inner_steps)
 
 

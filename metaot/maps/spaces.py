@@ -98,7 +98,7 @@ class Spaces:
     @cached_property
     def scale(self) -> float:
         """How much the slope of the distortion differs between pairs of atoms, about."""
-        spread = self.alpha * self.source.std_cost(self.a, self.a) * self.target.std_cost(self.b, self.b)
+        spread = self.alpha * self.distortion.variance.clamp_min(0).sqrt()
         if self.features is not None:
             spread = spread + (1 - self.alpha) * self.features.std_cost(self.a, self.b)
         return max(float(spread), float(torch.finfo(self.a.dtype).tiny) ** 0.5)
