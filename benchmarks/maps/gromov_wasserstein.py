@@ -6,8 +6,8 @@ entropy of a plan whose marginals are right: plans of entropic solvers are round
 
 POT's solvers are conditional gradient (symmetric, a relative tolerance of 1e-6), and up to n = 500 entropic
 projected gradient and proximal point. The time is that of the fastest of these whose value is within 1.001 of the
-least one; beside it there is conditional gradient alone. The distance matrices count on POT's side. Runs alternate;
-times are the least of some, on one thread.
+least one; beside it there is conditional gradient alone. The distance matrices count on POT's side. Runs
+alternate; times are the least of some, on one thread.
 
 Steps: Sinkhorn steps of all linear problems at one start and the eps of the table, warm and from zeros.
 """
@@ -39,7 +39,7 @@ RUNS = {100: 5, 500: 2, 2000: 1}
 GRADIENT = "conditional gradient"
 SAME, FLOOR, STEPS_FLOOR = 1.001, 0.3, 0.5
 ENTROPIC = {100: (("PGD", 0.03), ("PPA", 0.1)), 500: (("PGD", 0.03),)}
-"""Solvers and eps in units of the scale: those with the best values, of eps from 0.01 to 0.3. They run once."""
+"""Solvers and eps in units of the scale. They run once."""
 STEPS_EPS = (0.1, 0.03, 0.01)
 
 

@@ -69,12 +69,17 @@ class Descent:
         """Go on with one start until a linear problem moves the moments by no more than `tol`."""
         finest = max(_NEAR * tol, _FINE)
         inner = max(_NEAR * ROUGH, finest)
+        last = math.inf
         while self.steps < max_steps:
+            old = self.f
             self.moments = self.step(eps, inner)
             change = float(self.change)
             if math.isnan(change) or (change <= tol and inner <= finest):
                 break
             inner = min(inner, max(_NEAR * change, finest))
+            if old is not None and self.f is not None:
+                self.f = self.f + min(change / last, 1.0) * (self.f - old)
+            last = change
 
     def harden(self, max_steps: int) -> Int[Tensor, "n"] | None:
         """Go on with one start without entropy: to the permutation that is optimal for the slope at itself.
