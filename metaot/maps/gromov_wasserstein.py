@@ -22,7 +22,7 @@ from metaot.maps.spaces import Spaces
 from metaot.potentials import DualPotentials
 from metaot.solvers import Solution
 
-_FEW = 256
+_FEW = 512
 """Atoms of each side between which starts are compared."""
 
 _WARM, _COOLER, _COLD = 0.1, 3.0, 1e-3
@@ -32,7 +32,7 @@ Permutations follow on the second one."""
 _LOOKS = 2
 """The linear problems by which starts are compared."""
 
-_KEPT, _APART, _CLOSE = 2, 1e-3, 0.01
+_KEPT, _APART, _CLOSE = 2, 1e-3, 0.05
 """The most starts that go on where some atoms only were compared; how far their values are, relatively, above the
 one before at least, and above the best at most."""
 
