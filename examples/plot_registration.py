@@ -69,7 +69,7 @@ received[found.assignment] = colours
 
 
 def draw(panel: plt.Axes, x: Tensor, colour: Tensor, title: str) -> None:
-    panel.scatter(*x.T, c=colour, cmap="turbo", s=5)
+    panel.scatter(*x.T.numpy(), c=colour.numpy(), cmap="turbo", s=5)
     panel.set_title(title)
     panel.set_box_aspect(tuple(x.amax(0) - x.amin(0)), zoom=1.7)
     panel.set_axis_off()
@@ -92,7 +92,7 @@ plt.show()
 # those of all starts. The best one went on; the others show what they were compared by, with entropy in it.
 
 figure, panel = plt.subplots(figsize=(5, 2.8))
-panel.bar(range(len(found.values)), found.values)
+panel.bar(range(len(found.values)), found.values.numpy())
 panel.set(xlabel="start", ylabel="distortion")
 plt.tight_layout()
 plt.show()
