@@ -54,13 +54,16 @@ def as_array(name: str, values: object, taken: str = NUMBERS) -> np.ndarray:
 
     Raises TypeError for what holds no numbers, and ValueError for other dtypes, ragged lists and masked entries.
     """
+    if isinstance(values, type):
+        raise wrong(name, taken, values)
     detach: Any = getattr(values, "detach", None)
     if isinstance(values, np.ma.MaskedArray) and values.mask.any():
         raise ValueError(f"{name} must have no masked entries: take .filled(0)")
     try:
         found = np.asarray(values if detach is None else detach().cpu())
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {taken}, got {described(values)}: {error}") from error
+        why = uneven(name, values) or error
+        raise ValueError(f"{name} must be {taken}, got {described(values)}: {why}") from error
     dtype = found.dtype.newbyteorder("=")
     if dtype.kind in "biu":
         return found.astype(np.float64)
@@ -69,6 +72,18 @@ def as_array(name: str, values: object, taken: str = NUMBERS) -> np.ndarray:
     if dtype.kind in "fc" or "float" in dtype.name:
         raise ValueError(f"{name} must be float32 or float64, got {dtype}: use .astype(float)")
     raise wrong(name, taken, values)
+
+
+def uneven(name: str, values: object) -> str | None:
+    """Return the words for a list whose entries differ in shape; None for everything else."""
+    if not isinstance(values, list | tuple):
+        return None
+    try:
+        shapes = [tuple(each.shape) if hasattr(each, "shape") else np.shape(each) for each in values]
+    except ValueError:
+        return None
+    other = next((k for k, shape in enumerate(shapes) if shape != shapes[0]), None)
+    return None if other is None else f"{name}[0] has the shape {shapes[0]}, {name}[{other}] has {shapes[other]}"
 
 
 def is_free(values: object) -> bool:

@@ -15,7 +15,7 @@ from metaot import core
 from metaot.arrays import ArrayLike, wrong
 from metaot.core.method import suits_compiled_code
 from metaot.geometry import Dense, Eps, Geometry
-from metaot.geometry.checks import are_alike, first_place, given, require_finite, tensor, together
+from metaot.geometry.checks import are_alike, first_place, given, require_weights, tensor, together
 from metaot.marginals import BALANCED, Marginal, Marginals, as_marginals
 
 Arguments = ParamSpec("Arguments")
@@ -23,9 +23,6 @@ Result = TypeVar("Result")
 
 _SIGNATURE = "Problem(a, b, geometry, eps)"
 _WEIGHTS = f"weights (a tensor, an array or a list) in {_SIGNATURE}"
-
-MASS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""How far from one the mass of a weight vector may be."""
 
 
 @final
@@ -257,8 +254,8 @@ def _weights_on(geometry: Geometry, a: object, b: object, sides: Marginals) -> t
     source, target = as_vectors(a, n, sizes), as_vectors(b, m, sizes)
     if source.shape[-1:] != (n,) or target.shape[-1:] != (m,):
         raise ValueError(_misfit(geometry, source, target))
-    _require_weights("a", source, a, sides.source)
-    _require_weights("b", target, b, sides.target)
+    require_weights("a", source, a, mass_is_one=sides.source.is_exact)
+    require_weights("b", target, b, mass_is_one=sides.target.is_exact)
     if parts is None:
         return source, target
     parts = [part._replace(tensor=w) for part, w in zip(parts, (source, target), strict=True)]
@@ -290,36 +287,6 @@ def _misfit(geometry: Geometry, a: Tensor, b: Tensor) -> str:
         if len(shape) > 1 and shape[-2] * shape[-1] == n:
             return f"{words}: {name} of shape {shape} are images, take {name}.flatten(-2) (numpy: .reshape)"
     return words
-
-
-def _require_weights(name: str, weights: Tensor, shown: Tensor, side: Marginal) -> None:
-    """Raise unless weights, *batch n, are finite, not negative and of mass one; `shown` is what was given.
-
-    Where the marginal has a price, any positive mass will do.
-    """
-    if weights.numel() == 0:
-        return
-    still, tolerance = weights.detach(), MASS_TOLERANCE[weights.dtype]
-    mass = still.sum(-1)
-    off = (mass - 1).abs_()
-    fits = off.amax() <= tolerance if side.is_exact else (mass.amin() > 0) & (mass.amax() < math.inf)
-    if bool(still.amin() >= 0) and bool(fits):
-        return
-    require_finite(name, shown)
-    negative = shown < 0
-    if negative.any():
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, shown)}")
-    if not side.is_exact:
-        bad = ~((mass > 0) & (mass < math.inf))
-        raise ValueError(
-            f"the weights {name} must have a positive, finite mass, got sum {name}{first_place(bad, mass)}"
-        )
-    dims = shown.ndim - weights.ndim
-    axes = "-1" if dims == 0 else str(tuple(range(-dims - 1, 0)))
-    raise ValueError(
-        f"the weights {name} must sum to one, got sum {name}{first_place(off > tolerance, mass)}: "
-        f"divide by {name}.sum({axes}, keepdims=True)"
-    )
 
 
 def _require_prices(sides: Marginals, batch: torch.Size) -> None:

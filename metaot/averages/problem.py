@@ -1,6 +1,5 @@
 """Barycenter problems: measures and their weights on one space, as they come in and as the solver takes them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -13,12 +12,12 @@ from metaot import core
 from metaot.arrays import ArrayLike, as_number, wrong
 from metaot.core.method import SMALLEST_WEIGHT
 from metaot.geometry import Geometry
-from metaot.geometry.checks import first_place, given, require_finite, together
+from metaot.geometry.checks import given, require_weights, together
 from metaot.potentials import c_transform
-from metaot.problem import MASS_TOLERANCE, Problem, as_vectors
+from metaot.problem import Problem, as_vectors
 
-_MEASURES = "measures (a tensor, an array or a list), *batch k n"
-_WEIGHTS = "weights of the measures (a tensor, an array or a list), *batch k"
+_MEASURES = "on one grid (a tensor, an array or a list), *batch k n; free_barycenter takes clouds"
+_WEIGHTS = "one for each measure (a tensor, an array or a list), *batch k"
 
 
 @final
@@ -111,17 +110,16 @@ class Measures:
     def checked(cls, measures: ArrayLike, weights: ArrayLike, geometry: Geometry, eps: float) -> "Measures":
         """Read what came in; errors name the first thing that is wrong."""
         eps = _space(geometry, eps)
-        _require_one_shape(measures)
-        values, shares = together(given("measures", measures, _MEASURES), given("weights", weights, _WEIGHTS))
-        n = geometry.shape[0]
-        values = _as_rows(values, n, geometry)
+        parts = given("measures", measures, _MEASURES), given("weights", weights, _WEIGHTS)
+        values, shares = _as_rows(parts[0].tensor, geometry.shape[0], geometry), parts[1].tensor
         if shares.ndim == 0 or shares.shape[-1] != values.shape[-2]:
             raise ValueError(
                 f"weights must be one for each of the {values.shape[-2]} measures, got the shape "
                 f"{tuple(shares.shape)}"
             )
-        _require_masses("measures", values, "divide each measure by its sum")
-        _require_masses("weights", shares, "divide by weights.sum(-1, keepdims=True)")
+        require_weights("measures", values, parts[0].tensor)
+        require_weights("weights", shares)
+        values, shares = together(parts[0]._replace(tensor=values), parts[1])
         try:
             batch = torch.broadcast_shapes(values.shape[:-2], shares.shape[:-1])
         except RuntimeError as error:
@@ -167,19 +165,6 @@ def _space(geometry: object, eps: object) -> float:
     return value
 
 
-def _require_one_shape(measures: object) -> None:
-    """Raise where a list holds measures on different grids."""
-    if not isinstance(measures, Sequence):
-        return
-    shapes = [tuple(shape) for each in measures if (shape := getattr(each, "shape", None)) is not None]
-    if len(set(shapes)) > 1:
-        other = next(k for k, shape in enumerate(shapes) if shape != shapes[0])
-        raise ValueError(
-            f"all measures must be on one grid, got shape {shapes[0]} for measures[0] and {shapes[other]} for "
-            f"measures[{other}]: resample them, or take free_barycenter"
-        )
-
-
 def _as_rows(values: Tensor, n: int, geometry: Geometry) -> Tensor:
     """Return measures as *batch k n; images on the grid become vectors."""
     rows = as_vectors(values, n, geometry.sizes)
@@ -189,15 +174,3 @@ def _as_rows(values: Tensor, n: int, geometry: Geometry) -> Tensor:
     raise ValueError(
         f"measures must have the shape (*batch, k, {n}){images} on {geometry}, got {tuple(values.shape)}"
     )
-
-
-def _require_masses(name: str, values: Tensor, advice: str) -> None:
-    """Raise unless values are finite, not negative, and sum to one along the last axis."""
-    require_finite(name, values)
-    negative = values < 0
-    if negative.any():
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, values)}")
-    total = values.detach().sum(-1)
-    off = (total - 1).abs() > MASS_TOLERANCE[values.dtype]
-    if off.any():
-        raise ValueError(f"{name} must sum to one, got the sum {name}{first_place(off, total)}: {advice}")

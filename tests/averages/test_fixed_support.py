@@ -256,12 +256,12 @@ SIXTEEN = metaot.Grid(16, 16)
 @pytest.mark.parametrize(
     ("measures", "weights", "geometry", "eps", "words"),
     [
-        (shapes(16), [0.5, 0.5, 0.5], SIXTEEN, 1e-2, "weights must sum to one, got the sum weights = 1.5"),
+        (shapes(16), [0.5, 0.5, 0.5], SIXTEEN, 1e-2, "weights must sum to one, got sum weights = 1.5: divide by"),
         (shapes(16), [1.5, -0.5, 0.0], SIXTEEN, 1e-2, r"weights must not be negative, got weights\[1\] = -0.5"),
         (shapes(16), [0.5, 0.5], SIXTEEN, 1e-2, "one for each of the 3 measures"),
         (shapes(12), [0.2, 0.3, 0.5], SIXTEEN, 1e-2, r"shape \(\*batch, k, 256\) or \(\*batch, k, 16, 16\)"),
-        ([shapes(12)[0], shapes(16)[0]], [0.5, 0.5], SIXTEEN, 1e-2, r"on one grid, .*measures\[1\]"),
-        (torch.zeros(3, 16, 16), [0.2, 0.3, 0.5], SIXTEEN, 1e-2, r"sum to one, got the sum measures\[0\] = 0"),
+        ([shapes(12)[0], shapes(16)[0]], [0.5, 0.5], SIXTEEN, 1e-2, r"on one grid .*measures\[1\] has \(16, 16\)"),
+        (torch.zeros(3, 16, 16), [0.2, 0.3, 0.5], SIXTEEN, 1e-2, r"measures\[0\] = 0: divide by .*\(\(-2, -1\)"),
         (shapes(16), [0.2, 0.3, math.nan], SIXTEEN, 1e-2, "weights must be finite"),
         (shapes(16), [0.2, 0.3, 0.5], SIXTEEN, 0.0, "eps must be positive"),
         (torch.full((2, 3), 1 / 3), [0.5, 0.5], metaot.Dense(torch.rand(3, 4)), 1e-2, "as many sources as"),

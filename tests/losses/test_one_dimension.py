@@ -188,7 +188,7 @@ def test_inputs_stay_as_they_are_and_an_empty_batch_is_empty() -> None:
     ("arguments", "settings_", "words"),
     [
         (([0.0, math.nan], [1.0]), {}, r"x must be finite, got x\[1\] = nan"),
-        (([0.0, 1.0], [1.0], [0.5, 0.6]), {}, "the weights a must sum to one, got sum a = 1.1"),
+        (([0.0, 1.0], [1.0], [0.5, 0.6]), {}, "^a must sum to one, got sum a = 1.1: divide by a.sum"),
         (([0.0, 1.0], [1.0], [1.5, -0.5]), {}, r"a must not be negative, got a\[1\] = -0.5"),
         (([0.0, 1.0], [1.0], [1.0]), {}, "1 weights a do not fit 2 atoms x"),
         (([0.0], [1.0]), {"p": 0.5}, "p must be a finite number of at least 1, got 0.5"),
