@@ -4,6 +4,7 @@ Tensors, arrays of numpy and of other libraries, tables, lists and numbers are c
 Nothing here imports torch: a tensor is known by its method `detach`.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -104,9 +105,22 @@ def as_number(name: str, value: object) -> float:
         shape = () if isinstance(value, int | float) else as_array(name, value).shape
     except (TypeError, ValueError):
         shape = None
-    if shape != () or isinstance(value, bool | np.bool_):
+    if shape != () or is_truth(value):
         raise wrong(name, "a number", value)
     return float(value)  # type: ignore[arg-type]
+
+
+def as_positive(name: str, value: object) -> float:
+    """Return a positive, finite number; ValueError for other numbers, TypeError for everything else."""
+    number = as_number(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {number:g}")
+    return number
+
+
+def is_truth(value: object) -> bool:
+    """Return whether a value is True or False, or an array or a tensor of these."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def as_count(name: str, value: object) -> int:
@@ -116,7 +130,7 @@ def as_count(name: str, value: object) -> int:
     try:
         if isinstance(value, float) and value.is_integer():
             return int(value)
-        if not isinstance(value, bool | np.bool_):
+        if not is_truth(value):
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaot.arrays import wrong
+from metaot.arrays import is_truth, wrong
 from metaot.geometry.base import Eps, expand_eps
 from metaot.geometry.checks import first_place, tensor
 
@@ -416,7 +416,7 @@ def as_marginals(given: object) -> Marginals:
 def _checked(name: str, rho: object) -> Eps:
     """Return a price as a number or as a tensor of one for each instance; ValueError unless it is positive."""
     taken = "a positive number in the units of the cost, or one for each problem"
-    if isinstance(rho, bool | str | None):
+    if is_truth(rho) or isinstance(rho, str | None):
         raise wrong(f"rho in metaot.{name}(rho)", taken, rho)
     found = tensor(f"rho in metaot.{name}(rho)", rho, taken=taken)
     bad = ~(found.isfinite() & (found > 0))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot import core
-from metaot.arrays import ArrayLike, wrong
+from metaot.arrays import ArrayLike, is_truth, wrong
 from metaot.core.method import suits_compiled_code
 from metaot.geometry import Dense, Eps, Geometry
 from metaot.geometry.checks import are_alike, first_place, given, require_weights, tensor, together
@@ -300,9 +300,9 @@ def _require_prices(sides: Marginals, batch: torch.Size) -> None:
 
 def _temperature(eps: object, a: Tensor) -> Eps:
     """Return eps as a number or as one for each instance, in the dtype of the weights."""
-    if not isinstance(eps, float | Tensor):
+    if not isinstance(eps, float | Tensor) or is_truth(eps):
         taken = "a number, or one for each problem"
-        if isinstance(eps, bool | str):
+        if is_truth(eps) or isinstance(eps, str):
             raise wrong("eps", taken, eps)
         eps = tensor("eps", eps, like=a, taken=taken)
         eps = eps if eps.ndim else float(eps)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.arrays import ArrayLike, as_count, as_number, require_limits, wrong
+from metaot.arrays import ArrayLike, as_count, as_positive, require_limits, wrong
 from metaot.core.status import Status
 from metaot.geometry import Points
 from metaot.geometry.checks import Given, given, require_finite, require_weights, together
@@ -99,9 +99,7 @@ def free_barycenter(
     """
     limit, most = require_limits(tol, max_steps)
     targets = _Targets.of(clouds, weights)
-    temperature = _SHARE * targets.mean_cost if eps is None else as_number("eps", eps)
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"eps must be positive and finite, got {temperature}")
+    temperature = as_positive("eps", _SHARE * targets.mean_cost if eps is None else eps)
     x, a = _start(targets, n, init, measure)
     old = init if isinstance(init, FreeBarycenter) and len(init.potentials.f) == len(targets.weights) else None
     f: Any = None if old is None or old.potentials.f.shape[-1] != len(x) else old.solution

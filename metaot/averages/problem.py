@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaot import core
-from metaot.arrays import ArrayLike, as_number, wrong
+from metaot.arrays import ArrayLike, as_positive, wrong
 from metaot.core.method import SMALLEST_WEIGHT
 from metaot.geometry import Geometry
 from metaot.geometry.checks import given, require_weights, together
 from metaot.potentials import c_transform
 from metaot.problem import Problem, as_vectors
+from metaot.solvers.symmetric import asymmetry
 
 _MEASURES = "on one grid (a tensor, an array or a list), *batch k n; free_barycenter takes clouds"
 _WEIGHTS = "one for each measure (a tensor, an array or a list), *batch k"
@@ -153,16 +154,12 @@ def _space(geometry: object, eps: object) -> float:
     n, m = geometry.shape
     if n != m or geometry.batch_shape:
         raise ValueError(f"a barycenter is on one space with as many sources as targets, got {geometry}")
-    rows = slice(0, 2)
-    pairs = [(cost, cost.mT) for cost in geometry.axis_costs or ()] or [
-        (geometry.cost_rows(rows), geometry.T.cost_rows(rows))
-    ]
-    if not all(torch.allclose(cost.detach(), exchanged.detach()) for cost, exchanged in pairs):
-        raise ValueError(f"a barycenter needs a symmetric cost between the atoms of one support, got {geometry}")
-    value = as_number("eps", eps)
-    if not 0 < value < float("inf"):
-        raise ValueError(f"eps must be positive and finite, got {value}")
-    return value
+    where = asymmetry(geometry)
+    if where:
+        raise ValueError(
+            f"a barycenter needs a symmetric cost between the atoms of one support, got {geometry}, {where}"
+        )
+    return as_positive("eps", eps)
 
 
 def _as_rows(values: Tensor, n: int, geometry: Geometry) -> Tensor:

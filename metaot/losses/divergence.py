@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.arrays import ArrayLike, require_limits
+from metaot.arrays import ArrayLike, require_limits, wrong
 from metaot.core.method import Limits, Result
 from metaot.core.status import Status, how_it_went
 from metaot.geometry import Dense, Geometry, Points
 from metaot.geometry.base import expand_eps, replaced
+from metaot.geometry.checks import tensor
 from metaot.objectives.dual import dual_value, weight_slope
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
 from metaot.potentials import DualPotentials, marginal_price, transport_cost
@@ -28,7 +29,7 @@ from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solution, Solver, solve
 from metaot.solvers.solve import solve_with_selves
 from metaot.solvers.start import Start
-from metaot.solvers.symmetric import require_symmetric
+from metaot.solvers.symmetric import asymmetry
 
 SelfCosts = tuple[ArrayLike | Geometry, ArrayLike | Geometry]
 """The costs of the source's atoms among themselves, and of the target's."""
@@ -212,10 +213,13 @@ def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometr
         sides = f"({problem.marginals.source}, {problem.marginals.target})"
         raise ValueError(f"a divergence takes one price for the marginals of both sides, got {sides}")
     spaces = _of_each_side(problem) if self_costs is None else _given_spaces(problem, self_costs)
-    for weights, space in zip((problem.a, problem.b), spaces, strict=True):
-        if self_costs is not None or space.cost_name is None:  # else they are between equal points, with a name
-            with torch.no_grad():
-                require_symmetric(to_itself(problem, weights, space))
+    for side, space in zip(("source", "target"), spaces, strict=True):
+        # between equal points, costs with a name are symmetric
+        where = None if self_costs is None and space.cost_name is not None else asymmetry(space)
+        if where:
+            raise ValueError(
+                f"a divergence needs symmetric costs of the {side}'s atoms among themselves, got {where}"
+            )
     return spaces
 
 
@@ -231,12 +235,16 @@ def _of_each_side(problem: Problem) -> tuple[Geometry, Geometry]:
 
 def _given_spaces(problem: Problem, self_costs: object) -> tuple[Geometry, Geometry]:
     if not isinstance(self_costs, tuple | list) or len(self_costs) != 2:
-        raise TypeError("self_costs must be a pair (C_xx, C_yy) of matrices or geometries")
-    given = [space if isinstance(space, Geometry) else Dense(space) for space in self_costs]
-    for name, space, size in zip(("C_xx", "C_yy"), given, problem.geometry.shape, strict=True):
+        raise wrong("self_costs", "a pair (C_xx, C_yy) of matrices or geometries", self_costs)
+    names = "C_xx in self_costs", "C_yy in self_costs"
+    given = [
+        space if isinstance(space, Geometry) else Dense(tensor(name, space))
+        for name, space in zip(names, self_costs, strict=True)
+    ]
+    for name, space, size in zip(names, given, problem.geometry.shape, strict=True):
         if space.shape != (size, size) or space.batch_shape not in ((), problem.batch_shape):
             shape = (*space.batch_shape, *space.shape)
-            raise ValueError(f"self_costs[{name}] must be costs of {size} x {size} atoms, got the shape {shape}")
+            raise ValueError(f"{name} must be costs of {size} x {size} atoms, got the shape {shape}")
     return given[0].to(problem.a), given[1].to(problem.a)
 
 

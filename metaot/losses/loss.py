@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot.arrays import ArrayLike, require_limits, wrong
+from metaot.arrays import ArrayLike, as_positive, require_limits, wrong
 from metaot.geometry import Points
-from metaot.geometry.checks import given, together
+from metaot.geometry.checks import given, is_floating, together
 from metaot.geometry.costs import wrong_cost
 from metaot.losses.divergence import (
     DivergenceSolution,
@@ -69,14 +69,10 @@ class SinkhornLoss(nn.Module):
         super().__init__()
         if cost not in SMOOTH:
             raise wrong_cost(cost, dict.fromkeys(SMOOTH), "metaot.losses.sinkhorn_divergence for any other one")
-        if isinstance(eps, bool) or not isinstance(eps, float | int):
-            raise wrong("eps", "a number", eps)
-        if not 0 < eps < float("inf"):
-            raise ValueError(f"eps must be positive and finite, got {eps}")
         if not (marginals is None or (isinstance(marginals, KL | TV) and isinstance(marginals.rho, float))):
             raise wrong("marginals", "None, metaot.KL(rho) or metaot.TV(rho) with a number rho", marginals)
         self.marginals = marginals
-        self.eps, self.cost, self.remembers = float(eps), cost, remembers
+        self.eps, self.cost, self.remembers = as_positive("eps", eps), cost, remembers
         self.tol, self.max_steps = require_limits(tol, max_steps)
         self._past: tuple[Parts, ...] = ()
 
@@ -123,13 +119,13 @@ def _given(clouds: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return weights and clouds; equal weights where none are given."""
     if len(clouds) not in (2, 4):
         raise TypeError(f"a loss takes (x, y) or (a, x, b, y), got {len(clouds)} arguments")
-    if not all(isinstance(cloud, Tensor) for cloud in clouds):
+    if not all(isinstance(cloud, Tensor) and is_floating(cloud) for cloud in clouds):
         names = ("x", "y") if len(clouds) == 2 else ("a", "x", "b", "y")
         clouds = tuple(together(*(given(name, cloud) for name, cloud in zip(names, clouds, strict=True))))
     if len(clouds) == 4:
         return clouds  # type: ignore[return-value]
     x, y = clouds
-    if x.ndim < 2 or y.ndim < 2:
+    if x.ndim < 2 or y.ndim < 2 or 0 in (*x.shape[-2:], *y.shape[-2:]):
         raise ValueError(
             f"clouds must have the shape (*batch, points, d), got {tuple(x.shape)} and {tuple(y.shape)}"
         )

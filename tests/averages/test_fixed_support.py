@@ -279,8 +279,22 @@ def test_other_things_than_numbers_and_spaces() -> None:
         barycenter(shapes(16), [0.2, 0.3, 0.5], (16, 16), 1e-2)
     with pytest.raises(TypeError, match="init must be a Barycenter"):
         barycenter(shapes(16), [0.2, 0.3, 0.5], SIXTEEN, 1e-2, init=3)
+    C = torch.ones(16, 16)
+    C[9, 12] = 5.0
+    with pytest.raises(ValueError, match=r"got Dense.*, C\[9, 12\] = 5 and its transpose\[9, 12\] = 1"):
+        barycenter(torch.full((1, 16), 1 / 16), [1.0], metaot.Dense(C), 1e-2)
     with pytest.raises(ValueError, match=r"init.f has the shape \(2, 256\)"):
         barycenter(shapes(16), [0.2, 0.3, 0.5], SIXTEEN, 1e-2, init=(torch.zeros(2, 256), torch.zeros(2, 256)))
+
+
+def test_a_start_that_is_not_finite_is_zeros() -> None:
+    bad = torch.full((3, 256), torch.nan)
+    found = barycenter(shapes(16), [0.2, 0.3, 0.5], SIXTEEN, 1e-2, init=(bad, bad))
+    assert torch.equal(found.measure, barycenter(shapes(16), [0.2, 0.3, 0.5], SIXTEEN, 1e-2).measure)
+
+
+def test_no_rows_are_no_barycenters() -> None:
+    assert barycenter(shapes(16), torch.zeros(0, 3), SIXTEEN, 1e-2).measure.shape == (0, 256)
 
 
 def test_images_of_several_batches_are_read() -> None:

@@ -181,6 +181,14 @@ def test_bad_input():
         SinkhornLoss(0.1)(x[:, 0], y)
     with pytest.raises(ValueError, match="sum to one"):
         SinkhornLoss(0.1)(torch.ones(4), x, torch.ones(5) / 5, y)
+    with pytest.raises(ValueError, match=r"shape \(\*batch, points, d\), got \(0, 2\)"):
+        SinkhornLoss(0.1)(x[:0], y)
+    with pytest.raises(ValueError, match="x must be dense"):
+        SinkhornLoss(0.1)(x.to_sparse(), y)
+    for eps in (np.float32(0.5), torch.tensor(0.5), np.int64(1)):
+        assert SinkhornLoss(eps).eps == eps
+    whole = torch.tensor([[0, 1], [1, 1]])
+    assert_close(SinkhornLoss(0.1)(whole > 0, y), SinkhornLoss(0.1)(whole.double(), y), 1e-12)
     assert "eps=0.1" in repr(SinkhornLoss(0.1))
 
 

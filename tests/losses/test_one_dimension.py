@@ -204,6 +204,17 @@ def test_bad_input_is_named(arguments, settings_, words) -> None:
         wasserstein_1d(*arguments, **settings_)
 
 
+@pytest.mark.parametrize("period", [2.5, 1e20, 1e300])
+def test_on_half_of_a_circle_is_on_a_line(period) -> None:
+    x, y, a, b = torch.rand(3, 5) - 0.7, torch.rand(3, 6) - 0.7, *(torch.rand(n).softmax(0) for n in (5, 6))
+    leaves = [part.requires_grad_() for part in (x, y, a, b)]
+    line, circle = wasserstein_1d(x, y, a, b), wasserstein_1d(x, y, a, b, period=period)
+    assert_close(circle, line, 1e-14)
+    found = zip(*(torch.autograd.grad(value.sum(), leaves) for value in (line, circle)), strict=True)
+    for on_line, on_circle in found:
+        assert_close(on_circle, on_line, 1e-12)
+
+
 def test_what_holds_no_numbers_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="y must be numbers"):
         wasserstein_1d([0.0], None)  # type: ignore[arg-type]

@@ -187,6 +187,16 @@ def test_bad_input_is_named(changes, words) -> None:
             function(**arguments)
 
 
+def test_any_whole_number_is_one_of_directions() -> None:
+    x, y = torch.zeros(3, 2), torch.ones(4, 2)
+    for count in (np.int64(4), np.array(4), torch.tensor(4)):
+        assert sliced_wasserstein(x, y, directions=count) == sliced_wasserstein(x, y, directions=4)
+    for other in (1, np.random.default_rng(0)):
+        with pytest.raises(TypeError, match="generator must be a torch"):
+            sliced_wasserstein(x, y, generator=other)  # type: ignore[arg-type]
+    assert sliced_estimate(x.expand(0, 3, 2), y).error.shape == (0,)
+
+
 def test_threads_change_nothing() -> None:
     x, y = torch.randn(9000, 3), torch.randn(9000, 3)
     alone = sliced_wasserstein(x, y, directions=20)

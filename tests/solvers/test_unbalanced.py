@@ -386,8 +386,9 @@ def test_words_and_refusals():
         KL(-1)
     with pytest.raises(ValueError, match=r"got rho\[1\] = inf: None stands for a balanced side"):
         TV([1.0, np.inf])
-    with pytest.raises(TypeError, match=r"rho in metaot\.KL"):
-        KL("large")
+    for other in ("large", None, True, np.array(True), torch.tensor([True])):
+        with pytest.raises(TypeError, match=r"rho in metaot\.KL"):
+            KL(other)
     with pytest.raises(TypeError, match="marginals must be None"):
         Problem(a, a, grid, 0.1, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rho must be a number or of the batch's shape"):
