@@ -16,13 +16,8 @@ from metaot.arrays import ArrayLike, as_positive, require_limits, wrong
 from metaot.geometry import Points
 from metaot.geometry.checks import given, is_floating, together
 from metaot.geometry.costs import wrong_cost
-from metaot.losses.divergence import (
-    DivergenceSolution,
-    self_spaces,
-    solve_divergence,
-    to_itself,
-    weight_slopes,
-)
+from metaot.losses.divergence import self_spaces, solve_divergence, to_itself, weight_slopes
+from metaot.losses.divergence_solution import DivergenceSolution
 from metaot.marginals import KL, TV
 from metaot.objectives.plan_cost import SMOOTH, point_slopes
 from metaot.potentials import DualPotentials

@@ -45,9 +45,10 @@ def wasserstein_1d(
     """
     power, length = require_power(p), None if period is None else as_positive("period", period)
     parts = measures(x, y, a, b, dims=1)
+    is_line = length is None
     if length is not None:
-        parts, is_arc = _on_a_circle(parts, length)
-    rule = Rule(power) if length is None or is_arc else Rule(power, on_the_circle(length))
+        parts, is_line = _on_a_circle(parts, length)
+    rule = Rule(power) if length is None or is_line else Rule(power, on_the_circle(length))
     found: Tensor = _Distances.apply(rule, *parts)  # type: ignore[assignment]
     return found
 

@@ -15,7 +15,7 @@ from metaot.core.method import SINKHORN_FIRST
 from metaot.geometry import Geometry, Points
 from metaot.geometry.base import replaced
 from metaot.geometry.checks import first_place, require_weights, tensor
-from metaot.losses.divergence import self_value
+from metaot.losses.divergence_solution import self_value
 from metaot.losses.landmarks import Landmarks
 from metaot.losses.saved import SavedValues
 from metaot.potentials import DualPotentials
