@@ -148,7 +148,8 @@ class KL(Marginal):
 
     `rho` is in the units of the cost: a positive number, or one for each instance of the batch. Mass travels
     where that costs less than about rho, and is destroyed and created elsewhere. The larger rho, the nearer is
-    the marginal to the weights.
+    the marginal to the weights (Sejourne, Vialard and Peyre, arXiv 2201.00730). Values have no derivative in rho.
+    Raises ValueError unless rho is positive and finite, TypeError for what is no number.
     """
 
     rho: Eps
@@ -206,7 +207,8 @@ class TV(Marginal):
     r"""The price $\rho \sum_i |p_i - a_i|$ of a marginal p: partial transport.
 
     `rho` is in the units of the cost: a positive number, or one for each instance of the batch. Between two sides
-    with this price no mass travels that costs more than 2 rho.
+    with this price no mass travels that costs more than 2 rho. Values have no derivative in rho. Errors as for
+    `KL`.
     """
 
     rho: Eps

@@ -93,9 +93,13 @@ def free_barycenter(
     two points of all clouds, by their masses and `weights`.
 
     The minimum is a local one, as of every method with free points. The plans start from those of the step before.
-    Stops when a step moves the mass by less than `tol` standard deviations in the mean.
+    Stops when a step moves the mass by less than `tol` standard deviations in the mean, or after `max_steps`
+    steps, which is a result. Calculated in float64, which points and masses have too.
 
-    Raises ValueError for weights that do not sum to one, and for clouds of different dimensions.
+    Raises ValueError for weights or masses that are negative or do not sum to one, for points that are not finite,
+    and for clouds without points or of different dimensions; TypeError for what holds no numbers.
+
+        free_barycenter([x, (y, masses)], [0.5, 0.5], n=100).points  # n d
     """
     limit, most = require_limits(tol, max_steps)
     targets = _Targets.of(clouds, weights)

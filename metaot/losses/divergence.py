@@ -53,7 +53,8 @@ def sinkhorn_divergence(
     Where marginals have a price, the same on both sides, $\epsilon (m_a - m_b)^2/2$ is added, m the masses; the
     divergence is then zero for equal measures, and not negative.
 
-    Second derivatives raise RuntimeError. The arguments are those of `solve_divergence`. Solved in float64; the
+    Feydy et al., arXiv 1810.08278, equation 3; with prices Sejourne et al., arXiv 1910.12958. Second derivatives
+    raise RuntimeError. The arguments are those of `solve_divergence`. Solved in float64; the
     result has the dtype of the weights.
     """
     exact = require_problem(problem).normalised()
@@ -96,11 +97,17 @@ def solve_divergence(
     """Solve the three transports of a divergence, each to an L1 marginal error of at most `tol`.
 
     `init` is the solution of an earlier divergence between as many atoms, or what `solve` takes, for the transport
-    between both measures. `solver`, `tol` and
-    `max_steps` are those of `solve`; a measure to itself is solved by `Symmetric` steps.
+    between both measures. `solver`, `tol` and `max_steps` are those of `solve`; a measure to itself is solved by
+    `Symmetric` steps.
 
     `self_costs` are the costs of the source's atoms among themselves and of the target's, matrices or geometries:
     a `Dense` geometry needs them, unless it is one set of atoms (a symmetric matrix, zero on its diagonal).
+
+    Not converging is a result. Raises ValueError for costs of one side that are not symmetric, and for prices that
+    differ between the sides; TypeError for arguments of another kind.
+
+        found = metaot.losses.solve_divergence(problem)
+        found.value, found.error, found.converged  # each *batch
     """
     exact = require_problem(problem).normalised()
     return _solve(exact, self_spaces(exact, self_costs), init, (solver, tol, max_steps))

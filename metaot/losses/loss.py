@@ -37,18 +37,25 @@ class SinkhornLoss(nn.Module):
 
     Clouds are *batch n d and *batch m d, weights *batch n and *batch m with masses of one (without them, equal
     weights); the value has the shape of the batch, and the dtype of x. `eps` is in the units of the cost,
-    "sqeuclidean" (|x - y|^2) or "euclidean". For `geomloss.SamplesLoss("sinkhorn", p=2, blur=s)`, whose cost is
-    |x - y|^2/2, take eps = 2 s^2 and half of the value, and for `reach=r` marginals=metaot.KL(2 r^2).
+    "sqeuclidean" (|x - y|^2) or "euclidean" (Feydy et al., arXiv 1810.08278, equation 3). For
+    `geomloss.SamplesLoss("sinkhorn", p=2, blur=s)`, whose cost is |x - y|^2/2, take eps = 2 s^2 and half of the
+    value, and for `reach=r` marginals=metaot.KL(2 r^2).
 
     `marginals` is None, or `metaot.KL(rho)` or `metaot.TV(rho)` for both clouds with a number rho, in the units of
     the cost; weights may have any masses then.
 
-    Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
-    next solve starts from them, on the side of the cloud that moved less; if the points go on as in the last
-    calls, so do the potentials of the start. They belong to the points in their order: for batches that are drawn
-    anew in each call, set `remembers=False`.
-    `forget()` empties the memory. Solved in float64, with the L1 marginal errors at most `tol`, in at most
-    `max_steps` steps.
+    Potentials and points of the last three calls are kept: where the clouds have the shapes of the last call, as
+    in a training, the next solve starts from its potentials, on the side of the cloud that moved less; if the
+    points go on as in the calls before, so do the potentials of the start. They belong to the points in their
+    order: for batches that are drawn anew in each call, set `remembers=False`. `forget()` empties the memory.
+    Solved in float64, with the L1 marginal errors at most `tol`, in at most `max_steps` steps: what has not
+    converged by then has the value and slopes of its potentials.
+
+    Raises ValueError for clouds and weights that are not finite, negative weights, a mass that is not one and
+    shapes that do not fit; TypeError for what holds no numbers.
+
+        loss = metaot.losses.SinkhornLoss(eps=0.05)
+        loss(model(noise), data).backward()
     """
 
     def __init__(

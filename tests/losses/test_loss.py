@@ -68,11 +68,10 @@ def test_the_operators_pass_the_checks_of_torch():
     )
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_it_compiles_as_a_whole(backend):
+def test_it_compiles_as_a_whole():
     _, x, _, y = parts()
     loss, compiled = SinkhornLoss(0.5), SinkhornLoss(0.5)
-    whole = torch.compile(lambda x, y: 2 * compiled(x, y), backend=backend, fullgraph=True)
+    whole = torch.compile(lambda x, y: 2 * compiled(x, y), backend="aot_eager", fullgraph=True)
     for _ in range(4):
         (expected,) = torch.autograd.grad(2 * loss(x, y), x)
         (slope,) = torch.autograd.grad(whole(x, y), x)
