@@ -4,6 +4,7 @@ Its value is the operator `metaot::sinkhorn_divergence` of torch, with an operat
 `torch.compile` takes it as it is.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, final
@@ -19,13 +20,15 @@ from metaot.geometry.costs import wrong_cost
 from metaot.losses.divergence import self_spaces, solve_divergence, to_itself, weight_slopes
 from metaot.losses.divergence_solution import DivergenceSolution
 from metaot.marginals import KL, TV
-from metaot.objectives.plan_cost import SMOOTH, point_slopes
+from metaot.objectives.plan_cost import SMOOTH, FirstOnly, point_slopes
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Solution, Symmetric
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of a call: potentials between both clouds and of each to itself, and the clouds."""
+
+_LIBRARY = torch.library.Library("metaot", "FRAGMENT")
 
 _KEPT, _FARTHEST, _ALIKE = 3, 3.0, 1e-12
 """Calls that are kept; how much of an earlier move is made again at most; squares of moves that count as one."""
@@ -168,8 +171,15 @@ def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, 
     return Problem(a.detach(), b.detach(), Points(x.detach(), y.detach(), cost), eps, marginals)
 
 
-@torch.library.custom_op("metaot::sinkhorn_divergence", mutates_args=())
-def _divergence(  # noqa: PLR0917, an operator has its settings beside its tensors
+def _operator(name: str, work: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Return a new operator of torch; that of `custom_op` imports the compiler of torch at its first call."""
+    _LIBRARY.define(name + torch.library.infer_schema(work, mutates_args=()))
+    _LIBRARY.impl(name, work, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"metaot::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.metaot, name).default
+
+
+def _divergence_of(  # noqa: PLR0917, an operator has its settings beside its tensors
     a: Tensor,
     x: Tensor,
     b: Tensor,
@@ -223,14 +233,12 @@ def _solution(problem: Problem, between: DualPotentials, own: tuple[Tensor, Tens
     return DivergenceSolution(of(problem, between), *selves)
 
 
-@_divergence.register_fake
-def _(a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _fake_divergence(a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
     f, g = (torch.empty_like(w, dtype=torch.float64) for w in (a, b))
     return x.new_empty(x.shape[:-2]), f, g, torch.empty_like(f), torch.empty_like(g)
 
 
-@torch.library.custom_op("metaot::sinkhorn_divergence_slopes", mutates_args=())
-def _slopes(  # noqa: PLR0917, as above
+def _slopes_of(  # noqa: PLR0917, as above
     v: Tensor,
     a: Tensor,
     x: Tensor,
@@ -265,8 +273,7 @@ def _slopes(  # noqa: PLR0917, as above
     return slope_a.to(a), slope_x.to(x), slope_b.to(b), slope_y.to(y)
 
 
-@_slopes.register_fake
-def _(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _fake_slopes(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(a), torch.empty_like(x), torch.empty_like(b), torch.empty_like(y)
 
 
@@ -287,4 +294,7 @@ def _backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     return *(slope if needed else None for slope, needed in zip(slopes, wanted, strict=True)), *others
 
 
-_divergence.register_autograd(_backward, setup_context=_setup)
+_divergence = _operator("sinkhorn_divergence", _divergence_of, _fake_divergence)
+_slopes = _operator("sinkhorn_divergence_slopes", _slopes_of, _fake_slopes)
+torch.library.register_autograd("metaot::sinkhorn_divergence", _backward, setup_context=_setup, lib=_LIBRARY)
+torch.library.register_autograd("metaot::sinkhorn_divergence_slopes", FirstOnly.backward, lib=_LIBRARY)

@@ -1,5 +1,8 @@
 """The loss as a module: values, its operator under torch's own checks and compiler, its memory, bad input."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -152,10 +155,18 @@ def test_the_start_goes_on_as_the_points_do(monkeypatch):
     assert errors[2] < 1.5 * moved
 
 
+@pytest.mark.slow
+def test_the_first_call_does_not_wait_for_the_compiler_of_torch():
+    code = "import sys, torch\nfrom metaot.losses import SinkhornLoss\n"
+    code += "x = torch.ones(3, 2, requires_grad=True)\nSinkhornLoss(1.0)(x, 0 * x).backward()\n"
+    code += "assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_second_derivatives_are_refused():
     _, x, _, y = parts()
     (slope,) = torch.autograd.grad(SinkhornLoss(0.5)(x, y), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="autograd formula"):
+    with pytest.raises(RuntimeError, match="first derivatives only"):
         slope.sum().backward()
 
 
