@@ -171,9 +171,9 @@ def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, 
     return Problem(a.detach(), b.detach(), Points(x.detach(), y.detach(), cost), eps, marginals)
 
 
-def _operator(name: str, work: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+def _operator(name: str, arguments: str, results: int, work: Callable[..., Any], fake: Callable[..., Any]) -> Any:
     """Return a new operator of torch; that of `custom_op` imports the compiler of torch at its first call."""
-    _LIBRARY.define(name + torch.library.infer_schema(work, mutates_args=()))
+    _LIBRARY.define(f"{name}({arguments}) -> ({', '.join(['Tensor'] * results)})")
     _LIBRARY.impl(name, work, "CompositeExplicitAutograd")
     torch.library.register_fake(f"metaot::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.metaot, name).default
@@ -294,7 +294,19 @@ def _backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     return *(slope if needed else None for slope, needed in zip(slopes, wanted, strict=True)), *others
 
 
-_divergence = _operator("sinkhorn_divergence", _divergence_of, _fake_divergence)
-_slopes = _operator("sinkhorn_divergence_slopes", _slopes_of, _fake_slopes)
+_CLOUDS = "Tensor a, Tensor x, Tensor b, Tensor y"
+_START = "Tensor? f, Tensor? g, Tensor? f_self, Tensor? g_self, Tensor? turned"
+_WHAT, _LIMITS = "float eps, str cost, int price, float rho", "float tol, int max_steps"
+_divergence = _operator(
+    "sinkhorn_divergence", f"{_CLOUDS}, {_START}, {_WHAT}, {_LIMITS}", 5, _divergence_of, _fake_divergence
+)
+_POTENTIALS = "Tensor f, Tensor g, Tensor f_self, Tensor g_self"
+_slopes = _operator(
+    "sinkhorn_divergence_slopes",
+    f"Tensor v, {_CLOUDS}, {_POTENTIALS}, {_WHAT}, bool in_y",
+    4,
+    _slopes_of,
+    _fake_slopes,
+)
 torch.library.register_autograd("metaot::sinkhorn_divergence", _backward, setup_context=_setup, lib=_LIBRARY)
 torch.library.register_autograd("metaot::sinkhorn_divergence_slopes", FirstOnly.backward, lib=_LIBRARY)
