@@ -71,7 +71,7 @@ received[found.assignment] = colours
 def draw(panel: plt.Axes, x: Tensor, colour: Tensor, title: str) -> None:
     panel.scatter(*x.T.numpy(), c=colour.numpy(), cmap="turbo", s=5)
     panel.set_title(title)
-    panel.set_box_aspect(tuple(x.amax(0) - x.amin(0)), zoom=1.7)
+    panel.set_box_aspect(tuple(x.amax(0) - x.amin(0)), zoom=1.3)
     panel.set_axis_off()
 
 

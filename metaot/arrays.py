@@ -4,6 +4,7 @@ Tensors, arrays of numpy and of other libraries, tables, lists and numbers are c
 Nothing here imports torch: a tensor is known by its method `detach`.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -54,13 +55,16 @@ def as_array(name: str, values: object, taken: str = NUMBERS) -> np.ndarray:
 
     Raises TypeError for what holds no numbers, and ValueError for other dtypes, ragged lists and masked entries.
     """
+    if isinstance(values, type):
+        raise wrong(name, taken, values)
     detach: Any = getattr(values, "detach", None)
     if isinstance(values, np.ma.MaskedArray) and values.mask.any():
         raise ValueError(f"{name} must have no masked entries: take .filled(0)")
     try:
         found = np.asarray(values if detach is None else detach().cpu())
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {taken}, got {described(values)}: {error}") from error
+        why = uneven(name, values) or error
+        raise ValueError(f"{name} must be {taken}, got {described(values)}: {why}") from error
     dtype = found.dtype.newbyteorder("=")
     if dtype.kind in "biu":
         return found.astype(np.float64)
@@ -69,6 +73,18 @@ def as_array(name: str, values: object, taken: str = NUMBERS) -> np.ndarray:
     if dtype.kind in "fc" or "float" in dtype.name:
         raise ValueError(f"{name} must be float32 or float64, got {dtype}: use .astype(float)")
     raise wrong(name, taken, values)
+
+
+def uneven(name: str, values: object) -> str | None:
+    """Return the words for a list whose entries differ in shape; None for everything else."""
+    if not isinstance(values, list | tuple):
+        return None
+    try:
+        shapes = [tuple(each.shape) if hasattr(each, "shape") else np.shape(each) for each in values]
+    except ValueError:
+        return None
+    other = next((k for k, shape in enumerate(shapes) if shape != shapes[0]), None)
+    return None if other is None else f"{name}[0] has the shape {shapes[0]}, {name}[{other}] has {shapes[other]}"
 
 
 def is_free(values: object) -> bool:
@@ -89,9 +105,22 @@ def as_number(name: str, value: object) -> float:
         shape = () if isinstance(value, int | float) else as_array(name, value).shape
     except (TypeError, ValueError):
         shape = None
-    if shape != () or isinstance(value, bool | np.bool_):
+    if shape != () or is_truth(value):
         raise wrong(name, "a number", value)
     return float(value)  # type: ignore[arg-type]
+
+
+def as_positive(name: str, value: object) -> float:
+    """Return a positive, finite number; ValueError for other numbers, TypeError for everything else."""
+    number = as_number(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {number:g}")
+    return number
+
+
+def is_truth(value: object) -> bool:
+    """Return whether a value is True or False, or an array or a tensor of these."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def as_count(name: str, value: object) -> int:
@@ -101,7 +130,7 @@ def as_count(name: str, value: object) -> int:
     try:
         if isinstance(value, float) and value.is_integer():
             return int(value)
-        if not isinstance(value, bool | np.bool_):
+        if not is_truth(value):
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaot.arrays import wrong
+from metaot.arrays import is_truth, wrong
 from metaot.geometry.base import Eps, expand_eps
 from metaot.geometry.checks import first_place, tensor
 
@@ -148,7 +148,8 @@ class KL(Marginal):
 
     `rho` is in the units of the cost: a positive number, or one for each instance of the batch. Mass travels
     where that costs less than about rho, and is destroyed and created elsewhere. The larger rho, the nearer is
-    the marginal to the weights.
+    the marginal to the weights (Sejourne, Vialard and Peyre, arXiv 2201.00730). Values have no derivative in rho.
+    Raises ValueError unless rho is positive and finite, TypeError for what is no number.
     """
 
     rho: Eps
@@ -206,7 +207,8 @@ class TV(Marginal):
     r"""The price $\rho \sum_i |p_i - a_i|$ of a marginal p: partial transport.
 
     `rho` is in the units of the cost: a positive number, or one for each instance of the batch. Between two sides
-    with this price no mass travels that costs more than 2 rho.
+    with this price no mass travels that costs more than 2 rho. Values have no derivative in rho. Errors as for
+    `KL`.
     """
 
     rho: Eps
@@ -416,7 +418,7 @@ def as_marginals(given: object) -> Marginals:
 def _checked(name: str, rho: object) -> Eps:
     """Return a price as a number or as a tensor of one for each instance; ValueError unless it is positive."""
     taken = "a positive number in the units of the cost, or one for each problem"
-    if isinstance(rho, bool | str | None):
+    if is_truth(rho) or isinstance(rho, str | None):
         raise wrong(f"rho in metaot.{name}(rho)", taken, rho)
     found = tensor(f"rho in metaot.{name}(rho)", rho, taken=taken)
     bad = ~(found.isfinite() & (found > 0))

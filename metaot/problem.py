@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot import core
-from metaot.arrays import ArrayLike, wrong
+from metaot.arrays import ArrayLike, is_truth, wrong
 from metaot.core.method import suits_compiled_code
 from metaot.geometry import Dense, Eps, Geometry
-from metaot.geometry.checks import are_alike, first_place, given, require_finite, tensor, together
+from metaot.geometry.checks import are_alike, first_place, given, require_weights, tensor, together
 from metaot.marginals import BALANCED, Marginal, Marginals, as_marginals
 
 Arguments = ParamSpec("Arguments")
@@ -23,9 +23,6 @@ Result = TypeVar("Result")
 
 _SIGNATURE = "Problem(a, b, geometry, eps)"
 _WEIGHTS = f"weights (a tensor, an array or a list) in {_SIGNATURE}"
-
-MASS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""How far from one the mass of a weight vector may be."""
 
 
 @final
@@ -257,8 +254,8 @@ def _weights_on(geometry: Geometry, a: object, b: object, sides: Marginals) -> t
     source, target = as_vectors(a, n, sizes), as_vectors(b, m, sizes)
     if source.shape[-1:] != (n,) or target.shape[-1:] != (m,):
         raise ValueError(_misfit(geometry, source, target))
-    _require_weights("a", source, a, sides.source)
-    _require_weights("b", target, b, sides.target)
+    require_weights("a", source, a, mass_is_one=sides.source.is_exact)
+    require_weights("b", target, b, mass_is_one=sides.target.is_exact)
     if parts is None:
         return source, target
     parts = [part._replace(tensor=w) for part, w in zip(parts, (source, target), strict=True)]
@@ -292,36 +289,6 @@ def _misfit(geometry: Geometry, a: Tensor, b: Tensor) -> str:
     return words
 
 
-def _require_weights(name: str, weights: Tensor, shown: Tensor, side: Marginal) -> None:
-    """Raise unless weights, *batch n, are finite, not negative and of mass one; `shown` is what was given.
-
-    Where the marginal has a price, any positive mass will do.
-    """
-    if weights.numel() == 0:
-        return
-    still, tolerance = weights.detach(), MASS_TOLERANCE[weights.dtype]
-    mass = still.sum(-1)
-    off = (mass - 1).abs_()
-    fits = off.amax() <= tolerance if side.is_exact else (mass.amin() > 0) & (mass.amax() < math.inf)
-    if bool(still.amin() >= 0) and bool(fits):
-        return
-    require_finite(name, shown)
-    negative = shown < 0
-    if negative.any():
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, shown)}")
-    if not side.is_exact:
-        bad = ~((mass > 0) & (mass < math.inf))
-        raise ValueError(
-            f"the weights {name} must have a positive, finite mass, got sum {name}{first_place(bad, mass)}"
-        )
-    dims = shown.ndim - weights.ndim
-    axes = "-1" if dims == 0 else str(tuple(range(-dims - 1, 0)))
-    raise ValueError(
-        f"the weights {name} must sum to one, got sum {name}{first_place(off > tolerance, mass)}: "
-        f"divide by {name}.sum({axes}, keepdims=True)"
-    )
-
-
 def _require_prices(sides: Marginals, batch: torch.Size) -> None:
     """Raise unless the prices of marginals are numbers or have the shape of the batch."""
     for side in (sides.source, sides.target):
@@ -333,9 +300,9 @@ def _require_prices(sides: Marginals, batch: torch.Size) -> None:
 
 def _temperature(eps: object, a: Tensor) -> Eps:
     """Return eps as a number or as one for each instance, in the dtype of the weights."""
-    if not isinstance(eps, float | Tensor):
+    if not isinstance(eps, float | Tensor) or is_truth(eps):
         taken = "a number, or one for each problem"
-        if isinstance(eps, bool | str):
+        if is_truth(eps) or isinstance(eps, str):
             raise wrong("eps", taken, eps)
         eps = tensor("eps", eps, like=a, taken=taken)
         eps = eps if eps.ndim else float(eps)

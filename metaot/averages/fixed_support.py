@@ -198,7 +198,7 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     state, steps = averaged(problem, solver, guess, tol=limit, max_steps=most)
     batch = given.weights.shape[:-1]
     alpha = state.log_alpha.exp()
-    measure = (alpha / alpha.sum(-1, keepdim=True)).reshape(*batch, -1).to(given.measures)
+    measure = (alpha / alpha.sum(-1, keepdim=True)).reshape(*batch, alpha.shape[-1]).to(given.measures)
     error = torch.where(state.settled, state.error, torch.maximum(state.error, state.self_error))
     return Barycenter(
         measure=measure, error=state.error.reshape(batch), self_error=state.self_error.reshape(batch),

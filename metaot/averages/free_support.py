@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.arrays import ArrayLike, as_count, as_number, require_limits, wrong
+from metaot.arrays import ArrayLike, as_count, as_positive, require_limits, wrong
 from metaot.core.status import Status
 from metaot.geometry import Points
-from metaot.geometry.checks import first_place, given, require_finite, together
+from metaot.geometry.checks import Given, given, require_finite, require_weights, together
 from metaot.potentials import DualPotentials
-from metaot.problem import MASS_TOLERANCE, Problem
+from metaot.problem import Problem
 from metaot.solvers import Solution, solve
 
 _PLANS, _NEAR = 1e-6, 0.1
@@ -93,15 +93,17 @@ def free_barycenter(
     two points of all clouds, by their masses and `weights`.
 
     The minimum is a local one, as of every method with free points. The plans start from those of the step before.
-    Stops when a step moves the mass by less than `tol` standard deviations in the mean.
+    Stops when a step moves the mass by less than `tol` standard deviations in the mean, or after `max_steps`
+    steps, which is a result. Calculated in float64, which points and masses have too.
 
-    Raises ValueError for weights that do not sum to one, and for clouds of different dimensions.
+    Raises ValueError for weights or masses that are negative or do not sum to one, for points that are not finite,
+    and for clouds without points or of different dimensions; TypeError for what holds no numbers.
+
+        free_barycenter([x, (y, masses)], [0.5, 0.5], n=100).points  # n d
     """
     limit, most = require_limits(tol, max_steps)
     targets = _Targets.of(clouds, weights)
-    temperature = _SHARE * targets.mean_cost if eps is None else as_number("eps", eps)
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"eps must be positive and finite, got {temperature}")
+    temperature = as_positive("eps", _SHARE * targets.mean_cost if eps is None else eps)
     x, a = _start(targets, n, init, measure)
     old = init if isinstance(init, FreeBarycenter) and len(init.potentials.f) == len(targets.weights) else None
     f: Any = None if old is None or old.potentials.f.shape[-1] != len(x) else old.solution
@@ -172,43 +174,45 @@ class _Targets:
     @classmethod
     def of(cls, clouds: object, weights: ArrayLike) -> "_Targets":
         """Read clouds and weights; errors name the first thing that is wrong."""
+        if getattr(clouds, "ndim", 0) == 3:
+            clouds = list(clouds)  # type: ignore[call-overload]
         if not isinstance(clouds, Sequence) or isinstance(clouds, str) or len(clouds) == 0:
             raise wrong("clouds", "a list of clouds, each m d or a pair (points, masses)", clouds)
-        parts = [given("weights", weights)]
+        parts = [_checked("weights", weights, len(clouds))]
         for k, cloud in enumerate(clouds):
             paired = isinstance(cloud, tuple) and len(cloud) == 2
-            parts.append(given(f"clouds[{k}]", cloud[0] if paired else cloud))
-            size = len(parts[-1].tensor) if parts[-1].tensor.ndim else 1
-            masses = cloud[1] if paired else [1 / size] * size
-            parts.append(given(f"masses of clouds[{k}]", masses))
+            points = given(f"clouds[{k}]", cloud[0] if paired else cloud)
+            _require_cloud(points, None if k == 0 else parts[1].tensor.shape[-1])
+            size = len(points.tensor)
+            parts += [points, _checked(f"clouds[{k}][1]", cloud[1] if paired else [1 / size] * size, size)]
         shares, *rest = (part.double() for part in together(*parts))
-        names = [part.name for part in parts]
-        for name, points, masses in zip(names[1::2], rest[::2], rest[1::2], strict=True):
-            require_finite(name, points)
-            if points.ndim != 2 or points.shape[-1] != rest[0].shape[-1] or masses.shape != points.shape[:1]:
-                raise ValueError(
-                    f"clouds must be m d with one d, and masses m, got {tuple(points.shape)} and "
-                    f"{tuple(masses.shape)} for {name} and {tuple(rest[0].shape)} for clouds[0]"
-                )
-        shares = _masses("weights", shares, len(clouds))
         most = max(len(points) for points in rest[::2])
         y, b = shares.new_zeros(len(clouds), most, rest[0].shape[-1]), shares.new_zeros(len(clouds), most)
         for k, (points, masses) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
             y[k, : len(points)], y[k, len(points) :] = points, points[-1:]
-            b[k, : len(points)] = _masses(f"masses of clouds[{k}]", masses, len(points))
-        return cls(y, b, shares)
+            b[k, : len(points)] = masses / masses.sum()
+        return cls(y, b, shares / shares.sum())
 
 
-def _masses(name: str, values: Tensor, count: int) -> Tensor:
+def _require_cloud(points: Given, d: int | None) -> None:
+    """Raise unless points are m d, and finite."""
+    shape = tuple(points.tensor.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{points.name} must have the shape (points, d), got {shape}")
+    if d not in (None, shape[1]):
+        raise ValueError(
+            f"clouds must have one dimension d, got {d} for clouds[0] and {shape[1]} for {points.name}"
+        )
+    require_finite(points.name, points.tensor)
+
+
+def _checked(name: str, values: object, count: int) -> Given:
     """Return values that are not negative and sum to one."""
-    require_finite(name, values)
-    if values.shape != (count,):
-        raise ValueError(f"{name} must be {count} numbers, got the shape {tuple(values.shape)}")
-    if bool((values < 0).any()):
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(values < 0, values)}")
-    if abs(float(values.sum()) - 1) > MASS_TOLERANCE[torch.float32]:
-        raise ValueError(f"{name} must sum to one, got the sum {float(values.sum()):.6g}: divide by it")
-    return values / values.sum()
+    part = given(name, values)
+    if part.tensor.shape != (count,):
+        raise ValueError(f"{name} must be {count} numbers, got the shape {tuple(part.tensor.shape)}")
+    require_weights(name, part.tensor)
+    return part
 
 
 def _start(
@@ -220,11 +224,17 @@ def _start(
         x, a = init.points.to(like), init.measure.to(like)
     else:
         x = _spread(targets, as_count("n", n)) if init is None else given("init", init).tensor.to(like)
-        a = torch.full_like(x[:, 0], 1 / len(x)) if x.ndim == 2 else like[0, 0, :0]
+        a = None
+    count = len(x) if n is None and x.ndim else n
+    if x.shape != (count, like.shape[-1]) or len(x) == 0:
+        wanted = f"({'n' if n is None else n}, {like.shape[-1]})"
+        raise ValueError(f"init must be points of the shape {wanted}, got {tuple(x.shape)}")
     require_finite("init", x)
-    if x.ndim != 2 or x.shape[-1] != like.shape[-1] or (n is not None and len(x) != n):
-        raise ValueError(f"init must be {n or 'n'} points in dimension {like.shape[-1]}, got {tuple(x.shape)}")
-    return x, a if measure is None else _masses("measure", given("measure", measure).tensor.to(like), len(x))
+    a = torch.full_like(x[:, 0], 1 / len(x)) if a is None else a
+    if measure is None:
+        return x, a
+    masses = _checked("measure", measure, len(x)).tensor.to(like)
+    return x, masses / masses.sum()
 
 
 def _spread(targets: _Targets, n: int) -> Float[Tensor, "n d"]:

@@ -1,6 +1,5 @@
 """Barycenter problems: measures and their weights on one space, as they come in and as the solver takes them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -10,15 +9,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaot import core
-from metaot.arrays import ArrayLike, as_number, wrong
+from metaot.arrays import ArrayLike, as_positive, wrong
 from metaot.core.method import SMALLEST_WEIGHT
 from metaot.geometry import Geometry
-from metaot.geometry.checks import first_place, given, require_finite, together
+from metaot.geometry.checks import given, require_weights, together
 from metaot.potentials import c_transform
-from metaot.problem import MASS_TOLERANCE, Problem, as_vectors
+from metaot.problem import Problem, as_vectors
+from metaot.solvers.symmetric import asymmetry
 
-_MEASURES = "measures (a tensor, an array or a list), *batch k n"
-_WEIGHTS = "weights of the measures (a tensor, an array or a list), *batch k"
+_MEASURES = "on one grid (a tensor, an array or a list), *batch k n; free_barycenter takes clouds"
+_WEIGHTS = "one for each measure (a tensor, an array or a list), *batch k"
 
 
 @final
@@ -111,17 +111,16 @@ class Measures:
     def checked(cls, measures: ArrayLike, weights: ArrayLike, geometry: Geometry, eps: float) -> "Measures":
         """Read what came in; errors name the first thing that is wrong."""
         eps = _space(geometry, eps)
-        _require_one_shape(measures)
-        values, shares = together(given("measures", measures, _MEASURES), given("weights", weights, _WEIGHTS))
-        n = geometry.shape[0]
-        values = _as_rows(values, n, geometry)
+        parts = given("measures", measures, _MEASURES), given("weights", weights, _WEIGHTS)
+        values, shares = _as_rows(parts[0].tensor, geometry.shape[0], geometry), parts[1].tensor
         if shares.ndim == 0 or shares.shape[-1] != values.shape[-2]:
             raise ValueError(
                 f"weights must be one for each of the {values.shape[-2]} measures, got the shape "
                 f"{tuple(shares.shape)}"
             )
-        _require_masses("measures", values, "divide each measure by its sum")
-        _require_masses("weights", shares, "divide by weights.sum(-1, keepdims=True)")
+        require_weights("measures", values, parts[0].tensor)
+        require_weights("weights", shares)
+        values, shares = together(parts[0]._replace(tensor=values), parts[1])
         try:
             batch = torch.broadcast_shapes(values.shape[:-2], shares.shape[:-1])
         except RuntimeError as error:
@@ -155,29 +154,12 @@ def _space(geometry: object, eps: object) -> float:
     n, m = geometry.shape
     if n != m or geometry.batch_shape:
         raise ValueError(f"a barycenter is on one space with as many sources as targets, got {geometry}")
-    rows = slice(0, 2)
-    pairs = [(cost, cost.mT) for cost in geometry.axis_costs or ()] or [
-        (geometry.cost_rows(rows), geometry.T.cost_rows(rows))
-    ]
-    if not all(torch.allclose(cost.detach(), exchanged.detach()) for cost, exchanged in pairs):
-        raise ValueError(f"a barycenter needs a symmetric cost between the atoms of one support, got {geometry}")
-    value = as_number("eps", eps)
-    if not 0 < value < float("inf"):
-        raise ValueError(f"eps must be positive and finite, got {value}")
-    return value
-
-
-def _require_one_shape(measures: object) -> None:
-    """Raise where a list holds measures on different grids."""
-    if not isinstance(measures, Sequence):
-        return
-    shapes = [tuple(shape) for each in measures if (shape := getattr(each, "shape", None)) is not None]
-    if len(set(shapes)) > 1:
-        other = next(k for k, shape in enumerate(shapes) if shape != shapes[0])
+    where = asymmetry(geometry)
+    if where:
         raise ValueError(
-            f"all measures must be on one grid, got shape {shapes[0]} for measures[0] and {shapes[other]} for "
-            f"measures[{other}]: resample them, or take free_barycenter"
+            f"a barycenter needs a symmetric cost between the atoms of one support, got {geometry}, {where}"
         )
+    return as_positive("eps", eps)
 
 
 def _as_rows(values: Tensor, n: int, geometry: Geometry) -> Tensor:
@@ -189,15 +171,3 @@ def _as_rows(values: Tensor, n: int, geometry: Geometry) -> Tensor:
     raise ValueError(
         f"measures must have the shape (*batch, k, {n}){images} on {geometry}, got {tuple(values.shape)}"
     )
-
-
-def _require_masses(name: str, values: Tensor, advice: str) -> None:
-    """Raise unless values are finite, not negative, and sum to one along the last axis."""
-    require_finite(name, values)
-    negative = values < 0
-    if negative.any():
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, values)}")
-    total = values.detach().sum(-1)
-    off = (total - 1).abs() > MASS_TOLERANCE[values.dtype]
-    if off.any():
-        raise ValueError(f"{name} must sum to one, got the sum {name}{first_place(off, total)}: {advice}")

@@ -42,7 +42,8 @@ def start_from(problem: BarycenterProblem, given: Measures, init: object) -> Ave
     if not isinstance(pair, DualPotentials):
         raise wrong("init", "a Barycenter, potentials (f, g) of *batch k n, or what predicts them", init)
     try:
-        f = pair.f.to(problem.measures).expand(given.measures.shape)
+        f = pair.f.to(problem.measures)
+        f = torch.where(f.isfinite().all(-1, keepdim=True), f, 0.0).expand(given.measures.shape)
     except RuntimeError as error:
         shapes = f"{tuple(pair.f.shape)}, the measures {tuple(given.measures.shape)}"
         raise ValueError(f"init.f has the shape {shapes}") from error

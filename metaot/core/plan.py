@@ -1,4 +1,9 @@
-"""Sums over plans of arrays, without torch: the mass and <C, P>, axis by axis, and the dual value."""
+"""Sums over plans of arrays, without torch: the mass and <C, P>, axis by axis, and the dual value.
+
+The core's version of what `metaot.potentials.transport_cost` and `metaot.objectives.dual_value` do on tensors, for
+solutions of an `OnnxModel` in processes without torch; a test compares them. It is numpy and not C, because no
+step needs it: it is made once a solution, and only when it is asked for.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

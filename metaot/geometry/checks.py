@@ -1,5 +1,6 @@
 """What comes in as numbers, as tensors; and errors for wrong inputs: the first offending entry and its value."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from metaot.arrays import NUMBERS, ArrayLike, as_array, is_free
+from metaot.arrays import NUMBERS, ArrayLike, as_array, is_free, uneven
+
+MASS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""How far from one the mass of a weight vector may be."""
 
 
 class Given(NamedTuple):
@@ -35,7 +39,8 @@ def tensor(name: str, values: object, *, like: Tensor | None = None, taken: str 
         try:
             values = torch.stack([tensor(f"{name}[{k}]", value) for k, value in enumerate(values)])
         except RuntimeError as error:
-            raise ValueError(f"{name} must be tensors of one shape, dtype and device: {error}") from error
+            why = uneven(name, values) or error
+            raise ValueError(f"{name} must be {taken}, of one shape, dtype and device: {why}") from error
     if isinstance(values, Tensor):
         if not (values.dtype.is_floating_point or values.dtype.is_complex or values.layout != torch.strided):
             values = values.double()
@@ -50,7 +55,7 @@ def _of_array(name: str, values: Any, taken: str) -> Tensor:
     try:
         array = as_array(name, values, taken)
     except (TypeError, ValueError):
-        if not hasattr(values, "__dlpack__") or isinstance(values, np.ndarray):
+        if not hasattr(values, "__dlpack__") or isinstance(values, np.ndarray | type):
             raise
         return tensor(name, torch.from_dlpack(values))  # on another device
     if not array.flags.writeable or any(step < 0 or step % array.itemsize for step in array.strides):
@@ -106,6 +111,36 @@ def require_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {name}{first_place(bad, values)}")
 
 
+def require_weights(name: str, weights: Tensor, shown: Tensor | None = None, *, mass_is_one: bool = True) -> None:
+    """Raise unless weights, *batch n, are finite, not negative and of mass one, or of any positive mass.
+
+    `shown` is what was given, if that was images.
+    """
+    if weights.numel() == 0:
+        return
+    require_floating(name, weights)
+    still, tolerance = weights.detach(), MASS_TOLERANCE[weights.dtype]
+    mass = still.sum(-1)
+    off = (mass - 1).abs_()
+    fits = off.amax() <= tolerance if mass_is_one else (mass.amin() > 0) & (mass.amax() < math.inf)
+    if bool(still.amin() >= 0) and bool(fits):
+        return
+    shown = weights if shown is None else shown
+    require_finite(name, shown)
+    negative = shown < 0
+    if negative.any():
+        raise ValueError(f"{name} must not be negative, got {name}{first_place(negative, shown)}")
+    if not mass_is_one:
+        bad = ~((mass > 0) & (mass < math.inf))
+        raise ValueError(f"{name} must have a positive, finite mass, got sum {name}{first_place(bad, mass)}")
+    dims = shown.ndim - weights.ndim
+    axes = "-1" if dims == 0 else str(tuple(range(-dims - 1, 0)))
+    raise ValueError(
+        f"{name} must sum to one, got sum {name}{first_place(off > tolerance, mass)}: "
+        f"divide by {name}.sum({axes}, keepdims=True)"
+    )
+
+
 def require_costs(name: str, C: Tensor) -> None:
     """Raise unless C is a tensor in float32 or float64 whose entries are numbers or +inf."""
     require_floating(name, C)
@@ -135,10 +170,5 @@ def masses(
         w = w.flatten(-len(sizes))
     if w.shape[-1:] != (count,):
         raise ValueError(f"{name} must have the shape (*batch, {count}), got {tuple(w.shape)}")
-    require_finite(name, w)
-    if bool((w < 0).any()):
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(w < 0, w)}")
-    mass = w.sum(-1, keepdim=True)
-    if not bool((mass > 0).all()):
-        raise ValueError(f"{name} must have a positive mass, got sum {name}{first_place(mass <= 0, mass)}")
-    return w / mass
+    require_weights(name, w, mass_is_one=False)
+    return w / w.sum(-1, keepdim=True)

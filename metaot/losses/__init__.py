@@ -1,11 +1,7 @@
 """Losses: distances between distributions that can be minimised."""
 
-from metaot.losses.divergence import (
-    DivergenceSolution,
-    sharp_sinkhorn_divergence,
-    sinkhorn_divergence,
-    solve_divergence,
-)
+from metaot.losses.divergence import sharp_sinkhorn_divergence, sinkhorn_divergence, solve_divergence
+from metaot.losses.divergence_solution import DivergenceSolution
 from metaot.losses.loss import SinkhornLoss
 from metaot.losses.one_dimension import wasserstein_1d
 from metaot.losses.pairwise import PairDivergences, pairwise

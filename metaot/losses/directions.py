@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.quasirandom import SobolEngine
 
-from metaot.arrays import ArrayLike, as_count
+from metaot.arrays import ArrayLike, as_count, wrong
 from metaot.geometry.checks import first_place, require_finite, tensor
 
 _GROUPS = {2: 8, 3: 10}
@@ -37,6 +37,8 @@ class Directions(NamedTuple):
 
         NaN for a single direction in more than one dimension.
         """
+        if values.numel() == 0:
+            return values.sum(-1)
         if values.shape[-1] < 2:
             return torch.full_like(values[..., 0], torch.nan if self.vectors.shape[-1] > 1 else 0.0)
         if self.groups > 1:
@@ -47,7 +49,9 @@ class Directions(NamedTuple):
 def directions_of(what: int | ArrayLike, like: Tensor, generator: torch.Generator | None) -> Directions:
     """Return a number of even directions for points of d dimensions, or those that were given, as `like` is."""
     d = like.shape[-1]
-    if isinstance(what, float | str | bool) or what is None or isinstance(what, int):
+    if not isinstance(generator, torch.Generator | None):
+        raise wrong("generator", "a torch.Generator, or None", generator)
+    if getattr(what, "shape", ()) == () and not isinstance(what, list | tuple):
         count = as_count("directions", what)
         if count < 1:
             raise ValueError(

@@ -8,130 +8,30 @@ Where marginals have a price, eps/2 times the squared difference of the masses i
 1910.12958).
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, final
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaot.arrays import ArrayLike, require_limits
+from metaot.arrays import ArrayLike, require_limits, wrong
 from metaot.core.method import Limits, Result
-from metaot.core.status import Status, how_it_went
 from metaot.geometry import Dense, Geometry, Points
-from metaot.geometry.base import expand_eps, replaced
-from metaot.objectives.dual import dual_value, weight_slope
+from metaot.geometry.base import replaced
+from metaot.geometry.checks import tensor
+from metaot.losses.divergence_solution import DivergenceSolution, mass_difference
+from metaot.objectives.dual import weight_slope
 from metaot.objectives.plan_cost import FirstOnly, plan_cost
-from metaot.potentials import DualPotentials, marginal_price, transport_cost
+from metaot.potentials import DualPotentials
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers import Solution, Solver, solve
 from metaot.solvers.solve import solve_with_selves
 from metaot.solvers.start import Start
-from metaot.solvers.symmetric import require_symmetric
+from metaot.solvers.symmetric import asymmetry
 
 SelfCosts = tuple[ArrayLike | Geometry, ArrayLike | Geometry]
 """The costs of the source's atoms among themselves, and of the target's."""
-
-
-@final
-@dataclass(frozen=True)
-class DivergenceSolution:
-    """A batch of divergences: the solutions between both measures, and of each measure to itself.
-
-    It is a start, `init=`, of the next divergence, and of `solve`.
-    """
-
-    between: Solution
-    of_source: Solution
-    of_target: Solution
-
-    @property
-    def potentials(self) -> DualPotentials:
-        """The potentials between both measures."""
-        return self.between.potentials
-
-    @property
-    def self_potentials(self) -> DualPotentials:
-        """The potential of the source to itself, and that of the target to itself."""
-        return DualPotentials(self.of_source.potentials.g, self.of_target.potentials.g)
-
-    @cached_property
-    def value(self) -> Float[Tensor, "*batch"]:
-        """The divergence with entropy; of all three transports the dual value."""
-        return self.value_with(self.between)
-
-    def value_with(self, between: Solution) -> Float[Tensor, "*batch"]:
-        """Return the value with another solution between both measures."""
-        problem, (f, g) = between.problem, (between.potentials.f, between.potentials.g)
-        if problem.is_balanced:
-            return _above_self_value(f, self.of_source) + _above_self_value(g, self.of_target)
-        value = dual_value(problem, between.potentials)
-        value = value - (self_value(self.of_source) + self_value(self.of_target)) / 2
-        return value + problem.eps / 2 * _mass_difference(problem).square()
-
-    @cached_property
-    def sharp_value(self) -> Float[Tensor, "*batch"]:
-        """The divergence of the transport costs <C, P>, with the prices of the marginals, without entropy."""
-        between, of_source, of_target = map(_sharp_value, self._solutions)
-        return between - (of_source + of_target) / 2
-
-    @property
-    def error(self) -> Float[Tensor, "*batch"]:
-        """The largest L1 marginal error of the three transports of an instance."""
-        return torch.stack([solution.error for solution in self._solutions]).amax(0)
-
-    @property
-    def steps(self) -> Int[Tensor, "*batch"]:
-        """The steps of the solver between both measures."""
-        return self.between.steps
-
-    @property
-    def self_steps(self) -> Int[Tensor, "*batch"]:
-        """The symmetric steps of both measures, each of which takes half the time of a step of Sinkhorn."""
-        return self.of_source.steps + self.of_target.steps
-
-    @property
-    def converged(self) -> Bool[Tensor, "*batch"]:
-        """Whether all three transports of an instance converged."""
-        return torch.stack([solution.converged for solution in self._solutions]).all(0)
-
-    @cached_property
-    def status(self) -> Status:
-        """The worst status of the batch."""
-        ended = torch.stack([solution.steps >= solution.max_steps for solution in self._solutions]).any(0)
-        return Status.worst(self.converged, self.error, ended)
-
-    @property
-    def _solutions(self) -> tuple[Solution, Solution, Solution]:
-        return self.between, self.of_source, self.of_target
-
-    def __repr__(self) -> str:
-        return f"DivergenceSolution of {how_it_went(self.between.problem.geometry.words, self)}"
-
-
-def _sharp_value(solution: Solution) -> Float[Tensor, "*batch"]:
-    problem, potentials = solution.problem, solution.potentials
-    return transport_cost(problem, potentials) + marginal_price(problem, potentials)
-
-
-def _mass_difference(problem: Problem) -> Float[Tensor, "*batch"]:
-    return problem.a.sum(-1) - problem.b.sum(-1)
-
-
-def self_value(solution: Solution) -> Float[Tensor, "*batch"]:
-    """Return the dual value of (f, f), which with that of `value` makes a divergence that is never negative."""
-    if solution.problem.is_balanced:
-        return -2 * _above_self_value(0.0, solution)
-    f = solution.potentials.f
-    return dual_value(solution.problem, DualPotentials(f, f))
-
-
-def _above_self_value(f: Tensor | float, solution: Solution) -> Float[Tensor, "*batch"]:
-    """Return <f, a> less half of the dual value of a balanced problem of a measure to itself."""
-    problem, own = solution.problem, solution.potentials
-    eps = expand_eps(problem.eps, own.f)
-    return (problem.a * (f - own.f + ((own.f - own.g) / eps).expm1() * (eps / 2))).sum(-1)
 
 
 @one_problem
@@ -153,7 +53,8 @@ def sinkhorn_divergence(
     Where marginals have a price, the same on both sides, $\epsilon (m_a - m_b)^2/2$ is added, m the masses; the
     divergence is then zero for equal measures, and not negative.
 
-    Second derivatives raise RuntimeError. The arguments are those of `solve_divergence`. Solved in float64; the
+    Feydy et al., arXiv 1810.08278, equation 3; with prices Sejourne et al., arXiv 1910.12958. Second derivatives
+    raise RuntimeError. The arguments are those of `solve_divergence`. Solved in float64; the
     result has the dtype of the weights.
     """
     exact = require_problem(problem).normalised()
@@ -196,11 +97,17 @@ def solve_divergence(
     """Solve the three transports of a divergence, each to an L1 marginal error of at most `tol`.
 
     `init` is the solution of an earlier divergence between as many atoms, or what `solve` takes, for the transport
-    between both measures. `solver`, `tol` and
-    `max_steps` are those of `solve`; a measure to itself is solved by `Symmetric` steps.
+    between both measures. `solver`, `tol` and `max_steps` are those of `solve`; a measure to itself is solved by
+    `Symmetric` steps.
 
     `self_costs` are the costs of the source's atoms among themselves and of the target's, matrices or geometries:
     a `Dense` geometry needs them, unless it is one set of atoms (a symmetric matrix, zero on its diagonal).
+
+    Not converging is a result. Raises ValueError for costs of one side that are not symmetric, and for prices that
+    differ between the sides; TypeError for arguments of another kind.
+
+        found = metaot.losses.solve_divergence(problem)
+        found.value, found.error, found.converged  # each *batch
     """
     exact = require_problem(problem).normalised()
     return _solve(exact, self_spaces(exact, self_costs), init, (solver, tol, max_steps))
@@ -212,10 +119,13 @@ def self_spaces(problem: Problem, self_costs: SelfCosts | None) -> tuple[Geometr
         sides = f"({problem.marginals.source}, {problem.marginals.target})"
         raise ValueError(f"a divergence takes one price for the marginals of both sides, got {sides}")
     spaces = _of_each_side(problem) if self_costs is None else _given_spaces(problem, self_costs)
-    for weights, space in zip((problem.a, problem.b), spaces, strict=True):
-        if self_costs is not None or space.cost_name is None:  # else they are between equal points, with a name
-            with torch.no_grad():
-                require_symmetric(to_itself(problem, weights, space))
+    for side, space in zip(("source", "target"), spaces, strict=True):
+        # between equal points, costs with a name are symmetric
+        where = None if self_costs is None and space.cost_name is not None else asymmetry(space)
+        if where:
+            raise ValueError(
+                f"a divergence needs symmetric costs of the {side}'s atoms among themselves, got {where}"
+            )
     return spaces
 
 
@@ -231,12 +141,16 @@ def _of_each_side(problem: Problem) -> tuple[Geometry, Geometry]:
 
 def _given_spaces(problem: Problem, self_costs: object) -> tuple[Geometry, Geometry]:
     if not isinstance(self_costs, tuple | list) or len(self_costs) != 2:
-        raise TypeError("self_costs must be a pair (C_xx, C_yy) of matrices or geometries")
-    given = [space if isinstance(space, Geometry) else Dense(space) for space in self_costs]
-    for name, space, size in zip(("C_xx", "C_yy"), given, problem.geometry.shape, strict=True):
+        raise wrong("self_costs", "a pair (C_xx, C_yy) of matrices or geometries", self_costs)
+    names = "C_xx in self_costs", "C_yy in self_costs"
+    given = [
+        space if isinstance(space, Geometry) else Dense(tensor(name, space))
+        for name, space in zip(names, self_costs, strict=True)
+    ]
+    for name, space, size in zip(names, given, problem.geometry.shape, strict=True):
         if space.shape != (size, size) or space.batch_shape not in ((), problem.batch_shape):
             shape = (*space.batch_shape, *space.shape)
-            raise ValueError(f"self_costs[{name}] must be costs of {size} x {size} atoms, got the shape {shape}")
+            raise ValueError(f"{name} must be costs of {size} x {size} atoms, got the shape {shape}")
     return given[0].to(problem.a), given[1].to(problem.a)
 
 
@@ -328,7 +242,7 @@ def weight_slopes(found: DivergenceSolution) -> tuple[Float[Tensor, "*batch n"],
     problem, potentials, own = found.between.problem, found.potentials, found.self_potentials
     if problem.is_balanced:
         return potentials.f - own.f, potentials.g - own.g
-    in_mass = (problem.eps * _mass_difference(problem))[..., None]
+    in_mass = (problem.eps * mass_difference(problem))[..., None]
     own_a = weight_slope(found.of_source.problem, DualPotentials(own.f, own.f))
     own_b = weight_slope(found.of_target.problem, DualPotentials(own.g, own.g))
     in_a, in_b = weight_slope(problem, potentials), weight_slope(problem.T, potentials.T)

@@ -4,6 +4,7 @@ Its value is the operator `metaot::sinkhorn_divergence` of torch, with an operat
 `torch.compile` takes it as it is.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, final
@@ -12,25 +13,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot.arrays import ArrayLike, require_limits, wrong
+from metaot.arrays import ArrayLike, as_positive, require_limits, wrong
 from metaot.geometry import Points
-from metaot.geometry.checks import given, together
+from metaot.geometry.checks import given, is_floating, together
 from metaot.geometry.costs import wrong_cost
-from metaot.losses.divergence import (
-    DivergenceSolution,
-    self_spaces,
-    solve_divergence,
-    to_itself,
-    weight_slopes,
-)
+from metaot.losses.divergence import self_spaces, solve_divergence, to_itself, weight_slopes
+from metaot.losses.divergence_solution import DivergenceSolution
 from metaot.marginals import KL, TV
-from metaot.objectives.plan_cost import SMOOTH, point_slopes
+from metaot.objectives.plan_cost import SMOOTH, FirstOnly, point_slopes
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Solution, Symmetric
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of a call: potentials between both clouds and of each to itself, and the clouds."""
+
+_LIBRARY = torch.library.Library("metaot", "FRAGMENT")
 
 _KEPT, _FARTHEST, _ALIKE = 3, 3.0, 1e-12
 """Calls that are kept; how much of an earlier move is made again at most; squares of moves that count as one."""
@@ -42,18 +40,25 @@ class SinkhornLoss(nn.Module):
 
     Clouds are *batch n d and *batch m d, weights *batch n and *batch m with masses of one (without them, equal
     weights); the value has the shape of the batch, and the dtype of x. `eps` is in the units of the cost,
-    "sqeuclidean" (|x - y|^2) or "euclidean". For `geomloss.SamplesLoss("sinkhorn", p=2, blur=s)`, whose cost is
-    |x - y|^2/2, take eps = 2 s^2 and half of the value, and for `reach=r` marginals=metaot.KL(2 r^2).
+    "sqeuclidean" (|x - y|^2) or "euclidean" (Feydy et al., arXiv 1810.08278, equation 3). For
+    `geomloss.SamplesLoss("sinkhorn", p=2, blur=s)`, whose cost is |x - y|^2/2, take eps = 2 s^2 and half of the
+    value, and for `reach=r` marginals=metaot.KL(2 r^2).
 
     `marginals` is None, or `metaot.KL(rho)` or `metaot.TV(rho)` for both clouds with a number rho, in the units of
     the cost; weights may have any masses then.
 
-    Potentials are kept from call to call: where the clouds have the shapes of the last call, as in a training, the
-    next solve starts from them, on the side of the cloud that moved less; if the points go on as in the last
-    calls, so do the potentials of the start. They belong to the points in their order: for batches that are drawn
-    anew in each call, set `remembers=False`.
-    `forget()` empties the memory. Solved in float64, with the L1 marginal errors at most `tol`, in at most
-    `max_steps` steps.
+    Potentials and points of the last three calls are kept: where the clouds have the shapes of the last call, as
+    in a training, the next solve starts from its potentials, on the side of the cloud that moved less; if the
+    points go on as in the calls before, so do the potentials of the start. They belong to the points in their
+    order: for batches that are drawn anew in each call, set `remembers=False`. `forget()` empties the memory.
+    Solved in float64, with the L1 marginal errors at most `tol`, in at most `max_steps` steps: what has not
+    converged by then has the value and slopes of its potentials.
+
+    Raises ValueError for clouds and weights that are not finite, negative weights, a mass that is not one and
+    shapes that do not fit; TypeError for what holds no numbers.
+
+        loss = metaot.losses.SinkhornLoss(eps=0.05)
+        loss(model(noise), data).backward()
     """
 
     def __init__(
@@ -69,14 +74,10 @@ class SinkhornLoss(nn.Module):
         super().__init__()
         if cost not in SMOOTH:
             raise wrong_cost(cost, dict.fromkeys(SMOOTH), "metaot.losses.sinkhorn_divergence for any other one")
-        if isinstance(eps, bool) or not isinstance(eps, float | int):
-            raise wrong("eps", "a number", eps)
-        if not 0 < eps < float("inf"):
-            raise ValueError(f"eps must be positive and finite, got {eps}")
         if not (marginals is None or (isinstance(marginals, KL | TV) and isinstance(marginals.rho, float))):
             raise wrong("marginals", "None, metaot.KL(rho) or metaot.TV(rho) with a number rho", marginals)
         self.marginals = marginals
-        self.eps, self.cost, self.remembers = float(eps), cost, remembers
+        self.eps, self.cost, self.remembers = as_positive("eps", eps), cost, remembers
         self.tol, self.max_steps = require_limits(tol, max_steps)
         self._past: tuple[Parts, ...] = ()
 
@@ -123,13 +124,13 @@ def _given(clouds: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return weights and clouds; equal weights where none are given."""
     if len(clouds) not in (2, 4):
         raise TypeError(f"a loss takes (x, y) or (a, x, b, y), got {len(clouds)} arguments")
-    if not all(isinstance(cloud, Tensor) for cloud in clouds):
+    if not all(isinstance(cloud, Tensor) and is_floating(cloud) for cloud in clouds):
         names = ("x", "y") if len(clouds) == 2 else ("a", "x", "b", "y")
         clouds = tuple(together(*(given(name, cloud) for name, cloud in zip(names, clouds, strict=True))))
     if len(clouds) == 4:
         return clouds  # type: ignore[return-value]
     x, y = clouds
-    if x.ndim < 2 or y.ndim < 2:
+    if x.ndim < 2 or y.ndim < 2 or 0 in (*x.shape[-2:], *y.shape[-2:]):
         raise ValueError(
             f"clouds must have the shape (*batch, points, d), got {tuple(x.shape)} and {tuple(y.shape)}"
         )
@@ -170,8 +171,15 @@ def _problem(a: Tensor, x: Tensor, b: Tensor, y: Tensor, settings: tuple[float, 
     return Problem(a.detach(), b.detach(), Points(x.detach(), y.detach(), cost), eps, marginals)
 
 
-@torch.library.custom_op("metaot::sinkhorn_divergence", mutates_args=())
-def _divergence(  # noqa: PLR0917, an operator has its settings beside its tensors
+def _operator(name: str, arguments: str, results: int, work: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Return a new operator of torch; that of `custom_op` imports the compiler of torch at its first call."""
+    _LIBRARY.define(f"{name}({arguments}) -> ({', '.join(['Tensor'] * results)})")
+    _LIBRARY.impl(name, work, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"metaot::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.metaot, name).default
+
+
+def _divergence_of(  # noqa: PLR0917, an operator has its settings beside its tensors
     a: Tensor,
     x: Tensor,
     b: Tensor,
@@ -225,14 +233,12 @@ def _solution(problem: Problem, between: DualPotentials, own: tuple[Tensor, Tens
     return DivergenceSolution(of(problem, between), *selves)
 
 
-@_divergence.register_fake
-def _(a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _fake_divergence(a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
     f, g = (torch.empty_like(w, dtype=torch.float64) for w in (a, b))
     return x.new_empty(x.shape[:-2]), f, g, torch.empty_like(f), torch.empty_like(g)
 
 
-@torch.library.custom_op("metaot::sinkhorn_divergence_slopes", mutates_args=())
-def _slopes(  # noqa: PLR0917, as above
+def _slopes_of(  # noqa: PLR0917, as above
     v: Tensor,
     a: Tensor,
     x: Tensor,
@@ -267,8 +273,7 @@ def _slopes(  # noqa: PLR0917, as above
     return slope_a.to(a), slope_x.to(x), slope_b.to(b), slope_y.to(y)
 
 
-@_slopes.register_fake
-def _(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _fake_slopes(v: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(a), torch.empty_like(x), torch.empty_like(b), torch.empty_like(y)
 
 
@@ -289,4 +294,19 @@ def _backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     return *(slope if needed else None for slope, needed in zip(slopes, wanted, strict=True)), *others
 
 
-_divergence.register_autograd(_backward, setup_context=_setup)
+_CLOUDS = "Tensor a, Tensor x, Tensor b, Tensor y"
+_START = "Tensor? f, Tensor? g, Tensor? f_self, Tensor? g_self, Tensor? turned"
+_WHAT, _LIMITS = "float eps, str cost, int price, float rho", "float tol, int max_steps"
+_divergence = _operator(
+    "sinkhorn_divergence", f"{_CLOUDS}, {_START}, {_WHAT}, {_LIMITS}", 5, _divergence_of, _fake_divergence
+)
+_POTENTIALS = "Tensor f, Tensor g, Tensor f_self, Tensor g_self"
+_slopes = _operator(
+    "sinkhorn_divergence_slopes",
+    f"Tensor v, {_CLOUDS}, {_POTENTIALS}, {_WHAT}, bool in_y",
+    4,
+    _slopes_of,
+    _fake_slopes,
+)
+torch.library.register_autograd("metaot::sinkhorn_divergence", _backward, setup_context=_setup, lib=_LIBRARY)
+torch.library.register_autograd("metaot::sinkhorn_divergence_slopes", FirstOnly.backward, lib=_LIBRARY)

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.arrays import ArrayLike, as_number
-from metaot.geometry.checks import Given, first_place, given, require_finite, together
-from metaot.problem import MASS_TOLERANCE
+from metaot.geometry.checks import Given, given, require_finite, require_weights, together
 
 
 @final
@@ -80,18 +79,7 @@ def _require_part(part: Given, dims: int) -> None:
         shape = "(*batch, atoms, d)" if own == 2 else "(*batch, atoms)"
         line = f": points on a line are {name}[:, None]" if own == 2 and values.ndim == 1 else ""
         raise ValueError(f"{name} must have the shape {shape}, got {tuple(values.shape)}{line}")
-    require_finite(name, values)
-    if name in "xy" or values.numel() == 0:
-        return
-    if bool((values < 0).any()):
-        raise ValueError(f"{name} must not be negative, got {name}{first_place(values < 0, values)}")
-    mass = values.detach().sum(-1)
-    off = (mass - 1).abs() > MASS_TOLERANCE[values.dtype]
-    if bool(off.any()):
-        raise ValueError(
-            f"the weights {name} must sum to one, got sum {name}{first_place(off, mass)}: "
-            f"divide by {name}.sum(-1, keepdims=True)"
-        )
+    (require_finite if name in "xy" else require_weights)(name, values)
 
 
 def _are_equal(weights: Tensor) -> bool:

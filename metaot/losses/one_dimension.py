@@ -1,6 +1,5 @@
 """The Wasserstein distance between measures on a line or on a circle, exact, with derivatives by one sort."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from metaot.arrays import ArrayLike, as_number
+from metaot.arrays import ArrayLike, as_positive
 from metaot.losses.circle import on_the_circle
-from metaot.losses.measures import measures, on_the_simplex, require_power
+from metaot.losses.measures import Measures, measures, on_the_simplex, require_power
 from metaot.losses.quantiles import Rule, Wanted, row_distances, whole_masses
 
 _BLOCK = 2**19
@@ -44,11 +43,12 @@ def wasserstein_1d(
 
         metaot.losses.wasserstein_1d([0.0, 1.0], [3.0, 1.0])  # sqrt((1 + 4) / 2)
     """
-    power, length = require_power(p), _require_period(period)
-    rule = Rule(power) if length is None else Rule(power, on_the_circle(length))
+    power, length = require_power(p), None if period is None else as_positive("period", period)
     parts = measures(x, y, a, b, dims=1)
+    is_line = length is None
     if length is not None:
-        parts = parts._replace(x=_in_period(parts.x, length), y=_in_period(parts.y, length))
+        parts, is_line = _on_a_circle(parts, length)
+    rule = Rule(power) if length is None or is_line else Rule(power, on_the_circle(length))
     found: Tensor = _Distances.apply(rule, *parts)  # type: ignore[assignment]
     return found
 
@@ -86,14 +86,15 @@ class _Distances(torch.autograd.Function):
         return None, *(None if slope is None else v[..., None] * slope for slope in ctx.saved_tensors)
 
 
-def _in_period(points: Tensor, period: float) -> Tensor:
-    return points - (points.detach() / period).floor() * period
+def _on_a_circle(parts: Measures, period: float) -> tuple[Measures, bool]:
+    """Return points turned into [0, period], and whether all are on half of the circle, which is a line.
 
-
-def _require_period(period: object) -> float | None:
-    if period is None:
-        return None
-    length = as_number("period", period)
-    if not 0 < length < math.inf:
-        raise ValueError(f"period must be positive and finite, the length of the circle, got {length:g}")
-    return length
+    Turned they begin near zero, where a period that is much larger than their distances rounds nothing.
+    """
+    rows = [points.detach() for points in (parts.x, parts.y)]
+    low = torch.minimum(*(points.amin(-1, keepdim=True) for points in rows))
+    is_arc = all(bool((points - low <= period / 2).all()) for points in rows)
+    x, y = (
+        points - low - ((row - low) / period).floor() * period for points, row in zip(parts[:2], rows, strict=True)
+    )
+    return parts._replace(x=x, y=y), is_arc

@@ -10,18 +10,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metaot import core
-from metaot.arrays import ArrayLike, as_count, require_limits, wrong
+from metaot.arrays import ArrayLike, as_count, as_positive, described, is_free, require_limits, wrong
 from metaot.core.method import SINKHORN_FIRST
 from metaot.geometry import Geometry, Points
 from metaot.geometry.base import replaced
-from metaot.geometry.checks import first_place
-from metaot.losses.divergence import self_value
+from metaot.geometry.checks import first_place, require_weights, tensor
+from metaot.losses.divergence_solution import self_value
 from metaot.losses.landmarks import Landmarks
 from metaot.losses.saved import SavedValues
 from metaot.potentials import DualPotentials
-from metaot.problem import Problem
+from metaot.problem import Problem, as_vectors
 from metaot.solvers import Symmetric, solve
 from metaot.solvers.start import Start, opened, warm_start
+
+_PLACES = "a row of whole numbers"
+_MEASURES = "weights on one geometry (a tensor, an array or a list), N n"
 
 _NUMBERS = 2**20
 """Weights of a batch of pairs, on one side."""
@@ -203,10 +206,9 @@ class PairDivergences:
 
 def _places(name: str, given: ArrayLike, weights: Float[Tensor, "N n"]) -> Int[Tensor, "pairs"]:
     """Return places of measures; ValueError for what are none."""
-    places = torch.as_tensor(given).to(weights.device)
-    places = places.long() if places.numel() == 0 else places
-    if places.ndim != 1 or places.is_floating_point() or places.dtype == torch.bool:
-        raise ValueError(f"{name} must be a row of whole numbers, got {places.dtype}, {tuple(places.shape)}")
+    places = tensor(name, given, taken=_PLACES).to(weights.device)
+    if places.ndim != 1 or not (places.numel() == 0 or (is_free(given) and bool((places % 1 == 0).all()))):
+        raise ValueError(f"{name} must be {_PLACES}, got {described(given)}")
     bad = (places < 0) | (places >= len(weights))
     if bool(bad.any()):
         raise ValueError(f"{name} must be of 0 to {len(weights) - 1}, got {name}{first_place(bad, places)}")
@@ -217,14 +219,15 @@ def _own_problems(measures: ArrayLike, geometry: Geometry, eps: float) -> Proble
     """Return the problem of each measure with itself; errors for what has no matrix."""
     if not isinstance(geometry, Geometry):
         raise wrong("geometry", "a Geometry that all measures share, or Points(x) with a cloud for each", geometry)
-    if isinstance(eps, bool) or not isinstance(eps, float | int):
-        raise wrong("eps", "a number", eps)
+    temperature = as_positive("eps", eps)
     sides = geometry.of_each_side
     if geometry.shape[0] != geometry.shape[1] or sides is None:
         raise ValueError(f"pairwise needs one set of atoms, and costs among them, got {geometry}")
     if isinstance(geometry, Points) and not torch.equal(geometry.x, geometry.y):
         raise ValueError("pairwise needs the points of both sides to be the same: take Points(x)")
-    own = Problem(measures, measures, sides[0], float(eps)).normalised()
-    if len(own.batch_shape) != 1:
-        raise ValueError(f"measures must have the shape (N, {own.a.shape[-1]}), got {tuple(own.a.shape)}")
-    return own
+    shown, n = tensor("measures", measures, taken=_MEASURES), geometry.shape[0]
+    rows = as_vectors(shown, n, geometry.sizes)
+    if rows.ndim != 2 or rows.shape[-1] != n:
+        raise ValueError(f"measures must have the shape (N, {n}) on {geometry}, got {tuple(shown.shape)}")
+    require_weights("measures", rows, shown)
+    return Problem(rows, rows, sides[0], temperature).normalised()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.arrays import wrong
 from metaot.digest import of_arrays, of_json
 from metaot.folders import write_atomically
 from metaot.geometry.costs import name_of_cost
@@ -31,6 +32,8 @@ class SavedValues:
         """Open the file of these measures and settings; without a name nothing is saved."""
         if file is None:
             return cls(None, "")
+        if not isinstance(file, str | Path):
+            raise wrong("file", "a name that ends with .npz", file)
         path = Path(file)
         if path.suffix != ".npz":
             raise ValueError(f"file must have a name that ends with .npz, got {str(file)!r}")

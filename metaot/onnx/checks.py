@@ -44,8 +44,7 @@ def _what_is_wrong(name: str, w: Array, mass: Any, tolerance: float) -> str:
         return f"{name} must not be negative, got {name}{first_place(w < 0, w)}"
     off = (mass < 1 - tolerance) | (mass > 1 + tolerance)
     return (
-        f"the weights {name} must sum to one, got sum {name}{first_place(off, mass)}: "
-        f"divide by {name}.sum(-1, keepdims=True)"
+        f"{name} must sum to one, got sum {name}{first_place(off, mass)}: divide by {name}.sum(-1, keepdims=True)"
     )
 
 

@@ -81,16 +81,17 @@ def solve(
         return solve_map(
             problem, init=init, solver=W2GN() if solver is None else solver, tol=tol, max_steps=max_steps
         )
-    if solver is not None and (not isinstance(solver, Solver) or isinstance(solver, MapSolver)):
-        raise wrong(
-            "solver",
-            "None or a Solver of discrete problems, such as metaot.Sinkhorn() or metaot.Newton()",
-            solver,
-        )
+    _require_solver(solver)
     if isinstance(solver, Symmetric):
         require_symmetric(require_problem(problem))
     limits = method.Limits(tol, max_steps)
     return _solution(require_problem(problem), *_refined(problem, _start(problem, init), solver, limits), limits)
+
+
+def _require_solver(solver: object) -> None:
+    if solver is not None and (not isinstance(solver, Solver) or isinstance(solver, MapSolver)):
+        taken = "None or a Solver of discrete problems, such as metaot.Sinkhorn() or metaot.Newton()"
+        raise wrong("solver", taken, solver)
 
 
 def solve_with_selves(
@@ -105,6 +106,7 @@ def solve_with_selves(
     Return solutions, and what the back ends made in flat batches. Without derivatives; whether the costs of
     measures to themselves are symmetric is for the caller to know.
     """
+    _require_solver(solver)
     calls: list[core.Call] = []
     f, *own = map(_start, (problem, *selves), inits)
     shared = _shared_back_end(problem, selves, solver, calls) if all(start is None for start in own) else None

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.geometry import Geometry
 from metaot.geometry.base import expand_eps
 from metaot.geometry.checks import first_place
 from metaot.marginals import Marginal
@@ -105,15 +106,28 @@ def require_symmetric(problem: Problem) -> None:
     if not problem.marginals.are_alike:
         sides = f"({problem.marginals.source}, {problem.marginals.target})"
         raise ValueError(f"{wanted} and one price for both marginals, got {sides}; take Sinkhorn() or Newton()")
-    geometry, rows = problem.geometry, slice(0, _ROWS)
-    if geometry.cost_name is not None and geometry.points is not None and _coincide(*geometry.points):
-        return
-    C, D = geometry.cost_rows(rows), geometry.T.cost_rows(rows)
-    scale = torch.where(C.isfinite(), C, 0.0).abs().amax()
-    alike = (C == D) | ((C - D).abs() <= _ALIKE * scale)
-    if not bool(alike.all()):
-        places = f"C{first_place(~alike, C)} and its transpose{first_place(~alike, D)}"
-        raise ValueError(f"{wanted} with symmetric costs, got {places}")
+    where = asymmetry(problem.geometry)
+    if where:
+        raise ValueError(f"{wanted} with symmetric costs, got {where}")
+
+
+@torch.no_grad()
+def asymmetry(geometry: Geometry) -> str | None:
+    """Return where costs differ from those of the transposed space; None for symmetric ones.
+
+    Of costs between points a few rows are looked at.
+    """
+    axes, points = geometry.axis_costs, geometry.points
+    if axes is None and points is not None and geometry.cost_name is not None and _coincide(*points):
+        return None
+    rows = slice(None) if points is None else slice(0, _ROWS)
+    sides = [(geometry.cost_rows(rows), geometry.T.cost_rows(rows))] if axes is None else [(C, C.mT) for C in axes]
+    for C, D in sides:
+        scale = torch.where(C.isfinite(), C, 0.0).abs().amax()
+        alike = (C == D) | ((C - D).abs() <= _ALIKE * scale)
+        if not bool(alike.all()):
+            return f"C{first_place(~alike, C)} and its transpose{first_place(~alike, D)}"
+    return None
 
 
 def _coincide(x: Tensor, y: Tensor) -> bool:

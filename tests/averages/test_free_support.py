@@ -65,17 +65,43 @@ def test_masses_are_learned_if_asked_for() -> None:
 @pytest.mark.parametrize(
     ("clouds", "weights", "n", "words"),
     [
-        ([cloud(5, 0), cloud(6, 1)], [0.5, 0.6], 4, "weights must sum to one, got the sum 1.1"),
+        ([cloud(5, 0), cloud(6, 1)], [0.5, 0.6], 4, "weights must sum to one, got sum weights = 1.1"),
         ([cloud(5, 0), cloud(6, 1)], [0.5], 4, "weights must be 2 numbers"),
-        ([cloud(5, 0), torch.zeros(4, 3)], [0.5, 0.5], 4, r"m d with one d"),
-        ([(cloud(2, 0), [0.0, 0.0])], [1.0], 4, r"masses of clouds\[0\] must sum to one"),
+        ([cloud(5, 0), torch.zeros(4, 3)], [0.5, 0.5], 4, r"one dimension d, got 2 .* and 3 for clouds\[1\]"),
+        ([(cloud(2, 0), [0.0, 0.0])], [1.0], 4, r"clouds\[0\]\[1\] must sum to one, got sum clouds\[0\]\[1\] = 0"),
         ([cloud(5, 0)], [1.0], 0, "n must be at least one"),
         ([cloud(5, 0) * torch.nan], [1.0], 4, r"clouds\[0\] must be finite"),
+        ([cloud(5, 0)[:0]], [1.0], 4, r"clouds\[0\] must have the shape \(points, d\), got \(0, 2\)"),
+        ([cloud(5, 0)[0]], [1.0], 4, r"clouds\[0\] must have the shape \(points, d\), got \(2,\)"),
+        ([(cloud(5, 0), [0.5, 0.5])], [1.0], 4, r"clouds\[0\]\[1\] must be 5 numbers, got the shape \(2,\)"),
     ],
 )
 def test_bad_input(clouds, weights, n: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         free_barycenter(clouds, weights, n, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"init": torch.zeros(0, 2)}, r"init must be points of the shape \(4, 2\), got \(0, 2\)"),
+        ({"init": torch.zeros(0, 2), "n": None}, r"init must be points of the shape \(n, 2\), got \(0, 2\)"),
+        ({"init": torch.zeros(3, 2)}, r"init must be points of the shape \(4, 2\), got \(3, 2\)"),
+        ({"init": [0.0, 1.0]}, r"init must be points of the shape \(4, 2\), got \(2,\)"),
+        ({"measure": [0.5, 0.5]}, r"measure must be 4 numbers, got the shape \(2,\)"),
+        ({"measure": [0.5, 0.5, 0.5, -0.5]}, r"measure must not be negative, got measure\[3\] = -0.5"),
+        ({"eps": 0}, "eps must be positive and finite, got 0"),
+    ],
+)
+def test_bad_settings(settings, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        free_barycenter(**{"clouds": [cloud(5, 0)], "weights": [1.0], "n": 4, **settings})
+
+
+def test_clouds_of_one_size_are_an_array() -> None:
+    clouds = torch.stack([cloud(5, 0), cloud(5, 1)])
+    found = free_barycenter(clouds, [0.5, 0.5], 3, eps=0.1).points
+    assert torch.equal(found, free_barycenter([*clouds], [0.5, 0.5], 3, eps=0.1).points)
 
 
 def test_other_things_than_clouds() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(page for part in ("start", "howto", "concepts") for page in (DOCS / part).glob("*.md"))
+PAGES = sorted(page for part in ("start", "howto", "concepts", "api") for page in (DOCS / part).glob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

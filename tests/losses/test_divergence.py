@@ -10,7 +10,7 @@ from strategies import SPACES, assert_close, on_sphere, weights
 from torch import Tensor
 
 import metaot
-from metaot import KL, TV, Dense, Grid, Points, Problem, Status, ot_value, solve
+from metaot import KL, TV, Dense, Grid, Newton, Points, Problem, Status, ot_value, solve
 from metaot.losses import sharp_sinkhorn_divergence, sinkhorn_divergence, solve_divergence
 from metaot.solvers import Symmetric
 
@@ -211,8 +211,13 @@ def test_a_matrix_needs_the_costs_of_each_side():
         sinkhorn_divergence(problem, self_costs=(D, D))
     with pytest.raises(ValueError, match="symmetric costs"):
         sinkhorn_divergence(problem, self_costs=(torch.rand(4, 4), E))
-    with pytest.raises(TypeError, match="pair"):
+    with pytest.raises(TypeError, match=r"self_costs must be a pair .*, got a Tensor"):
         sinkhorn_divergence(problem, self_costs=D)
+    with pytest.raises(TypeError, match=r"C_yy in self_costs must be numbers .*, got None"):
+        sinkhorn_divergence(problem, self_costs=(D, None))
+    for solver in ("newton", Newton):
+        with pytest.raises(TypeError, match="solver must be None or a Solver"):
+            sinkhorn_divergence(problem, self_costs=(D, E), solver=solver)
 
 
 NAMED = [name for name in SPACES if "dense" not in name and "callable" not in name]

@@ -3,6 +3,7 @@
 import pickle
 import sys
 
+import numpy as np
 import pytest
 import torch
 from strategies import assert_close, weights
@@ -103,8 +104,12 @@ def test_some_pairs(measures):
     assert some([], []).shape == (0,)
     with pytest.raises(ValueError, match=r"0 to 6, got target\[0\] = 7"):
         some([0], [7])
-    with pytest.raises(ValueError, match="whole numbers"):
-        some([0.5], [1.0])
+    for wrong in ([0.5], [[0]], 0, np.array([0.0]), [torch.nan]):
+        with pytest.raises(ValueError, match="source must be a row of whole numbers, got"):
+            some(wrong, [1])
+    for wrong in (None, "a", [2**70]):
+        with pytest.raises(TypeError, match="source must be a row of whole numbers, got"):
+            some(wrong, [1])
 
 
 def test_a_file_goes_on(measures, tmp_path, monkeypatch):
@@ -152,10 +157,15 @@ def test_a_bar(measures, capsys):
 
 
 def test_bad_input(measures):
-    with pytest.raises(ValueError, match="sum to one"):
+    with pytest.raises(ValueError, match=r"^measures must sum to one, got sum measures\[0\] = 2"):
         pairwise(2 * measures, GRID, 0.05)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match=r"measures must have the shape \(N, 16\) on Grid\(4, 4\)"):
         pairwise(measures, Grid(4, 4), 0.05)
+    with pytest.raises(ValueError, match=r"measures\[0\] has the shape \(4, 5\), measures\[1\] has \(5, 4\)"):
+        pairwise([np.full((4, 5), 0.05), np.full((5, 4), 0.05)], GRID, 0.05)
+    with pytest.raises(TypeError, match="file must be a name"):
+        pairwise(measures, GRID, 0.05, file=3)  # type: ignore[arg-type]
+    assert_close(pairwise(measures, GRID, np.float32(0.5)), pairwise(measures, GRID, 0.5), 1e-12)
     with pytest.raises(ValueError, match=r"\(N, 20\)"):
         pairwise(measures[0], GRID, 0.05)
     with pytest.raises(ValueError, match="one set of atoms"):

@@ -28,7 +28,7 @@ def unit_vectors(count: int, d: int) -> Tensor:
 @pytest.mark.parametrize("p", POWERS)
 @pytest.mark.parametrize("weighed", [False, True])
 def test_it_is_the_mean_over_projections(p, weighed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaot.losses.sliced._BLOCK", 40)
+    monkeypatch.setattr("metaot.losses.projections._BLOCK", 40)
     x, y, theta = torch.randn(2, 9, 4), torch.randn(13, 4), unit_vectors(11, 4)
     extra = (weights(9), weights(2, 13)) if weighed else ()
     found = sliced_estimate(x, y, *extra, p=p, directions=theta)
@@ -43,7 +43,7 @@ def test_it_is_the_mean_over_projections(p, weighed, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("p", POWERS)
 @pytest.mark.parametrize("weighed", [False, True])
 def test_derivatives_are_finite_differences(p, weighed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaot.losses.sliced._BLOCK", 40)
+    monkeypatch.setattr("metaot.losses.projections._BLOCK", 40)
     parts = [torch.randn(9, 3), torch.randn(12, 3) + 0.5, unit_vectors(7, 3)]
     if weighed:
         parts += [torch.rand(9) * (torch.arange(9) != 2), torch.rand(12)]
@@ -185,6 +185,16 @@ def test_bad_input_is_named(changes, words) -> None:
     for function in (sliced_wasserstein, max_sliced_wasserstein):
         with pytest.raises(ValueError, match=words):
             function(**arguments)
+
+
+def test_any_whole_number_is_one_of_directions() -> None:
+    x, y = torch.zeros(3, 2), torch.ones(4, 2)
+    for count in (np.int64(4), np.array(4), torch.tensor(4)):
+        assert sliced_wasserstein(x, y, directions=count) == sliced_wasserstein(x, y, directions=4)
+    for other in (1, np.random.default_rng(0)):
+        with pytest.raises(TypeError, match="generator must be a torch"):
+            sliced_wasserstein(x, y, generator=other)  # type: ignore[arg-type]
+    assert sliced_estimate(x.expand(0, 3, 2), y).error.shape == (0,)
 
 
 def test_threads_change_nothing() -> None:

@@ -64,7 +64,7 @@ def test_large_batches_are_taken_in_parts(model: OnnxModel, monkeypatch: pytest.
         (((4, 4), (4, 5)), 1, 0.05, "images of one shape"),
         (((4,), (4,)), 1, 0.05, "images of one shape"),
         (((4, 4), (4, 4)), 1, 0.5, r"eps in \[0.001, 0.1\], got eps = 0.5"),
-        (((4, 4), (4, 4)), 2, 0.05, "weights b must sum to one"),
+        (((4, 4), (4, 4)), 2, 0.05, "b must sum to one"),
     ],
 )
 def test_bad_input_is_refused(

@@ -175,7 +175,7 @@ def test_nearly_equal_measures_are_solved_where_bounds_hold(eps):
     """Sinkhorn's steps alone would take tens of thousands; the gap certifies the result."""
     problem = nearly_equal(eps)
     rho = problem.marginals.source.rho
-    assert not solve(problem, solver=Sinkhorn(), max_steps=3000).converged.all()
+    assert not solve(problem, solver=Sinkhorn(), max_steps=1000).converged.all()
     for solver in (None, Newton()):
         solution = solve(problem, solver=solver)
         assert solution.converged.all()
@@ -216,7 +216,7 @@ def test_spaces_agree(prices):
 
 
 @pytest.mark.skipif(not core.COMPILED, reason="there is no compiled code")
-@pytest.mark.parametrize(("eps", "steps", "accelerated"), [(0.05, 25, True), (0.05, 25, False), (2e-5, 6, True)])
+@pytest.mark.parametrize(("eps", "steps", "accelerated"), [(0.05, 12, True), (0.05, 12, False), (2e-5, 6, True)])
 @pytest.mark.parametrize("space", ["grid", "clouds", "dense"])
 @pytest.mark.parametrize("prices", PRICES.values(), ids=PRICES)
 def test_compiled_code_makes_the_same_steps(prices, space, eps, steps, accelerated):
@@ -237,8 +237,8 @@ def test_compiled_code_makes_the_same_steps(prices, space, eps, steps, accelerat
 def test_clouds_without_a_matrix_agree():
     problem = relaxed((KL(0.1), TV(0.1)), clouds(2100, 2100), 0.01)
     compiled = core.Compiled(*problem.flat().arrays(), prices=problem.flat().prices())
-    found = method.only_sinkhorn(compiled, None, method.Limits(0.0, 3))
-    expected = method.only_sinkhorn(InTorch(problem.flat()), None, method.Limits(0.0, 3))
+    found = method.only_sinkhorn(compiled, None, method.Limits(0.0, 2))
+    expected = method.only_sinkhorn(InTorch(problem.flat()), None, method.Limits(0.0, 2))
     np.testing.assert_allclose(found.f, expected.f, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.error, expected.error, rtol=1e-6)
 
@@ -386,8 +386,9 @@ def test_words_and_refusals():
         KL(-1)
     with pytest.raises(ValueError, match=r"got rho\[1\] = inf: None stands for a balanced side"):
         TV([1.0, np.inf])
-    with pytest.raises(TypeError, match=r"rho in metaot\.KL"):
-        KL("large")
+    for other in ("large", None, True, np.array(True), torch.tensor([True])):
+        with pytest.raises(TypeError, match=r"rho in metaot\.KL"):
+            KL(other)
     with pytest.raises(TypeError, match="marginals must be None"):
         Problem(a, a, grid, 0.1, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rho must be a number or of the batch's shape"):
