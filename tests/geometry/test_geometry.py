@@ -357,7 +357,7 @@ def test_bad_weights_of_a_mean_are_named():
     for weights, words in (
         ([1.0, 2.0], r"\(\*batch, 6\)"),
         ([-1.0] * 6, r"a\[0\] = -1"),
-        ([0.0] * 6, "positive mass"),
+        ([0.0] * 6, "positive, finite mass"),
     ):
         with pytest.raises(ValueError, match=words):
             geometry.std_cost(weights)
