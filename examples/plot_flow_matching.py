@@ -78,8 +78,9 @@ fields = {
 }
 
 # %%
-# Curvature is the mean of |v - (end - start)|^2 along a path, relative to |end - start|^2: zero for straight
-# lines. Four Euler steps are then as good as a hundred. The distance to data is a debiased Sinkhorn divergence.
+# Curvature is the mean square of the velocity less that of the straight line from start to end, relative to the
+# latter: zero for straight lines. Four Euler steps are then as good as a hundred. The distance to data is a
+# debiased Sinkhorn divergence.
 
 
 @torch.no_grad()

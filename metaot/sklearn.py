@@ -19,29 +19,13 @@ class EntropicMap(TransformerMixin, BaseEstimator):
     Fitted to two clouds, or to one whose labels say which samples belong where; then it sends any samples, and
     back. In a pipeline, what follows sees the source as if it came from the target's domain.
 
-    Parameters
-    ----------
-    eps : float, default=0.05
-        The temperature, as `relative_to` says. A lower one follows details more closely, and takes more steps.
-    relative_to : {"std", "mean", None}, default="std"
-        The scale of eps: the standard deviation or the mean of the cost between both clouds, or the cost's units.
-    cost : str or callable, default="sqeuclidean"
-        A cost of `metaot.Points`.
-    tol : float, default=1e-3
-        The L1 error of the plan's marginals.
-    max_steps : int, default=10_000
-        At most so many steps of the solver.
+    `eps` is the temperature: a lower one follows details more closely, and takes more steps. It is relative to the
+    standard deviation ("std") or the mean ("mean") of the cost between both clouds, or in units of the cost, where
+    `relative_to` is None. `cost` is one of `metaot.Points`; `tol`, the L1 error of the plan's marginals, and
+    `max_steps` are those of `metaot.solve`.
 
-    Attributes
-    ----------
-    eps_ : float
-        The temperature in the units of the cost.
-    map_ : metaot.maps.EntropicMap
-        The fitted map.
-    converged_ : bool
-        Whether the plan has the accuracy `tol`.
-    n_features_in_ : int
-        The dimension of the samples.
+    Once fitted, `eps_` is the temperature in units of the cost, `map_` a `metaot.maps.EntropicMap`, `converged_`
+    says whether the plan has the accuracy `tol`, and `n_features_in_` is the dimension of the samples.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ and where a function of two clouds returns a plan: `match_fn`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -20,18 +20,32 @@ from metaot.maps import couple
 
 
 @final
-@dataclass(frozen=True)
 class OTPlanSampler:
     """The sampler of torchcfm, with each point in one pair; `settings` are those of `metaot.couple`.
 
     Labels are only carried along. Their pairs within a class are `couple(..., classes=...)`.
     """
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
 
     def get_map(self, x0: Tensor, x1: Tensor) -> Float[Tensor, "n m"]:
         """Return the pairs as a plan: a matrix of masses."""
         return match_fn(**self.settings)(x0, x1)
+
+    def sample_map(self, pi: Tensor, batch_size: int, replace: bool = False) -> tuple[Tensor, Tensor]:
+        """Return places i and j of pairs that are drawn from a plan, each entry by its mass."""
+        drawn = torch.multinomial(pi.flatten(), batch_size, replacement=replace)
+        return drawn // pi.shape[-1], drawn % pi.shape[-1]
+
+    def sample_trajectory(self, X: Float[Tensor, "n times ..."]) -> Float[Tensor, "n times ..."]:
+        """Return paths through the clouds X[:, 0], X[:, 1], ...: each point is in one."""
+        clouds, place = X.unbind(1), torch.arange(len(X), device=X.device)
+        path = [clouds[0]]
+        for here, there in pairwise(clouds):
+            place = couple(here, there, **self.settings).j[place]
+            path.append(there[place])
+        return torch.stack(path, 1)
 
     def sample_plan(self, x0: Tensor, x1: Tensor, replace: bool = False) -> tuple[Tensor, Tensor]:
         """Return the points in pairs; `replace` has no meaning here."""

@@ -164,7 +164,7 @@ def test_images_arrays_and_lists_are_points():
 
 def test_adapters_return_each_point_once():
     x, y, labels = *clouds(25, 25), torch.arange(25)
-    sampler = OTPlanSampler({"eps": 0})
+    sampler = OTPlanSampler(eps=0)
     i, j = couple(x, y, eps=0)
     x0, x1, y0, y1 = sampler.sample_plan_with_labels(x, y, labels, None)
     assert x0.equal(x[i])
@@ -176,6 +176,20 @@ def test_adapters_return_each_point_once():
     assert plan.equal(sampler.get_map(x, y))
     assert_close(plan.sum(0), 1 / 25, 1e-12)
     assert (plan[i, j] > 0).all()
+    rows, columns = sampler.sample_map(plan, 25)
+    assert torch.equal(rows.sort().values, labels)
+    assert columns.equal(j[rows])
+
+
+def test_trajectories_take_each_point_of_each_cloud_once():
+    X = torch.stack([torch.randn(9, 2) + 3 * k for k in range(4)], 1)
+    paths = OTPlanSampler(eps=0).sample_trajectory(X)
+    for k, cloud in enumerate(paths.unbind(1)):
+        assert_close(cloud.sort(0).values, X[:, k].sort(0).values, 0)
+        if k:
+            assert_close(
+                (cloud - paths[:, k - 1]).square().sum(-1).mean(), couple(X[:, k - 1], X[:, k], eps=0).cost, 1e-9
+            )
 
 
 @pytest.mark.parametrize(
