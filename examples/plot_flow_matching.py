@@ -42,13 +42,13 @@ def moons(count: int) -> Tensor:
 
 
 def trained(
-    pool: int, pair: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], steps: int = 800
+    pool: int, pair: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], steps: int = 1200
 ) -> torch.nn.Module:
     """Train a velocity field on the lines between pairs."""
     torch.manual_seed(1)
-    layers = [torch.nn.Linear(3, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64), torch.nn.SiLU()]
-    field = torch.nn.Sequential(*layers, torch.nn.Linear(64, 2))
-    optimiser = torch.optim.Adam(field.parameters(), 3e-3)
+    layers = [torch.nn.Linear(3, 128), torch.nn.SiLU(), torch.nn.Linear(128, 128), torch.nn.SiLU()]
+    field = torch.nn.Sequential(*layers, torch.nn.Linear(128, 2))
+    optimiser = torch.optim.Adam(field.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     x0 = x1 = torch.empty(0, 2)
     for _ in range(steps):
