@@ -24,6 +24,13 @@ class Status(IntEnum):
             return cls.NONFINITE
         return cls.MAX_STEPS if bool((exhausted & ~converged).any()) else cls.STALLED
 
+    @classmethod
+    def of_one(cls, converged: bool, error: float) -> "Status":
+        """Return the status of a single solve that ends at its accuracy or after all steps."""
+        if converged:
+            return cls.CONVERGED
+        return cls.MAX_STEPS if error < math.inf else cls.NONFINITE
+
 
 def how_it_went(where: str, solution: Any) -> str:
     """Return words such as "16 problems, 64 x 48 grid: 16 converged, error <= 8e-07, 3 to 7 steps".

@@ -73,9 +73,7 @@ class GromovWasserstein:
     @cached_property
     def status(self) -> Status:
         """How it ended."""
-        if self.converged:
-            return Status.CONVERGED
-        return Status.MAX_STEPS if self.error < float("inf") else Status.NONFINITE
+        return Status.of_one(self.converged, self.error)
 
     @property
     def potentials(self) -> DualPotentials:

@@ -91,7 +91,7 @@ class ProgressiveMap:
     @cached_property
     def status(self) -> Status:
         """The worst status."""
-        return max((solution.status for solution in self.solutions), key=list(Status).index)
+        return max(solution.status for solution in self.solutions)
 
     def __repr__(self) -> str:
         words = self.solutions[0].problem.geometry.words
