@@ -40,6 +40,19 @@ def test_instances_that_share_points_are_each_sent_as_if_alone(cost, own):
     assert_close(together, torch.stack(alone), 1e-9)
 
 
+def test_a_cost_that_knows_no_batches_is_asked_for_one_cloud_where_the_batch_shares_it():
+    def cost(x: Tensor, y: Tensor) -> Tensor:
+        assert x.ndim == y.ndim == 2
+        return (x[:, None] - y).square().sum(-1)
+
+    x, y = torch.randn(6, 2), torch.randn(5, 2)
+    own, named = (
+        Problem(weights(3, 6), torch.full((3, 5), 0.2), Points(x, y, c), 1.0) for c in (cost, "sqeuclidean")
+    )
+    f = solve(named).potentials
+    assert_close(EntropicMap(own, f).push(x), EntropicMap(named, f).push(x), 1e-9)
+
+
 def test_of_gaussians_it_is_linear_everywhere():
     """N(0, 1) to N(1, 0.36) at eps = 0.5: slope (sqrt(0.36 + (eps/4)^2) - eps/4)/1, the mean to the mean."""
     x = torch.linspace(-7, 7, 281)
