@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -122,8 +123,8 @@ class Measures:
         require_weights("weights", shares)
         values, shares = together(parts[0]._replace(tensor=values), parts[1])
         try:
-            batch = torch.broadcast_shapes(values.shape[:-2], shares.shape[:-1])
-        except RuntimeError as error:
+            batch = np.broadcast_shapes(values.shape[:-2], shares.shape[:-1])
+        except ValueError as error:
             raise ValueError(
                 f"measures of shape {tuple(values.shape)} and weights of {tuple(shares.shape)} differ in their "
                 "batch"

@@ -6,6 +6,7 @@ from copy import copy
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -241,7 +242,7 @@ class Geometry(ABC):
         like = next(iter(self.tensors().values())).detach()
         like = like if like.is_floating_point() else like.double()
         a, b = (masses(name, w, n, like, self.sizes) for name, w, n in zip("ab", (a, b), self.shape, strict=True))
-        batch = torch.broadcast_shapes(a.shape[:-1], b.shape[:-1], self.batch_shape)
+        batch = np.broadcast_shapes(a.shape[:-1], b.shape[:-1], self.batch_shape)
         return a.expand(*batch, -1), b.expand(*batch, -1)
 
     def _cost_moments(

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -89,8 +90,8 @@ def _are_equal(weights: Tensor) -> bool:
 def _common_batch(parts: dict[str, Tensor], dims: int) -> torch.Size:
     batches = {name: part.shape[: part.ndim - _own(name, dims)] for name, part in parts.items()}
     try:
-        return torch.broadcast_shapes(*batches.values())
-    except RuntimeError as error:
+        return torch.Size(np.broadcast_shapes(*batches.values()))  # torch's own imports sympy
+    except ValueError as error:
         words = ", ".join(f"{name} {tuple(batch)}" for name, batch in batches.items())
         raise ValueError(f"batches do not fit each other: {words}") from error
 

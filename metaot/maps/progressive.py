@@ -149,7 +149,8 @@ def progot(
         found.append(solve(moved, init=init, solver=solver, tol=tol, max_steps=max_steps))
         potentials = found[-1].potentials
         init = DualPotentials((1 - length) * potentials.f, (1 - length) * potentials.g)
-        x = x + length * (found[-1].transport() - x)
+        if length < 1:
+            x = x + length * (found[-1].transport() - x)
     return ProgressiveMap(tuple(found), lengths)
 
 

@@ -159,7 +159,7 @@ def test_the_start_goes_on_as_the_points_do(monkeypatch):
 def test_the_first_call_does_not_wait_for_the_compiler_of_torch():
     code = "import sys, torch\nfrom metaot.losses import SinkhornLoss\n"
     code += "x = torch.ones(3, 2, requires_grad=True)\nSinkhornLoss(1.0)(x, 0 * x).backward()\n"
-    code += "assert 'torch._dynamo' not in sys.modules"
+    code += "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
