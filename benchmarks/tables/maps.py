@@ -62,13 +62,15 @@ def gauss_newton_worth() -> float:
 def palette_budgets() -> Table:
     """Beside entropic transport between samples, at equal time: what is left of the sliced distance."""
     rows = [
-        [budget, *(_budget_cell(found[family]) for family in ("linear", "model", "discrete"))]
+        [budget, *(_budget_cell(found.get(family)) for family in ("linear", "model", "discrete", "progressive"))]
         for budget, found in read("palette/discrete")["budgets"].items()
     ]
-    return Table(["within", "linear", "model", "discrete"], rows)
+    return Table(["within", "linear", "model", "discrete", "progressive"], rows)
 
 
-def _budget_cell(row: dict[str, Any]) -> str:
+def _budget_cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "none"
     _, _, setting = row["setting"].partition(", ")
     note = f" ({setting})" if setting else ""
     return f"{row['left']:.3f}{note}, {row['ms']:.2g} ms, {row['seconds for a million pixels']:.2g} s"
