@@ -57,6 +57,16 @@ def solve_together(calls: tuple[tuple[object, ...], ...], threads: int, /) -> No
 def exponential_sums(x: ndarray, y: ndarray, v: ndarray, out: ndarray, threads: int, /) -> None:
     """Put exp(x y^T) v into `out`, n q, for x n p, y m p and v m q."""
 
+def multiply_rows(x: ndarray, y: ndarray, out: ndarray, factor: float, threads: int, /) -> float:
+    """Put factor x y^T into `out`, n m, from 16 bits of x, n d, and y, m d; all float32.
+
+    Returns the largest error of the mean of its entries over pairs that have each row of x and of y as often as
+    any other. Raises as `solve_each`.
+    """
+
+def has_quick_products() -> bool:
+    """Return whether `multiply_rows` is faster on this processor than products of floats."""
+
 def sort_rows(values: ndarray, order: ndarray | None, threads: int, /) -> None:
     """Sort the rows of `values`, float32 or float64, where they are; fill `order`, int64, with where numbers were.
 

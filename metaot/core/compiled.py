@@ -179,6 +179,24 @@ def assign_rows(costs: Array, eps: Array, prices: Array, *, exact: bool) -> tupl
     return columns, bound
 
 
+def quick_products() -> bool:
+    """Return whether `multiply_rows` is faster here than products of floats."""
+    return _core is not None and _core.has_quick_products()
+
+
+def multiply_rows(x: Array, y: Array, factor: float = 1, *, threads: int = 1) -> tuple[Array, float]:
+    """Return factor x y^T for matrices n d and m d in float32, from numbers of 16 bits.
+
+    With it the largest error of a mean of its entries, over pairs that have each row of x and of y as often as any
+    other; see metaot/core/src/products.c.
+    """
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    out = np.empty((len(x), len(y)), dtype=np.float32)
+    error = _core.multiply_rows(np.ascontiguousarray(x), np.ascontiguousarray(y), out, factor, threads)
+    return out, error
+
+
 @final
 class Averages(NamedTuple):
     """Measures, batch k n, with their weights and eps, and a start of their barycenters, in units of eps."""

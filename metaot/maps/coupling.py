@@ -21,6 +21,7 @@ from metaot.geometry import Points
 from metaot.geometry.checks import first_place, given, masses, require_finite, together
 from metaot.geometry.costs import Cost
 from metaot.maps.assignment import assigned, spread
+from metaot.maps.pair_costs import pair_costs
 from metaot.potentials import source_marginal, target_marginal
 from metaot.problem import Problem
 from metaot.solvers.solution import Bounds, Solution
@@ -32,9 +33,8 @@ _DEFAULT = 0.1
 _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Digits of sums of costs that may be lost, relative to their size."""
 
-_NEAR = 0.25, 0.9
-"""The part of the mean square of points up to which that of their mean counts as near the origin: of x0, whose
-mean would favour some columns of the matrix of products, and of x1, whose mean costs some digits only."""
+_LARGEST_ERROR = 0.25
+"""The part of eps that may be lost to rounded costs, which are faster."""
 
 _WHOLE = 1e-7
 """Rounding of weights, of a mass of one."""
@@ -271,23 +271,23 @@ def _part(x: Tensor, y: Tensor, weights: list[Tensor], place: list[Tensor] | Non
 
 def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Part:
     """Pair points."""
-    C, of_rows, of_columns = _costs(x, y, wanted.cost)
-    count = max(C.shape)
+    count = max(len(x), len(y))
     copies = [_copies(w, count, wanted) for w in weights]
-    sides = [torch.arange(count, device=C.device) if side is None else side for side in copies]
-    for axis, side in enumerate(copies):
-        C = C if side is None else C.index_select(axis, side)
-    alone = (of_rows[copies[0]] if copies[0] is not None else of_rows).mean(dtype=torch.float64)
-    alone = alone + (of_columns[copies[1]] if copies[1] is not None else of_columns).mean(dtype=torch.float64)
-    independent = alone + C.mean(dtype=torch.float64)
+    each_once = copies[0] is None and copies[1] is None
+    costs = pair_costs(x, y, wanted.cost, rounded=each_once and wanted.eps != 0).taken(*copies)
+    alone = costs.rows.mean(dtype=torch.float64) + costs.columns.mean(dtype=torch.float64)
+    independent = alone + costs.mean()
     if not bool(independent.isfinite()):
-        raise _not_finite(C, wanted)
-    scale = spread(C)
+        raise _not_finite(costs.C, wanted)
+    scale = spread(costs.C)
     eps = (_DEFAULT * scale or 1.0) if wanted.eps is None else wanted.eps
-    columns, lower, _ = assigned(C, eps, scale)
-    cost = alone + C.gather(1, columns[:, None]).mean(dtype=torch.float64)
-    i, j, (a, b) = sides[0], sides[1][columns], weights
-    return Part(i, j, a, b, x, y, wanted.cost, eps, wanted.tol, cost, independent, lower + alone)
+    if costs.error > _LARGEST_ERROR * eps:
+        costs = pair_costs(x, y, wanted.cost, rounded=False)
+    found, lower, _ = assigned(costs.C, eps - 2 * costs.error, scale)
+    i, j = (torch.arange(count, device=x.device) if side is None else side for side in copies)
+    bounds = alone + costs.mean_of(found), alone + lower - costs.error
+    a, b = weights
+    return Part(i, j[found], a, b, x, y, wanted.cost, eps, wanted.tol, bounds[0], independent, bounds[1])
 
 
 def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:
@@ -297,37 +297,6 @@ def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:
     bad = ~C.isfinite()
     first = f"got C{first_place(bad, C)}" if bool(bad.any()) else "and these are too large: scale the points"
     return ValueError(f"pairs need finite costs in {C.dtype}, {first}")
-
-
-def _costs(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], cost: str | Cost
-) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n"], Float[Tensor, "m"]]:
-    """Return a matrix, and what to add to its rows and to its columns to make it the costs.
-
-    Of squared distances the matrix is the product of the points: no pass over it is needed for their squares.
-    """
-    if cost != "sqeuclidean":
-        return Points(x, y, cost).cost_rows(slice(None)).to(x), x.new_zeros(len(x)), y.new_zeros(len(y))
-    (x, mean_x, rows), (y, mean_y, columns) = _centred(x, _NEAR[0]), _centred(y, _NEAR[1])
-    if mean_x is not None or mean_y is not None:
-        zero = x.new_zeros(x.shape[1])
-        apart = (zero if mean_x is None else mean_x) - (zero if mean_y is None else mean_y)
-        rows, columns = rows + 2 * (x @ apart) + apart.square().sum(), columns - 2 * (y @ apart)
-    return torch.addmm(x.new_zeros(1, 1), x, y.mT, beta=0, alpha=-2), rows, columns
-
-
-def _centred(
-    x: Float[Tensor, "n d"], near: float
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "d"] | None, Float[Tensor, "n"]]:
-    """Return points without their mean, the mean, and the squares of what is left.
-
-    Points that are near the origin are returned as they are, with no mean.
-    """
-    mean, squares = x.mean(0), torch.linalg.vector_norm(x, dim=1).square()
-    if bool(mean.square().sum() <= near * squares.mean()):
-        return x, None, squares
-    x = x - mean
-    return x, mean, torch.linalg.vector_norm(x, dim=1).square()
 
 
 def _copies(weights: Float[Tensor, "n"], count: int, wanted: _Wanted) -> Int[Tensor, "count"] | None:

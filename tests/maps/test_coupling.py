@@ -109,6 +109,8 @@ def test_sampling_by_weights_has_their_mean():
     generator = torch.Generator().manual_seed(1)
     times = sum(couple(x, y, a, generator=generator).i.bincount(minlength=3) for _ in range(100))
     assert_close(times / 100, 4 * a, 0.15)
+    again = [couple(x, y, a, generator=generator.manual_seed(k)).i.tolist() for k in (2, 3, 4, 2, 3, 4)]
+    assert again[:3] == again[3:]
 
 
 def test_pairs_within_classes_are_those_of_each_class_alone():
@@ -152,6 +154,23 @@ def test_compiled_code_and_torch_find_pairs_of_one_quality(monkeypatch):
         monkeypatch.setattr(metaot.core, "COMPILED", compiled and metaot.core.COMPILED)
         found = couple(x, y)
         assert (found.independent_cost - found.cost) / gain > 0.97
+
+
+@pytest.mark.skipif(not metaot.core.COMPILED, reason="not compiled")
+def test_certificates_allow_for_rounded_products(monkeypatch):
+    monkeypatch.setattr(metaot.core, "quick_products", lambda: True)
+    used = []
+    multiply = metaot.core.multiply_rows
+    monkeypatch.setattr(metaot.core, "multiply_rows", lambda *a, **k: used.append(1) or multiply(*a, **k))
+    x, y = clouds(256, 256, 256, torch.float32)
+    exact = couple(x.double(), y.double(), eps=0)
+    assert not used
+    for eps in (None, 1e-3):  # the second is less than rounded products are good for
+        found = couple(x, y, eps=eps)
+        assert used
+        assert_close(found.cost, mean_cost(x, y, found), 1e-3)
+        assert_close(found.independent_cost, exact.independent_cost, 1e-3)
+        assert found.lower - 1e-3 <= exact.cost <= found.cost + 1e-3 <= found.lower + found.eps + 2e-3
 
 
 def test_images_arrays_and_lists_are_points():

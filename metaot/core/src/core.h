@@ -271,6 +271,19 @@ typedef struct {
 
 int assign(Assignment *task);
 
+/* products.c */
+typedef struct {
+    Index n, m, dim;
+    const float *x, *y; /* n dim, m dim */
+    float *out;         /* n m: x y^T times a factor */
+    double factor;
+    double error;       /* of the mean over pairs that have each row of x and of y once, at most */
+} Products;
+
+int can_multiply_rows(void);
+int products_are_quick(void);
+int multiply_rows(Products *task, int threads);
+
 /* sinkhorn.c, newton.c */
 void open_path(Path *path, Arena *arena, Index count);
 int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);

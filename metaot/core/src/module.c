@@ -557,7 +557,43 @@ static PyObject *assign_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
     return enough ? PyFloat_FromDouble(task.bound) : PyErr_NoMemory();
 }
 
+static PyObject *multiply(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    static const char *const names[] = {"x", "y", "out"};
+    Products task;
+    PyObject *given[3];
+    Py_buffer b[3];
+    double factor;
+    int threads, fits = 1, enough = 1;
+    memset(&task, 0, sizeof task);
+    memset(b, 0, sizeof b);
+    if (!PyArg_ParseTuple(arguments, "OOOdi:multiply_rows", &given[0], &given[1], &given[2], &factor, &threads)) return NULL;
+    for (int k = 0; fits && k < 3; k++)
+        fits = read_array(given[k], names[k], k == 2, "f", 2, &b[k]) && (b[k].ndim == 2 || misfit("matrices have two dimensions"));
+    if (fits && (b[0].shape[1] != b[1].shape[1] || b[2].shape[0] != b[0].shape[0] || b[2].shape[1] != b[1].shape[0] ||
+                 b[0].len == 0 || b[1].len == 0))
+        fits = misfit("out must have a row for each of x, and a column for each of y");
+    if (fits && !can_multiply_rows()) fits = misfit("this processor has no AVX2, which products of 16 bits need");
+    if (fits) {
+        task = (Products){b[0].shape[0], b[1].shape[0], b[0].shape[1], b[0].buf, b[1].buf, b[2].buf, factor, 0};
+        Py_BEGIN_ALLOW_THREADS
+        enough = multiply_rows(&task, threads);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < 3; k++)
+        if (b[k].obj) PyBuffer_Release(&b[k]);
+    if (!fits) return NULL;
+    return enough ? PyFloat_FromDouble(task.error) : PyErr_NoMemory();
+}
+
+static PyObject *has_quick_products(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing))
+{
+    return PyBool_FromLong(products_are_quick());
+}
+
 static PyMethodDef methods[] = {
+    {"has_quick_products", has_quick_products, METH_NOARGS, "Tell whether multiply_rows is faster than floats."},
+    {"multiply_rows", multiply, METH_VARARGS, "Put factor x y^T into out; see metaot/core/_core.pyi."},
     {"exponential_sums", exponential_sums, METH_VARARGS, "Put exp(x y^T) v into out; see metaot/core/_core.pyi."},
     {"assign_rows", assign_rows, METH_VARARGS, "Assign rows to columns; see metaot/core/_core.pyi."},
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
