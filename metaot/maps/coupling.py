@@ -285,9 +285,22 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
         costs = pair_costs(x, y, wanted.cost, rounded=False)
     found, lower, _ = assigned(costs.C, eps - 2 * costs.error, scale)
     i, j = (torch.arange(count, device=x.device) if side is None else side for side in copies)
-    bounds = alone + costs.mean_of(found), alone + lower - costs.error
+    own = costs.C.gather(1, found[:, None]).mean(dtype=torch.float64)
     a, b = weights
-    return Part(i, j[found], a, b, x, y, wanted.cost, eps, wanted.tol, bounds[0], independent, bounds[1])
+    return Part(
+        i,
+        j[found],
+        a,
+        b,
+        x,
+        y,
+        wanted.cost,
+        eps,
+        wanted.tol,
+        alone + own,
+        independent,
+        alone + lower - costs.error,
+    )
 
 
 def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:

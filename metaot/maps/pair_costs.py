@@ -14,25 +14,22 @@ _NEAR = 0.25, 0.9
 """The part of the mean square of points up to which that of their mean counts as near the origin: of x0, whose
 mean would favour some columns of the matrix of products, and of x1, whose mean costs some digits only."""
 
-_ROWS = 64
-"""Pairs of points whose products are summed together."""
-
 _WORTH_ROUNDING = 2**24
 """Products of numbers from which on rounding them first is worth its time."""
 
 
 @final
 class PairCosts(NamedTuple):
-    """The costs are C + rows[:, None] + columns. Of squared distances, C is the product of the points x and y.
+    """The costs are C + rows[:, None] + columns.
 
-    A rounded C has at most this error in the mean of entries with each row and each column once.
+    Of rounded points C has at most this error in the mean of entries with each row and each column once; where
+    errors are as often above as below zero, it is smaller by orders of magnitude.
     """
 
     C: Float[Tensor, "n m"]
     rows: Float[Tensor, "n"]
     columns: Float[Tensor, "m"]
     error: float = 0.0
-    points: tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]] | None = None
 
     def taken(self, rows: Int[Tensor, "k"] | None, columns: Int[Tensor, "k"] | None) -> "PairCosts":
         """Return the costs of these rows and columns, None for all of them, if they are not rounded."""
@@ -44,20 +41,8 @@ class PairCosts(NamedTuple):
         return costs
 
     def mean(self) -> Float[Tensor, ""]:
-        """Return the mean of C, as it is before it is rounded."""
-        if self.points is None:
-            return self.C.mean(1).mean(dtype=torch.float64)
-        x, y = self.points
-        return -2 * (x.mean(0).double() @ y.mean(0).double())
-
-    def mean_of(self, columns: Int[Tensor, "n"]) -> Float[Tensor, ""]:
-        """Return the mean of C with these columns of its rows, as it is before it is rounded."""
-        if self.points is None:
-            return self.C.gather(1, columns[:, None]).mean(dtype=torch.float64)
-        x, y = self.points
-        parts = zip(x.split(_ROWS), columns.split(_ROWS), strict=True)
-        sums = [torch.dot(rows.flatten(), y[places].flatten()) for rows, places in parts]
-        return -2 * torch.stack(sums).sum(dtype=torch.float64) / len(x)
+        """Return the mean of C, whose rows are short enough for sums in its own dtype."""
+        return self.C.mean(1).mean(dtype=torch.float64)
 
 
 def pair_costs(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], cost: str | Cost, *, rounded: bool) -> PairCosts:
@@ -75,7 +60,7 @@ def pair_costs(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], cost: str | Cos
     single = x.is_cpu and x.dtype == torch.float32
     if rounded and single and x.numel() * len(y) >= _WORTH_ROUNDING and core.quick_products():
         C, error = core.multiply_rows(x.numpy(), y.numpy(), factor=-2.0, threads=torch.get_num_threads())
-        return PairCosts(torch.from_numpy(C), rows, columns, error, (x, y))
+        return PairCosts(torch.from_numpy(C), rows, columns, error)
     return PairCosts(torch.addmm(x.new_zeros(1, 1), x, y.mT, beta=0, alpha=-2), rows, columns)
 
 
