@@ -13,6 +13,7 @@ from metaot import Points, couple
 from metaot.adapters.flow_matching import OTPlanSampler, match_fn
 from metaot.core import Status
 from metaot.geometry import LpPower
+from metaot.maps.assignment import assigned
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -171,6 +172,14 @@ def test_certificates_allow_for_rounded_products(monkeypatch):
         assert_close(found.cost, mean_cost(x, y, found), 1e-3)
         assert_close(found.independent_cost, exact.independent_cost, 1e-3)
         assert found.lower - 1e-3 <= exact.cost <= found.cost + 1e-3 <= found.lower + found.eps + 2e-3
+
+
+def test_paths_mend_a_coarse_auction(back_end):
+    C = torch.rand(30, 30, dtype=torch.float64)
+    columns, lower, _ = assigned(C, 0.0, 100.0, torch.zeros(30))
+    least = C.numpy()[linear_sum_assignment(C.numpy())].mean()
+    assert_close(C.gather(1, columns[:, None]).mean(), least, 1e-12)
+    assert_close(lower, least, 1e-12)
 
 
 def test_images_arrays_and_lists_are_points():
