@@ -69,7 +69,7 @@ received[found.assignment] = colours
 
 
 def draw(panel: plt.Axes, x: Tensor, colour: Tensor, title: str) -> None:
-    panel.scatter(*x.T.numpy(), c=colour.numpy(), cmap="turbo", s=5)
+    panel.scatter(*x.T.numpy(), c=colour.numpy(), cmap="turbo", s=5, clip_on=False)
     panel.set_title(title)
     panel.set_box_aspect(tuple(x.amax(0) - x.amin(0)), zoom=1.3)
     panel.set_axis_off()
@@ -89,7 +89,8 @@ plt.show()
 # ------
 #
 # The distortion has many local minima: a shape may be laid on its copy head to tail, or mirrored. ``values`` are
-# those of all starts. The best one went on; the others show what they were compared by, with entropy in it.
+# those of all starts. The best few went on, and the plan of independent atoms, the last one; the others show what
+# they were compared by, with entropy in it.
 
 figure, panel = plt.subplots(figsize=(5, 2.8))
 panel.bar(range(len(found.values)), found.values.numpy())

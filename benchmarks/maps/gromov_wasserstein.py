@@ -7,7 +7,7 @@ entropy of a plan whose marginals are right: plans of entropic solvers are round
 POT's solvers are conditional gradient (symmetric, a relative tolerance of 1e-6), and up to n = 500 entropic
 projected gradient and proximal point. The time is that of the fastest of these whose value is within 1.001 of the
 least one; beside it there is conditional gradient alone. The distance matrices count on POT's side. Runs
-alternate; times are the least of some, on one thread.
+alternate; times are the least of some, on one thread. Seeds begin at 1000: settings were chosen on smaller ones.
 
 Steps: Sinkhorn steps of all linear problems at one start and the eps of the table, warm and from zeros.
 """
@@ -35,6 +35,7 @@ from metaot.maps.distortion import MatrixDistortion
 RESULTS = Path(__file__).parents[1] / "results" / "maps-gromov_wasserstein.json"
 KINDS = ("normal", "bent", "curves")
 SEEDS = {100: 3, 500: 2, 2000: 1}
+FIRST_SEED = 1000
 RUNS = {100: 5, 500: 2, 2000: 1}
 GRADIENT = "conditional gradient"
 SAME, FLOOR, STEPS_FLOOR = 1.001, 0.3, 0.5
@@ -153,12 +154,12 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     rows, counted = [], []
-    gromov_wasserstein(*clouds("normal", 100, 9))
+    gromov_wasserstein(*clouds("normal", 100, 9))  # the first call
     print("| clouds | n | seed | POT's fastest | its ms | ours | ratio | value | ratio to gradient | value |")
     print("|---|--:|--:|---|--:|--:|--:|--:|--:|--:|")
     for n in (100,) if quick else SEEDS:
         for kind in KINDS:
-            for seed in range(1 if quick else SEEDS[n]):
+            for seed in range(FIRST_SEED, FIRST_SEED + (1 if quick else SEEDS[n])):
                 row = compared(kind, n, seed)
                 rows.append(row)
                 print(
@@ -180,7 +181,7 @@ def main() -> None:
     for n in (100,) if quick else (100, 500):
         for kind in KINDS:
             for eps in STEPS_EPS:
-                row = steps(kind, n, 0, eps)
+                row = steps(kind, n, FIRST_SEED, eps)
                 counted.append(row)
                 print(
                     f"| {kind} | {n} | {eps:g} | {row['cold']} | {row['warm']} | {row['ratio']:.2f} "

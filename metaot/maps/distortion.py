@@ -16,6 +16,7 @@ concave in P: to minimise along its slope lowers it, and without entropy some pe
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -37,14 +38,8 @@ class Moments:
 
     M: Float[Tensor, "starts ..."]
     value: Float[Tensor, "starts"]
-    objective: Float[Tensor, "starts"] | None = None
-    """Of clouds, a bound from above of distortion + eps KL(P | a b^T), which errors of marginals change little."""
     rest: Float[Tensor, "starts 3"] | None = None
     """Of what need not be concave: <D P E, P>, what is linear in P, and KL(P | a b^T) or a bound of it."""
-
-    def __getitem__(self, index: Tensor | slice) -> "Moments":
-        parts = (None if part is None else part[index] for part in (self.objective, self.rest))
-        return Moments(self.M[index], self.value[index], *parts)
 
 
 class Distortion(ABC):
@@ -162,36 +157,61 @@ class CloudDistortion(Distortion):
         return self._problem(replaced(_ANY_POINTS, x=p, y=q), eps), p.square().sum(-1)
 
     def after(self, before: Moments, solution: Solution) -> Moments:
-        """The linear problem at M lies above the distortion, which is concave: it bounds what can be reached."""
+        """Go to the plans: the distortion is concave."""
         if self.L is not None:
-            objective = self.constant + 2 * before.M.square().sum((-2, -1)) + solution.value
-            return replace(self.of_plans(solution.plan()), objective=objective)
-        problem, (p, q) = solution.problem, _points(solution.problem)
-        f, g = solution.potentials.f - p.square().sum(-1), solution.potentials.g - q.square().sum(-1)
-        sent, mass = _sent(problem, (f, g), torch.cat([self.V, self.Y], -1))
-        found = self._of(self.a[:, None] * sent)
-        dual = f @ self.a + g @ self.b - problem.eps * (mass - 1)
-        return replace(found, objective=self.constant + 2 * before.M.square().sum((-2, -1)) + dual)
+            return self.of_plans(solution.plan())
+        sent = _sent(solution.problem, self._potentials(solution), self._beside)
+        return self._of(self.a[:, None] * sent)
+
+    def bound(self, M: Float[Tensor, "starts ..."], solution: Solution) -> Float[Tensor, "starts"]:
+        """Return what distortion + eps KL(P | a b^T) of the plans that solve the problems at M is at most.
+
+        The linear problem at M lies above the distortion, which is concave. The plans have the right marginals.
+        """
+        f, g = self._potentials(solution)
+        return self.constant + 2 * M.square().sum((-2, -1)) + f @ self.a + g @ self.b
+
+    def _potentials(self, solution: Solution) -> tuple[Tensor, Tensor]:
+        """Return potentials of the slope."""
+        f, g = solution.potentials.f, solution.potentials.g
+        if self.L is not None:
+            return f, g
+        p, q = _points(solution.problem)
+        return f - p.square().sum(-1), g - q.square().sum(-1)
 
     def of_plans(self, P: Float[Tensor, "starts n m"]) -> Moments:
-        found = self._of(P @ torch.cat([self.V, self.Y], -1))
+        found = self._of(P @ self._beside)
         return found if self.L is None else replace(found, value=found.value + (self.L * P).sum((-2, -1)))
 
     def _of(self, sent: Float[Tensor, "starts n k"]) -> Moments:
+        """Return the moments of plans from what they send to the source: P V and P Y side by side."""
         rank = self.U.shape[-1]
-        M = self.X.mT @ sent[..., rank:]
-        linear = (self.U * sent[..., :rank]).sum((-2, -1))
+        moments = self._rows @ sent
+        M = moments[..., rank:, rank:]
+        linear = moments.diagonal(dim1=-2, dim2=-1)[..., :rank].sum(-1)
         return Moments(M, self.constant - 2 * (linear + M.square().sum((-2, -1))))
 
     def of_permutation(self, order: Int[Tensor, "n"]) -> Moments:
-        found = self._of((self.a[:, None] * torch.cat([self.V, self.Y], -1)[order])[None])
+        found = self._of((self.a[:, None] * self._beside[order])[None])
         if self.L is None:
             return found
         return replace(found, value=found.value + self.a @ self.L.gather(1, order[:, None])[:, 0])
 
     def slope(self, M: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        slope = -2 * self.U @ self.V.mT - 4 * (self.X @ M) @ self.Y.mT
-        return slope if self.L is None else slope + self.L
+        return self._linear + (self.X @ (-4 * M)) @ self.Y.mT
+
+    @cached_property
+    def _linear(self) -> Float[Tensor, "n m"]:
+        linear = self.U @ (-2 * self.V).mT
+        return linear if self.L is None else linear + self.L
+
+    @cached_property
+    def _rows(self) -> Float[Tensor, "k n"]:
+        return torch.cat([self.U, self.X], -1).mT.contiguous()
+
+    @cached_property
+    def _beside(self) -> Float[Tensor, "m k"]:
+        return torch.cat([self.V, self.Y], -1)
 
 
 @final
@@ -272,20 +292,17 @@ def _points(problem: Problem) -> tuple[Tensor, Tensor]:
 
 def _sent(
     problem: Problem, potentials: tuple[Tensor, Tensor], values: Float[Tensor, "m k"]
-) -> tuple[Float[Tensor, "starts n k"], Float[Tensor, "starts"]]:
-    """Return the means of values under the rows of plans, and the plans' masses, by products in blocks of rows.
+) -> Float[Tensor, "starts n k"]:
+    """Return the means of values under the rows of plans, by products in blocks of rows.
 
     The cost is -2 <p, q>: squared distances are less, by terms of either side that the potentials do not have.
     """
     (p, q), eps, (f, g) = _points(problem), problem.eps, potentials
-    one = torch.ones_like(f)[..., None]
-    left = torch.cat([2 / eps * p, f[..., None] / eps, one], -1)
+    left = torch.cat([2 / eps * p, f[..., None] / eps, torch.ones_like(f)[..., None]], -1)
     other = (g / eps + problem.b.log())[..., None]
     right = torch.cat([q, torch.ones_like(other), other], -1).mT
     beside = torch.cat([values, values.new_ones(len(values), 1)], -1)
     step = max(1, BLOCK // max(1, g.numel()))
-    parts = [(rows @ right).exp_() @ beside for rows in left.split(step, -2)]
-    sums = torch.cat(parts, -2)
-    total = sums[..., -1]
-    sent = sums[..., :-1] / total.clamp_min(torch.finfo(total.dtype).tiny)[..., None]
-    return sent, (total * problem.a).sum(-1)
+    sums = torch.cat([(rows @ right).exp_() @ beside for rows in left.split(step, -2)], -2)
+    total = sums[..., -1:]
+    return sums[..., :-1] / total.clamp_min(torch.finfo(total.dtype).tiny)

@@ -1,8 +1,8 @@
 """Gromov-Wasserstein: plans between spaces that share nothing, by what they do to distances within each space.
 
 One linear problem after another (Peyre, Cuturi and Solomon, ICML 2016; `metaot.maps.distortion`), each solved from
-the potentials of the one before. The distortion has many local minima: several starts are compared at a high eps,
-between some of the atoms if there are many, and the best go on.
+the potentials of the one before. The distortion has many local minima: several starts are compared by one linear
+problem each at a high eps, between some of the atoms if there are many, and the best go on.
 """
 
 from dataclasses import dataclass, replace
@@ -17,24 +17,27 @@ from metaot.arrays import ArrayLike, as_count, as_number, require_limits
 from metaot.core.status import Status
 from metaot.geometry import Geometry
 from metaot.geometry.checks import require_finite, tensor
-from metaot.maps.descent import ROUGH, Descent, part_of, permutation, rounded
+from metaot.maps.descent import Descent, part_of, permutation, rounded
+from metaot.maps.distortion import CloudDistortion
 from metaot.maps.spaces import Spaces
 from metaot.potentials import DualPotentials
-from metaot.solvers import Solution
+from metaot.solvers import Solution, solve
 
 _FEW = 512
 """Atoms of each side between which starts are compared."""
 
+_LOOK, _LOOSELY = 0.2, 0.1
+"""The eps at which starts are compared, as a part of the distortion's scale, and the L1 error of plans there."""
+
 _WARM, _COOLER, _COLD = 0.1, 3.0, 1e-3
-"""The first eps, the ratio of two, and the last one before a plan is rounded, as parts of the distortion's scale.
-Permutations follow on the second one."""
+"""The first eps on the way, the ratio of two, and the last one before a plan is rounded."""
 
-_LOOKS = 2
-"""The linear problems by which starts are compared."""
+_BEFORE = 0.03
+"""The eps of the one linear problem before permutations, where starts come without potentials."""
 
-_KEPT, _APART, _CLOSE = 2, 1e-3, 0.05
-"""The most starts that go on where some atoms only were compared; how far their values are, relatively, above the
-one before at least, and above the best at most."""
+_KEPT, _APART, _CLOSE = 2, 1e-3, 0.2
+"""The most starts that go on; how far their values are, relatively, above the one before at least, and above the
+best at most."""
 
 _ROUNDS = 10
 """The most linear problems of one eps on the way."""
@@ -50,7 +53,8 @@ class GromovWasserstein:
 
     `value` is the distortion sum (D_ik - E_jl)^2 P_ij P_kl of the plan, without entropy; with features, alpha
     times it and 1 - alpha times their cost. `values` are those of all starts, the user's last; of those that were
-    left behind, what they were compared by: a bound with entropy at a high eps, between some of the atoms.
+    left behind, where they stopped, or what they were compared by: a bound with entropy at a high eps, between some
+    of the atoms.
 
     `error` is how much the last linear problem changed the moments of the plan, relative to these; without
     entropy, zero once its solution is the permutation that it was made from. `steps` are the linear problems of
@@ -64,9 +68,11 @@ class GromovWasserstein:
     steps: int
     inner_steps: int
     max_steps: int
-    solution: Solution
-    """The last linear problem, whose cost is the slope of the distortion."""
-    assignment: Int[Tensor, "n"] | None
+    potentials: DualPotentials
+    """Those of the last linear problem, whose cost is the slope of the distortion."""
+    solution: Solution | None = None
+    """The last linear problem; None of a permutation."""
+    assignment: Int[Tensor, "n"] | None = None
     """Without entropy, between as many atoms of equal weights: the target's atom of each atom of the source."""
     rounded: Float[Tensor, "n m"] | None = None
 
@@ -75,33 +81,28 @@ class GromovWasserstein:
         """How it ended."""
         return Status.of_one(self.converged, self.error)
 
-    @property
-    def potentials(self) -> DualPotentials:
-        """The potentials of the last linear problem."""
-        return self.solution.potentials
-
     def plan(self) -> Float[Tensor, "n m"]:
         """Return the plan, n x m numbers."""
         if self.rounded is not None:
             return self.rounded
-        if self.assignment is None:
-            return self.solution.plan()
-        return permutation(self.assignment, self.solution.problem.b)
+        if self.assignment is not None:
+            return permutation(self.assignment, self.value)
+        assert self.solution is not None
+        return self.solution.plan()
 
     def transport(self, values: ArrayLike) -> Float[Tensor, "n k"]:
         """Return the mean of the target's `values`, m k, under each row of the plan."""
         v = tensor("values", values, like=self.value).to(self.value)
-        if v.ndim != 2 or len(v) != self.solution.problem.geometry.shape[1]:
-            raise ValueError(
-                f"values must have the shape ({self.solution.problem.geometry.shape[1]}, k), got {tuple(v.shape)}"
-            )
+        m = len(self.potentials.g)
+        if v.ndim != 2 or len(v) != m:
+            raise ValueError(f"values must have the shape ({m}, k), got {tuple(v.shape)}")
         if self.assignment is not None:
             return v[self.assignment]
         P = self.plan()
         return (P @ v) / P.sum(-1, keepdim=True).clamp_min(torch.finfo(P.dtype).tiny)
 
     def __repr__(self) -> str:
-        n, m = self.solution.problem.geometry.shape
+        n, m = len(self.potentials.f), len(self.potentials.g)
         words = "converged" if self.converged else f"not converged ({self.status.name})"
         return (
             f"GromovWasserstein({n} x {m}, value {float(self.value):.6g}: {words}, {self.steps} linear problems)"
@@ -119,7 +120,7 @@ def gromov_wasserstein(
     features: ArrayLike | Geometry | None = None,
     alpha: float | None = None,
     init: Any = None,
-    starts: int = 8,
+    starts: int = 9,
     generator: torch.Generator | None = None,
     tol: float = 1e-6,
     max_steps: int = 200,
@@ -137,7 +138,8 @@ def gromov_wasserstein(
 
     `features` are costs between the atoms of x and y, as a matrix or a geometry such as `Points(s, t)`, with the
     share 1 - `alpha` beside the share `alpha` (0.5) of the distortion. `starts` are compared: plans of Gaussians,
-    which align the longest axes with all signs, then random ones, by `generator`. `init` is one more start: a
+    which align the longest axes with all signs, then random ones, by `generator`; where permutations are sought,
+    the last one is the plan of independent atoms. `init` is one more start: a
     plan, n m, or an earlier result.
 
     Stops when a linear problem changes the moments by at most `tol`, relatively, or after `max_steps` linear
@@ -151,79 +153,95 @@ def gromov_wasserstein(
         raise ValueError(f"starts must be at least one, or zero beside an init, got {count}")
     spaces = Spaces.of((x, y), (a, b), features, alpha)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    levels = _levels(spaces.scale, temperature, spaces.may_be_permuted)
-    M, values, places, inner_steps = _compared(spaces, count, levels[0], generator)
-    if init is not None:
-        given = spaces.distortion.of_plans(_as_plan(init, spaces)[None])
-        M, values, places = torch.cat([M, given.M]), torch.cat([values, given.value]), [*places, len(values)]
-    descent = Descent(spaces.distortion, M)
     hardens = temperature == 0 and spaces.may_be_permuted
-    for warm in levels[1:] or levels:
-        descent.settle(warm, 1 if hardens else _ROUNDS)
-    parts = [descent] if len(places) == 1 else [descent.alone(k) for k in range(len(places))]
-    ends = [_ended(part, temperature, hardens, limit, most) for part in parts]
+    plain = hardens and count > 1
+    parts, values, places, inner_steps = _compared(spaces, count - plain, generator)
+    plans = [spaces.a[:, None] * spaces.b] if plain else []
+    if init is not None:
+        plans.append(_as_plan(init, spaces))
+    for P in plans:
+        given = spaces.distortion.of_plans(P[None])
+        parts, places = [*parts, Descent(spaces.distortion, given.M)], [*places, len(values)]
+        values = torch.cat([values, given.value])
+    ends: list[GromovWasserstein] = []
+    for part in parts:
+        least = min((float(end.value) for end in ends), default=float("inf"))
+        if hardens:
+            ends.append(_hardened(part, most, least))
+        else:
+            for warm in _levels(spaces.scale, temperature):
+                part.settle(warm, _ROUNDS)
+            ends.append(_ended(part, temperature, limit, most))
     values[places] = torch.stack([end.value for end in ends])
     best = min(ends, key=lambda end: float(end.value))
-    inner_steps += sum(part.inner_steps for part in {id(part): part for part in (descent, *parts)}.values())
-    return replace(best, values=values, inner_steps=inner_steps)
+    return replace(best, values=values, inner_steps=inner_steps + sum(end.inner_steps for end in ends))
 
 
 def _compared(
-    spaces: Spaces, count: int, eps: float, generator: torch.Generator
-) -> tuple[Float[Tensor, "kept ..."], Float[Tensor, "starts"], list[int], int]:
-    """Take all starts down to the first eps, between some of the atoms.
+    spaces: Spaces, count: int, generator: torch.Generator
+) -> tuple[list[Descent], Float[Tensor, "starts"], list[int], int]:
+    """Compare starts by one linear problem each, between some of the atoms.
 
-    Return moments between all atoms of those that are kept, all values, which are kept, and Sinkhorn steps.
+    Return those that are kept, values of all, which are kept, and Sinkhorn steps.
     """
     clouds = spaces if spaces.are_clouds else spaces.embedded()
-    eps = eps * float(clouds.scale / spaces.scale)
     if count == 0:
-        nothing = spaces.distortion.of_plans(spaces.a.new_zeros(0, *spaces.shape))
-        return nothing.M, nothing.value, [], 0
+        return [], spaces.a.new_zeros(0), [], 0
     rows, columns = (_some(weights, generator) for weights in (spaces.a, spaces.b))
     all_of_them = (len(rows), len(columns)) == spaces.shape
-    few = clouds if all_of_them else clouds.part(rows, columns)
-    descent = Descent(few.distortion, clouds.starts(count, generator))
-    for _ in range(_LOOKS):
-        descent.moments = descent.step(eps, ROUGH)
-    values = descent.moments.objective
-    assert values is not None
-    places = _apart(values)[: 1 if all_of_them and spaces.are_clouds else _KEPT]
-    M = descent.moments.M[places]
+    few = (clouds if all_of_them else clouds.part(rows, columns)).distortion
+    assert isinstance(few, CloudDistortion)
+    M, eps = clouds.starts(count, generator), _LOOK * clouds.scale
+    problem, added = few.linear_problem(M, eps)
+    solution = solve(problem, tol=_LOOSELY)
+    values, f = few.bound(M, solution), solution.potentials.f - added
+    places = _apart(values)[:_KEPT]
+    inner_steps = int(solution.steps.sum())
     if not spaces.are_clouds:
-        whole = Descent(clouds.distortion, M)
-        whole.step(eps, ROUGH)
-        assert whole.solution is not None
-        M = spaces.distortion.of_plans(whole.solution.plan()).M
         values = values + (spaces.distortion.constant - clouds.distortion.constant)
-        descent.inner_steps += whole.inner_steps
-    return M, values, places, descent.inner_steps
+    parts = []
+    for k in places:
+        part = Descent(clouds.distortion, M[k : k + 1], f[k : k + 1] if all_of_them else None)
+        if not (all_of_them and spaces.are_clouds):
+            part.settle(_BEFORE * clouds.scale, 1)
+        if not spaces.are_clouds:
+            assert part.solution is not None
+            inner_steps += part.inner_steps
+            part = Descent(spaces.distortion, spaces.distortion.of_plans(part.solution.plan()).M)
+        parts.append(part)
+    return parts, values, places, inner_steps
 
 
-def _ended(descent: Descent, eps: float, hardens: bool, tol: float, max_steps: int) -> GromovWasserstein:
-    """Take one start to its end."""
-    order = P = None
+def _hardened(descent: Descent, max_steps: int, bar: float) -> GromovWasserstein:
+    """Take one start to a permutation, or as far as it may come below `bar`."""
+    order, potentials = descent.harden(max_steps, bar)
+    return _result(descent, max_steps, 0.0, potentials=potentials, assignment=order)
+
+
+def _ended(descent: Descent, eps: float, tol: float, max_steps: int) -> GromovWasserstein:
+    """Take one start to its end with entropy, or to a plan that is rounded."""
     if eps > 0:
         descent.converge(eps, tol, max_steps)
-    elif hardens:
-        order = descent.harden(max_steps)
     assert descent.solution is not None
-    solution = part_of(descent.solution, 0)
-    if eps == 0 and order is None:
+    solution, P = part_of(descent.solution, 0), None
+    if eps == 0:
         P = rounded(solution.plan(), descent.distortion.a, descent.distortion.b)
         descent.moments = descent.distortion.of_plans(P[None])
+    last = tol if eps > 0 else _LOOSE
+    return _result(descent, max_steps, last, potentials=solution.potentials, solution=solution, rounded=P)
+
+
+def _result(descent: Descent, max_steps: int, tol: float, **found: Any) -> GromovWasserstein:
     change = float(descent.change)
     return GromovWasserstein(
         value=descent.moments.value[0],
         values=descent.moments.value,
         error=change,
-        converged=change <= (tol if order is not None or eps > 0 else _LOOSE),
+        converged=change <= tol,
         steps=descent.steps,
         inner_steps=descent.inner_steps,
         max_steps=max_steps,
-        solution=solution,
-        assignment=order,
-        rounded=P,
+        **found,
     )
 
 
@@ -246,9 +264,9 @@ def _apart(values: Float[Tensor, "starts"]) -> list[int]:
     return chosen
 
 
-def _levels(scale: float, eps: float, permuted: bool) -> list[float]:
+def _levels(scale: float, eps: float) -> list[float]:
     """Return the eps on the way to the last one, falling; at least one."""
-    last = eps if eps > 0 else scale * (_WARM / _COOLER if permuted else _COLD)
+    last = eps if eps > 0 else scale * _COLD
     levels, warm = [], _WARM * scale
     while warm > last * 1.5:
         levels.append(warm)
