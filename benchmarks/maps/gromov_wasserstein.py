@@ -26,6 +26,7 @@ from unittest.mock import patch
 import numpy as np
 import ot
 import torch
+from threadpoolctl import threadpool_limits
 
 from metaot import Points
 from metaot.maps import GromovWasserstein, gromov_wasserstein
@@ -153,6 +154,7 @@ def main() -> None:
     quick = "--quick" in sys.argv
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of numpy, in POT
     rows, counted = [], []
     gromov_wasserstein(*clouds("normal", 100, 9))  # the first call
     print("| clouds | n | seed | POT's fastest | its ms | ours | ratio | value | ratio to gradient | value |")

@@ -53,8 +53,8 @@ class GromovWasserstein:
 
     `value` is the distortion sum (D_ik - E_jl)^2 P_ij P_kl of the plan, without entropy; with features, alpha
     times it and 1 - alpha times their cost. `values` are those of all starts, the user's last; of those that were
-    left behind, where they stopped, or what they were compared by: a bound with entropy at a high eps, between some
-    of the atoms.
+    left behind, where they stopped, or what they were compared by: a bound with entropy at a high eps, between
+    some of the atoms.
 
     `error` is how much the last linear problem changed the moments of the plan, relative to these; without
     entropy, zero once its solution is the permutation that it was made from. `steps` are the linear problems of
