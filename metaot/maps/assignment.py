@@ -4,7 +4,8 @@ The auction of Bertsekas (1988): a row without a column bids for the one with th
 its price by what that is better than the second one, and by eps. Where no row could gain more than eps elsewhere,
 the mean cost is within eps of the least one. The exact assignment follows from the prices by shortest augmenting
 paths (Jonker and Volgenant 1987). On a CPU compiled code lets one row bid at a time (metaot/core/src/assign.c);
-here all rows without a column bid at once: the same guarantee, and perhaps other pairs.
+where prices are near those of the exact assignment, a few bids without eps come before the paths. Here all rows
+without a column bid at once: the same guarantee, and perhaps other pairs.
 """
 
 from typing import NamedTuple, final
@@ -63,14 +64,16 @@ def assigned(
     if scale == 0:
         each = torch.arange(len(C), device=C.device)
         return Assigned(each, C.double().diagonal().mean(), C.new_zeros(len(C), dtype=torch.float64))
+    near = exact and start is not None
     phases = [max(last, (_COARSE if start is None else _NEAR) * scale)]
-    while phases[-1] > last and not (exact and start is not None):
+    while phases[-1] > last and not near:
         phases.append(max(last, phases[-1] / _SCALED))
     prices = (
         C.new_zeros(len(C), dtype=torch.float64) if start is None else start.to(C.device, torch.float64, copy=True)
     )
     if C.is_cpu and core.COMPILED:
-        columns, total = core.assign_rows(C.detach().numpy(), np.array(phases), prices.numpy(), exact=exact)
+        steps = np.array([0.0] if near else phases)
+        columns, total = core.assign_rows(C.detach().numpy(), steps, prices.numpy(), exact=exact)
         return Assigned(torch.from_numpy(columns), torch.tensor(total / len(C), dtype=torch.float64), prices)
     auction = _Auction(C, prices)
     for phase in phases:

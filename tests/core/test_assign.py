@@ -21,6 +21,18 @@ def test_the_best_of_all_permutations_is_found(n, dtype):
     assert bound == pytest.approx(least, abs=1e-12)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e8, 1e-8])
+def test_a_few_bids_without_eps_leave_the_best_permutation_to_paths(size):
+    random = np.random.default_rng(0)
+    for costs in (random.normal(size=(40, 40)), random.integers(0, 4, size=(40, 40)).astype(float)):
+        least = core.assign_rows(costs, np.array([0.1]), np.zeros(40), exact=True)[1]
+        prices = 1e-9 * random.normal(size=40) + random.normal(size=40) * (size > 1)
+        columns, bound = core.assign_rows(costs, np.array([0.0]), size * prices, exact=False)
+        assert sorted(columns) == list(range(40))
+        assert bound == pytest.approx(least, abs=1e-14 * size + 1e-9)
+        assert costs[np.arange(40), columns].sum() == pytest.approx(least, abs=1e-6)
+
+
 @pytest.mark.parametrize("n", [15, 16, 17, 100])
 def test_an_auction_is_within_eps_and_prices_prove_it(n):
     costs = np.random.default_rng(n).integers(0, 9, size=(n, n)).astype(float)  # many are equal

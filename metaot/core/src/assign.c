@@ -9,9 +9,10 @@
 #include "core.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
-enum { WIDTH = 16 };
+enum { WIDTH = 16, BIDS = 2 };
 
 /* Where no number is NaN or infinite, the lesser of two is one instruction. */
 #if defined(__GNUC__) && !defined(__clang__)
@@ -112,21 +113,30 @@ static double shorten(const Assignment *task, Index i, double reach, const doubl
                         : shorten_by_doubles(n, reach, task->doubles + i * n, prices, paths, before, i);
 }
 
-/* Let rows bid, those first that have waited longest, until each has a column. */
+static double cost_of(const Assignment *task, Index i, Index j)
+{
+    return task->floats ? (double)task->floats[i * task->n + j] : task->doubles[i * task->n + j];
+}
+
+/* Let rows bid, those first that have waited longest, until each has a column; with an eps of zero, until all have bid
+   some times: each then has a column that is the best for it, or none. */
 static void run_auction(const Assignment *task, double eps, Index *queue)
 {
-    Index n = task->n, head = 0, waiting = n;
+    Index n = task->n, head = 0, waiting = n, bids = eps > 0 ? -1 : BIDS * n;
     for (Index i = 0; i < n; i++) {
         task->columns[i] = task->rows[i] = -1;
         queue[i] = i;
     }
-    while (waiting) {
+    while (waiting && bids--) {
         Index i = queue[head];
         head = head + 1 < n ? head + 1 : 0;
         waiting--;
         Offer offer = best_offer(task, i);
         Index j = offer.column, other = task->rows[j];
         task->prices[j] += eps + (offer.second < DBL_MAX ? offer.second - offer.best : 0);
+        if (!(eps > 0)) /* after rounding too, the row's best column */
+            for (double over; (over = cost_of(task, i, j) + task->prices[j] - offer.second) > 0;)
+                task->prices[j] = fmin(task->prices[j] - over, nextafter(task->prices[j], -DBL_MAX));
         task->rows[j] = i;
         task->columns[i] = j;
         if (other < 0) continue;
@@ -178,8 +188,7 @@ static void make_exact(const Assignment *task, Paths *paths)
     memcpy(paths->prices, task->prices, (size_t)n * sizeof *paths->prices);
     for (Index i = 0; i < n; i++) {
         Index j = task->columns[i];
-        double own = task->floats ? (double)task->floats[i * n + j] : task->doubles[i * n + j];
-        if (own + task->prices[j] > paths->best[i]) task->columns[i] = task->rows[j] = -1;
+        if (j >= 0 && cost_of(task, i, j) + task->prices[j] > paths->best[i]) task->columns[i] = task->rows[j] = -1;
     }
     for (Index i = 0; i < n; i++)
         if (task->columns[i] < 0) augment(task, paths, i);
@@ -200,7 +209,7 @@ int assign(Assignment *task)
     Index *queue = take_indices(&arena, n);
     for (Index k = 0; k < task->phases; k++) run_auction(task, task->eps[k], queue);
     for (Index i = 0; i < n; i++) paths.best[i] = best_offer(task, i).best;
-    if (task->exact) make_exact(task, &paths);
+    if (task->exact || !(task->eps[task->phases - 1] > 0)) make_exact(task, &paths);
     task->bound = total(n, paths.best) - total(n, task->prices);
     close_arena(&arena);
     return 1;
