@@ -26,11 +26,24 @@ def highest_change(P: Tensor, source: Tensor, here: Local, ridge: float) -> Floa
 
 
 def _highest_smooth(P: Tensor, source: Tensor, here: Local, ridge: float) -> Float[Tensor, "batch n"]:
+    H, scale = semi_dual_hessian(P, source, here, ridge, anchored=True)
+    return _solved(H, here.gradient(source) / scale) / scale
+
+
+def semi_dual_hessian(
+    P: Float[Tensor, "batch n m"], source: Float[Tensor, "batch n"], here: Local, ridge: float, *, anchored: bool
+) -> tuple[Float[Tensor, "batch n n"], Float[Tensor, "batch n"]]:
+    """Return minus the Hessian in f, divided by a scale on both sides, and the scale; of smooth marginals.
+
+    If `anchored`, constants, which are the null vectors of balanced problems, get the eigenvalue one.
+    """
     root, scale = source.sqrt(), scale_of(source)
     half = _half(P, here, scale, here.target.share)
-    H = root[:, :, None] * root[:, None, :] - half @ half.mT  # constants, the null vectors, get the eigenvalue one
+    H = -(half @ half.mT)
+    if anchored:
+        H += root[:, :, None] * root[:, None, :]
     H.diagonal(dim1=-2, dim2=-1).add_(1 + ridge + here.source.stiffness * here.a / scale.square())
-    return _solved(H, here.gradient(source) / scale) / scale
+    return H, scale
 
 
 def _highest_bounded(P: Tensor, source: Tensor, here: Local, ridge: float) -> Float[Tensor, "batch n"]:

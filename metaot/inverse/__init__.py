@@ -1,0 +1,17 @@
+"""Inverse optimal transport: the cost behind observed pairs."""
+
+from metaot.inverse.cost import cost_path, learn_cost, learn_cost_from_plan
+from metaot.inverse.estimate import Certificate, CostEstimate, certificate
+from metaot.inverse.penalties import L1, Nuclear, Penalty
+
+__all__ = [
+    "L1",
+    "Certificate",
+    "CostEstimate",
+    "Nuclear",
+    "Penalty",
+    "certificate",
+    "cost_path",
+    "learn_cost",
+    "learn_cost_from_plan",
+]

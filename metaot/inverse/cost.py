@@ -1,0 +1,265 @@
+"""Learn the cost behind observed pairs (inverse optimal transport)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaot.arrays import ArrayLike, as_positive, require_limits, wrong
+from metaot.geometry.checks import given, masses, require_finite, require_weights, tensor, together
+from metaot.inverse.estimate import CostEstimate
+from metaot.inverse.features import Features, Products, listed
+from metaot.inverse.fenchel_young import Observed
+from metaot.inverse.penalties import Free, Penalty
+from metaot.inverse.proximal import Fit, minimise
+from metaot.marginals import Marginal, Marginals, as_marginals
+
+Sides = Marginal | tuple[Marginal | None, Marginal | None] | Marginals | None
+
+_CONSTANT = 1e-10
+"""A feature whose deviation is below this part of the largest one is constant, or depends on the others."""
+
+
+def learn_cost(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    eps: float,
+    penalty: Penalty | None = None,
+    features: Sequence[object] | None = None,
+    marginals: Sides = None,
+    weights: ArrayLike | None = None,
+    tol: float = 1e-8,
+    max_steps: int = 100,
+) -> CostEstimate:
+    """Learn a cost from pairs: x_i, n d, was seen with y_i, n e.
+
+    The cost is sum_k theta_k c_k, where by default c_k are all products of a coordinate of x and one of y, so that
+    it is x^T theta y with a matrix theta, d e; or `features` are functions of tensors (x, y) that return a matrix,
+    as `Points` takes them, or matrices n n. The estimate minimises the Fenchel-Young loss, <c, P^> less the value
+    of entropic transport between the observed x and the observed y at `eps`, plus a `penalty`: `L1(lam)` for few
+    parameters that are not zero, `Nuclear(lam)` for a low rank.
+
+    A cost is low where pairs are frequent: of a surplus x^T A y, as economists write it, A is -theta. Only
+    theta/eps is known. What functions of x alone and of y alone add to a cost changes no balanced plan, and is not
+    learned.
+
+    `weights`, n, are those of the pairs; by default all alike. `marginals` are those of `Problem`: where they have
+    a price, the plan of the cost need not have the observed marginals. It stops where the optimality condition of
+    the penalised problem holds to `tol`, in units of the largest standard deviation of a feature, or after
+    `max_steps` steps: not converging is a result. All is computed in float64.
+
+    Raises ValueError for pairs of different lengths, for what is not finite, for an eps that is not positive, for
+    features that are constant but for functions of x and of y, and without a penalty for fewer pairs than
+    parameters and for features that depend on each other.
+    """
+    (fit,) = _path(
+        _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals), [penalty], tol, max_steps
+    )
+    return CostEstimate(fit)
+
+
+def learn_cost_from_plan(
+    plan: ArrayLike,
+    x: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    *,
+    eps: float,
+    penalty: Penalty | None = None,
+    features: Sequence[object] | None = None,
+    marginals: Sides = None,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
+    tol: float = 1e-8,
+    max_steps: int = 100,
+) -> CostEstimate:
+    """Learn a cost from a plan, n m: how often a point of x, n d, was seen with a point of y, m e.
+
+    The plan may be counts: a mass above one is the number of pairs. Features that are matrices need no points. `a`
+    and `b` are the weights of the points where `marginals` have a price, in units of the plan; else they are the
+    plan's marginals. All other arguments are those of `learn_cost`.
+    """
+    observed = _of_plan(plan, (x, y), (a, b), eps=eps, features=features, marginals=marginals)
+    (fit,) = _path(observed, [penalty], tol, max_steps)
+    return CostEstimate(fit)
+
+
+def cost_path(
+    x: ArrayLike,
+    y: ArrayLike,
+    penalties: Sequence[Penalty],
+    *,
+    eps: float,
+    features: Sequence[object] | None = None,
+    marginals: Sides = None,
+    weights: ArrayLike | None = None,
+    tol: float = 1e-8,
+    max_steps: int = 100,
+) -> tuple[CostEstimate, ...]:
+    """Learn a cost for each of several penalties, each from the last one: quickest from the largest lam down.
+
+    All other arguments are those of `learn_cost`.
+    """
+    observed = _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals)
+    return tuple(map(CostEstimate, _path(observed, penalties, tol, max_steps)))
+
+
+def _path(observed: Observed, penalties: Sequence[Penalty | None], tol: float, max_steps: int) -> list[Fit]:
+    """Return the minimum for each penalty, each from the one before."""
+    tol, max_steps = require_limits(tol, max_steps)
+    found: list[Fit] = []
+    for penalty in penalties:
+        chosen = Free() if penalty is None else penalty
+        if not isinstance(chosen, Penalty):
+            raise wrong("penalty", "None, metaot.inverse.L1(lam) or metaot.inverse.Nuclear(lam)", penalty)
+        if chosen.of_matrices and len(observed.features.shape) != 2:
+            raise ValueError(
+                f"{type(chosen).__name__} is a penalty of matrices, got features with {observed.features.count} "
+                "parameters: leave features out, so that theta is the matrix of x^T theta y, or take L1(lam)"
+            )
+        _require_identified(observed, penalised=penalty is not None)
+        with torch.no_grad():
+            found.append(minimise(observed, chosen, found[-1] if found else None, tol, max_steps))
+    return found
+
+
+def _of_pairs(x: Any, y: Any, weights: Any, *, eps: float, features: Any, marginals: Sides) -> Observed:
+    """Return pairs of points as an observation."""
+    x, y = _clouds(x, y)
+    if len(x) != len(y):
+        raise ValueError(
+            f"pairs need as many x as y, got {len(x)} and {len(y)}: x[k] belongs to y[k]; a plan between points "
+            "of different numbers goes to learn_cost_from_plan"
+        )
+    w = masses("weights", weights, len(x), x, ())
+    index = torch.arange(len(x), device=x.device)
+    sides = as_marginals(marginals)
+    known = _features(features, (x, y), (w, w), sides)
+    means = known.at(index, index).mT @ w
+    count = len(x) if weights is None else float(1 / w.square().sum())
+    return _observed(known, (index, index, w), (w, w), eps=eps, sides=sides, means=means, count=count)
+
+
+def _of_plan(
+    plan: Any,
+    clouds: tuple[Any, Any],
+    weights: tuple[Any, Any],
+    *,
+    eps: float,
+    features: Any,
+    marginals: Sides,
+) -> Observed:
+    """Return a plan or counts as an observation."""
+    P = tensor("plan", plan, taken="a plan or counts (a tensor, an array or nested lists), n m").double()
+    if P.ndim != 2 or P.numel() == 0:
+        raise ValueError(f"plan must have the shape (n, m), got {tuple(P.shape)}")
+    require_finite("plan", P)
+    require_weights("plan", P.flatten(), P, mass_is_one=False)
+    sides, mass = as_marginals(marginals), float(P.sum())
+    count = mass if mass > 1 + 1e-6 else None
+    if sides.are_exact:
+        P = P / mass
+    of_plan = (P.sum(1), P.sum(0))
+    a, b = (
+        own if w is None else tensor(name, w, like=P).to(P)
+        for name, w, own in zip("ab", weights, of_plan, strict=True)
+    )
+    points = None if clouds[0] is None or clouds[1] is None else _clouds(*clouds)
+    known = _features(features, points, (a, b), sides, like=P)
+    if known.points != tuple(P.shape):
+        raise ValueError(f"a plan of shape {tuple(P.shape)} is between as many points, got {known.points}")
+    i, j = P.nonzero(as_tuple=True)
+    return _observed(known, (i, j, P[i, j]), (a, b), eps=eps, sides=sides, means=known.means(P), count=count)
+
+
+def _clouds(x: Any, y: Any) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m e"]]:
+    """Return points in float64; ValueError for what is no cloud."""
+    found = [cloud.detach().double() for cloud in together(given("x", x), given("y", y))]
+    for name, cloud in zip("xy", found, strict=True):
+        if cloud.ndim != 2 or cloud.numel() == 0:
+            line = f": points on a line are {name}[:, None]" if cloud.ndim == 1 else ""
+            raise ValueError(f"{name} must have the shape (points, d), got {tuple(cloud.shape)}{line}")
+        require_finite(name, cloud)
+    return found[0], found[1]
+
+
+def _features(
+    features: Any,
+    clouds: tuple[Tensor, Tensor] | None,
+    weights: tuple[Tensor, Tensor],
+    sides: Marginals,
+    like: Tensor | None = None,
+) -> Features:
+    """Return the features that were asked for; products are of centred points where that changes no plan."""
+    if features is not None:
+        points = (len(weights[0]), len(weights[1]))
+        return listed(features, points, clouds, weights[0] if like is None else like)
+    if clouds is None:
+        raise ValueError("without x and y there are no products x_k y_l: give points, or features as matrices")
+    centres = [
+        w / w.sum() @ cloud if sides.are_exact else torch.zeros_like(cloud[0])
+        for w, cloud in zip(weights, clouds, strict=True)
+    ]
+    return Products(*clouds, (centres[0], centres[1]))
+
+
+def _observed(
+    features: Features,
+    pairs: tuple[Tensor, Tensor, Tensor],
+    weights: tuple[Tensor, Tensor],
+    *,
+    eps: float,
+    sides: Marginals,
+    means: Tensor,
+    count: float | None,
+) -> Observed:
+    if not sides.are_smooth:
+        raise ValueError("marginals with the price TV have no Hessian: take None or metaot.KL(rho)")
+    a, b = weights
+    spread = _spread(features, a, b, sides)
+    scale = float(spread.diagonal().max().clamp_min(0).sqrt())
+    eps = as_positive("eps", eps)
+    return Observed(features, *pairs, a, b, eps, sides.to(a), means, scale, count)
+
+
+def _spread(features: Features, a: Tensor, b: Tensor, sides: Marginals) -> Float[Tensor, "K K"]:
+    """Return the covariance of features between independent points, of balanced sides without what x or y tell."""
+    P = (a / a.sum())[:, None] * (b / b.sum())
+    products = features.products(P)
+    if not sides.are_exact:
+        return products
+    (rows, columns), mean = features.sums(P), features.means(P)
+    rows, columns = (
+        total / torch.where(w > 0, w / w.sum(), 1.0).sqrt()[:, None] for total, w in ((rows, a), (columns, b))
+    )
+    return products - rows.mT @ rows - columns.mT @ columns + torch.outer(mean, mean)
+
+
+def _require_identified(observed: Observed, *, penalised: bool) -> None:
+    """Raise ValueError for features that no data can tell, and for too few pairs or dependent features alone."""
+    features = observed.features
+    spread = _spread(features, observed.a, observed.b, observed.marginals)
+    deviations = spread.diagonal().clamp_min(0).sqrt()
+    size = features.products(observed.a[:, None] * observed.b).diagonal().clamp_min(0).sqrt()
+    flat = (deviations <= _CONSTANT**0.5 * size.clamp_min(torch.finfo(size.dtype).tiny)).nonzero()[:, 0].tolist()
+    if flat:
+        names = ", ".join(features.name(k) for k in flat[:5]) + (", ..." if len(flat) > 5 else "")
+        raise ValueError(
+            f"{names} cannot be learned: a feature that is constant, but for functions of x alone and of y alone, "
+            "changes no plan; leave it out"
+        )
+    if penalised:
+        return
+    known = len(observed.weights)
+    if known < features.count:
+        raise ValueError(
+            f"{known} pairs do not tell {features.count} parameters: give more pairs, or a penalty such as L1(lam)"
+        )
+    correlation = spread / (deviations[:, None] * deviations)
+    values, vectors = torch.linalg.eigh(correlation)
+    if float(values[0]) < _CONSTANT * features.count:
+        involved = (vectors[:, 0].abs() > 1e-3).nonzero()[:, 0].tolist()
+        names = ", ".join(features.name(k) for k in involved[:5]) + (", ..." if len(involved) > 5 else "")
+        raise ValueError(f"{names} depend on each other: leave one out, or give a penalty such as L1(lam)")

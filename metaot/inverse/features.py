@@ -1,0 +1,180 @@
+"""Features: the known functions c_k of pairs (x, y) of which a learned cost is the sum, sum_k theta_k c_k.
+
+What learning needs of them are sums over pairs with a plan P as weights. Of all products x_k y_l these are
+products of the points' own matrices with P: no n x m matrix of a feature is made.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaot.geometry.checks import tensor
+from metaot.geometry.costs import Cost, matrix_of_costs
+
+
+class Features(ABC):
+    """Features on n x m pairs; theta has a shape, and features are in the order of its entries, K in all."""
+
+    shape: tuple[int, ...]
+    """The shape of theta."""
+    points: tuple[int, int]
+    """n and m."""
+
+    @abstractmethod
+    def cost(self, theta: Float[Tensor, "*shape"]) -> Float[Tensor, "n m"]:
+        """Return the matrix of costs."""
+
+    @abstractmethod
+    def function(self, theta: Float[Tensor, "*shape"]) -> Cost | None:
+        """Return the cost as a function of any points; None if features are known between given points only."""
+
+    @abstractmethod
+    def means(self, P: Float[Tensor, "n m"]) -> Float[Tensor, "K"]:
+        """Return <c_k, P>."""
+
+    @abstractmethod
+    def sums(self, P: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n K"], Float[Tensor, "m K"]]:
+        """Return the sums of the rows, and of the columns, of c_k P."""
+
+    @abstractmethod
+    def products(self, P: Float[Tensor, "n m"]) -> Float[Tensor, "K K"]:
+        """Return <c_k c_l, P>."""
+
+    @abstractmethod
+    def at(self, i: Int[Tensor, "N"], j: Int[Tensor, "N"]) -> Float[Tensor, "N K"]:
+        """Return the features of some pairs."""
+
+    @abstractmethod
+    def name(self, k: int) -> str:
+        """Return which feature is the k-th, as the caller gave it."""
+
+    @property
+    def count(self) -> int:
+        """The number of parameters, K."""
+        return math.prod(self.shape)
+
+
+@final
+class Products(Features):
+    """All products x_k y_l of coordinates: the cost is x^T theta y, theta of d e."""
+
+    def __init__(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], centres: tuple[Tensor, Tensor]) -> None:
+        """Take points less their `centres`, which changes the cost by a function of x and one of y only."""
+        self.x, self.y = x - centres[0], y - centres[1]
+        self.shape = (x.shape[1], y.shape[1])
+        self.points = (len(x), len(y))
+
+    def cost(self, theta: Tensor) -> Tensor:
+        return (self.x @ theta) @ self.y.mT
+
+    def function(self, theta: Tensor) -> Cost:
+        return partial(_bilinear, theta)
+
+    def means(self, P: Tensor) -> Tensor:
+        return (self.x.mT @ (P @ self.y)).flatten()
+
+    def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.x[:, :, None] * (P @ self.y)[:, None, :]
+        columns = (P.mT @ self.x)[:, :, None] * self.y[:, None, :]
+        return rows.flatten(1), columns.flatten(1)
+
+    def products(self, P: Tensor) -> Tensor:
+        (d, e), sides = self.shape, (self.x, self.y)
+        halves = [torch.triu_indices(z.shape[1], z.shape[1], device=z.device) for z in sides]
+        xx, yy = (z[:, i] * z[:, j] for z, (i, j) in zip(sides, halves, strict=True))
+        M = xx.mT @ (P @ yy)
+        places = []
+        for size, (i, j) in zip((d, e), halves, strict=True):
+            place = torch.empty(size, size, dtype=torch.int64, device=P.device)
+            place[i, j] = place[j, i] = torch.arange(len(i), device=P.device)
+            places.append(place)
+        rows, columns = places
+        return M[rows[:, None, :, None], columns[None, :, None, :]].reshape(d * e, d * e)
+
+    def at(self, i: Tensor, j: Tensor) -> Tensor:
+        return (self.x[i][:, :, None] * self.y[j][:, None, :]).flatten(1)
+
+    def name(self, k: int) -> str:
+        return f"x[:, {k // self.shape[1]}] y[:, {k % self.shape[1]}]"
+
+
+@final
+class Listed(Features):
+    """Any features, as matrices K n m; with functions if they are known for all points."""
+
+    def __init__(self, matrices: Float[Tensor, "K n m"], functions: tuple[Cost, ...] | None) -> None:
+        self._matrices, self._functions = matrices, functions
+        self.shape = (len(matrices),)
+        self.points = (matrices.shape[1], matrices.shape[2])
+
+    def cost(self, theta: Tensor) -> Tensor:
+        return torch.tensordot(theta, self._matrices, 1)
+
+    def function(self, theta: Tensor) -> Cost | None:
+        return None if self._functions is None else partial(_weighted, theta, self._functions)
+
+    def means(self, P: Tensor) -> Tensor:
+        return self._matrices.flatten(1) @ P.flatten()
+
+    def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
+        weighted = self._matrices * P
+        return weighted.sum(2).mT, weighted.sum(1).mT
+
+    def products(self, P: Tensor) -> Tensor:
+        flat = self._matrices.flatten(1)
+        return (flat * P.flatten()) @ flat.mT
+
+    def at(self, i: Tensor, j: Tensor) -> Tensor:
+        return self._matrices[:, i, j].mT
+
+    def name(self, k: int) -> str:
+        return f"features[{k}]"
+
+
+def listed(
+    features: Sequence[object] | Tensor,
+    points: tuple[int, int],
+    clouds: tuple[Tensor, Tensor] | None,
+    like: Tensor,
+) -> Listed:
+    """Return features that were given as functions of (x, y) or as matrices n m, or as one stack of these."""
+    if callable(features) or not isinstance(features, Sequence | Tensor) or len(features) == 0:
+        raise TypeError(
+            "features must be a list of functions (x, y) -> matrix or of matrices n m, or None for all products "
+            f"x_k y_l, got {features!r}"
+        )
+    matrices, functions = [], []
+    for k, feature in enumerate(features):
+        name = f"features[{k}]"
+        if callable(feature):
+            if clouds is None:
+                raise ValueError(f"{name} is a function of points, and there are no x and y")
+            functions.append(feature)
+            found = matrix_of_costs(f"{name}(x, y)", feature(*clouds), clouds[0], points[1])
+        else:
+            found = tensor(name, feature, like=like)
+        if tuple(found.shape) != points:
+            raise ValueError(f"{name} must have the shape {points} of the pairs, got {tuple(found.shape)}")
+        if not bool(found.isfinite().all()):
+            raise ValueError(f"{name} must be finite")
+        matrices.append(found.to(like))
+    return Listed(torch.stack(matrices), tuple(functions) if len(functions) == len(matrices) else None)
+
+
+def _bilinear(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return (x @ theta.to(x)) @ y.mT
+
+
+def _weighted(theta: Tensor, functions: tuple[Cost, ...], x: Tensor, y: Tensor) -> Tensor:
+    total = None
+    for weight, function in zip(theta.tolist(), functions, strict=True):
+        part = weight * tensor("a feature", function(x, y), like=x)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
