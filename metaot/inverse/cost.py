@@ -218,31 +218,16 @@ def _observed(
     if not sides.are_smooth:
         raise ValueError("marginals with the price TV have no Hessian: take None or metaot.KL(rho)")
     a, b = weights
-    spread = _spread(features, a, b, sides)
-    scale = float(spread.diagonal().max().clamp_min(0).sqrt())
+    spread = features.spread(a / a.sum(), b / b.sum(), projected=sides.are_exact)
     eps = as_positive("eps", eps)
-    return Observed(features, *pairs, a, b, eps, sides.to(a), means, scale, count)
-
-
-def _spread(features: Features, a: Tensor, b: Tensor, sides: Marginals) -> Float[Tensor, "K K"]:
-    """Return the covariance of features between independent points, of balanced sides without what x or y tell."""
-    P = (a / a.sum())[:, None] * (b / b.sum())
-    products = features.products(P)
-    if not sides.are_exact:
-        return products
-    (rows, columns), mean = features.sums(P), features.means(P)
-    rows, columns = (
-        total / torch.where(w > 0, w / w.sum(), 1.0).sqrt()[:, None] for total, w in ((rows, a), (columns, b))
-    )
-    return products - rows.mT @ rows - columns.mT @ columns + torch.outer(mean, mean)
+    return Observed(features, *pairs, a, b, eps, sides.to(a), means, spread, count)
 
 
 def _require_identified(observed: Observed, *, penalised: bool) -> None:
     """Raise ValueError for features that no data can tell, and for too few pairs or dependent features alone."""
-    features = observed.features
-    spread = _spread(features, observed.a, observed.b, observed.marginals)
+    features, spread = observed.features, observed.spread
     deviations = spread.diagonal().clamp_min(0).sqrt()
-    size = features.products(observed.a[:, None] * observed.b).diagonal().clamp_min(0).sqrt()
+    size = features.sizes(observed.a / observed.a.sum(), observed.b / observed.b.sum())
     flat = (deviations <= _CONSTANT**0.5 * size.clamp_min(torch.finfo(size.dtype).tiny)).nonzero()[:, 0].tolist()
     if flat:
         names = ", ".join(features.name(k) for k in flat[:5]) + (", ..." if len(flat) > 5 else "")

@@ -113,7 +113,7 @@ class CostEstimate:
     @property
     def hessian(self) -> Float[Tensor, "K K"]:
         """The Hessian of the loss, for theta in C order."""
-        return self.fit.point.hessian
+        return self.fit.point.exact_model.H
 
     @property
     def error(self) -> float:

@@ -47,6 +47,14 @@ class Features(ABC):
         """Return <c_k c_l, P>."""
 
     @abstractmethod
+    def spread(self, a: Float[Tensor, "n"], b: Float[Tensor, "m"], *, projected: bool) -> Float[Tensor, "K K"]:
+        """Return <c_k c_l, a b^T>; if projected, of what is left beside functions of x and of y."""
+
+    @abstractmethod
+    def sizes(self, a: Float[Tensor, "n"], b: Float[Tensor, "m"]) -> Float[Tensor, "K"]:
+        """Return the root mean squares under a b^T of features as they were given."""
+
+    @abstractmethod
     def at(self, i: Int[Tensor, "N"], j: Int[Tensor, "N"]) -> Float[Tensor, "N K"]:
         """Return the features of some pairs."""
 
@@ -66,6 +74,7 @@ class Products(Features):
 
     def __init__(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], centres: tuple[Tensor, Tensor]) -> None:
         """Take points less their `centres`, which changes the cost by a function of x and one of y only."""
+        self._given = (x, y)
         self.x, self.y = x - centres[0], y - centres[1]
         self.shape = (x.shape[1], y.shape[1])
         self.points = (len(x), len(y))
@@ -96,6 +105,14 @@ class Products(Features):
             places.append(place)
         rows, columns = places
         return M[rows[:, None, :, None], columns[None, :, None, :]].reshape(d * e, d * e)
+
+    def spread(self, a: Tensor, b: Tensor, *, projected: bool) -> Tensor:
+        x, y = ((w[:, None] * z).mT @ z for w, z in ((a, self.x), (b, self.y)))
+        return torch.kron(x.contiguous(), y.contiguous())
+
+    def sizes(self, a: Tensor, b: Tensor) -> Tensor:
+        x, y = ((w @ z.square()).sqrt() for w, z in zip((a, b), self._given, strict=True))
+        return torch.outer(x, y).flatten()
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
         return (self.x[i][:, :, None] * self.y[j][:, None, :]).flatten(1)
@@ -129,6 +146,20 @@ class Listed(Features):
     def products(self, P: Tensor) -> Tensor:
         flat = self._matrices.flatten(1)
         return (flat * P.flatten()) @ flat.mT
+
+    def spread(self, a: Tensor, b: Tensor, *, projected: bool) -> Tensor:
+        P = a[:, None] * b
+        products = self.products(P)
+        if not projected:
+            return products
+        (rows, columns), mean = self.sums(P), self.means(P)
+        rows, columns = (
+            total / torch.where(w > 0, w, 1.0).sqrt()[:, None] for total, w in ((rows, a), (columns, b))
+        )
+        return products - rows.mT @ rows - columns.mT @ columns + torch.outer(mean, mean)
+
+    def sizes(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.products(a[:, None] * b).diagonal().clamp_min(0).sqrt()
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
         return self._matrices[:, i, j].mT

@@ -1,7 +1,9 @@
 """Proximal Newton: the loss's quadratic model with the penalty as it is, and steps that lower both together.
 
-The Hessian of an earlier point serves as long as steps with it bring the error down quickly (Lee, Sun and
-Saunders, SIAM J. Optim. 2014, for inexact steps).
+After a step that brought the error down quickly the model is updated by what the step has shown; after a slow one
+the Hessian is computed anew (Lee, Sun and Saunders, SIAM J. Optim. 2014, for inexact proximal Newton and BFGS).
+Transport problems start where the derivatives of the potentials lead from the last ones, and are solved as
+accurately as the error of theta asks for.
 """
 
 from dataclasses import dataclass
@@ -12,24 +14,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.core.status import Status
-from metaot.inverse.fenchel_young import Observed, Point, damped_factor
+from metaot.inverse.fenchel_young import Model, Observed, Point, damped_factor
 from metaot.inverse.penalties import Free, Penalty
 from metaot.potentials import DualPotentials
 
 _INNER, _LOOSEST = 1e-2, 1e-3
-"""The tolerance of inner solves, as a part of the error that is left; and the largest one."""
+"""The tolerance of transport problems, as a part of the error that is left; and the largest one."""
 
 _QUICK = 0.1
-"""A Hessian serves again if the last step brought the error below this part of the one before."""
+"""A step is quick if it brings the error below this part of the one before."""
 
 _HALVINGS, _ENOUGH = 20, 1e-4
 """Most halvings of a step, and the part of the model's gain that it must bring."""
 
-_ITERATIONS = 2000
-"""Most iterations of the accelerated proximal gradient on the quadratic model."""
+_ROUNDING = 1e-13
+"""Digits of the loss that are lost."""
 
-_SHARE = 0.1
-"""The accuracy of the model's minimum, as a part of the tolerance."""
+_ITERATIONS, _SHARE = 2000, 0.1
+"""Most iterations on the quadratic model, and the accuracy of its minimum as a part of the tolerance."""
 
 
 @final
@@ -43,29 +45,34 @@ class Fit:
     steps: int
     inner_steps: int
     status: Status
+    model: Model | None
 
 
 def minimise(observed: Observed, penalty: Penalty, start: Fit | None, tol: float, max_steps: int) -> Fit:
     """Minimise the loss and a penalty, from another minimum or from zero."""
     run = _Run(observed, penalty, tol)
-    theta = torch.zeros(observed.features.shape, dtype=observed.a.dtype, device=observed.a.device)
-    point = run.at(theta, None, _LOOSEST) if start is None else run.at(start.point.theta, start.point, _LOOSEST)
-    model, fresh, error, steps = point, True, run.error(point), 0
+    if start is None:
+        theta = torch.zeros(observed.features.shape, dtype=observed.a.dtype, device=observed.a.device)
+        point, model = run.at(theta, None, 1.0), None
+    else:
+        point, model = run.at(start.point.theta, start.point.solution.potentials, 1.0), start.model
+    error, steps, fresh = run.error(point), 0, False
     while error > tol and steps < max_steps:
-        steps += 1
+        if model is None:
+            model, fresh = point.rough_model(), True
         following = run.step(point, model, error)
-        if following is None and not fresh:
-            model, fresh = point, True
-            continue
         if following is None:
-            break
-        point, before, error = following, error, run.error(following)
-        fresh = False
-        if not error < _QUICK * before:
-            model, fresh = point, True
+            if fresh:
+                break
+            model = None
+            continue
+        steps += 1
+        before, error = error, run.error(following)
+        model = model.after(point, following) if error < _QUICK * before else None
+        point, fresh = following, False
     converged = error <= tol and bool(point.solution.converged)
     status = Status.of_one(converged, error) if converged or steps >= max_steps else Status.STALLED
-    return Fit(point, penalty, error, steps, run.inner_steps, status)
+    return Fit(point, penalty, error, steps, run.inner_steps, status, model)
 
 
 @final
@@ -81,37 +88,31 @@ class _Run:
     def value(self, point: Point) -> float:
         return point.loss + float(self.penalty.value(point.theta))
 
-    def at(self, theta: Tensor, near: Point | None, error: float, model: Point | None = None) -> Point:
-        """Return a point whose gradient is right to a part of its own error."""
-        start = None if near is None else near.solution.potentials
-        if near is not None and model is not None:
-            f, g = model.slopes
-            change = (theta - near.theta).flatten()
-            start = DualPotentials(
-                near.solution.potentials.f + f @ change, near.solution.potentials.g + g @ change
-            )
+    def at(self, theta: Tensor, start: DualPotentials | None, expected: float) -> Point:
+        """Return a point whose gradient is right to a part of its own error, which is expected to be this."""
         least = _INNER * self.tol
-        tol = max(least, min(_LOOSEST, _INNER * error))
+        tol = max(least, min(_LOOSEST, _INNER * expected))
         while True:
             point = Point.of(self.observed, theta, start, tol)
             self.inner_steps += int(point.solution.steps)
             found = self.error(point)
-            if tol <= least or tol <= _INNER * found * 2 or not bool(point.solution.converged):
+            if tol <= max(least, 2 * _INNER * found) or not bool(point.solution.converged):
                 return point
             start, tol = point.solution.potentials, max(least, _INNER * found)
 
-    def step(self, point: Point, model: Point, error: float) -> Point | None:
+    def step(self, point: Point, model: Model, error: float) -> Point | None:
         """Return the next point, along the minimum of the model; None if no step lowers the value."""
         tol = self.observed.scale * self.tol
-        target = quadratic_minimum(model.hessian, point.gradient, point.theta, self.penalty, tol)
+        target = quadratic_minimum(model.H, point.gradient, point.theta, self.penalty, tol)
         change = target - point.theta
         here, norm = self.value(point), float(self.penalty.value(point.theta))
         slope = float((point.gradient * change).sum())
-        rounding = 1e-13 * (1 + abs(here))
-        length = 1.0
+        rounding = _ROUNDING * (1 + abs(here))
+        old, length = point.solution.potentials, 1.0
+        f, g = (slope @ change.flatten() for slope in (model.f, model.g))
         for _ in range(_HALVINGS):
             theta = target if length == 1.0 else point.theta + length * change
-            following = self.at(theta, point, error * error if length == 1.0 else error, model)
+            following = self.at(theta, DualPotentials(old.f + length * f, old.g + length * g), error * error)
             gain = length * slope + float(self.penalty.value(theta)) - norm
             if self.value(following) <= here + _ENOUGH * gain + rounding:
                 return following
@@ -135,10 +136,7 @@ def quadratic_minimum(
         slope = gradient + (H @ (ahead - theta).flatten()).reshape(theta.shape)
         following = penalty.prox(ahead - step * slope, step)
         moved = following - t
-        if (
-            float(moved.abs().max()) <= 0.1 * step * tol
-            and float((following - ahead).abs().max()) <= 0.1 * step * tol
-        ):
+        if max(float(moved.abs().max()), float((following - ahead).abs().max())) <= _SHARE * step * tol:
             return following
         if float(((ahead - following) * moved).sum()) > 0:
             momentum = 1.0
