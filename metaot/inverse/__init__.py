@@ -1,17 +1,22 @@
 """Inverse optimal transport: the cost behind observed pairs."""
 
 from metaot.inverse.cost import cost_path, learn_cost, learn_cost_from_plan
-from metaot.inverse.estimate import Certificate, CostEstimate, certificate
+from metaot.inverse.estimate import Certificate, CostEstimate, RankTest, Saliency, certificate
+from metaot.inverse.network import NetworkCost, train_cost
 from metaot.inverse.penalties import L1, Nuclear, Penalty
 
 __all__ = [
     "L1",
     "Certificate",
     "CostEstimate",
+    "NetworkCost",
     "Nuclear",
     "Penalty",
+    "RankTest",
+    "Saliency",
     "certificate",
     "cost_path",
     "learn_cost",
     "learn_cost_from_plan",
+    "train_cost",
 ]

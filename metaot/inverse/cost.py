@@ -13,8 +13,9 @@ from metaot.inverse.estimate import CostEstimate
 from metaot.inverse.features import Features, Products, listed
 from metaot.inverse.fenchel_young import Observed
 from metaot.inverse.penalties import Free, Penalty
-from metaot.inverse.proximal import Fit, minimise
+from metaot.inverse.proximal import minimise
 from metaot.marginals import Marginal, Marginals, as_marginals
+from metaot.potentials import DualPotentials
 
 Sides = Marginal | tuple[Marginal | None, Marginal | None] | Marginals | None
 
@@ -55,10 +56,8 @@ def learn_cost(
     features that are constant but for functions of x and of y, and without a penalty for fewer pairs than
     parameters and for features that depend on each other.
     """
-    (fit,) = _path(
-        _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals), [penalty], tol, max_steps
-    )
-    return CostEstimate(fit)
+    observed = _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals)
+    return _path(observed, [penalty], tol, max_steps)[0]
 
 
 def learn_cost_from_plan(
@@ -82,8 +81,7 @@ def learn_cost_from_plan(
     plan's marginals. All other arguments are those of `learn_cost`.
     """
     observed = _of_plan(plan, (x, y), (a, b), eps=eps, features=features, marginals=marginals)
-    (fit,) = _path(observed, [penalty], tol, max_steps)
-    return CostEstimate(fit)
+    return _path(observed, [penalty], tol, max_steps)[0]
 
 
 def cost_path(
@@ -103,26 +101,36 @@ def cost_path(
     All other arguments are those of `learn_cost`.
     """
     observed = _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals)
-    return tuple(map(CostEstimate, _path(observed, penalties, tol, max_steps)))
+    return _path(observed, penalties, tol, max_steps)
 
 
-def _path(observed: Observed, penalties: Sequence[Penalty | None], tol: float, max_steps: int) -> list[Fit]:
-    """Return the minimum for each penalty, each from the one before."""
+@torch.no_grad()
+def _path(
+    observed: Observed, penalties: Sequence[Penalty | None], tol: float, max_steps: int
+) -> tuple[CostEstimate, ...]:
+    """Return the estimate for each penalty, each from the one before."""
     tol, max_steps = require_limits(tol, max_steps)
-    found: list[Fit] = []
+    _require_penalties(observed, penalties)
+    found, last = [], None
     for penalty in penalties:
-        chosen = Free() if penalty is None else penalty
-        if not isinstance(chosen, Penalty):
+        last = minimise(observed, penalty or Free(), last, tol, max_steps)
+        theta, potentials = last.point.theta, DualPotentials(last.point.f, last.point.g)
+        how = (last.error, last.steps, last.inner_steps, last.status)
+        found.append(CostEstimate(theta, penalty, *how, observed, potentials))
+    return tuple(found)
+
+
+def _require_penalties(observed: Observed, penalties: Sequence[object]) -> None:
+    """Raise TypeError or ValueError for what is no penalty, or not one of these features."""
+    for penalty in penalties:
+        if not isinstance(penalty, Penalty | None):
             raise wrong("penalty", "None, metaot.inverse.L1(lam) or metaot.inverse.Nuclear(lam)", penalty)
-        if chosen.of_matrices and len(observed.features.shape) != 2:
+        if penalty is not None and penalty.of_matrices and len(observed.features.shape) != 2:
             raise ValueError(
-                f"{type(chosen).__name__} is a penalty of matrices, got features with {observed.features.count} "
+                f"{type(penalty).__name__} is a penalty of matrices, got features with {observed.features.count} "
                 "parameters: leave features out, so that theta is the matrix of x^T theta y, or take L1(lam)"
             )
-        _require_identified(observed, penalised=penalty is not None)
-        with torch.no_grad():
-            found.append(minimise(observed, chosen, found[-1] if found else None, tol, max_steps))
-    return found
+    _require_identified(observed, penalised=None not in penalties)
 
 
 def _of_pairs(x: Any, y: Any, weights: Any, *, eps: float, features: Any, marginals: Sides) -> Observed:
@@ -171,7 +179,15 @@ def _of_plan(
     if known.points != tuple(P.shape):
         raise ValueError(f"a plan of shape {tuple(P.shape)} is between as many points, got {known.points}")
     i, j = P.nonzero(as_tuple=True)
-    return _observed(known, (i, j, P[i, j]), (a, b), eps=eps, sides=sides, means=known.means(P), count=count)
+    return _observed(
+        known,
+        (i, j, P[i, j]),
+        (a, b),
+        eps=eps,
+        sides=sides,
+        means=known.means(P, torch.ones_like(P[:, 0]), torch.ones_like(P[0])),
+        count=count,
+    )
 
 
 def _clouds(x: Any, y: Any) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m e"]]:

@@ -12,12 +12,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot.arrays import as_count
 from metaot.core.status import Status
 from metaot.geometry import Dense
 from metaot.geometry.costs import Cost
+from metaot.inverse.features import Products
+from metaot.inverse.fenchel_young import Observed, Point
 from metaot.inverse.penalties import Free, Penalty
-from metaot.inverse.proximal import Fit
-from metaot.solvers import Solution
+from metaot.inverse.proximal import Fit, minimise
+from metaot.potentials import DualPotentials
+from metaot.solvers import Solution, solve
+
+_ACCURATE = 1e-10
+"""The L1 error of the marginals of the solution."""
+
+_MOST = 50
+"""Most steps for a sample of the pairs."""
 
 
 @final
@@ -53,6 +63,37 @@ def certificate(penalty: Penalty, theta: Float[Tensor, "*shape"], H: Float[Tenso
 
 @final
 @dataclass(frozen=True)
+class Saliency:
+    """The singular values of Sx^(1/2) A Sy^(1/2), and the indices of x and y that they belong to.
+
+    Sx and Sy are the covariances of both sides, and A is -theta. The affinity is x^T A y = sum_p values_p (x_p) (y_p)
+    with the indices x @ x_weights and y @ y_weights, which are uncorrelated and of variance one on either side
+    (Dupuy and Galichon, JPE 2014, section 5).
+    """
+
+    values: Float[Tensor, "rank"]
+    x_weights: Float[Tensor, "d rank"]
+    y_weights: Float[Tensor, "e rank"]
+
+    @property
+    def shares(self) -> Float[Tensor, "rank"]:
+        """The singular values, of a sum of one."""
+        return self.values / self.values.sum()
+
+
+@final
+@dataclass(frozen=True)
+class RankTest:
+    """The statistic of a rank, how many degrees of freedom its limit has, chi squared, and the p-value."""
+
+    rank: int
+    statistic: float
+    degrees: int
+    p_value: float
+
+
+@final
+@dataclass(frozen=True)
 class CostEstimate:
     """A cost c(x, y) = sum_k theta_k c_k(x, y) that explains the observed pairs, with its certificate and errors.
 
@@ -60,29 +101,33 @@ class CostEstimate:
     is known: the plan of (s theta, s eps) is the same for every s.
     """
 
-    fit: Fit
-
-    @property
-    def theta(self) -> Float[Tensor, "*shape"]:
-        """The parameters: d e for all products x_k y_l, else one for each feature."""
-        return self.fit.point.theta
+    theta: Float[Tensor, "*shape"]
+    """The parameters: d e for all products x_k y_l, else one for each feature."""
+    penalty: Penalty | None
+    error: float
+    """How far the gradient is from optimal, in units of the largest standard deviation of a feature."""
+    steps: int
+    """The steps in theta."""
+    inner_steps: int
+    """Sinkhorn's steps in all transport problems together."""
+    status: Status
+    observed: Observed
+    potentials: DualPotentials
+    """Those of the transport problem with the learned cost."""
 
     @property
     def eps(self) -> float:
         """The temperature, in the units of the cost."""
-        return self.fit.point.observed.eps
+        return self.observed.eps
 
-    @property
-    def penalty(self) -> Penalty | None:
-        """The penalty, if there is one."""
-        return None if isinstance(self.fit.penalty, Free) else self.fit.penalty
+    @cached_property
+    def _point(self) -> Point:
+        return Point.of(self.observed, self.theta, self.potentials.f)
 
     @property
     def geometry(self) -> Dense:
         """The learned costs between the given points."""
-        space = self.solution.problem.geometry
-        assert isinstance(space, Dense)
-        return space
+        return Dense.trusted(self.observed.features.cost(self.theta))
 
     @property
     def cost(self) -> Cost:
@@ -90,55 +135,35 @@ class CostEstimate:
 
         ValueError if features were given as matrices: `geometry` has their costs.
         """
-        function = self.fit.point.observed.features.function(self.theta)
+        function = self.observed.features.function(self.theta)
         if function is None:
             raise ValueError("features that are matrices are known between the given points only: take .geometry")
         return function
 
-    @property
+    @cached_property
     def solution(self) -> Solution:
         """The solution of the transport problem with the learned cost, between the given points."""
-        return self.fit.point.solution
+        return solve(self.observed.problem(self.theta), init=self.potentials, tol=_ACCURATE)
 
     @property
     def loss(self) -> float:
         """<c, P^> less the dual value of the transport problem, without the penalty."""
-        return self.fit.point.loss
+        return self._point.loss
 
     @property
     def gradient(self) -> Float[Tensor, "*shape"]:
         """The gradient of the loss: <c_k, P^ - P>."""
-        return self.fit.point.gradient
+        return self._point.gradient
 
     @property
     def hessian(self) -> Float[Tensor, "K K"]:
         """The Hessian of the loss, for theta in C order."""
-        return self.fit.point.exact_model.H
-
-    @property
-    def error(self) -> float:
-        """How far the gradient is from optimal, in units of the largest standard deviation of a feature."""
-        return self.fit.error
-
-    @property
-    def status(self) -> Status:
-        """How the minimisation ended."""
-        return self.fit.status
+        return self._point.exact_model.H
 
     @property
     def converged(self) -> bool:
         """Whether `error` is at most the tolerance, with the transport problem solved to a part of it."""
         return self.status == Status.CONVERGED
-
-    @property
-    def steps(self) -> int:
-        """The steps in theta."""
-        return self.fit.steps
-
-    @property
-    def inner_steps(self) -> int:
-        """The steps of `solve` in all transport problems together."""
-        return self.fit.inner_steps
 
     @cached_property
     def certificate(self) -> Certificate | None:
@@ -159,8 +184,42 @@ class CostEstimate:
         """Standard errors if the model may be wrong: the sandwich H^-1 V H^-1, V of the pairs' influence."""
         return self._errors(self._covariance(robust=True))
 
+    @torch.no_grad()
+    def bootstrap(
+        self, count: int = 200, *, generator: torch.Generator | None = None, tol: float = 1e-4
+    ) -> Float[Tensor, "count *shape"]:
+        """Return theta of `count` samples of the pairs, drawn with replacement: each fit starts at this estimate.
+
+        ValueError where the number of observations is not known, and where marginals have a price.
+        """
+        observed, penalty = self.observed, self.penalty or Free()
+        if observed.count is None or not observed.marginals.are_exact:
+            raise ValueError("a bootstrap is of balanced problems, and of a known number of pairs")
+        model, found = self._point.rough_model(), []
+        size = round(observed.count)
+        for _ in range(as_count("count", count)):
+            drawn = torch.multinomial(observed.weights, size, replacement=True, generator=generator)
+            sample = observed.resampled(torch.bincount(drawn, minlength=len(observed.weights)).to(self.theta))
+            near = Point.of(sample, self.theta, self.potentials.f)
+            start = Fit(near, model, 0.0, 0, 0, Status.CONVERGED)
+            found.append(minimise(sample, penalty, start, tol, _MOST).point.theta)
+        return torch.stack(found)
+
+    @property
+    def saliency(self) -> "Saliency":
+        """The indices of x and of y that matter most for each other: see `Saliency`."""
+        return saliency(self)
+
+    def rank_test(self, rank: int) -> "RankTest":
+        """Test whether the affinity has this rank, or less, against a higher one (Kleibergen and Paap, 2006).
+
+        Of Sx^(1/2) A Sy^(1/2), as Dupuy and Galichon have it, with the covariance of `standard_errors`.
+        ValueError as there, and unless `rank` is below the number of singular values.
+        """
+        return rank_test(self, rank, self._covariance())
+
     def _covariance(self, *, robust: bool = False) -> Float[Tensor, "K K"]:
-        observed = self.fit.point.observed
+        observed = self.observed
         if self.penalty is not None:
             raise ValueError("standard errors are of estimates without a penalty")
         if observed.count is None:
@@ -168,7 +227,7 @@ class CostEstimate:
         inverse = torch.linalg.inv(self.hessian)
         if not robust:
             return self.eps * inverse / observed.count
-        moved = (observed.weights / observed.weights.sum())[:, None] * self.fit.point.influence()
+        moved = (observed.weights / observed.weights.sum())[:, None] * self._point.influence()
         if len(moved) != observed.count:  # counts: each stands for several pairs
             moved = moved / (observed.weights * observed.count / observed.weights.sum()).sqrt()[:, None]
         return inverse @ (moved.mT @ moved) @ inverse
@@ -182,3 +241,40 @@ class CostEstimate:
         words += "converged" if self.converged else f"not converged ({self.status.name})"
         words += f", error {self.error:.1e}, {self.steps} steps"
         return words if self.certificate is None else f"{words}; {self.certificate}"
+
+
+def _roots(estimate: CostEstimate) -> tuple[Float[Tensor, "d d"], Float[Tensor, "e e"]]:
+    """Return the square roots of the covariances of x and of y; ValueError unless theta is of all products."""
+    features = estimate.observed.features
+    if not isinstance(features, Products):
+        raise ValueError("saliency and ranks are of a matrix theta: learn the cost without `features`")
+    a, b = estimate.observed.a, estimate.observed.b
+    covariances = (torch.cov(z.mT, correction=0, aweights=w) for z, w in ((features.x, a), (features.y, b)))
+    parts = [torch.linalg.eigh(S.reshape(z, z)) for S, z in zip(covariances, features.shape, strict=True)]
+    x, y = ((vectors * values.clamp_min(0).sqrt()) @ vectors.mT for values, vectors in parts)
+    return x, y
+
+
+def saliency(estimate: CostEstimate) -> Saliency:
+    """Return the saliency analysis of an estimate."""
+    x, y = _roots(estimate)
+    U, values, Vh = torch.linalg.svd(-x @ estimate.theta @ y, full_matrices=False)
+    return Saliency(values, torch.linalg.solve(x, U), torch.linalg.solve(y, Vh.mT))
+
+
+def rank_test(estimate: CostEstimate, rank: int, covariance: Float[Tensor, "K K"]) -> RankTest:
+    """Return the test of a rank, for parameters with this covariance.
+
+    What is left of the matrix beside its largest singular values is compared with its own covariance.
+    """
+    x, y = _roots(estimate)
+    U, values, Vh = torch.linalg.svd(-x @ estimate.theta @ y)
+    if not 0 <= as_count("rank", rank) < len(values):
+        raise ValueError(f"rank must be at least 0 and below {len(values)}, got {rank}")
+    left, right = x @ U[:, rank:], y @ Vh[rank:].mT
+    rest = -(left.mT @ estimate.theta @ right).flatten()
+    both = torch.kron(left.contiguous(), right.contiguous())
+    statistic = rest @ torch.linalg.solve(both.mT @ covariance @ both, rest)
+    degrees = len(rest)
+    p_value = torch.special.gammaincc(torch.tensor(degrees / 2, dtype=rest.dtype), statistic.cpu() / 2)
+    return RankTest(rank, float(statistic), degrees, float(p_value))

@@ -35,8 +35,8 @@ class Features(ABC):
         """Return the cost as a function of any points; None if features are known between given points only."""
 
     @abstractmethod
-    def means(self, P: Float[Tensor, "n m"]) -> Float[Tensor, "K"]:
-        """Return <c_k, P>."""
+    def means(self, K: Float[Tensor, "n m"], u: Float[Tensor, "n"], v: Float[Tensor, "m"]) -> Float[Tensor, "K"]:
+        """Return <c_k, P> of the plan P = diag(u) K diag(v)."""
 
     @abstractmethod
     def sums(self, P: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n K"], Float[Tensor, "m K"]]:
@@ -85,8 +85,8 @@ class Products(Features):
     def function(self, theta: Tensor) -> Cost:
         return partial(_bilinear, theta)
 
-    def means(self, P: Tensor) -> Tensor:
-        return (self.x.mT @ (P @ self.y)).flatten()
+    def means(self, K: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return ((u[:, None] * self.x).mT @ (K @ (v[:, None] * self.y))).flatten()
 
     def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
         rows = self.x[:, :, None] * (P @ self.y)[:, None, :]
@@ -136,8 +136,8 @@ class Listed(Features):
     def function(self, theta: Tensor) -> Cost | None:
         return None if self._functions is None else partial(_weighted, theta, self._functions)
 
-    def means(self, P: Tensor) -> Tensor:
-        return self._matrices.flatten(1) @ P.flatten()
+    def means(self, K: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return self._matrices.flatten(1) @ (u[:, None] * K * v).flatten()
 
     def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
         weighted = self._matrices * P
@@ -148,11 +148,10 @@ class Listed(Features):
         return (flat * P.flatten()) @ flat.mT
 
     def spread(self, a: Tensor, b: Tensor, *, projected: bool) -> Tensor:
-        P = a[:, None] * b
-        products = self.products(P)
+        products = self.products(a[:, None] * b)
         if not projected:
             return products
-        (rows, columns), mean = self.sums(P), self.means(P)
+        (rows, columns), mean = self.sums(a[:, None] * b), self.means(torch.ones_like(self._matrices[0]), a, b)
         rows, columns = (
             total / torch.where(w > 0, w, 1.0).sqrt()[:, None] for total, w in ((rows, a), (columns, b))
         )

@@ -8,7 +8,7 @@ the potentials; they solve a linear system with the matrix of the solver's Newto
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -20,17 +20,21 @@ from metaot.geometry import Dense
 from metaot.geometry.kernel import MatrixKernel
 from metaot.inverse.features import Features
 from metaot.marginals import Marginals
-from metaot.potentials import DualPotentials
+from metaot.potentials import DualPotentials, plan, reference_mass
 from metaot.problem import Problem
-from metaot.solvers import Solution, solve
+from metaot.solvers import Sinkhorn, solve
 from metaot.solvers.local import Local, local
 from metaot.solvers.quadratic import inverse_of, semi_dual_hessian
+from metaot.solvers.sinkhorn import SinkhornState
 
 _RIDGE, _STRONGER = 1e-13, 100.0
 """The damping of a matrix that has no factor, as a part of its diagonal, and how much more is tried next."""
 
-_ROUGH, _ITERATIONS = 0.05, 12
+_ROUGH, _ITERATIONS = 0.02, 12
 """The relative residual at which conjugate gradients stop, and iterations after which a factor is quicker."""
+
+_SINKHORN, _FEW = Sinkhorn(), 6
+"""Steps from a good start, and how many of them are made before `solve` chooses a method."""
 
 
 @final
@@ -60,6 +64,13 @@ class Observed:
         """The largest standard deviation of a feature: the unit of gradients."""
         return float(self.spread.diagonal().max().clamp_min(0).sqrt())
 
+    def resampled(self, counts: Float[Tensor, "N"]) -> "Observed":
+        """Return the observation of which each pair was seen as often as `counts` says."""
+        weights = self.weights.sum() * counts / counts.sum()
+        a, b = (torch.zeros_like(w).index_add_(0, k, weights) for w, k in ((self.a, self.i), (self.b, self.j)))
+        means = weights @ self.features.at(self.i, self.j)
+        return replace(self, weights=weights, a=a, b=b, means=means)
+
     def problem(self, theta: Float[Tensor, "*shape"]) -> Problem:
         """Return the transport problem of a cost."""
         space = Dense.trusted(self.features.cost(theta))
@@ -69,67 +80,109 @@ class Observed:
 @final
 @dataclass(frozen=True)
 class Model:
-    """Second derivatives of the loss, and first ones of the potentials, at a point or near it."""
+    """Second derivatives of the loss, and the first ones of the source's potential, at a point or near it."""
 
     H: Float[Tensor, "K K"]
     f: Float[Tensor, "n K"]
-    g: Float[Tensor, "m K"]
 
     def after(self, before: "Point", now: "Point") -> "Model":
-        """Return the model that explains the last step too: BFGS for the Hessian, Broyden for the potentials."""
-        step, change = (now.theta - before.theta).flatten(), (now.gradient - before.gradient).flatten()
-        Hs, length = self.H @ step, step @ step
+        """Return the model that explains the last step too: BFGS for the Hessian, Broyden for the potential."""
+        step, change = (now.theta - before.theta).flatten(), (now.slope(self) - before.slope(self)).flatten()
         if not float(change @ step) > 0:
             return self
+        Hs, moved = self.H @ step, now.f - before.f
         H = self.H - torch.outer(Hs, Hs) / (step @ Hs) + torch.outer(change, change) / (step @ change)
-        old, new = before.solution.potentials, now.solution.potentials
-        moved = (new.f - old.f, new.g - old.g)
-        f, g = (
-            slope + torch.outer((was - slope @ step) / length, step)
-            for slope, was in zip((self.f, self.g), moved, strict=True)
-        )
-        return Model(H, f, g)
+        return Model(H, self.f + torch.outer((moved - self.f @ step) / (step @ step), step))
 
 
 @final
 @dataclass(frozen=True)
 class Point:
-    """The loss near one theta: the solution of its problem, and the plan."""
+    """The loss near one theta: its problem, and Sinkhorn's iteration as far as it has gone."""
 
     observed: Observed
     theta: Float[Tensor, "*shape"]
-    solution: Solution
+    problem: Problem
+    state: SinkhornState
+    steps: int
 
     @classmethod
-    def of(cls, observed: Observed, theta: Tensor, start: DualPotentials | None, tol: float) -> "Point":
-        """Solve the problem of theta from a start."""
-        return cls(observed, theta, solve(observed.problem(theta), init=start, tol=tol))
+    def of(cls, observed: Observed, theta: Tensor, f: Float[Tensor, "n"]) -> "Point":
+        """Return the point of theta with the potential f, and the best one of the target."""
+        problem = observed.problem(theta).flat()
+        return cls(observed, theta, problem, _SINKHORN.init(problem, DualPotentials(f[None], observed.b[None])), 0)
 
-    @cached_property
-    def _near(self) -> tuple[Local, Float[Tensor, "n m"]]:
-        """The semi-dual near the potentials, and the plan, whose columns have the sums that it asks for."""
-        f = self.solution.potentials.f / self.observed.eps
-        here, kernel = local(self.solution.problem.flat(), f[None])
-        return here, kernel.K[0] if isinstance(kernel, MatrixKernel) else self.solution.plan()
+    def settled(self, tol: float) -> "Point":
+        """Return the point with marginals right to `tol`, by a few Sinkhorn steps, or else by `solve`."""
+        point = self
+        while point.marginal_error > tol:
+            if point.steps - self.steps == _FEW:
+                solution = solve(self.problem, init=DualPotentials(point.f[None], point.g[None]), tol=tol)
+                solved = Point.of(self.observed, self.theta, solution.potentials.f[0])
+                return replace(solved, steps=point.steps + int(solution.steps))
+            state = _SINKHORN.step(point.problem, point.state)
+            state = _SINKHORN.adjust(point.problem, state, _SINKHORN.error(point.problem, state))
+            point = replace(point, state=state, steps=point.steps + 1)
+        return point
 
     @property
-    def plan(self) -> Float[Tensor, "n m"]:
-        """The plan of the cost."""
-        return self._near[1]
+    def f(self) -> Float[Tensor, "n"]:
+        """The potential of the source."""
+        return (self.state.f + self.observed.eps * self.state.x)[0]
+
+    @property
+    def g(self) -> Float[Tensor, "m"]:
+        """The potential of the target."""
+        return (self.state.g + self.observed.eps * self.state.v.log())[0]
+
+    @cached_property
+    def marginal_error(self) -> float:
+        """The L1 error of the marginals, relative to the mass."""
+        return float(_SINKHORN.error(self.problem, self.state))
+
+    @property
+    def _kernel(self) -> Float[Tensor, "n m"]:
+        """The kernel that the scalings of the state make a plan of."""
+        kernel = self.state.kernel
+        if isinstance(kernel, MatrixKernel):
+            return kernel.K[0]
+        return plan(self.problem, DualPotentials(self.state.f, self.state.g))[0]
 
     @cached_property
     def loss(self) -> float:
-        """J, but for what P^ alone says of it: its entropy, and the price of its marginals."""
-        problem, potentials = self.solution.problem, self.solution.potentials
-        explained = float((self.observed.means * self.theta.flatten()).sum())
-        if not problem.is_balanced:
-            return explained - float(self.solution.value)
-        return explained - float(problem.a @ potentials.f + problem.b @ potentials.g)
+        """J, but for what P^ alone says of it: its entropy, and the price of its marginals.
+
+        With what a Sinkhorn step would bring, in second order, so that it hardly depends on the marginal error.
+        """
+        problem, source, target = self.problem, self.problem.marginals.source, self.problem.marginals.target
+        worth = problem.a[0] @ source.worth(self.f) + problem.b[0] @ target.worth(self.g)
+        marginal = self.state.marginal[0]
+        gap = 0.5 * (self._missing.square() / torch.where(marginal > 0, marginal, torch.inf)).sum()
+        excess = marginal.sum() - reference_mass(problem) - gap
+        return float(self.observed.means @ self.theta.flatten() - worth + self.observed.eps * excess)
 
     @cached_property
     def gradient(self) -> Float[Tensor, "*shape"]:
         """<c_k, P^ - P_theta>."""
-        return (self.observed.means - self.observed.features.means(self.plan)).reshape(self.theta.shape)
+        found = self.observed.features.means(self._kernel, self.state.x[0].exp(), self.state.v[0])
+        return (self.observed.means - found).reshape(self.theta.shape)
+
+    def slope(self, model: Model | None) -> Float[Tensor, "*shape"]:
+        """Return the gradient at the solution: right to second order in the error of the potentials."""
+        if model is None:
+            return self.gradient
+        return self.gradient - (self._missing @ model.f).reshape(self.theta.shape)
+
+    @property
+    def _missing(self) -> Float[Tensor, "n"]:
+        """What the rows of the plan lack of what the potential asks for."""
+        return self.problem.marginals.source.missing(self.problem.a, self.f[None], self.state.marginal)[0]
+
+    @cached_property
+    def _near(self) -> tuple[Local, Float[Tensor, "n m"]]:
+        """The semi-dual near the potential, and the plan, whose columns have the sums that it asks for."""
+        here, kernel = local(self.problem, (self.f / self.observed.eps)[None])
+        return here, kernel.K[0] if isinstance(kernel, MatrixKernel) else self._kernel
 
     @cached_property
     def _sums(self) -> tuple[Float[Tensor, "n K"], Float[Tensor, "m K"], Float[Tensor, "m 1"]]:
@@ -145,15 +198,15 @@ class Point:
         The Hessian is a minimum over such functions, so that its error is the square of theirs.
         """
         rows, columns, share = self._sums
-        H = self.observed.features.products(self.plan) - columns.mT @ (share * columns) - rows.mT @ f
+        H = self.observed.features.products(self._near[1]) - columns.mT @ (share * columns) - rows.mT @ f
         H = H if left is None else H - f.mT @ left
-        return Model((H + H.mT) / (2 * self.observed.eps), f, share * (columns - self.plan.mT @ f))
+        return Model((H + H.mT) / (2 * self.observed.eps), f)
 
     @cached_property
     def exact_model(self) -> Model:
         """The derivatives, by a factor of the semi-dual's Hessian."""
-        (here, P), problem = self._near, self.solution.problem
-        H, scale = semi_dual_hessian(P[None], P.sum(-1)[None], here, 0.0, anchored=problem.is_balanced)
+        here, P = self._near
+        H, scale = semi_dual_hessian(P[None], P.sum(-1)[None], here, 0.0, anchored=self.problem.is_balanced)
         scale = scale[0][:, None]
         return self._model(torch.cholesky_solve(self._sums[0] / scale, damped_factor(H[0])) / scale, None)
 
@@ -184,8 +237,9 @@ class Point:
 
     def influence(self) -> Float[Tensor, "N K"]:
         """Return how each observed pair moves the gradient: what the projected features are there."""
-        observed, model = self.observed, self.exact_model
-        left = observed.features.at(observed.i, observed.j) - model.f[observed.i] - model.g[observed.j]
+        observed, f, (_, columns, share) = self.observed, self.exact_model.f, self._sums
+        g = share * (columns - self._near[1].mT @ f)
+        left = observed.features.at(observed.i, observed.j) - f[observed.i] - g[observed.j]
         return left - (observed.weights @ left) / observed.weights.sum()
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from metaot.core.status import Status
 from metaot.inverse.fenchel_young import Model, Observed, Point, damped_factor
 from metaot.inverse.penalties import Free, Penalty
-from metaot.potentials import DualPotentials
 
-_INNER, _LOOSEST = 1e-2, 1e-3
-"""The tolerance of transport problems, as a part of the error that is left; and the largest one."""
+_LOOSEST, _LOOSE, _SAFE, _LAST = 0.1, 0.3, 0.5, 0.01
+"""The largest tolerance of transport problems on the way; and what it is of the error of theta: on the way, where
+derivatives of the potential correct the gradient, and in the end, of the tolerance."""
 
 _QUICK = 0.1
 """A step is quick if it brings the error below this part of the one before."""
@@ -37,82 +37,92 @@ _ITERATIONS, _SHARE = 2000, 0.1
 @final
 @dataclass(frozen=True)
 class Fit:
-    """Where the minimisation ended, after how many steps of its own and of all transport problems."""
+    """Where the minimisation ended, after how many steps of its own and of Sinkhorn's in all problems."""
 
     point: Point
-    penalty: Penalty
+    model: Model | None
     error: float
     steps: int
     inner_steps: int
     status: Status
-    model: Model | None
 
 
 def minimise(observed: Observed, penalty: Penalty, start: Fit | None, tol: float, max_steps: int) -> Fit:
     """Minimise the loss and a penalty, from another minimum or from zero."""
     run = _Run(observed, penalty, tol)
-    if start is None:
-        theta = torch.zeros(observed.features.shape, dtype=observed.a.dtype, device=observed.a.device)
-        point, model = run.at(theta, None, 1.0), None
-    else:
-        point, model = run.at(start.point.theta, start.point.solution.potentials, 1.0), start.model
-    error, steps, fresh = run.error(point), 0, False
-    while error > tol and steps < max_steps:
+    point, model = (run.first(), None) if start is None else (start.point, start.model)
+    error, steps, fresh = run.error(point, model), 0, False
+    while True:
+        if error <= tol:
+            point = run.settled(point, _LAST * tol)
+            error = run.error(point, None)
+        if error <= tol or steps >= max_steps:
+            break
         if model is None:
             model, fresh = point.rough_model(), True
-        following = run.step(point, model, error)
+        following = run.step(point, model)
+        if following is None and fresh:
+            break
         if following is None:
-            if fresh:
-                break
             model = None
             continue
         steps += 1
-        before, error = error, run.error(following)
+        before, error = error, run.error(following, model)
         model = model.after(point, following) if error < _QUICK * before else None
         point, fresh = following, False
-    converged = error <= tol and bool(point.solution.converged)
+    converged = error <= tol and point.marginal_error <= _LAST * tol
     status = Status.of_one(converged, error) if converged or steps >= max_steps else Status.STALLED
-    return Fit(point, penalty, error, steps, run.inner_steps, status, model)
+    return Fit(point, model, error, steps, run.inner_steps, status)
 
 
 @final
 class _Run:
-    """One minimisation: what it is of, and the steps of inner solves so far."""
+    """One minimisation: what it is of, and Sinkhorn's steps so far."""
 
     def __init__(self, observed: Observed, penalty: Penalty, tol: float) -> None:
         self.observed, self.penalty, self.tol, self.inner_steps = observed, penalty, tol, 0
 
-    def error(self, point: Point) -> float:
-        return self.penalty.residual(point.theta, point.gradient) / self.observed.scale
+    def first(self) -> Point:
+        """Return the point of zero costs, whose plan is that of independent points if it is balanced."""
+        a = self.observed.a
+        theta = torch.zeros(self.observed.features.shape, dtype=a.dtype, device=a.device)
+        return self.at(theta, torch.zeros_like(a), None, 1.0)
+
+    def settled(self, point: Point, tol: float) -> Point:
+        following = point.settled(tol)
+        self.inner_steps += following.steps - point.steps
+        return following
+
+    def error(self, point: Point, model: Model | None) -> float:
+        return self.penalty.residual(point.theta, point.slope(model)) / self.observed.scale
 
     def value(self, point: Point) -> float:
         return point.loss + float(self.penalty.value(point.theta))
 
-    def at(self, theta: Tensor, start: DualPotentials | None, expected: float) -> Point:
-        """Return a point whose gradient is right to a part of its own error, which is expected to be this."""
-        least = _INNER * self.tol
-        tol = max(least, min(_LOOSEST, _INNER * expected))
+    def at(self, theta: Tensor, f: Tensor, model: Model | None, before: float) -> Point:
+        """Return a point whose marginals are right to a part of its own error, and of the error before."""
+        point = Point.of(self.observed, theta, f)
         while True:
-            point = Point.of(self.observed, theta, start, tol)
-            self.inner_steps += int(point.solution.steps)
-            found = self.error(point)
-            if tol <= max(least, 2 * _INNER * found) or not bool(point.solution.converged):
+            enough = max(_LAST * self.tol, min(_LOOSEST, _LOOSE * min(before, self.error(point, model))))
+            if not point.marginal_error > enough:
                 return point
-            start, tol = point.solution.potentials, max(least, _INNER * found)
+            following = self.settled(point, _SAFE * enough)
+            if following.marginal_error > enough:
+                return following
+            point = following
 
-    def step(self, point: Point, model: Model, error: float) -> Point | None:
+    def step(self, point: Point, model: Model) -> Point | None:
         """Return the next point, along the minimum of the model; None if no step lowers the value."""
         tol = self.observed.scale * self.tol
-        target = quadratic_minimum(model.H, point.gradient, point.theta, self.penalty, tol)
+        gradient, error = point.slope(model), self.error(point, model)
+        target = quadratic_minimum(model.H, gradient, point.theta, self.penalty, tol)
         change = target - point.theta
         here, norm = self.value(point), float(self.penalty.value(point.theta))
-        slope = float((point.gradient * change).sum())
-        rounding = _ROUNDING * (1 + abs(here))
-        old, length = point.solution.potentials, 1.0
-        f, g = (slope @ change.flatten() for slope in (model.f, model.g))
+        slope, f = float((gradient * change).sum()), model.f @ change.flatten()
+        rounding, length = _ROUNDING * (1 + abs(here)), 1.0
         for _ in range(_HALVINGS):
             theta = target if length == 1.0 else point.theta + length * change
-            following = self.at(theta, DualPotentials(old.f + length * f, old.g + length * g), error * error)
+            following = self.at(theta, point.f + length * f, model, error)
             gain = length * slope + float(self.penalty.value(theta)) - norm
             if self.value(following) <= here + _ENOUGH * gain + rounding:
                 return following
