@@ -175,9 +175,11 @@ def _of_plan(
         for name, w, own in zip("ab", weights, of_plan, strict=True)
     )
     points = None if clouds[0] is None or clouds[1] is None else _clouds(*clouds)
+    sizes = None if points is None else (len(points[0]), len(points[1]))
+    for what, size in (("points", sizes), ("weights", (a.numel(), b.numel()))):
+        if size not in (None, tuple(P.shape)):
+            raise ValueError(f"a plan of shape {tuple(P.shape)} is between as many points, got {size} {what}")
     known = _features(features, points, (a, b), sides, like=P)
-    if known.points != tuple(P.shape):
-        raise ValueError(f"a plan of shape {tuple(P.shape)} is between as many points, got {known.points}")
     i, j = P.nonzero(as_tuple=True)
     return _observed(
         known,

@@ -17,7 +17,7 @@ from metaot.core.status import Status
 from metaot.geometry import Dense
 from metaot.geometry.costs import Cost
 from metaot.inverse.features import Products
-from metaot.inverse.fenchel_young import Observed, Point
+from metaot.inverse.fenchel_young import Model, Observed, Point
 from metaot.inverse.penalties import Free, Penalty
 from metaot.inverse.proximal import Fit, minimise
 from metaot.potentials import DualPotentials
@@ -66,9 +66,9 @@ def certificate(penalty: Penalty, theta: Float[Tensor, "*shape"], H: Float[Tenso
 class Saliency:
     """The singular values of Sx^(1/2) A Sy^(1/2), and the indices of x and y that they belong to.
 
-    Sx and Sy are the covariances of both sides, and A is -theta. The affinity is x^T A y = sum_p values_p (x_p) (y_p)
-    with the indices x @ x_weights and y @ y_weights, which are uncorrelated and of variance one on either side
-    (Dupuy and Galichon, JPE 2014, section 5).
+    Sx and Sy are the covariances of both sides, and A is -theta. The affinity x^T A y is the sum of the
+    values times products of the indices x @ x_weights and y @ y_weights, which are uncorrelated and of variance
+    one on either side (Dupuy and Galichon, JPE 2014, section 5).
     """
 
     values: Float[Tensor, "rank"]
@@ -199,9 +199,9 @@ class CostEstimate:
         size = round(observed.count)
         for _ in range(as_count("count", count)):
             drawn = torch.multinomial(observed.weights, size, replacement=True, generator=generator)
-            sample = observed.resampled(torch.bincount(drawn, minlength=len(observed.weights)).to(self.theta))
-            near = Point.of(sample, self.theta, self.potentials.f)
-            start = Fit(near, model, 0.0, 0, 0, Status.CONVERGED)
+            sample, rows = observed.resampled(drawn)
+            near = Point.of(sample, self.theta, self.potentials.f[rows])
+            start = Fit(near, Model(model.H, model.f[rows]), 0.0, 0, 0, Status.CONVERGED)
             found.append(minimise(sample, penalty, start, tol, _MOST).point.theta)
         return torch.stack(found)
 

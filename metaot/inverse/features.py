@@ -55,6 +55,10 @@ class Features(ABC):
         """Return the root mean squares under a b^T of features as they were given."""
 
     @abstractmethod
+    def part(self, rows: Int[Tensor, "r"], columns: Int[Tensor, "c"]) -> "Features":
+        """Return the features between some of the points."""
+
+    @abstractmethod
     def at(self, i: Int[Tensor, "N"], j: Int[Tensor, "N"]) -> Float[Tensor, "N K"]:
         """Return the features of some pairs."""
 
@@ -74,7 +78,7 @@ class Products(Features):
 
     def __init__(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], centres: tuple[Tensor, Tensor]) -> None:
         """Take points less their `centres`, which changes the cost by a function of x and one of y only."""
-        self._given = (x, y)
+        self._given, self._centres = (x, y), centres
         self.x, self.y = x - centres[0], y - centres[1]
         self.shape = (x.shape[1], y.shape[1])
         self.points = (len(x), len(y))
@@ -113,6 +117,9 @@ class Products(Features):
     def sizes(self, a: Tensor, b: Tensor) -> Tensor:
         x, y = ((w @ z.square()).sqrt() for w, z in zip((a, b), self._given, strict=True))
         return torch.outer(x, y).flatten()
+
+    def part(self, rows: Tensor, columns: Tensor) -> "Products":
+        return Products(self._given[0][rows], self._given[1][columns], self._centres)
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
         return (self.x[i][:, :, None] * self.y[j][:, None, :]).flatten(1)
@@ -159,6 +166,9 @@ class Listed(Features):
 
     def sizes(self, a: Tensor, b: Tensor) -> Tensor:
         return self.products(a[:, None] * b).diagonal().clamp_min(0).sqrt()
+
+    def part(self, rows: Tensor, columns: Tensor) -> "Listed":
+        return Listed(self._matrices[:, rows[:, None], columns], self._functions)
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
         return self._matrices[:, i, j].mT

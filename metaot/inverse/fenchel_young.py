@@ -64,12 +64,15 @@ class Observed:
         """The largest standard deviation of a feature: the unit of gradients."""
         return float(self.spread.diagonal().max().clamp_min(0).sqrt())
 
-    def resampled(self, counts: Float[Tensor, "N"]) -> "Observed":
-        """Return the observation of which each pair was seen as often as `counts` says."""
-        weights = self.weights.sum() * counts / counts.sum()
-        a, b = (torch.zeros_like(w).index_add_(0, k, weights) for w, k in ((self.a, self.i), (self.b, self.j)))
-        means = weights @ self.features.at(self.i, self.j)
-        return replace(self, weights=weights, a=a, b=b, means=means)
+    def resampled(self, drawn: Int[Tensor, "draws"]) -> tuple["Observed", Int[Tensor, "r"]]:
+        """Return the balanced observation of pairs that were drawn, between their points, and the x of these."""
+        pairs, counts = drawn.unique(return_counts=True)
+        weights = counts.to(self.weights) / len(drawn)
+        (rows, i), (columns, j) = (k[pairs].unique(return_inverse=True) for k in (self.i, self.j))
+        features = self.features.part(rows, columns)
+        a, b = (weights.new_zeros(len(w)).index_add_(0, k, weights) for w, k in ((rows, i), (columns, j)))
+        means = weights @ features.at(i, j)
+        return replace(self, features=features, i=i, j=j, weights=weights, a=a, b=b, means=means), rows
 
     def problem(self, theta: Float[Tensor, "*shape"]) -> Problem:
         """Return the transport problem of a cost."""

@@ -44,8 +44,8 @@ def train_cost(
     costs, which is found to `tol` from the potentials before. Adam makes `steps` steps with a learning rate that
     falls to zero. The network is changed in place; it stays in its own dtype, and transport is in float64.
 
-    Raises ValueError for pairs that do not fit, for costs that are no matrix of numbers, and for an eps, a learning
-    rate or a number of steps that is not positive.
+    Raises ValueError for pairs that do not fit, for costs that are no matrix of numbers, and for an eps, a
+    learning rate or a number of steps that is not positive.
     """
     x, y = together(given("x", x), given("y", y))
     for name, cloud in (("x", x), ("y", y)):
