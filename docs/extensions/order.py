@@ -22,6 +22,7 @@ PAGES = (
     "plot_maps.py",
     "plot_flow_matching.py",
     "plot_registration.py",
+    "plot_couples.py",
     "plot_own_problems.py",
     "plot_export.py",
     "plot_many_problems.py",

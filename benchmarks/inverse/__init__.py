@@ -1,0 +1,1 @@
+"""Inverse problems measured; one module for each, one JSON in benchmarks/results."""
