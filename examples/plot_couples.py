@@ -67,7 +67,8 @@ figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", width
 limit = float(affinity.abs().max())
 image = axes[0].imshow(affinity, cmap="RdBu_r", vmin=-limit, vmax=limit)
 for k, l in (affinity.abs() > 2 * errors).nonzero().tolist():
-    axes[0].text(l, k, f"{affinity[k, l]:.2f}", ha="center", va="center", fontsize=7)
+    color = "white" if abs(affinity[k, l]) > 0.6 * limit else "black"
+    axes[0].text(l, k, f"{affinity[k, l]:.2f}", ha="center", va="center", fontsize=7, color=color)
 axes[0].set(title="affinity; numbers: above two errors", ylabel="of men", xlabel="of women")
 axes[0].set_xticks(range(len(traits)), traits, rotation=90)
 axes[0].set_yticks(range(len(traits)), traits)
@@ -92,6 +93,8 @@ for rank, entry in enumerate(order.tolist()):
     label = f"{traits[k]} and {traits[l]}" if rank < 5 else None
     axes[1].plot(lams, entries[:, entry], label=label, color=None if rank < 5 else "0.8", zorder=2 - (rank >= 5))
 axes[1].set(xscale="log", xlabel="lam", title="affinity under an l1 penalty")
+axes[1].set_xticks(lams[::2], [f"{lam:.2f}" for lam in lams[::2]])
+axes[1].minorticks_off()
 axes[1].invert_xaxis()
 axes[1].legend(fontsize=8)
 plt.show()

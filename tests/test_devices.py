@@ -32,6 +32,7 @@ from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
 from metaot.data import Drawings, Palettes, Shapes, Sphere
 from metaot.geometry import Dense, Geometry, Grid, LpPower, Points
+from metaot.inverse import L1, Nuclear, learn_cost
 from metaot.maps import gromov_wasserstein
 from metaot.models import ModalPotential
 from metaot.objectives import brenier_loss
@@ -309,6 +310,17 @@ def aligned() -> None:
     assert isinstance(features.plan(), Remote)
 
 
+def costs_learned() -> None:
+    """Costs of pairs are learned where these are, with and without penalties and prices."""
+    x = torch.randn(20, 2).to(NAME)
+    y = 0.5 * x + torch.randn(20, 2).to(NAME)
+    for settings in ({}, {"penalty": L1(0.1)}, {"penalty": Nuclear(0.1)}, {"marginals": metaot.KL(1.0)}):
+        found = learn_cost(x, y, eps=1.0, tol=1e-5, **settings)
+        assert isinstance(found.theta, Remote)
+        assert isinstance(found.hessian, Remote)
+    assert isinstance(learn_cost(x, y, eps=1.0, tol=1e-5).bootstrap(2), Remote)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -365,6 +377,7 @@ CASES: dict[str, Callable[[], None]] = {
         a=weights(14) + 1, classes=torch.arange(14).to(NAME) // 7, cost="euclidean"
     ),
     "plans between spaces": aligned,
+    "costs of pairs": costs_learned,
     "mnist": lambda: predicted("mnist", images(28)),
     "universal": lambda: predicted("universal", images(20)),
     "universal, on a coarser grid": lambda: predicted("universal", images(64)),

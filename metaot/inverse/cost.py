@@ -146,7 +146,7 @@ def _of_pairs(x: Any, y: Any, weights: Any, *, eps: float, features: Any, margin
     sides = as_marginals(marginals)
     known = _features(features, (x, y), (w, w), sides)
     means = known.at(index, index).mT @ w
-    count = len(x) if weights is None else float(1 / w.square().sum())
+    count = float(len(x)) if weights is None else float(1 / w.square().sum())
     return _observed(known, (index, index, w), (w, w), eps=eps, sides=sides, means=means, count=count)
 
 

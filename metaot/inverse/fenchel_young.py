@@ -71,7 +71,7 @@ class Observed:
         (rows, i), (columns, j) = (k[pairs].unique(return_inverse=True) for k in (self.i, self.j))
         features = self.features.part(rows, columns)
         a, b = (weights.new_zeros(len(w)).index_add_(0, k, weights) for w, k in ((rows, i), (columns, j)))
-        means = weights @ features.at(i, j)
+        means = features.at(i, j).mT @ weights
         return replace(self, features=features, i=i, j=j, weights=weights, a=a, b=b, means=means), rows
 
     def problem(self, theta: Float[Tensor, "*shape"]) -> Problem:
@@ -243,7 +243,7 @@ class Point:
         observed, f, (_, columns, share) = self.observed, self.exact_model.f, self._sums
         g = share * (columns - self._near[1].mT @ f)
         left = observed.features.at(observed.i, observed.j) - f[observed.i] - g[observed.j]
-        return left - (observed.weights @ left) / observed.weights.sum()
+        return left - left.mT @ observed.weights / observed.weights.sum()
 
 
 def _positive(values: Float[Tensor, "K"]) -> Float[Tensor, "K"]:
