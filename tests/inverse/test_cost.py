@@ -91,15 +91,15 @@ def test_scipy_finds_no_lower_value(penalty):
     def value(z):
         z = torch.tensor(z, requires_grad=True)
         theta = theta_of(z)
-        point = Point.of(observed, theta.detach(), torch.zeros(12)).settled(1e-11)
+        point = Point.of(observed, theta.detach(), torch.zeros(12)).settled(1e-9)
         size = z.sum() if isinstance(penalty, L1) else 0.5 * z.square().sum()
         (slope,) = torch.autograd.grad((theta * point.gradient).sum() + lam * size, z)
         return point.loss + lam * float(size.detach()), slope.numpy()
 
     bounds = [(0, None)] * 8 if isinstance(penalty, L1) else None
-    best = minimize(value, 0.3 * np.ones(4 if penalty is None else 8), jac=True, bounds=bounds, tol=1e-13)
+    best = minimize(value, 0.3 * np.ones(4 if penalty is None else 8), jac=True, bounds=bounds, tol=1e-9)
     here = found.loss + (0.0 if penalty is None else float(penalty.value(found.theta)))
-    assert here <= best.fun + 1e-10
+    assert here <= best.fun + 1e-9
     assert best.fun <= here + 1e-4
     assert_close(theta_of(torch.tensor(best.x)), found.theta, 2e-2)
 
@@ -131,7 +131,7 @@ def test_plans_of_relaxed_marginals_give_costs_back_with_what_x_alone_tells():
 
 
 def test_a_path_has_the_same_estimates_and_fewer_steps():
-    x, y = pairs(30)
+    x, y = pairs(20)
     penalties = [Nuclear(lam) for lam in (0.3, 0.1, 0.03)]
     path = cost_path(x, y, penalties, eps=1.0)
     alone = [learn_cost(x, y, eps=1.0, penalty=penalty) for penalty in penalties]
@@ -166,14 +166,14 @@ def test_certificates_are_one_on_the_tangent_space():
 def test_standard_errors_are_those_of_many_samples():
     """Theta of Gaussian pairs varies from sample to sample as its errors say, and as a bootstrap does."""
     covariance = torch.tensor([[1.0, 0.4], [0.4, 1.0]])
-    z = torch.randn(24, 60, 2) @ torch.linalg.cholesky(covariance).T
+    z = torch.randn(16, 40, 2) @ torch.linalg.cholesky(covariance).T
     found = [learn_cost(one[:, :1], one[:, 1:], eps=1.0, tol=1e-3) for one in z]
     spread = torch.stack([one.theta for one in found]).std(0)
     for errors in ("standard_errors", "robust_standard_errors"):
         mean = torch.stack([getattr(one, errors) for one in found]).mean(0)
-        assert 0.6 < float(mean / spread) < 1.7
-    again = found[0].bootstrap(20, generator=torch.Generator().manual_seed(0))
-    assert 0.5 < float(again.std(0) / found[0].standard_errors) < 2
+        assert 0.5 < float(mean / spread) < 2
+    again = found[0].bootstrap(12, generator=torch.Generator().manual_seed(0))
+    assert 0.4 < float(again.std(0) / found[0].standard_errors) < 2
     assert found[0].rank_test(0).p_value < 0.05
 
 
@@ -190,16 +190,16 @@ def test_saliency_splits_the_affinity_and_ranks_are_told():
 
 
 def test_a_network_learns_the_cost():
-    x, y = pairs(40, 2, 2)
+    x, y = pairs(20, 2, 2)
     truth = learn_cost(x, y, eps=1.0)
 
     class Bilinear(torch.nn.Linear):
         def forward(self, x, y):
             return super().forward(x) @ y.mT
 
-    found = train_cost(Bilinear(2, 2, bias=False), x, y, eps=1.0, steps=40, learning_rate=0.1)
-    assert truth.loss - 1e-6 <= float(found.losses[-1]) <= truth.loss + 0.02 * float(found.losses[0] - truth.loss)
-    assert Points(x, y, cost=found.network).shape == (40, 40)
+    found = train_cost(Bilinear(2, 2, bias=False), x, y, eps=1.0, steps=15, learning_rate=0.3)
+    assert truth.loss - 1e-6 <= float(found.losses[-1]) <= truth.loss + 0.2 * float(found.losses[0] - truth.loss)
+    assert Points(x, y, cost=found.network).shape == (20, 20)
 
 
 def test_not_converging_is_a_result():
