@@ -30,8 +30,8 @@ _HALVINGS, _ENOUGH = 20, 1e-4
 _ROUNDING = 1e-13
 """Digits of the loss that are lost."""
 
-_ITERATIONS, _SHARE = 2000, 0.1
-"""Most iterations on the quadratic model, and the accuracy of its minimum as a part of the tolerance."""
+_ITERATIONS, _SHARE, _PART = 2000, 0.1, 1e-3
+"""Most iterations on the quadratic model, and its accuracy, as a part of the tolerance and of the error."""
 
 
 @final
@@ -113,8 +113,8 @@ class _Run:
 
     def step(self, point: Point, model: Model) -> Point | None:
         """Return the next point, along the minimum of the model; None if no step lowers the value."""
-        tol = self.observed.scale * self.tol
         gradient, error = point.slope(model), self.error(point, model)
+        tol = self.observed.scale * max(_SHARE * self.tol, _PART * error)
         target = quadratic_minimum(model.H, gradient, point.theta, self.penalty, tol)
         change = target - point.theta
         here, norm = self.value(point), float(self.penalty.value(point.theta))
@@ -146,7 +146,7 @@ def quadratic_minimum(
         slope = gradient + (H @ (ahead - theta).flatten()).reshape(theta.shape)
         following = penalty.prox(ahead - step * slope, step)
         moved = following - t
-        if max(float(moved.abs().max()), float((following - ahead).abs().max())) <= _SHARE * step * tol:
+        if max(float(moved.abs().max()), float((following - ahead).abs().max())) <= step * tol:
             return following
         if float(((ahead - following) * moved).sum()) > 0:
             momentum = 1.0
