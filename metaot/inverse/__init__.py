@@ -2,13 +2,15 @@
 
 from metaot.inverse.cost import cost_path, learn_cost, learn_cost_from_plan
 from metaot.inverse.estimate import Certificate, CostEstimate, RankTest, Saliency, certificate
+from metaot.inverse.gaussian import Gaussians
 from metaot.inverse.network import NetworkCost, train_cost
 from metaot.inverse.penalties import L1, Nuclear, Penalty
 
 __all__ = [
-    "L1",
     "Certificate",
     "CostEstimate",
+    "Gaussians",
+    "L1",
     "NetworkCost",
     "Nuclear",
     "Penalty",
