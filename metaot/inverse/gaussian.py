@@ -5,6 +5,7 @@ Bojilov and Galichon, 2016). All singular values here are those of
 $-\Sigma_a^{1/2} \theta \Sigma_b^{1/2} / \epsilon = U s V^T$.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, final
@@ -30,6 +31,17 @@ class _Coordinates(NamedTuple):
     s: Float[Tensor, "least"]
     r: Float[Tensor, "least"]
     q: Float[Tensor, "least"]
+
+
+class UnbalancedPlan(NamedTuple):
+    """A Gaussian plan whose marginals are not the two Gaussians: its mass, and covariances of its density."""
+
+    mass: Float[Tensor, ""]
+    A: Float[Tensor, "d d"]
+    B: Float[Tensor, "k k"]
+    S: Float[Tensor, "d k"]
+    value: Float[Tensor, ""]
+    """What the problem minimises: <c, P> and the divergences. Its gradient in theta is `mass` S."""
 
 
 @final
@@ -96,6 +108,39 @@ class Gaussians:
         H = self._product(at, basis.view(-1, d, k)).flatten(1)
         return (H + H.mT) / 2
 
+    def unbalanced(
+        self,
+        theta: ArrayLike,
+        rho: float,
+        quadratic: tuple[ArrayLike, ArrayLike] | None = None,
+        masses: tuple[float, float] = (1.0, 1.0),
+    ) -> UnbalancedPlan:
+        r"""Return the plan whose marginals have the price `KL(rho)`, of the cost x^T theta y + x^T Q x + y^T R y.
+
+        `quadratic` are the symmetric Q and R, zero by default, and `masses` those of the two Gaussians. The
+        covariances given the other variable, M and N, are those of a balanced plan between
+        $(\Sigma_a^{-1} + 2Q/(\epsilon + \rho))^{-1}$ and its like, for $\theta \sqrt{\rho/(\epsilon + \rho)}$; the
+        marginals follow (in the case of |x - y|^2: Janati, Muzellec, Peyre and Cuturi, arXiv 2006.02572). Raises
+        ValueError where mass far out is worth so much that no plan is best.
+        """
+        rho, eps, theta = as_positive("rho", rho), self.eps, self._matrix("theta", theta)
+        Q, R = (tensor(n, z, like=theta) for n, z in zip("QR", quadratic or (0.0, 0.0), strict=True))
+        inner = [S.inverse() + 2 * z / (eps + rho) for S, z in ((self.Sa, Q), (self.Sb, R))]
+        _require_plan(*inner)
+        inside = Gaussians(*(_symmetric(F.inverse()) for F in inner), eps)
+        at = inside._coordinates(theta * (rho / (eps + rho)) ** 0.5)
+        q = inside._padded(at.q, 1.0)
+        M, N = (at.A * q[0]) @ at.A.mT, (at.B * q[1]) @ at.B.mT
+        precisions = M.inverse() - theta @ N @ theta.mT / eps**2, N.inverse() - theta.mT @ M @ theta / eps**2
+        _require_plan(*precisions)
+        A, B = (_symmetric(precision.inverse()) for precision in precisions)
+        held = rho / eps
+        log = sum(math.log(m) - S.logdet() / 2 for m, S in zip(masses, (self.Sa, self.Sb), strict=True))
+        log = (1 + held) * log + (held * (A.logdet() + B.logdet()) + M.logdet() + B.logdet()) / 2
+        mass = (log / (1 + 2 * held)).exp()
+        value = eps * (masses[0] * masses[1] - mass) + rho * (masses[0] + masses[1] - 2 * mass)
+        return UnbalancedPlan(mass, A, B, -M @ theta @ B / eps, value)
+
     def sample(
         self, theta: ArrayLike, count: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "count d"], Float[Tensor, "count k"]]:
@@ -135,6 +180,19 @@ class Gaussians:
             raise ValueError(f"{name} must have the shape {wanted}, got {tuple(found.shape)}")
         require_finite(name, found)
         return found
+
+
+def _symmetric(S: Tensor) -> Tensor:
+    return (S + S.mT) / 2
+
+
+def _require_plan(*precisions: Tensor) -> None:
+    least = min(float(torch.linalg.eigvalsh(_symmetric(precision))[0]) for precision in precisions)
+    if least <= 0:
+        raise ValueError(
+            f"no plan is best: the cost falls faster, far out, than KL(rho) charges (an eigenvalue of the plan's "
+            f"precision is {least:.3g}): take a larger rho, or a smaller theta"
+        )
 
 
 def _require_covariance(name: str, S: Tensor) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from metaot import KL, Dense, Problem, solve
 from metaot.inverse.gaussian import Gaussians
 
 EPS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -68,9 +69,10 @@ def test_the_hessian_is_the_published_one_but_for_its_slips():
 def test_certificates_of_graphs(graph: Callable[[int], Tensor], size: int, values: tuple[float, ...]):
     theta = graph(size)
     one, on = torch.eye(len(theta)), theta.flatten() != 0
+    basis = torch.eye(theta.numel())[on].view(-1, *theta.shape)
     for eps, expected in zip(EPS, values, strict=True):
-        H = Gaussians(one, one, eps).hessian(theta)
-        z = H[:, on] @ torch.linalg.solve(H[on][:, on], theta.flatten()[on].sign())
+        H = Gaussians(one, one, eps).product(theta, basis).flatten(1)  # rows of the support
+        z = H.mT @ torch.linalg.solve(H[:, on], theta.flatten()[on].sign())
         assert float(z[~on].abs().max()) == pytest.approx(expected, abs=5e-4)
 
 
@@ -91,6 +93,51 @@ def test_affinity_of_a_published_covariance():
     affinity = -Gaussians(C[:4, :4], C[4:, 4:], 1.0).theta(C[:4, 4:])
     expected = torch.tensor([3.345, 0.818, 0.313, 0.089])
     torch.testing.assert_close(torch.linalg.svdvals(affinity), expected, rtol=0, atol=5e-4)
+
+
+def test_unbalanced_plans_are_those_of_a_solver():
+    """On a fine grid, in one dimension, for the distance and for a cost that is no distance."""
+    z = torch.linspace(-9, 9, 181)
+    weights = [mass * w / w.sum() for mass, w in ((1.2, (-z * z / 1.4).exp()), (0.7, (-z * z / 2.6).exp()))]
+    pair = Gaussians([[0.7]], [[1.3]], 0.8)
+    for theta, quadratic, rho in ((-2.0, (1.0, 1.0), 0.6), (0.5, (0.0, -0.1), 1.5)):
+        plan = pair.unbalanced([[theta]], rho, tuple(torch.full((1, 1), t) for t in quadratic), (1.2, 0.7))
+        C = theta * z[:, None] * z + quadratic[0] * z[:, None] ** 2 + quadratic[1] * z**2
+        found = solve(Problem(*weights, Dense(C), pair.eps, KL(rho)), tol=1e-12)
+        P = found.plan()
+        torch.testing.assert_close(P.sum(), plan.mass)
+        torch.testing.assert_close(z @ P @ z, (plan.mass * plan.S).squeeze())
+        torch.testing.assert_close(P.sum(1) @ z**2, (plan.mass * plan.A).squeeze())
+        torch.testing.assert_close(P.sum(0) @ z**2, (plan.mass * plan.B).squeeze())
+        torch.testing.assert_close(found.value, plan.value)
+
+
+def test_unbalanced_plans_differentiate_and_tend_to_the_balanced_one():
+    (d, k), eps, rho, step = (2, 3), 0.9, 2.0, 1e-4
+    pair, theta = Gaussians(covariance(d), covariance(k), eps), 0.3 * torch.randn(d, k)
+    Q, R, direction = covariance(d), covariance(k), torch.randn(d, k)
+    plan = pair.unbalanced(theta, rho, (Q, R), (0.8, 1.1))
+    up, down = (pair.unbalanced(theta + t * step * direction, rho, (Q, R), (0.8, 1.1)).value for t in (1, -1))
+    expected = plan.mass * (plan.S * direction).sum()
+    torch.testing.assert_close((up - down) / (2 * step), expected, rtol=0, atol=1e-8)
+    held = pair.unbalanced(theta, 1e9)
+    for found, exact in zip(held, (torch.ones(()), pair.Sa, pair.Sb, pair.cross_covariance(theta)), strict=False):
+        torch.testing.assert_close(found, exact, rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match="no plan is best"):
+        pair.unbalanced(50 * theta, 0.1)
+
+
+def test_unbalanced_plans_between_points_are_the_published_ones():
+    """For |x - y|^2, by equation 40 of Janati et al., with sigma^2 = eps/2 and gamma = rho."""
+    d, eps, rho = 3, 0.9, 1.7
+    pair, one, level = Gaussians(covariance(d), covariance(d), eps), torch.eye(d), (eps + rho) / 2
+    plan = pair.unbalanced(-2 * one, rho, (one, one))
+    smaller = [rho / 2 * (one - level * (S + level * one).inverse()) for S in (pair.Sa, pair.Sb)]
+    values, vectors = torch.linalg.eig((eps + rho) / rho * smaller[0] @ smaller[1] + eps**2 / 16 * one)
+    C = (vectors @ values.sqrt().diag() @ vectors.inverse()).real - eps / 4 * one
+    wide, X = one + C / level, (pair.Sa + pair.Sb + level * one).inverse()
+    torch.testing.assert_close(plan.A, wide @ (pair.Sa - pair.Sa @ X @ pair.Sa))
+    torch.testing.assert_close(plan.S, C + wide @ pair.Sa @ X @ pair.Sb)
 
 
 def test_samples_have_the_covariances():
