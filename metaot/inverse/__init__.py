@@ -1,14 +1,16 @@
 """Inverse optimal transport: the cost behind observed pairs."""
 
 from metaot.inverse.cost import cost_path, learn_cost, learn_cost_from_plan
+from metaot.inverse.covariances import GaussianEstimate, learn_cost_from_covariances
 from metaot.inverse.estimate import Certificate, CostEstimate, RankTest, Saliency, certificate
-from metaot.inverse.gaussian import Gaussians
+from metaot.inverse.gaussian import Gaussians, UnbalancedPlan
 from metaot.inverse.network import NetworkCost, train_cost
 from metaot.inverse.penalties import L1, Nuclear, Penalty
 
 __all__ = [
     "Certificate",
     "CostEstimate",
+    "GaussianEstimate",
     "Gaussians",
     "L1",
     "NetworkCost",
@@ -16,9 +18,11 @@ __all__ = [
     "Penalty",
     "RankTest",
     "Saliency",
+    "UnbalancedPlan",
     "certificate",
     "cost_path",
     "learn_cost",
+    "learn_cost_from_covariances",
     "learn_cost_from_plan",
     "train_cost",
 ]

@@ -7,7 +7,7 @@ $-\Sigma_a^{1/2} \theta \Sigma_b^{1/2} / \epsilon = U s V^T$.
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import NamedTuple, final
 
 import torch
@@ -18,7 +18,6 @@ from metaot.arrays import ArrayLike, as_positive
 from metaot.gaussian import symmetric_roots
 from metaot.geometry.checks import given, require_finite, tensor, together
 
-_ROOTS = partial(symmetric_roots, eigh=torch.linalg.eigh)
 _ASYMMETRY = 1e-8
 """How far from symmetric a covariance may be, relative to its largest entry."""
 
@@ -76,8 +75,8 @@ class Gaussians:
         It is $-\epsilon M^{-1} S \Sigma_b^{-1}$, where $M = \Sigma_a - S \Sigma_b^{-1} S^T$ is the covariance of x
         given y. Raises ValueError where y explains a direction of x entirely, which no plan does.
         """
-        S = self._matrix("S", S)
-        (_, left), (_, right) = _ROOTS(self.Sa), _ROOTS(self.Sb)
+        S = self.matrix("S", S)
+        (_, left), (_, right) = self._roots
         U, r, Vh = torch.linalg.svd(left @ S @ right, full_matrices=False)
         if float(r[0]) >= 1:
             raise ValueError(
@@ -123,11 +122,11 @@ class Gaussians:
         marginals follow (in the case of |x - y|^2: Janati, Muzellec, Peyre and Cuturi, arXiv 2006.02572). Raises
         ValueError where mass far out is worth so much that no plan is best.
         """
-        rho, eps, theta = as_positive("rho", rho), self.eps, self._matrix("theta", theta)
+        rho, eps, theta = as_positive("rho", rho), self.eps, self.matrix("theta", theta)
         Q, R = (tensor(n, z, like=theta) for n, z in zip("QR", quadratic or (0.0, 0.0), strict=True))
         inner = [S.inverse() + 2 * z / (eps + rho) for S, z in ((self.Sa, Q), (self.Sb, R))]
         _require_plan(*inner)
-        inside = Gaussians(*(_symmetric(F.inverse()) for F in inner), eps)
+        inside = Gaussians(_symmetric(inner[0].inverse()), _symmetric(inner[1].inverse()), eps)
         at = inside._coordinates(theta * (rho / (eps + rho)) ** 0.5)
         q = inside._padded(at.q, 1.0)
         M, N = (at.A * q[0]) @ at.A.mT, (at.B * q[1]) @ at.B.mT
@@ -166,14 +165,20 @@ class Gaussians:
         """Return z with as many entries as x and as y have coordinates."""
         return [torch.cat([z, z.new_full((len(S) - len(z),), value)]) for S in (self.Sa, self.Sb)]
 
+    @cached_property
+    def _roots(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The square roots of both covariances, and the inverses of these."""
+        return symmetric_roots(self.Sa, torch.linalg.eigh), symmetric_roots(self.Sb, torch.linalg.eigh)
+
     def _coordinates(self, theta: ArrayLike) -> _Coordinates:
-        theta = self._matrix("theta", theta)
-        (left, _), (right, _) = _ROOTS(self.Sa), _ROOTS(self.Sb)
+        theta = self.matrix("theta", theta)
+        (left, _), (right, _) = self._roots
         U, s, Vh = torch.linalg.svd(-left @ theta @ right / self.eps)
         root = (1 + 4 * s.square()).sqrt()
         return _Coordinates(left @ U, right @ Vh.mT, s, 2 * s / (1 + root), 2 / (1 + root))
 
-    def _matrix(self, name: str, matrix: ArrayLike) -> Float[Tensor, "d k"]:
+    def matrix(self, name: str, matrix: ArrayLike) -> Float[Tensor, "d k"]:
+        """Return a matrix d k in float64; ValueError for another shape, and for what is not finite."""
         found = tensor(name, matrix, like=self.Sa).double()
         wanted = (len(self.Sa), len(self.Sb))
         if found.shape != wanted:

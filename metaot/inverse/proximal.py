@@ -6,6 +6,7 @@ Transport problems start where the derivatives of the potentials lead from the l
 accurately as the error of theta asks for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -133,23 +134,34 @@ class _Run:
 def quadratic_minimum(
     H: Float[Tensor, "K K"], gradient: Tensor, theta: Tensor, penalty: Penalty, tol: float
 ) -> Tensor:
-    """Return the argmin of the model <gradient, t - theta> + (t - theta)^T H (t - theta)/2 plus the penalty of t.
-
-    By an accelerated proximal gradient that restarts where the slope asks for it (O'Donoghue and Candes, 2015).
-    """
+    """Return the argmin of <gradient, t - theta> + (t - theta)^T H (t - theta)/2 plus the penalty of t."""
     if isinstance(penalty, Free):
         return theta - torch.cholesky_solve(gradient.reshape(-1, 1), damped_factor(H)).reshape(theta.shape)
     step = 1 / float(torch.linalg.matrix_norm(H, 2))
-    t = ahead = theta
+
+    def slope(ahead: Tensor) -> Tensor:
+        return gradient + (H @ (ahead - theta).flatten()).reshape(theta.shape)
+
+    return accelerated(slope, theta, penalty, step, tol=tol, most=_ITERATIONS)[0]
+
+
+def accelerated(
+    slope: Callable[[Tensor], Tensor], start: Tensor, penalty: Penalty, step: float, *, tol: float, most: int
+) -> tuple[Tensor, int]:
+    """Minimise a smooth function of gradient `slope` and a penalty, and return how many steps that took.
+
+    By an accelerated proximal gradient that restarts where the slope asks for it (O'Donoghue and Candes, 2015). It
+    stops where it moves by less than `tol` for each unit of `step`, or after the `most` steps.
+    """
+    t = ahead = start
     momentum = 1.0
-    for _ in range(_ITERATIONS):
-        slope = gradient + (H @ (ahead - theta).flatten()).reshape(theta.shape)
-        following = penalty.prox(ahead - step * slope, step)
+    for count in range(1, most + 1):
+        following = penalty.prox(ahead - step * slope(ahead), step)
         moved = following - t
         if max(float(moved.abs().max()), float((following - ahead).abs().max())) <= step * tol:
-            return following
+            return following, count
         if float(((ahead - following) * moved).sum()) > 0:
             momentum = 1.0
         grown = 0.5 * (1 + (1 + 4 * momentum * momentum) ** 0.5)
         ahead, t, momentum = following + ((momentum - 1) / grown) * moved, following, grown
-    return t
+    return t, most
