@@ -48,32 +48,56 @@ def test_penalised_estimates_are_optimal(penalty: L1 | Nuclear):
         torch.testing.assert_close(found.certificate.z.flatten()[on], found.theta.sign().flatten()[on])
 
 
-def test_a_penalty_of_lam_eps_is_the_graphical_lasso_as_eps_falls():
-    graphical_lasso = pytest.importorskip("sklearn.covariance").graphical_lasso
-    one, lam, precision = torch.eye(3), 0.05, covariance(3).inverse()
-    S = precision.inverse() + 2 * lam * one  # theirs leaves out the diagonal
-    expected = torch.tensor(graphical_lasso(S.numpy(), alpha=2 * lam, tol=1e-9, enet_tol=1e-9)[1])
-    found = []
+def small_eps(precision: torch.Tensor, lam: float) -> torch.Tensor:
+    """Return the limit of estimates for lam eps, whose error is of order eps, from two of them."""
+    one, found = torch.eye(len(precision)), []
     for eps in (0.2, 0.1):
         S = Gaussians(one, one, eps).cross_covariance(precision)
         init = found[-1] if found else None
         found.append(learn_cost_from_covariances(one, one, S, eps=eps, penalty=L1(lam * eps), init=init, tol=1e-6))
-    assert all(bool(((estimate.theta != 0) == (expected != 0)).all()) for estimate in found)
-    wide, narrow = (estimate.theta for estimate in found)
-    torch.testing.assert_close(2 * narrow - wide, expected, rtol=0, atol=2e-3)  # the error is of order eps
+    return torch.where(found[-1].theta != 0, 2 * found[-1].theta - found[-2].theta, 0.0)
+
+
+def large_eps(pair: Gaussians, theta: torch.Tensor, lam: float) -> torch.Tensor:
+    S, eps = pair.cross_covariance(theta), pair.eps
+    return learn_cost_from_covariances(pair.Sa, pair.Sb, S, eps=eps, penalty=L1(lam / eps)).theta
+
+
+def are_subgradients(slopes: torch.Tensor, theta: torch.Tensor, lam: float) -> bool:
+    """Return whether minus the slopes are subgradients of lam |theta|_1, and both parts of it occur."""
+    on = theta != 0
+    assert 0 < int(on.sum()) < theta.numel()
+    on_support = (slopes + lam * theta.sign())[on].abs().max()
+    return float(on_support) < 0.02 * lam and float(slopes[~on].abs().max()) <= lam
+
+
+def test_a_penalty_of_lam_eps_is_the_graphical_lasso_as_eps_falls():
+    lam, precision = 0.05, covariance(3).inverse()
+    theta = small_eps(precision, lam)
+    assert are_subgradients((precision.inverse() - theta.inverse()) / 2, theta, lam)
 
 
 def test_a_penalty_of_lam_over_eps_is_the_lasso_as_eps_grows():
-    Lasso = pytest.importorskip("sklearn.linear_model").Lasso
-    (d, k), eps, lam = (4, 3), 1e3, 0.3
-    Sa, Sb, theta = covariance(d), covariance(k), torch.randn(d, k)
-    A = torch.kron(*(torch.linalg.cholesky(S).mT.contiguous() for S in (Sa, Sb)))
-    lasso = Lasso(alpha=lam / (d * k), fit_intercept=False, tol=1e-12, max_iter=10_000)
-    expected = torch.tensor(lasso.fit(A.numpy(), (A @ theta.flatten()).numpy()).coef_).view(d, k)
-    S = Gaussians(Sa, Sb, eps).cross_covariance(theta)
-    found = learn_cost_from_covariances(Sa, Sb, S, eps=eps, penalty=L1(lam / eps))
-    torch.testing.assert_close(found.theta, expected, rtol=0, atol=1e-4)
-    assert 0 < int((found.theta == 0).sum()) < d * k
+    pair, truth, lam = Gaussians(covariance(4), covariance(3), 1e3), torch.randn(4, 3), 0.3
+    theta = large_eps(pair, truth, lam)
+    assert are_subgradients(pair.Sa @ (theta - truth) @ pair.Sb, theta, lam)
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_the_limits_are_those_of_scikit_learn():
+    covariances = pytest.importorskip("sklearn.covariance")
+    linear = pytest.importorskip("sklearn.linear_model")
+    lam, precision = 0.05, covariance(3).inverse()
+    S = precision.inverse() + 2 * lam * torch.eye(3)  # theirs leaves out the diagonal
+    expected = covariances.graphical_lasso(S.numpy(), alpha=2 * lam, tol=1e-9, enet_tol=1e-9)[1]
+    torch.testing.assert_close(small_eps(precision, lam), torch.tensor(expected), rtol=0, atol=2e-3)
+
+    pair, truth, lam = Gaussians(covariance(4), covariance(3), 1e3), torch.randn(4, 3), 0.3
+    A = torch.kron(*(torch.linalg.cholesky(S).mT.contiguous() for S in (pair.Sa, pair.Sb)))
+    lasso = linear.Lasso(alpha=lam / truth.numel(), fit_intercept=False, tol=1e-12, max_iter=10_000)
+    expected = torch.tensor(lasso.fit(A.numpy(), (A @ truth.flatten()).numpy()).coef_).view(4, 3)
+    torch.testing.assert_close(large_eps(pair, truth, lam), expected, rtol=0, atol=1e-4)
 
 
 def test_what_is_no_penalty_is_named():
