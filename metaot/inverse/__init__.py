@@ -6,6 +6,7 @@ from metaot.inverse.estimate import Certificate, CostEstimate, RankTest, Salienc
 from metaot.inverse.gaussian import Gaussians, UnbalancedPlan
 from metaot.inverse.network import NetworkCost, train_cost
 from metaot.inverse.penalties import L1, Nuclear, Penalty
+from metaot.inverse.surplus import SurplusEstimate, learn_surplus, surplus
 
 __all__ = [
     "Certificate",
@@ -18,11 +19,14 @@ __all__ = [
     "Penalty",
     "RankTest",
     "Saliency",
+    "SurplusEstimate",
     "UnbalancedPlan",
     "certificate",
     "cost_path",
     "learn_cost",
     "learn_cost_from_covariances",
     "learn_cost_from_plan",
+    "learn_surplus",
+    "surplus",
     "train_cost",
 ]

@@ -1,6 +1,7 @@
 """Learn the cost behind observed pairs (inverse optimal transport)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.arrays import ArrayLike, as_positive, require_limits, wrong
-from metaot.geometry.checks import given, masses, require_finite, require_weights, tensor, together
+from metaot.geometry.checks import given, masses, require_costs, require_finite, require_weights, tensor, together
 from metaot.inverse.estimate import CostEstimate
 from metaot.inverse.features import Features, Products, listed
 from metaot.inverse.fenchel_young import Observed
@@ -71,6 +72,7 @@ def learn_cost_from_plan(
     marginals: Sides = None,
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
+    base: ArrayLike | None = None,
     tol: float = 1e-8,
     max_steps: int = 100,
 ) -> CostEstimate:
@@ -78,9 +80,12 @@ def learn_cost_from_plan(
 
     The plan may be counts: a mass above one is the number of pairs. Features that are matrices need no points. `a`
     and `b` are the weights of the points where `marginals` have a price, in units of the plan; else they are the
-    plan's marginals. All other arguments are those of `learn_cost`.
+    plan's marginals. `base`, n m, is a known part of the cost, to which features are added; +inf forbids a pair.
+    All other arguments are those of `learn_cost`.
     """
     observed = _of_plan(plan, (x, y), (a, b), eps=eps, features=features, marginals=marginals)
+    if base is not None:
+        observed = replace(observed, base=_known_part(base, observed))
     return _path(observed, [penalty], tol, max_steps)[0]
 
 
@@ -190,6 +195,19 @@ def _of_plan(
         means=known.means(P, torch.ones_like(P[:, 0]), torch.ones_like(P[0])),
         count=count,
     )
+
+
+def _known_part(base: Any, observed: Observed) -> Float[Tensor, "n m"]:
+    """Return a known part of the cost; ValueError for another shape, NaN, and a forbidden pair that was seen."""
+    C = tensor("base", base, like=observed.a).to(observed.a)
+    if tuple(C.shape) != observed.features.points:
+        raise ValueError(f"base must have the shape {observed.features.points} of the plan, got {tuple(C.shape)}")
+    require_costs("base", C)
+    seen = C[observed.i, observed.j].isinf().nonzero()
+    if len(seen):
+        i, j = int(observed.i[seen[0, 0]]), int(observed.j[seen[0, 0]])
+        raise ValueError(f"base forbids a pair that was observed, base[{i}, {j}] = inf")
+    return C
 
 
 def _clouds(x: Any, y: Any) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m e"]]:

@@ -133,32 +133,32 @@ class Listed(Features):
     """Any features, as matrices K n m; with functions if they are known for all points."""
 
     def __init__(self, matrices: Float[Tensor, "K n m"], functions: tuple[Cost, ...] | None) -> None:
-        self._matrices, self._functions = matrices, functions
+        self.matrices, self._functions = matrices, functions
         self.shape = (len(matrices),)
         self.points = (matrices.shape[1], matrices.shape[2])
 
     def cost(self, theta: Tensor) -> Tensor:
-        return torch.tensordot(theta, self._matrices, 1)
+        return torch.tensordot(theta, self.matrices, 1)
 
     def function(self, theta: Tensor) -> Cost | None:
         return None if self._functions is None else partial(_weighted, theta, self._functions)
 
     def means(self, K: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self._matrices.flatten(1) @ (u[:, None] * K * v).flatten()
+        return self.matrices.flatten(1) @ (u[:, None] * K * v).flatten()
 
     def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
-        weighted = self._matrices * P
+        weighted = self.matrices * P
         return weighted.sum(2).mT, weighted.sum(1).mT
 
     def products(self, P: Tensor) -> Tensor:
-        flat = self._matrices.flatten(1)
+        flat = self.matrices.flatten(1)
         return (flat * P.flatten()) @ flat.mT
 
     def spread(self, a: Tensor, b: Tensor, *, projected: bool) -> Tensor:
         products = self.products(a[:, None] * b)
         if not projected:
             return products
-        (rows, columns), mean = self.sums(a[:, None] * b), self.means(torch.ones_like(self._matrices[0]), a, b)
+        (rows, columns), mean = self.sums(a[:, None] * b), self.means(torch.ones_like(self.matrices[0]), a, b)
         rows, columns = (
             total / torch.where(w > 0, w, 1.0).sqrt()[:, None] for total, w in ((rows, a), (columns, b))
         )
@@ -171,7 +171,7 @@ class Listed(Features):
         return Listed(self._matrices[:, rows[:, None], columns], self._functions)
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
-        return self._matrices[:, i, j].mT
+        return self.matrices[:, i, j].mT
 
     def name(self, k: int) -> str:
         return f"features[{k}]"

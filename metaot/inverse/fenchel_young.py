@@ -58,6 +58,8 @@ class Observed:
     means: Float[Tensor, "K"]
     spread: Float[Tensor, "K K"]
     count: float | None
+    base: Float[Tensor, "n m"] | None = None
+    """A known part of the cost; infinite where a pair is forbidden."""
 
     @cached_property
     def scale(self) -> float:
@@ -76,7 +78,8 @@ class Observed:
 
     def problem(self, theta: Float[Tensor, "*shape"]) -> Problem:
         """Return the transport problem of a cost."""
-        space = Dense.trusted(self.features.cost(theta))
+        C = self.features.cost(theta)
+        space = Dense.trusted(C if self.base is None else C + self.base)
         return Problem.trusted(self.a, self.b, space, self.eps, self.marginals)
 
 

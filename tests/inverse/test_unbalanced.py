@@ -1,0 +1,127 @@
+"""Learning with a price on marginals: unbalanced Gaussians, rho to infinity, and couples with singles."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from metaot import KL
+from metaot.inverse import Gaussians, learn_cost_from_plan, learn_surplus, surplus
+
+Z = torch.linspace(-7, 7, 41, dtype=torch.float64)
+PAIR, RHO, MASSES = ((0.7, 1.3), 0.8), 1.5, (1.2, 0.7)
+QUADRATIC = [
+    lambda x, y: x @ y.mT,
+    lambda x, y: x.square().expand(-1, len(y)),
+    lambda x, y: y.square().mT.expand(len(x), -1),
+]
+
+
+def gaussians() -> Gaussians:
+    (a, b), eps = PAIR
+    return Gaussians([[a]], [[b]], eps)
+
+
+def on_grid(C: Tensor, mass: Tensor) -> Tensor:
+    """Return the weights of a Gaussian of two coordinates."""
+    Q, x, y = torch.linalg.inv(C), Z[:, None], Z
+    P = (-(Q[0, 0] * x * x + 2 * Q[0, 1] * x * y + Q[1, 1] * y * y) / 2).exp()
+    return mass * P / P.sum()
+
+
+def populations() -> tuple[Tensor, Tensor]:
+    weights = [(-Z * Z / (2 * variance)).exp() for variance in PAIR[0]]
+    return MASSES[0] * weights[0] / weights[0].sum(), MASSES[1] * weights[1] / weights[1].sum()
+
+
+def moments(theta: Tensor) -> Tensor:
+    """Return the means of x y, x^2 and y^2 under the unbalanced plan, in closed form."""
+    plan = gaussians().unbalanced(theta[:1, None], RHO, (theta[1:2, None], theta[2:, None]), MASSES)
+    return plan.mass * torch.stack([plan.S[0, 0], plan.A[0, 0], plan.B[0, 0]])
+
+
+def test_an_unbalanced_gaussian_plan_tells_all_of_its_cost():
+    theta, step = torch.tensor([-0.9, 0.3, 0.2]), 1e-4
+    plan = gaussians().unbalanced(theta[:1, None], RHO, (theta[1:2, None], theta[2:, None]), MASSES)
+    P = on_grid(torch.stack([plan.A, plan.S, plan.S, plan.B]).view(2, 2), plan.mass)
+    a, b = populations()
+    found = learn_cost_from_plan(
+        P, Z[:, None], Z[:, None], eps=PAIR[1], features=QUADRATIC, marginals=KL(RHO), a=a, b=b
+    )
+    assert found.converged
+    torch.testing.assert_close(found.theta, theta, rtol=0, atol=1e-6)
+    slopes = [(moments(theta - step * u) - moments(theta + step * u)) / (2 * step) for u in torch.eye(3)]
+    torch.testing.assert_close(found.hessian, torch.stack(slopes), rtol=0, atol=1e-6)
+
+
+def test_a_high_price_is_the_balanced_case():
+    S = gaussians().cross_covariance([[-0.9]])
+    P = on_grid(torch.tensor([[0.7, float(S)], [float(S), 1.3]]), torch.ones(()))
+    errors = []
+    for rho in (1e3, 1e5):
+        found = learn_cost_from_plan(
+            P, Z[:, None], Z[:, None], eps=PAIR[1], marginals=KL(rho), a=P.sum(1), b=P.sum(0)
+        )
+        errors.append(abs(float(found.theta) + 0.9))
+    assert errors[0] < 1e-2
+    assert errors[1] < 0.02 * errors[0]  # the difference is of order 1/rho
+
+
+def matched(phi: Tensor, men: Tensor, women: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return couples and singles of a surplus, by solving each side's quadratic equations in turn."""
+    K, v = (phi / 2).exp(), women.sqrt()
+    for _ in range(2000):
+        s = K @ v / 2
+        u = (men + s * s).sqrt() - s
+        t = K.mT @ u / 2
+        v = (women + t * t).sqrt() - t
+    return u[:, None] * K * v, u * u, v * v
+
+
+def test_couples_and_singles_tell_the_surplus():
+    men, women, x, y = torch.rand(6) + 0.5, torch.rand(5) + 0.5, torch.randn(6, 1), torch.randn(5, 1)
+    theta = torch.tensor([-0.7, 0.8, 0.4])
+    features = [
+        lambda x, y: torch.ones(len(x), len(y)),
+        lambda x, y: x @ y.mT,
+        lambda x, y: x.expand(-1, len(y)),  # of x alone: singles tell it
+    ]
+    phi = sum(t * feature(x, y) for t, feature in zip(theta, features, strict=True))
+    mu, s, t = (1000 * part for part in matched(phi, men, women))
+    torch.testing.assert_close(surplus(mu, s, t), phi)
+    found = learn_surplus(mu, s, t, features=features, x=x, y=y)
+    assert found.converged
+    torch.testing.assert_close(found.theta, theta, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.surplus, phi, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.couples, mu, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.singles, (s, t), rtol=1e-5, atol=0)
+
+
+@pytest.mark.slow
+def test_standard_errors_of_the_surplus_are_those_of_samples_of_households():
+    """The spread of estimates from drawn households, for one feature."""
+    x, one = torch.linspace(-1, 1, 3)[:, None], torch.ones(3)
+    mu, s, t = matched(x @ x.mT - 0.5, one, one)
+    cells = torch.cat([mu.flatten(), s, t])
+    drawn = torch.multinomial(cells, 100 * 4000, replacement=True).view(100, 4000)
+    estimates, errors = [], []
+    for row in drawn:
+        counts = row.bincount(minlength=len(cells)).double()
+        parts = counts[:9].view(3, 3), counts[9:12], counts[12:]
+        found = learn_surplus(*parts, features=[x @ x.mT, torch.ones(3, 3)])
+        estimates.append(found.theta[0])
+        errors.append(found.standard_errors[0])
+    ratio = float(torch.stack(estimates).std() / torch.stack(errors).mean())
+    assert 0.85 < ratio < 1.18
+
+
+def test_what_cannot_be_is_named():
+    one = torch.ones(2)
+    with pytest.raises(
+        ValueError, match=r"couples must be n m, .* couples \(2, 2\), single_x \(2,\), single_y \(3,\)"
+    ):
+        surplus(torch.ones(2, 2), one, torch.ones(3))
+    with pytest.raises(ValueError, match=r"each type must have singles, got single_y\[1\] = 0"):
+        surplus(torch.ones(2, 2), one, torch.tensor([1.0, 0.0]))
+    base = torch.tensor([[0.0, torch.inf], [0.0, 0.0]])
+    with pytest.raises(ValueError, match=r"base forbids a pair that was observed, base\[0, 1\] = inf"):
+        learn_cost_from_plan(torch.ones(2, 2), eps=1.0, features=[torch.eye(2)], base=base)
