@@ -23,6 +23,8 @@ PAGES = (
     "plot_flow_matching.py",
     "plot_registration.py",
     "plot_couples.py",
+    "plot_graphs.py",
+    "plot_singles.py",
     "plot_own_problems.py",
     "plot_export.py",
     "plot_many_problems.py",

@@ -96,6 +96,21 @@ def test_couples_and_singles_tell_the_surplus():
     torch.testing.assert_close(found.singles, (s, t), rtol=1e-5, atol=0)
 
 
+def test_a_surplus_far_from_zero_is_found():
+    """Few couples, as in a country in a year: a whole Newton step from zero would leave none of some types."""
+    age = torch.linspace(16, 76, 12)
+    his, hers = age[:, None].expand(12, 12), age.expand(12, 12)
+    older, lines = his - hers, [torch.ones(12, 12)]
+    lines += [(each - k).clamp_min(0) for each in (his, hers) for k in (16, 25, 40)]
+    lines += [(older - k).clamp_min(0) for k in (-15, 0, 15)]
+    lines += [(his + hers) * (older - k).clamp_min(0) for k in (-60, -15, 0, 15)]
+    phi = -7 - 0.03 * (older - 2).abs() ** 1.5 - 0.05 * (his - 25).clamp_min(0)
+    mu, s, t = matched(phi, (-age / 30).exp(), (-age / 36).exp())
+    found = learn_surplus(mu, s, t, features=[line / line.max() for line in lines])
+    assert found.converged
+    torch.testing.assert_close((found.couples * lines[4]).sum(), (mu * lines[4]).sum())
+
+
 @pytest.mark.slow
 def test_standard_errors_of_the_surplus_are_those_of_samples_of_households():
     """The spread of estimates from drawn households, for one feature."""

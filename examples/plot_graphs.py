@@ -1,0 +1,93 @@
+"""
+A graph behind a coupling, and its certificate
+==============================================
+
+A cost x^T theta y with few entries is a graph: which coordinate of x meets which one of y. Is it found from pairs?
+The certificate of Andrade, Peyre and Poon (2024) says so beforehand: where it is below one, the l1 penalty finds
+exactly the edges, given enough pairs.
+"""
+
+# %%
+# Three graphs, and theta = I/10 + the Laplacian of each. Pairs come from the entropic plan between standard
+# Gaussians; their covariances, and the certificate, have closed forms.
+
+import math
+
+import matplotlib.pyplot as plt
+import torch
+
+from metaot.inverse import L1, Gaussians, certificate, learn_cost, learn_cost_from_covariances
+
+torch.manual_seed(1)
+one = torch.eye(16, dtype=torch.float64)
+line = torch.eye(4, dtype=torch.float64)
+line = line.roll(1, 0).tril() + line.roll(1, 0).tril().T
+ring = one.roll(1, 0) + one.roll(1, 0).T
+pairs = (torch.rand(16, 16) < 0.2).double().triu(1)
+angle = torch.arange(16) * 2 * math.pi / 16
+places = {
+    "circular": (ring, torch.stack([angle.cos(), angle.sin()], -1)),
+    "planar": (
+        torch.kron(line, one[:4, :4]) + torch.kron(one[:4, :4], line),
+        torch.cartesian_prod(*[torch.arange(4)] * 2),
+    ),
+    "random": (pairs + pairs.T, torch.stack([angle.cos(), angle.sin()], -1)),
+}
+truths = {name: one / 10 + edges.sum(1).diag() - edges for name, (edges, _) in places.items()}
+
+# %%
+# A thousand pairs of the circular graph at eps = 3, without penalty and with one: standard errors of what is not
+# there, and the graph.
+
+pair = Gaussians(one, one, 3.0)
+x, y = pair.sample(truths["circular"], 1000)
+free = learn_cost(x, y, eps=3.0)
+sparse = learn_cost(x, y, eps=3.0, penalty=L1(1.3 * math.sqrt(math.log(1000) / 1000)))
+print(free)
+print(sparse)
+
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+shown = {"truth": truths["circular"], "no penalty": free.theta, "l1 penalty": sparse.theta}
+for axis, (title, theta) in zip(axes, shown.items(), strict=True):
+    axis.imshow(theta.numpy(), vmin=-2, vmax=2, cmap="RdBu")
+    axis.set(title=f"{title}: {int((theta != 0).sum())} entries", xticks=[], yticks=[])
+plt.show()
+
+# %%
+# The temperature decides. At a low one the plan is nearly a map, edges explain each other, and the certificate is
+# above one: no penalty and no number of pairs gives the graph. At a high one it is below one, but pairs are nearly
+# independent, and more of them are needed. The share of 10 draws of `n` pairs in which exactly the graph is found,
+# with lam = 1.75 sqrt(log(n) / n), from covariances of samples.
+
+EPS = (0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def recovered(theta, eps, n):
+    found = 0
+    for _ in range(10):
+        x, y = Gaussians(one, one, eps).sample(theta, n)
+        x, y = x - x.mean(0), y - y.mean(0)
+        drawn = learn_cost_from_covariances(
+            x.T @ x / n, y.T @ y / n, x.T @ y / n, eps=eps, penalty=L1(1.75 * math.sqrt(math.log(n) / n)), tol=1e-4
+        )
+        found += bool(((drawn.theta != 0) == (theta != 0)).all())
+    return found / 10
+
+
+figure, axes = plt.subplots(2, 3, figsize=(9, 5), layout="constrained", height_ratios=(1, 1.6))
+for (top, below), (name, theta) in zip(axes.T, truths.items(), strict=True):
+    edges, where = places[name]
+    for ends in edges.triu().nonzero():
+        top.plot(*where[ends].T.numpy(), color="gray", lw=1)
+    top.plot(*where.T.numpy(), "o", ms=4)
+    top.set(title=name, aspect="equal")
+    top.axis("off")
+    z = [certificate(L1(1.0), theta, Gaussians(one, one, eps).hessian(theta)).largest for eps in EPS]
+    below.semilogx(EPS, z, color="black", ls="--", label="certificate")
+    below.axhline(1, color="black", lw=0.5)
+    for n in (2000, 20_000):
+        below.semilogx(EPS, [recovered(theta, eps, n) for eps in EPS], "o-", ms=3, label=f"found, n = {n}")
+    below.set(xlabel="eps", ylim=(-0.05, 2.1), xticks=EPS, xticklabels=EPS)
+    below.minorticks_off()
+axes[1, 0].legend(fontsize="small")
+plt.show()
