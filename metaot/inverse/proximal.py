@@ -29,7 +29,7 @@ _HALVINGS, _ENOUGH = 20, 1e-4
 """Most halvings of a step, and the part of the model's gain that it must bring."""
 
 _FAR = 20.0
-"""Steps that change differences of costs by more than this, in units of eps, are shortened: plans change too much."""
+"""Steps that change differences of costs by more than this, in units of eps, are shortened before they start."""
 
 _ROUNDING = 1e-13
 """Digits of the loss that are lost."""
