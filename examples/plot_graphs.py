@@ -50,9 +50,9 @@ plt.show()
 
 # %%
 # The temperature decides. At a low one the plan is nearly a map, edges explain each other, and the certificate is
-# above one: no penalty and no number of pairs gives the graph. At a high one it is below one, but pairs are nearly
-# independent, and more of them are needed. The share of 8 draws of `n` pairs in which exactly the graph is found,
-# with lam = 1.75 sqrt(log(n) / n), from covariances of samples.
+# above one: more pairs do not help, for the smaller penalty that they allow lets in edges that are not there. At a
+# high one it is below one, but pairs are nearly independent, and more of them are needed. Drawn is the share of 8
+# draws of n pairs in which exactly the graph is found, with lam = 1.75 sqrt(log(n) / n), from their covariances.
 
 EPS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 

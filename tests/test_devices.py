@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import metaot
-from metaot import losses
+from metaot import inverse, losses
 from metaot.amortize.maps import BuresStart
 from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
@@ -321,6 +321,20 @@ def costs_learned() -> None:
     assert isinstance(learn_cost(x, y, eps=1.0, tol=1e-5).bootstrap(2), Remote)
 
 
+def learned() -> None:
+    """Learn costs from covariances, and surpluses from counts, and use all parts of the answers."""
+    one = torch.eye(3, dtype=torch.float64).to(NAME)
+    pair = inverse.Gaussians(one, 2 * one, 0.5)
+    S, plan = pair.cross_covariance(one), pair.unbalanced(0.3 * one, 1.0)
+    found = inverse.learn_cost_from_covariances(one, 2 * one, S, eps=0.5, penalty=inverse.L1(0.1), tol=1e-4)
+    used = [*pair.sample(one, 4), *plan, pair.theta(S), pair.value(one), pair.hessian(one), found.theta]
+    counts, ones = torch.ones(3, 3, dtype=torch.float64).to(NAME), torch.ones(3, dtype=torch.float64).to(NAME)
+    estimate = inverse.learn_surplus(counts, ones, ones, features=[counts, one], tol=1e-4)
+    used += [estimate.surplus, estimate.couples, *estimate.singles, estimate.standard_errors]
+    used += [inverse.surplus(counts, ones, ones), found.certificate.z]
+    assert all(isinstance(value, Remote) for value in used)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -378,6 +392,7 @@ CASES: dict[str, Callable[[], None]] = {
     ),
     "plans between spaces": aligned,
     "costs of pairs": costs_learned,
+    "costs of Gaussians, and surpluses": learned,
     "mnist": lambda: predicted("mnist", images(28)),
     "universal": lambda: predicted("universal", images(20)),
     "universal, on a coarser grid": lambda: predicted("universal", images(64)),
