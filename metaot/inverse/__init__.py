@@ -9,11 +9,11 @@ from metaot.inverse.penalties import L1, Nuclear, Penalty
 from metaot.inverse.surplus import SurplusEstimate, learn_surplus, surplus
 
 __all__ = [
+    "L1",
     "Certificate",
     "CostEstimate",
     "GaussianEstimate",
     "Gaussians",
-    "L1",
     "NetworkCost",
     "Nuclear",
     "Penalty",

@@ -127,7 +127,9 @@ class CostEstimate:
     @property
     def geometry(self) -> Dense:
         """The learned costs between the given points."""
-        return Dense.trusted(self.observed.features.cost(self.theta))
+        space = self.observed.problem(self.theta).geometry
+        assert isinstance(space, Dense)
+        return space
 
     @property
     def cost(self) -> Cost:
@@ -227,10 +229,14 @@ class CostEstimate:
         inverse = torch.linalg.inv(self.hessian)
         if not robust:
             return self.eps * inverse / observed.count
-        moved = (observed.weights / observed.weights.sum())[:, None] * self._point.influence()
+        moved = (observed.weights / observed.weights.sum())[:, None] * self.influence()
         if len(moved) != observed.count:  # counts: each stands for several pairs
             moved = moved / (observed.weights * observed.count / observed.weights.sum()).sqrt()[:, None]
         return inverse @ (moved.mT @ moved) @ inverse
+
+    def influence(self) -> Float[Tensor, "N K"]:
+        """Return how each observed pair moves the gradient: what the projected features are there."""
+        return self._point.influence()
 
     def _errors(self, covariance: Float[Tensor, "K K"]) -> Float[Tensor, "*shape"]:
         return covariance.diagonal().sqrt().reshape(self.theta.shape)

@@ -95,8 +95,8 @@ class SurplusEstimate:
 
         It is the sandwich H^-1 V H^-1, in which a couple is one observation although both have chosen.
         """
-        observed = self.estimate.fit.point.observed
-        moved = self.estimate.fit.point.influence()
+        observed = self.estimate.observed
+        moved = self.estimate.influence()
         n = self.features.shape[1]
         first, is_couple = observed.i < n, observed.i != observed.j
         moved = moved * torch.where(is_couple, 2.0, 1.0)[:, None]
@@ -108,7 +108,7 @@ class SurplusEstimate:
 
     @property
     def _persons(self) -> float:
-        count = self.estimate.fit.point.observed.count
+        count = self.estimate.observed.count
         assert count is not None
         return count
 
