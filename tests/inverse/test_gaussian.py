@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metaot import KL, Dense, Problem, solve
-from metaot.inverse.gaussian import Gaussians
+from metaot.inverse import L1, Gaussians, certificate
 
 EPS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 OFF_CIRCLE = (2.503, 2.174, 1.669, 1.147, 0.563, 0.124, 0.002)
@@ -74,6 +74,9 @@ def test_certificates_of_graphs(graph: Callable[[int], Tensor], size: int, value
         H = Gaussians(one, one, eps).product(theta, basis).flatten(1)  # rows of the support
         z = H.mT @ torch.linalg.solve(H[:, on], theta.flatten()[on].sign())
         assert float(z[~on].abs().max()) == pytest.approx(expected, abs=5e-4)
+    found = certificate(L1(0.1), theta, Gaussians(one, one, EPS[-1]).hessian(theta))
+    assert found.largest == pytest.approx(values[-1], abs=5e-4)
+    assert found.certified
 
 
 def test_affinity_of_a_published_covariance():
