@@ -33,6 +33,8 @@ def learn_cost(
     features: Sequence[object] | None = None,
     marginals: Sides = None,
     weights: ArrayLike | None = None,
+    populations: tuple[ArrayLike, ArrayLike] | None = None,
+    mass: float = 1.0,
     tol: float = 1e-8,
     max_steps: int = 100,
 ) -> CostEstimate:
@@ -49,15 +51,21 @@ def learn_cost(
     learned.
 
     `weights`, n, are those of the pairs; by default all alike. `marginals` are those of `Problem`: where they have
-    a price, the plan of the cost need not have the observed marginals. It stops where the optimality condition of
-    the penalised problem holds to `tol`, in units of the largest standard deviation of a feature, or after
-    `max_steps` steps: not converging is a result. All is computed in float64.
+    a price, the plan of the cost need not have the observed marginals. Then `populations` may be samples of all x
+    and of all y, paired or not, of mass one each, in which pairs have the `mass`; by default they are the x and y
+    of the pairs. Features of x alone, or of y alone, are learned then too (arXiv 2505.07124).
+
+    It stops where the optimality condition of the penalised problem holds to `tol`, in units of the largest
+    standard deviation of a feature, or after `max_steps` steps: not converging is a result. All is computed in
+    float64.
 
     Raises ValueError for pairs of different lengths, for what is not finite, for an eps that is not positive, for
     features that are constant but for functions of x and of y, and without a penalty for fewer pairs than
     parameters and for features that depend on each other.
     """
-    observed = _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals)
+    observed = _of_pairs(
+        x, y, weights, eps=eps, features=features, marginals=marginals, populations=populations, mass=mass
+    )
     return _path(observed, [penalty], tol, max_steps)[0]
 
 
@@ -138,7 +146,17 @@ def _require_penalties(observed: Observed, penalties: Sequence[object]) -> None:
     _require_identified(observed, penalised=None not in penalties)
 
 
-def _of_pairs(x: Any, y: Any, weights: Any, *, eps: float, features: Any, marginals: Sides) -> Observed:
+def _of_pairs(
+    x: Any,
+    y: Any,
+    weights: Any,
+    *,
+    eps: float,
+    features: Any,
+    marginals: Sides,
+    populations: Any = None,
+    mass: float = 1.0,
+) -> Observed:
     """Return pairs of points as an observation."""
     x, y = _clouds(x, y)
     if len(x) != len(y):
@@ -147,12 +165,34 @@ def _of_pairs(x: Any, y: Any, weights: Any, *, eps: float, features: Any, margin
             "of different numbers goes to learn_cost_from_plan"
         )
     w = masses("weights", weights, len(x), x, ())
-    index = torch.arange(len(x), device=x.device)
-    sides = as_marginals(marginals)
-    known = _features(features, (x, y), (w, w), sides)
-    means = known.at(index, index).mT @ w
     count = float(len(x)) if weights is None else float(1 / w.square().sum())
-    return _observed(known, (index, index, w), (w, w), eps=eps, sides=sides, means=means, count=count)
+    index, sides = torch.arange(len(x), device=x.device), as_marginals(marginals)
+    i, j, a, b = index, index, w, w
+    if populations is not None:
+        w = as_positive("mass", mass) * w
+        (x, a), (y, b) = _among(populations, (x, y), sides)
+        i, j = len(x) - len(w) + index, len(y) - len(w) + index
+    known = _features(features, (x, y), (a, b), sides)
+    return _observed(known, (i, j, w), (a, b), eps=eps, sides=sides, means=known.at(i, j).mT @ w, count=count)
+
+
+def _among(populations: Any, clouds: tuple[Tensor, Tensor], sides: Marginals) -> list[tuple[Tensor, Tensor]]:
+    """Return the points of both populations, followed by those of pairs, which have no weight, and the weights."""
+    if sides.source.is_exact or sides.target.is_exact:
+        raise ValueError(
+            "populations need marginals with a price, such as metaot.KL(rho): else all are in pairs, got "
+            f"({sides.source}, {sides.target})"
+        )
+    if not isinstance(populations, tuple | list) or len(populations) != 2:
+        raise wrong("populations", "a pair (X, Y) of clouds, N d and M e", populations)
+    found = []
+    for name, whole, paired in zip("XY", _clouds(*populations), clouds, strict=True):
+        if whole.shape[1] != paired.shape[1]:
+            sizes = f"{paired.shape[1]} coordinates, got {whole.shape[1]}"
+            raise ValueError(f"{name} of populations must have points of {sizes}")
+        weights = torch.cat([whole.new_full((len(whole),), 1 / len(whole)), paired.new_zeros(len(paired))])
+        found.append((torch.cat([whole.to(paired), paired]), weights))
+    return found
 
 
 def _of_plan(

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from metaot import KL
-from metaot.inverse import Gaussians, learn_cost_from_plan, learn_surplus, surplus
+from metaot.inverse import Gaussians, learn_cost, learn_cost_from_plan, learn_surplus, surplus
 
 Z = torch.linspace(-7, 7, 41, dtype=torch.float64)
 PAIR, RHO, MASSES = ((0.7, 1.3), 0.8), 1.5, (1.2, 0.7)
@@ -64,6 +64,26 @@ def test_a_high_price_is_the_balanced_case():
         errors.append(abs(float(found.theta) + 0.9))
     assert errors[0] < 1e-2
     assert errors[1] < 0.02 * errors[0]  # the difference is of order 1/rho
+
+
+def test_pairs_among_samples_of_populations():
+    """Samples of an unbalanced Gaussian plan; also as a plan between everybody, in which many have no weight."""
+    theta, count = torch.tensor([-0.9, 0.3, 0.2]), 100
+    plan = gaussians().unbalanced(theta[:1, None], RHO, (theta[1:2, None], theta[2:, None]))
+    C = torch.stack([plan.A, plan.S, plan.S, plan.B]).view(2, 2)
+    pairs = torch.randn(count, 2) @ torch.linalg.cholesky(C).mT
+    X, Y = (variance**0.5 * torch.randn(count, 1) for variance in PAIR[0])
+    x, y = pairs[:, :1], pairs[:, 1:]
+    settings = {"eps": PAIR[1], "features": QUADRATIC, "marginals": KL(RHO), "tol": 1e-6}
+    found = learn_cost(x, y, populations=(X, Y), mass=float(plan.mass), **settings)
+    assert found.converged
+    torch.testing.assert_close(found.theta, theta, rtol=0, atol=0.4)
+    none, a = torch.zeros(count, count), torch.cat([torch.ones(count), torch.zeros(count)]) / count
+    P = torch.block_diag(none, plan.mass * torch.eye(count) / count)
+    same = learn_cost_from_plan(P, torch.cat([X, x]), torch.cat([Y, y]), a=a, b=a, **settings)
+    torch.testing.assert_close(found.theta, same.theta, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="populations need marginals with a price"):
+        learn_cost(x, y, eps=1.0, populations=(X, Y))
 
 
 def matched(phi: Tensor, men: Tensor, women: Tensor) -> tuple[Tensor, Tensor, Tensor]:
