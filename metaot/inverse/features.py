@@ -168,7 +168,7 @@ class Listed(Features):
         return self.products(a[:, None] * b).diagonal().clamp_min(0).sqrt()
 
     def part(self, rows: Tensor, columns: Tensor) -> "Listed":
-        return Listed(self._matrices[:, rows[:, None], columns], self._functions)
+        return Listed(self.matrices[:, rows[:, None], columns], self._functions)
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
         return self.matrices[:, i, j].mT

@@ -74,7 +74,9 @@ class Observed:
         features = self.features.part(rows, columns)
         a, b = (weights.new_zeros(len(w)).index_add_(0, k, weights) for w, k in ((rows, i), (columns, j)))
         means = features.at(i, j).mT @ weights
-        return replace(self, features=features, i=i, j=j, weights=weights, a=a, b=b, means=means), rows
+        base = None if self.base is None else self.base[rows[:, None], columns]
+        found = replace(self, features=features, i=i, j=j, weights=weights, a=a, b=b, means=means, base=base)
+        return found, rows
 
     def problem(self, theta: Float[Tensor, "*shape"]) -> Problem:
         """Return the transport problem of a cost."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaot import KL
+from metaot import KL, Dense, Problem, solve
 from metaot.inverse import Gaussians, learn_cost, learn_cost_from_plan, learn_surplus, surplus
 
 Z = torch.linspace(-7, 7, 41, dtype=torch.float64)
@@ -160,3 +160,15 @@ def test_what_cannot_be_is_named():
     base = torch.tensor([[0.0, torch.inf], [0.0, 0.0]])
     with pytest.raises(ValueError, match=r"base forbids a pair that was observed, base\[0, 1\] = inf"):
         learn_cost_from_plan(torch.ones(2, 2), eps=1.0, features=[torch.eye(2)], base=base)
+
+
+def test_a_known_part_of_the_cost_is_not_learned_again():
+    z, known = torch.linspace(-1, 1, 12)[:, None], torch.rand(12, 12)
+    known[0, 1:] = torch.inf
+    weights = torch.full((12,), 1 / 12)
+    plan = solve(Problem(weights, weights, Dense(known - 2 * z @ z.mT), 0.5), tol=1e-12).plan()
+    found = learn_cost_from_plan(1000 * plan, z, z, eps=0.5, base=known)
+    torch.testing.assert_close(found.theta, torch.tensor([[-2.0]]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.geometry.C[1:], (known - 2 * z @ z.mT)[1:], rtol=0, atol=1e-6)
+    drawn = found.bootstrap(20, generator=torch.Generator().manual_seed(0))
+    assert abs(float(drawn.mean()) + 2) < 4 * float(found.standard_errors)
