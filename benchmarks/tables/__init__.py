@@ -6,6 +6,7 @@ documentation ask for it by that name; `readme` is the two tables of the README.
 
 from benchmarks.tables import (
     couplings,
+    graphs,
     images,
     losses,
     maps,
@@ -20,6 +21,6 @@ from benchmarks.tables import (
 from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
-    "TABLES", "Table", "card", "couplings", "images", "losses", "maps", "own", "paper", "peers", "production",
-    "progot", "read", "readme", "sphere",
+    "TABLES", "Table", "card", "couplings", "graphs", "images", "losses", "maps", "own", "paper", "peers",
+    "production", "progot", "read", "readme", "sphere",
 ]  # fmt: skip
