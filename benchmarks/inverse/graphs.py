@@ -21,8 +21,8 @@ from metaot.inverse import L1, Gaussians, learn_cost, learn_cost_from_covariance
 OUT = Path("benchmarks/results/inverse-graphs.json")
 EPS = (0.3, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 PAIRS = (1000, 3000, 10_000, 30_000)
-FACTOR, FACTORS = 1.75, (1.75, 2.0)
-"""c of curves over eps, and both that are counted in more draws at one eps."""
+FACTOR, FACTORS, SMALL = 1.75, (1.75, 2.0), (1.35,)
+"""c of curves over eps, those that are counted in more draws at one eps, and that of few pairs."""
 DRAWS, DRAWS_OF_CURVES, TOL, SEED = 100, 25, 1e-5, 20261130
 SAMPLED = (("circle", 20, 3.0, 2000, 100), ("circle", 20, 3.0, 1000, 20))
 """Graphs, their sizes, eps, pairs and draws of the fits that see the pairs."""
@@ -150,7 +150,9 @@ def study(job: tuple[str, tuple[Any, ...]]) -> list[Row]:
     kind, arguments = job
     if kind == "from pairs":
         return [sampled(*arguments)]
-    factors, draws = ((FACTOR,), DRAWS_OF_CURVES) if kind == "curves" else (FACTORS, DRAWS)
+    factors, draws = {"curves": ((FACTOR,), DRAWS_OF_CURVES), "few pairs": (SMALL, DRAWS)}.get(
+        kind, (FACTORS, DRAWS)
+    )
     return recovered(*arguments, factors=factors, draws=draws)
 
 
@@ -160,6 +162,7 @@ def main() -> None:
         ("factors", (*each, 5.0, pairs)) for each in small for pairs in PAIRS
     ]
     jobs += [("factors", (*each, 5.0, PAIRS[-1])) for each in LARGE]
+    jobs += [("few pairs", (*small[0], 2.0, PAIRS[0]))]
     jobs += [("curves", (*each, eps, pairs)) for each in small for eps in EPS for pairs in PAIRS[::2] + PAIRS[-1:]]
     jobs += [("from pairs", each) for each in SAMPLED]
     certificates = [
@@ -179,7 +182,9 @@ def main() -> None:
 
 def floors(results: dict[str, Any]) -> list[str]:
     """Return the counts of exact supports where the certificate of the truth is below one."""
-    rows = [row for kind in ("factors", "from pairs") for row in results[kind] if row["certificate"] < 1]
+    rows = [
+        row for kind in ("factors", "few pairs", "from pairs") for row in results[kind] if row["certificate"] < 1
+    ]
     words = "{graph} {dim}, eps {eps:g}, {pairs} pairs, c {c:g}: {exact} of {draws} exact, |z| {certificate:.3f}"
     return [words.format(**row) for row in rows]
 

@@ -9,7 +9,8 @@ from benchmarks.tables.base import Table, read, table
 def graphs() -> Table:
     """Exact supports where the certificate of the truth is below one."""
     found = read("inverse-graphs")
-    rows = [("covariances", row) for row in found["factors"]] + [("pairs", row) for row in found["from pairs"]]
+    rows = [("covariances", row) for kind in ("few pairs", "factors") for row in found[kind]]
+    rows += [("pairs", row) for row in found["from pairs"]]
     return Table(
         ["from", "graph", "d", "eps", "certificate", "pairs", "c", "exact"], [_row(*each) for each in rows], 2
     )
