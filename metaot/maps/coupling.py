@@ -20,15 +20,15 @@ from metaot.core.status import Status
 from metaot.geometry import Points
 from metaot.geometry.checks import first_place, given, masses, require_finite, together
 from metaot.geometry.costs import Cost
-from metaot.maps.assignment import assigned, spread
 from metaot.maps.pair_costs import pair_costs
 from metaot.potentials import source_marginal, target_marginal
 from metaot.problem import Problem
+from metaot.solvers.assignment import assigned, spread
 from metaot.solvers.solution import Bounds, Solution
 from metaot.solvers.solve import solve
 
 _DEFAULT = 0.1
-"""The default eps, in units of the spread of the costs (`metaot.maps.assignment.spread`)."""
+"""The default eps, in units of the spread of the costs (`metaot.solvers.assignment.spread`)."""
 
 _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Digits of sums of costs that may be lost, relative to their size."""

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaot.maps.assignment import assigned, spread
 from metaot.maps.distortion import Distortion, Moments
 from metaot.potentials import DualPotentials
 from metaot.solvers import Solution, solve
+from metaot.solvers.assignment import assigned, spread
 
 _SETTLED = 0.02
 """The change of moments up to which the next eps follows."""

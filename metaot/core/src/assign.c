@@ -3,7 +3,7 @@
    The auction of Bertsekas (1988): a row without a column bids for the one with the least cost + price, and raises its
    price by what that is better than the second one, and by eps. In the end no row could gain more than eps elsewhere, so
    the mean cost is within eps of the least one. The exact assignment follows from these prices by shortest augmenting
-   paths (Jonker and Volgenant 1987). metaot/maps/assignment.py does the same in torch, where all rows without a column
+   paths (Jonker and Volgenant 1987). metaot/solvers/assignment.py does the same in torch, where all rows without a column
    bid at once. */
 
 #include "core.h"
