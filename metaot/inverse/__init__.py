@@ -1,4 +1,4 @@
-"""Inverse optimal transport: the cost behind observed pairs."""
+"""Inverse optimal transport: the cost behind observed pairs, and the potential behind a population that moves."""
 
 from metaot.inverse.cost import cost_path, learn_cost, learn_cost_from_plan
 from metaot.inverse.covariances import GaussianEstimate, learn_cost_from_covariances
@@ -7,16 +7,30 @@ from metaot.inverse.gaussian import Gaussians, UnbalancedPlan
 from metaot.inverse.network import NetworkCost, train_cost
 from metaot.inverse.penalties import L1, Nuclear, Penalty
 from metaot.inverse.surplus import SurplusEstimate, learn_surplus, surplus
+from metaot.inverse.gaussian_snapshots import GaussianSnapshots
+from metaot.inverse.learn_potential import learn_potential
+from metaot.inverse.network import NetworkCost, train_cost
+from metaot.inverse.penalties import L1, Nuclear, Penalty
+from metaot.inverse.population import PopulationPotential
+from metaot.inverse.snapshots import Move
+from metaot.inverse.terms import Basis, Monomials, Products, Radial
 
 __all__ = [
     "L1",
+    "Basis",
     "Certificate",
     "CostEstimate",
     "GaussianEstimate",
     "Gaussians",
+    "GaussianSnapshots",
+    "Monomials",
+    "Move",
     "NetworkCost",
     "Nuclear",
     "Penalty",
+    "PopulationPotential",
+    "Products",
+    "Radial",
     "RankTest",
     "Saliency",
     "SurplusEstimate",
@@ -28,5 +42,6 @@ __all__ = [
     "learn_cost_from_plan",
     "learn_surplus",
     "surplus",
+    "learn_potential",
     "train_cost",
 ]

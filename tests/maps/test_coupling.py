@@ -13,7 +13,7 @@ from metaot import Points, couple
 from metaot.adapters.flow_matching import OTPlanSampler, match_fn
 from metaot.core import Status
 from metaot.geometry import LpPower
-from metaot.maps.assignment import assigned
+from metaot.solvers.assignment import assigned
 
 DTYPES = [torch.float32, torch.float64]
 

@@ -1,0 +1,69 @@
+"""A network as the potential of a population: trained on the gradients that transport asks for."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metaot.arrays import described
+from metaot.inverse.snapshots import Move
+
+_BATCH, _RATE = 512, 3e-3
+"""Points of a gradient step, and the learning rate of Adam, which falls to zero as a cosine."""
+
+
+@final
+@dataclass(frozen=True)
+class NetworkFeature:
+    """A trained network as a feature: evaluated in its own dtype."""
+
+    network: nn.Module
+
+    def __call__(self, x: Float[Tensor, "k d"]) -> Tensor:
+        """Return the network's values."""
+        return self.network(x.to(next(self.network.parameters()).dtype)).to(x)
+
+
+def gradient_loss(
+    network: nn.Module,
+    old: Float[Tensor, "k d"],
+    new: Float[Tensor, "k d"],
+    force: Float[Tensor, "k d"],
+    share: float,
+) -> Float[Tensor, ""]:
+    """Return the mean of |(1 - share) grad V(old) + share grad V(new) - force|^2 / 2, differentiable in V."""
+    wanted = [(part, at) for part, at in ((1 - share, old), (share, new)) if part > 0]
+    with torch.enable_grad():
+        total = torch.zeros_like(force)
+        for part, at in wanted:
+            points = at.detach().requires_grad_()
+            total = total + part * torch.autograd.grad(network(points).sum(), points, create_graph=True)[0]
+        return 0.5 * (total - force).square().sum(1).mean()
+
+
+def trained(network: object, moves: Sequence[Move], share: float, steps: int) -> NetworkFeature:
+    """Return a copy of a network, k d -> k or k 1, trained on all moves."""
+    if not isinstance(network, nn.Module) or not any(True for _ in network.parameters()):
+        raise TypeError(
+            f"network must be a torch.nn.Module from points, k d, to k numbers, got {described(network)}"
+        )
+    own = copy.deepcopy(network).requires_grad_()
+    like = next(own.parameters())
+    old, new, force = (
+        torch.cat(parts).to(like) for parts in zip(*((m.old, m.new, m.force) for m in moves), strict=True)
+    )
+    optimizer = torch.optim.Adam(own.parameters(), lr=_RATE)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rows = torch.randint(len(old), (min(_BATCH, len(old)),), generator=generator).to(old.device)
+        optimizer.zero_grad()
+        gradient_loss(own, old[rows], new[rows], force[rows], share).backward()
+        optimizer.step()
+    return NetworkFeature(own.eval().requires_grad_(False))
