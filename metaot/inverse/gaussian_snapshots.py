@@ -72,26 +72,24 @@ class GaussianSnapshots:
 
     def gradients(self, taus: Sequence[float], share: float | None) -> Quadratic:
         """Return the loss of gradients over theta; `share` None for the flow in continuous time."""
-        steps = self._steps(taus, share)
-        second = torch.stack([M @ S @ M.mT + _square(M @ m + c) for m, S, M, c, _, _ in steps]).mean(0)
-        with_force = torch.stack(
-            [G @ S @ M.mT + torch.outer(G @ m + b, M @ m + c) for m, S, M, c, G, b in steps]
-        ).mean(0)
-        constant = torch.stack([torch.trace(G @ S @ G) + (G @ m + b).square().sum() for m, S, _, _, G, b in steps])
-        return of_products(second, with_force, constant.mean(), len(steps) * len(second))
+        parts = []
+        for m, S, M, c, G, b in self._steps(taus, share):
+            at, force = M @ m + c, G @ m + b
+            second = M @ S @ M.mT + torch.outer(at, at)
+            with_force = G @ S @ M.mT + torch.outer(force, at)
+            parts.append(of_products(second, with_force, torch.trace(G @ S @ G) + force.square().sum()))
+        return Quadratic.mean(parts)
 
     def values(self, taus: Sequence[float], share: float | None) -> Quadratic:
         """Return the mean of Var[V + f/tau]/2, where f/tau has minus the force as its gradient."""
-        steps = self._steps(taus, share)
-        H = torch.stack([_covariance_of_products(m, S) for m, S, *_ in steps]).mean(0)
-        parts, constants = [], []
-        for m, S, _, _, G, b in steps:
+        parts = []
+        for m, S, _, _, G, b in self._steps(taus, share):
             force = G @ m + b
             across = torch.outer(S @ force, m)
-            parts.append((S @ G @ S + across + across.mT).flatten())
-            constants.append(0.5 * torch.trace(G @ S @ G @ S) + force @ S @ force)
-        h = torch.stack(parts).mean(0)
-        return of_matrix(Quadratic(H, h, torch.stack(constants).mean(), len(steps) * len(h)))
+            h = (S @ G @ S + across + across.mT).flatten()
+            constant = 0.5 * torch.trace(G @ S @ G @ S) + force @ S @ force
+            parts.append(of_matrix(Quadratic(_covariance_of_products(m, S), h, constant)))
+        return Quadratic.mean(parts)
 
     def _steps(self, taus: Sequence[float], share: float | None) -> list[_Step]:
         found = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from metaot.arrays import ArrayLike, as_count, as_number, as_positive, described, require_limits
 from metaot.geometry.checks import given, require_finite, together
 from metaot.inverse.gaussian_snapshots import GaussianSnapshots
-from metaot.inverse.matching import Energy, at_new, match_gradients, match_values, of_matrix
+from metaot.inverse.matching import Energy, at_new, match_gradients, match_values
 from metaot.inverse.potential_network import trained
 from metaot.inverse.penalties import Penalty
 from metaot.inverse.population import PopulationPotential
@@ -62,7 +62,7 @@ def learn_potential(
     coordinates, V = x^T theta x. Or V is a `network`, k d -> k or k p: a copy is trained in `network_steps` steps,
     and its outputs are then features. `interaction` are features of differences of positions, of an even function
     W with dX/dt = -grad V(X) - E grad W(X - X'). `penalty` is `L1(lam)` or `Nuclear(lam)`. `ridge` is added to
-    each feature in units of its own scale; None chooses it by cross-validation.
+    each feature in units of its own scale; None chooses it by leaving out one step after another.
 
     `sharpen` names the loss. None: the squared distance of gradients, E |grad V - (x - y)/tau|^2 / 2, the most
     accurate one. A number r: r times the sharpened Fenchel-Young loss L_r of a step, for which `eps` is needed.
@@ -86,7 +86,7 @@ def learn_potential(
             "network": network,
             "interaction": interaction,
         }
-        return fit.gaussians(snapshots, _times(tau, len(snapshots.means) - 1), given_away)
+        return fit.gaussians(snapshots, _times(tau, len(snapshots.means) - 1), more)
     clouds = _clouds(snapshots)
     taus = _times(tau, len(clouds) - 1)
     tol, max_steps = require_limits(tol, max_steps)
@@ -191,8 +191,7 @@ class _Fit:
             if self.r is None:
                 model = match_gradients(energy, moves, self.share_of_new)
             else:
-                model = match_values(at_new(energy, moves))
-                model = of_matrix(model) if len(shape) == 2 else model
+                model = match_values(at_new(energy, moves), is_matrix=len(shape) == 2)
             theta, residual, ridge = model.minimum(self.penalty, shape, self.ridge)
         else:
             assert transport.eps is not None

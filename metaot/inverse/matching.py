@@ -63,23 +63,25 @@ class Energy:
 def match_gradients(energy: Energy, moves: Sequence[Move], share: float) -> Quadratic:
     """Return the mean over steps of E |(1 - share) grad V(old) + share grad V(new) - (old - new)/tau|^2 / 2."""
     if share == 1 and energy.interaction is None and isinstance(energy.potential.features[0], Products):
-        return _of_products(moves)
-    p = sum(energy.sizes(moves[0].x))
-    H, h = (moves[0].x.new_zeros(p, *more) for more in ((p,), ()))
-    constant, rows = moves[0].x.new_zeros(()), 0
-    for move in moves:
-        for old, new, force in _blocks(move, p):
-            A: Tensor | float = 0.0
-            if share < 1:
-                A = (1 - share) * energy.slopes(old, move.x)
-            if share > 0:
-                A = A + share * energy.slopes(new, move.y)
-            assert isinstance(A, Tensor)
-            A, weight = A.flatten(0, 1), 1 / (len(move.old) * len(moves))
-            H.addmm_(A.mT, A, alpha=weight)
-            h.addmv_(A.mT, force.flatten(), alpha=weight)
-            constant, rows = constant + weight * force.square().sum(), rows + len(A)
-    return Quadratic(H, h, constant, rows)
+        return Quadratic.mean([_of_products(move) for move in moves])
+    return Quadratic.mean([_gradients(energy, move, share) for move in moves])
+
+
+def _gradients(energy: Energy, move: Move, share: float) -> Quadratic:
+    """Return the loss of one step."""
+    p, weight = sum(energy.sizes(move.x)), 1 / len(move.old)
+    H, h = move.x.new_zeros(p, p), move.x.new_zeros(p)
+    for old, new, force in _blocks(move, p):
+        A: Tensor | float = 0.0
+        if share < 1:
+            A = (1 - share) * energy.slopes(old, move.x)
+        if share > 0:
+            A = A + share * energy.slopes(new, move.y)
+        assert isinstance(A, Tensor)
+        A = A.flatten(0, 1)
+        H.addmm_(A.mT, A, alpha=weight)
+        h.addmv_(A.mT, force.flatten(), alpha=weight)
+    return Quadratic(H, h, move.force.square().sum(1).mean())
 
 
 def _blocks(move: Move, p: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -91,23 +93,20 @@ def _rows(entries: int) -> int:
     return max(1, _ENTRIES // max(1, entries))
 
 
-def _of_products(moves: Sequence[Move]) -> Quadratic:
+def _of_products(move: Move) -> Quadratic:
     """Return the same for V = x^T theta x, whose gradient is linear: from moments of the points only."""
-    d = moves[0].x.shape[1]
-    second = torch.stack([move.new.mT @ move.new / len(move.new) for move in moves]).mean(0)
-    with_force = torch.stack([move.force.mT @ move.new / len(move.new) for move in moves]).mean(0)
-    constant = torch.stack([move.force.square().sum(1).mean() for move in moves]).mean()
-    return of_products(second, with_force, constant, sum(len(move.old) for move in moves) * d)
+    second, with_force = move.new.mT @ move.new / len(move.new), move.force.mT @ move.new / len(move.new)
+    return of_products(second, with_force, move.force.square().sum(1).mean())
 
 
-def of_products(second: Tensor, with_force: Tensor, constant: Tensor, rows: int) -> Quadratic:
+def of_products(second: Tensor, with_force: Tensor, constant: Tensor) -> Quadratic:
     """Return E |(theta + theta^T) x - force|^2 / 2 from E x x^T and E force x^T, theta of d d, row by row."""
     d = len(second)
     eye = torch.eye(d, dtype=second.dtype, device=second.device)
     whole = torch.kron(eye, second)
     swap = torch.arange(d * d, device=second.device).reshape(d, d).mT.flatten()
     H = whole + whole[swap] + whole[:, swap] + whole[swap][:, swap]
-    return of_matrix(Quadratic(H, (with_force + with_force.mT).flatten(), constant, rows))
+    return of_matrix(Quadratic(H, (with_force + with_force.mT).flatten(), constant))
 
 
 def of_matrix(loss: Quadratic) -> Quadratic:
@@ -141,9 +140,11 @@ def at_new(energy: Energy, moves: Sequence[Move]) -> list[Values]:
     return found
 
 
-def match_values(values: Sequence[Values]) -> Quadratic:
+def match_values(values: Sequence[Values], *, is_matrix: bool) -> Quadratic:
     """Return the mean over steps of Var[V + f/tau] / 2."""
-    H = torch.stack([each.features.mT @ each.features / len(each.wanted) for each in values]).mean(0)
-    h = torch.stack([-(each.features.mT @ each.wanted) / len(each.wanted) for each in values]).mean(0)
-    constant = torch.stack([each.wanted.square().mean() for each in values]).mean()
-    return Quadratic(H, h, constant, sum(len(each.wanted) for each in values))
+    parts = []
+    for each in values:
+        A, n = each.features, len(each.wanted)
+        part = Quadratic(A.mT @ A / n, -(A.mT @ each.wanted) / n, each.wanted.square().mean())
+        parts.append(of_matrix(part) if is_matrix else part)
+    return Quadratic.mean(parts)

@@ -1,9 +1,10 @@
 """Quadratic losses of linear parameters, and their minimum with a ridge or a penalty.
 
 Every feature is brought to the same scale first, so that a ridge means the same for all. Where none is given, it
-is chosen by generalised cross-validation (Golub, Heath and Wahba 1979).
+is chosen by leaving out one part after another: parts have errors of their own, their points do not.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -17,8 +18,8 @@ from metaot.inverse.proximal import quadratic_minimum
 _RANK = 1e-13
 """Directions in which the scaled matrix is smaller than this, relative to its largest, are not known."""
 
-_RIDGES = 57
-"""How many amounts of the ridge are compared, from 1e-14 to 1, relative to the largest direction."""
+_RIDGES = -13, 1, 43
+"""The decimal logarithms of the least and the largest ridge that are compared, and how many are."""
 
 _ROUNDS, _TOL = 20, 1e-10
 """How often proximal steps are followed by an exact solve, and the optimality that ends it."""
@@ -36,12 +37,19 @@ class Minimum(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Quadratic:
-    """The loss theta^T H theta / 2 - h^T theta + constant / 2, from `rows` numbers that were observed."""
+    """The loss theta^T H theta / 2 - h^T theta + constant / 2, and the losses that it is the mean of, if it is."""
 
     H: Float[Tensor, "p p"]
     h: Float[Tensor, "p"]
     constant: Float[Tensor, ""]
-    rows: int
+    parts: "tuple[Quadratic, ...]" = ()
+
+    @classmethod
+    def mean(cls, parts: "Sequence[Quadratic]") -> "Quadratic":
+        """Return the mean of losses."""
+        fields = zip(*((part.H, part.h, part.constant) for part in parts), strict=True)
+        H, h, constant = (torch.stack(each).mean(0) for each in fields)
+        return cls(H, h, constant, tuple(parts))
 
     def value(self, theta: Float[Tensor, "p"]) -> Float[Tensor, ""]:
         """Return the loss."""
@@ -55,31 +63,37 @@ class Quadratic:
             return self._free(ridge)
         scale = self.H.diagonal()
         amount = ridge or 0.0
-        loss = self if amount == 0 else Quadratic(self.H + amount * scale.diag(), self.h, self.constant, self.rows)
+        loss = self if amount == 0 else Quadratic(self.H + amount * scale.diag(), self.h, self.constant)
         theta, residual = loss._penalised(penalty, shape, start)
         return Minimum(theta, residual, amount)
 
     def _free(self, ridge: float | None) -> Minimum:
         unit = self.H.diagonal().clamp_min(torch.finfo(self.H.dtype).tiny).rsqrt()
-        values, vectors = torch.linalg.eigh(unit[:, None] * self.H * unit)
-        along = vectors.mT @ (unit * self.h)
-        known = values > _RANK * values[-1]
-        values, along = torch.where(known, values, 0.0), torch.where(known, along, 0.0)
-        amount = self._best_ridge(values, along) if ridge is None else ridge
-        shrunk = values + amount
-        theta = unit * (vectors @ torch.where(shrunk > 0, along / shrunk, 0.0))
+        values, vectors, along = self._axes(unit)
+        amount = self._best_ridge(unit) if ridge is None else ridge
+        theta = unit * (vectors @ _shrunk(values, along, amount))
         slope = self.H @ theta - self.h + amount * theta / unit.square()
         size = float((unit * self.h).abs().max())
         return Minimum(theta, float((unit * slope).abs().max()) / (size or 1.0), amount)
 
-    def _best_ridge(self, values: Float[Tensor, "p"], along: Float[Tensor, "p"]) -> float:
-        """Return the ridge with the least error on rows that are left out, as the traces estimate it."""
-        ridges = torch.logspace(-14, 0, _RIDGES, dtype=values.dtype, device=values.device) * values[-1]
-        shrunk = values + ridges[:, None]
-        kept = (values / shrunk).sum(1)
-        rest = self.constant - (along.square() * (values + 2 * ridges[:, None]) / shrunk.square()).sum(1)
-        floor = torch.finfo(values.dtype).eps * self.constant
-        score = rest.clamp_min(floor) / (1 - kept / max(self.rows, 1)).clamp_min(1e-6).square()
+    def _axes(self, unit: Float[Tensor, "p"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return eigenvalues and vectors of H between features of that scale, and h along them, where known."""
+        values, vectors = torch.linalg.eigh(unit[:, None] * self.H * unit)
+        along = vectors.mT @ (unit * self.h)
+        known = values > _RANK * values[-1]
+        return torch.where(known, values, 0.0), vectors, torch.where(known, along, 0.0)
+
+    def _best_ridge(self, unit: Float[Tensor, "p"]) -> float:
+        """Return the ridge with the least loss on parts that are left out; the least one if there is one part."""
+        ridges = torch.logspace(*_RIDGES, dtype=unit.dtype, device=unit.device)
+        if len(self.parts) < 2:
+            return float(ridges[0])
+        score = torch.zeros_like(ridges)
+        for k, part in enumerate(self.parts):
+            rest = Quadratic.mean([*self.parts[:k], *self.parts[k + 1 :]])
+            values, vectors, along = rest._axes(unit)
+            theta = unit * (_shrunk(values, along, ridges[:, None]) @ vectors.mT)
+            score += (theta * (0.5 * theta @ part.H - part.h)).sum(1) + 0.5 * part.constant
         return float(ridges[int(score.argmin())])
 
     def _penalised(self, penalty: Penalty, shape: tuple[int, ...], start: Tensor | None) -> tuple[Tensor, float]:
@@ -109,3 +123,9 @@ class Quadratic:
             return theta
         slope = T.mT @ (self.h - penalty.lam * penalty.sign(theta).flatten())
         return (T @ (torch.linalg.pinv(T.mT @ self.H @ T, hermitian=True) @ slope)).reshape(theta.shape)
+
+
+def _shrunk(values: Tensor, along: Tensor, ridge: Tensor | float) -> Tensor:
+    """Return along / (values + ridge), zero where nothing is known."""
+    total = values + ridge
+    return torch.where(values > 0, along / total, 0.0)

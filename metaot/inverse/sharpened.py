@@ -107,7 +107,7 @@ class Sharpened:
             H, slope, value = H + part / count, slope + towards / count, value + level / count
         h = H @ theta - slope
         constant = 2 * (value - theta @ (0.5 * H @ theta - h))
-        model = Quadratic(H, h, constant, sum(len(each.wanted) for each in self.values))
+        model = Quadratic(H, h, constant)
         return of_matrix(model) if len(self.shape) == 2 else model, tuple(solutions)
 
     def _solved(self, each: Values, theta: Tensor, before: Solution | None) -> Solution:
