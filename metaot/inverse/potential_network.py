@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metaot.arrays import described
 from metaot.inverse.snapshots import Move
 
-_BATCH, _RATE = 512, 3e-3
+_BATCH, _RATE = 512, 1e-2
 """Points of a gradient step, and the learning rate of Adam, which falls to zero as a cosine."""
 
 
@@ -47,7 +47,7 @@ def gradient_loss(
 
 
 def trained(network: object, moves: Sequence[Move], share: float, steps: int) -> NetworkFeature:
-    """Return a copy of a network, k d -> k or k 1, trained on all moves."""
+    """Return a copy of a network, k d -> k or k p, trained on all moves up to a factor."""
     if not isinstance(network, nn.Module) or not any(True for _ in network.parameters()):
         raise TypeError(
             f"network must be a torch.nn.Module from points, k d, to k numbers, got {described(network)}"
@@ -57,6 +57,7 @@ def trained(network: object, moves: Sequence[Move], share: float, steps: int) ->
     old, new, force = (
         torch.cat(parts).to(like) for parts in zip(*((m.old, m.new, m.force) for m in moves), strict=True)
     )
+    force = force / force.square().mean().sqrt().clamp_min(torch.finfo(force.dtype).tiny)
     optimizer = torch.optim.Adam(own.parameters(), lr=_RATE)
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):

@@ -1,7 +1,7 @@
 """Features of points, of which a learned potential or an interaction is the sum, and their derivatives.
 
 A feature is a function of points, k d, with one number (k) or several (k p) for each. A `Basis` knows its
-gradients; those of other functions are found by forward differentiation, one pass for each coordinate.
+gradients; those of other functions are found by differentiating twice, one pass for each coordinate.
 """
 
 from abc import ABC, abstractmethod
@@ -196,12 +196,18 @@ class Terms:
         feature = self.features[k]
         if isinstance(feature, Basis):
             return feature.slopes(x)
-        columns = []
-        for axis in range(x.shape[1]):
-            along = torch.zeros_like(x)
-            along[:, axis] = 1.0
-            columns.append(torch.func.jvp(lambda points: self._one(k, points), (x,), (along,))[1])
-        return torch.stack(columns, 1)
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            values = self._one(k, at)
+            if not values.requires_grad:
+                return torch.zeros_like(x)[:, :, None].expand(-1, -1, values.shape[1])
+            weights = torch.zeros_like(values, requires_grad=True)
+            (mixed,) = torch.autograd.grad(values, at, weights, create_graph=True)  # linear in the weights
+            along = [
+                torch.autograd.grad(mixed[:, axis].sum(), weights, retain_graph=True)[0]
+                for axis in range(x.shape[1])
+            ]
+        return torch.stack(along, 1)
 
     def require_varied(self, x: Float[Tensor, "k d"]) -> None:
         """Raise ValueError, with its name, for a feature that is not finite or is constant on points."""
