@@ -39,16 +39,19 @@ from metaot.folders import (
     write_together,
 )
 from metaot.geometry import Geometry
+from metaot.inverse.potential_network import NetworkPotential
 from metaot.models import MODELS, single
 from metaot.models.base import HyperNetwork
 from metaot.models.palette import PaletteIcnn
 from metaot.models.paper import ResNetIcnn
+from metaot.models.population import PotentialNetwork
 from metaot.models.universal import UniversalNetwork
 from metaot.onnx.compiled import FILES, OnnxNetwork
 from metaot.onnx.maps import NETWORK, map_beside, push_file
 
-_NETWORKS = {**MODELS, **{kind.__name__: kind for kind in (PaletteIcnn, ResNetIcnn, UniversalNetwork)}}
-Saved = AmortizedPotential | UniversalPotential | AmortizedMap
+_OTHERS = (PaletteIcnn, PotentialNetwork, ResNetIcnn, UniversalNetwork)
+_NETWORKS: dict[str, Any] = {**MODELS, **{kind.__name__: kind for kind in _OTHERS}}
+Saved = AmortizedPotential | UniversalPotential | AmortizedMap | NetworkPotential
 
 
 def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any) -> None:
@@ -101,7 +104,7 @@ def _require_finite(where: object, tensors: dict[str, Tensor]) -> None:
 
 def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the problems that a predictor is for, as entries of the card and of the weights."""
-    if isinstance(predictor, AmortizedMap):
+    if isinstance(predictor, AmortizedMap | NetworkPotential):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
     if isinstance(predictor, UniversalPotential):
         return {"geometry": None, "cost": "sqeuclidean", "eps": list(predictor.eps)}, {}
@@ -126,9 +129,9 @@ def load(path: str | Path) -> Any:
 
     `path` is a folder, the name of a checkpoint that comes with the package, such as "universal", or OWNER/NAME on
     the Hub. The predictor is an `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential`
-    for problems on the plane, an `AmortizedMap` for continuous problems. Only tensors and JSON are read, no code.
-    Raises FileNotFoundError when a file is missing, and ValueError, with the file's name, when one is damaged or
-    of another checkpoint or version.
+    for problems on the plane, an `AmortizedMap` for continuous problems, a `NetworkPotential` of a population.
+    Only tensors and JSON are read, no code. Raises FileNotFoundError when a file is missing, and ValueError, with
+    the file's name, when one is damaged or of another checkpoint or version.
     """
     folder = located(path)
     card = read_card(folder)
@@ -160,6 +163,8 @@ def _predictor(folder: Path, card: dict[str, Any]) -> Any:
     model.eval().requires_grad_(False)
     if isinstance(model, HyperNetwork):
         return AmortizedMap(model)
+    if isinstance(model, PotentialNetwork):
+        return NetworkPotential(model)
     with _naming(folder / CARD):
         eps = eps_range(card["eps"])
     if isinstance(model, UniversalNetwork):

@@ -98,7 +98,7 @@ def read_measure(path: Path, *, points: bool = False, dark: bool = False) -> Mea
 
 def read_array(path: Path) -> Array:
     """Read an array of numbers as float64."""
-    array = _loaded(path)
+    array = loaded(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         raise ValueError(f"{path} must hold one array of real numbers, got {getattr(array, 'dtype', 'several')}")
     return array.astype(np.float64)
@@ -106,13 +106,13 @@ def read_array(path: Path) -> Array:
 
 def read_archive(path: Path) -> dict[str, Array]:
     """Read all arrays of an .npz file."""
-    arrays = _loaded(path)
+    arrays = loaded(path)
     if not isinstance(arrays, dict):
         raise ValueError(f"{path} must be an .npz file of several arrays, it holds a single one")
     return arrays
 
 
-def _loaded(path: Path) -> Any:
+def loaded(path: Path) -> Any:
     """Return what numpy reads, an array or a dict of them; ValueError names a file that it does not."""
     try:
         found = np.load(path, allow_pickle=False)

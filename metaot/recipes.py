@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Sphere
+from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Snapshots, Sphere
 from metaot.models import GroupedPotential, ModalPotential, PotentialMLP, RefinedPotential, SpectralPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.models.paper import ResNetIcnn
+from metaot.models.population import PotentialNetwork
 from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
+from metaot.training.populations import PopulationTask
 from metaot.training.tasks import ContinuousTask, DiscreteTask, GroupedTask, UniversalTask
 
 
@@ -131,8 +133,25 @@ def sphere_mlp() -> Recipe:
     return replace(sphere(), name="sphere-mlp", model=PotentialMLP, learning_rate=1e-3)
 
 
+def populations() -> Recipe:
+    """The potential behind a population that moves, from snapshots; by default of one that splits in two.
+
+    Your own: --set data.path=SNAPSHOTS.npz --set data.tau=TIME (an array n d for each time, or .npy: times n d)
+    """
+    return Recipe(
+        "populations",
+        Snapshots(),
+        PotentialNetwork,
+        PopulationTask,
+        steps=2_000,
+        learning_rate=3e-3,
+        warmup=100,
+        average=0.99,
+    )
+
+
 _ALL = (
     shapes, mnist, mnist_spectral, mnist_mlp, problems, universal,
-    palette, palettes, palette_resnet, planted, sphere, sphere_mlp,
+    palette, palettes, palette_resnet, planted, sphere, sphere_mlp, populations,
 )  # fmt: skip
 RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

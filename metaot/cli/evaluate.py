@@ -21,6 +21,7 @@ from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
 from metaot.evaluation.zero_shot import table, zero_shot
 from metaot.folders import located, read_card, shipped, write_atomically
+from metaot.inverse.potential_network import NetworkPotential
 from metaot.problem import Problem
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
@@ -78,6 +79,8 @@ def run(options: argparse.Namespace) -> None:
     predictor, card = load(checkpoint), read_card(checkpoint)
     if options.record and checkpoint != Path(options.checkpoint):
         raise ValueError(f"--record writes into the folder of a checkpoint, and {options.checkpoint} is none here")
+    if isinstance(predictor, NetworkPotential):
+        raise ValueError(f"{options.checkpoint} is a potential, not a predictor: model.json has its validation")
     _set_out(options)
     if options.passes is not None:
         if not isinstance(predictor, StagedPredictor):

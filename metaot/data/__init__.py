@@ -1,11 +1,12 @@
-"""Distributions of problems: images on grids, the user's arrays, and palettes and planted pairs for maps."""
+"""Distributions of problems: images on grids, the user's arrays, pairs for maps, and snapshots of populations."""
 
-from metaot.data.base import ProblemSet, SampleSet, Source, Split, middle, source_from_json
+from metaot.data.base import ProblemSet, SampleSet, SnapshotSet, Source, Split, middle, source_from_json
 from metaot.data.drawings import Drawings, Shapes
 from metaot.data.images import ImagePairs, Mnist
 from metaot.data.paintings import Paintings
 from metaot.data.problems import ProblemFolder, write_problems
 from metaot.data.samples import Palettes, Planted
+from metaot.data.snapshots import Snapshots
 from metaot.data.sphere import Deliveries, Sphere
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "ProblemSet",
     "SampleSet",
     "Shapes",
+    "SnapshotSet",
+    "Snapshots",
     "Source",
     "Sphere",
     "Split",

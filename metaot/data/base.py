@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -75,11 +75,21 @@ class SampleSet(ABC):
         """Draw a batch of problems, float32."""
 
 
+@final
+@dataclass(frozen=True)
+class SnapshotSet:
+    """Clouds of points, n_k d, at times that are `tau` apart, and how many points a step of training takes."""
+
+    batch: int
+    clouds: tuple[Float[Tensor, "_ d"], ...]
+    tau: float
+
+
 class Source(ABC):
     """Settings of a data set, JSON values for a recipe; only `split` reads data."""
 
     @abstractmethod
-    def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet | SampleSet:
+    def split(self, name: Split, data_dir: Path | None = None) -> ProblemSet | SampleSet | SnapshotSet:
         """Read and return one part of the data; train, validation and test share none."""
 
 

@@ -12,6 +12,7 @@ from metaot.inverse.learn_potential import learn_potential
 from metaot.inverse.network import NetworkCost, train_cost
 from metaot.inverse.penalties import L1, Nuclear, Penalty
 from metaot.inverse.population import PopulationPotential
+from metaot.inverse.potential_network import NetworkPotential
 from metaot.inverse.snapshots import Move
 from metaot.inverse.terms import Basis, Monomials, Products, Radial
 
@@ -26,6 +27,7 @@ __all__ = [
     "Monomials",
     "Move",
     "NetworkCost",
+    "NetworkPotential",
     "Nuclear",
     "Penalty",
     "PopulationPotential",

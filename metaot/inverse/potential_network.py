@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaot.arrays import described
+from metaot.arrays import ArrayLike, described
+from metaot.geometry.checks import require_finite, tensor
 from metaot.inverse.snapshots import Move
+from metaot.models.population import PotentialNetwork
 
 _BATCH, _RATE = 512, 1e-2
 """Points of a gradient step, and the learning rate of Adam, which falls to zero as a cosine."""
@@ -68,3 +70,38 @@ def trained(network: object, moves: Sequence[Move], share: float, steps: int) ->
         gradient_loss(own, old[rows], new[rows], force[rows], share).backward()
         optimizer.step()
     return NetworkFeature(own.eval().requires_grad_(False))
+
+
+@final
+class NetworkPotential:
+    """A network, k d -> k, as the potential of a population: what a recipe trains, and `metaot.load` returns."""
+
+    def __init__(self, model: PotentialNetwork) -> None:
+        self.model = model
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the points."""
+        return self.model.dim
+
+    @torch.no_grad()
+    def potential(self, x: ArrayLike) -> Float[Tensor, "k"]:
+        """Return V at points, k d, in the dtype of the network."""
+        return self.model(self._points(x))
+
+    def drift(self, x: ArrayLike) -> Float[Tensor, "k d"]:
+        """Return the velocity at points, k d: minus the gradient of V."""
+        with torch.enable_grad():
+            points = self._points(x).requires_grad_()
+            return -torch.autograd.grad(self.model(points).sum(), points)[0]
+
+    def _points(self, x: ArrayLike) -> Float[Tensor, "k d"]:
+        like = self.model.shift
+        points = tensor("x", x, taken="points (a tensor, an array or a list), k d").detach().to(like)
+        require_finite("x", points)
+        if points.ndim != 2 or points.shape[1] != self.dim:
+            raise ValueError(f"x must have the shape (k, {self.dim}), got {tuple(points.shape)}")
+        return points
+
+    def __repr__(self) -> str:
+        return f"NetworkPotential of populations in dimension {self.dim}"

@@ -79,10 +79,12 @@ class Transport:
 
     def _exact(self, steps: list[tuple[Tensor, Tensor, float]]) -> list[Move]:
         found, f = [], None
+        C = steps[0][0].new_empty(0)
         for x, y, tau in steps:
             count = max(len(x), len(y))
+            C = C if len(C) == count else x.new_empty(count, count)
             old, new = _copies(x, count), _copies(y, count)
-            columns, g = _pairs(old, new, f)
+            columns, g = _pairs(old, new, f, C)
             new = new[columns]
             is_one = len(x) == len(y)
             found.append(Move(x, y, old, new, tau, g / 2 if is_one else None))
@@ -141,12 +143,15 @@ def _exchanged(solution: Solution) -> Solution:
 
 
 def _pairs(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], f: Float[Tensor, "n"] | None
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], f: Float[Tensor, "n"] | None, C: Float[Tensor, "n n"]
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return the best partners in y of x, and the potential of y; f is near that of x, if it is known."""
+    """Return the best partners in y of x, and the potential of y; f is near that of x, if it is known.
+
+    C is memory for the costs.
+    """
     rows = [-2 * x, (x.square().sum(1) - (0 if f is None else f))[:, None], x.new_ones(len(x), 1)]
     columns = [y, y.new_ones(len(y), 1), y.square().sum(1)[:, None]]
-    C = torch.cat(rows, 1) @ torch.cat(columns, 1).mT  # less f: what a row has in all columns changes no pairs
+    torch.mm(torch.cat(rows, 1), torch.cat(columns, 1).mT, out=C)  # less f, which changes no pairs
     if f is not None:
         prices = -C.amin(0)
         some = C[:: max(1, len(C) // _SOME)]

@@ -12,7 +12,7 @@ from metaot.amortize import AmortizedPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.brenier import SampleProblem
-from metaot.data import Palettes, Planted, ProblemSet, SampleSet, middle, source_from_json
+from metaot.data import Palettes, Planted, ProblemSet, SampleSet, SnapshotSet, middle, source_from_json
 from metaot.data.drawings import drawn_images
 from metaot.data.images import as_weights
 from metaot.geometry import Grid
@@ -146,7 +146,9 @@ def drawn_clouds(
     return problems, data
 
 
-def _recorded_split(card: dict[str, Any], data_dir: Path | None) -> tuple[ProblemSet | SampleSet | None, str]:
+def _recorded_split(
+    card: dict[str, Any], data_dir: Path | None
+) -> tuple[ProblemSet | SampleSet | SnapshotSet | None, str]:
     """Return the test data of a checkpoint's recipe and its name; None where that is not here."""
     try:
         source = source_from_json(card["recipe"]["data"])

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from metaot.data import Drawings, Palettes, Planted, Shapes, Sphere
+from metaot.data import Drawings, Palettes, Planted, Shapes, Snapshots, Sphere
 from metaot.recipes import RECIPES
 from metaot.training import Recipe
 
@@ -29,6 +29,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "data": Shapes(batch=16, eps=(0.02, 0.04), side=8),
         "model_settings": {"modes": 16, "width": 32, "hidden": 32, "depth": 1, "correction": 32, "unrolled": 2},
         "learning_rate": 5e-3,
+    },
+    "populations": {
+        "data": Snapshots(batch=128, eps=0.0),
+        "model_settings": {"width": 16, "depth": 1},
+        "learning_rate": 1e-2,
     },
     "sphere": {
         "data": Sphere(batch=32, eps=(3e-3, 3e-3), suppliers=16, customers=600, world="synthetic"),
