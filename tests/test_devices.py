@@ -30,9 +30,9 @@ from metaot import inverse, losses
 from metaot.amortize.maps import BuresStart
 from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
-from metaot.data import Drawings, Palettes, Shapes, Sphere
+from metaot.data import Drawings, Palettes, Shapes, Snapshots, Sphere
 from metaot.geometry import Dense, Geometry, Grid, LpPower, Points
-from metaot.inverse import L1, Nuclear, learn_cost
+from metaot.inverse import L1, GaussianSnapshots, Monomials, Nuclear, learn_cost, learn_potential
 from metaot.maps import gromov_wasserstein
 from metaot.models import ModalPotential
 from metaot.objectives import brenier_loss
@@ -335,6 +335,19 @@ def learned() -> None:
     assert all(isinstance(value, Remote) for value in used)
 
 
+def moving() -> None:
+    """Learn potentials of a population by all losses, with penalties and of Gaussians."""
+    clouds = [points(14) * 0.9**k for k in range(3)]
+    features = {"features": [Monomials(2, 2), torch.sin], "interaction": lambda z: z.square().sum(1).square()}
+    for settings in ({}, {"eps": 0.1, "sharpen": 5.0}, {"penalty": L1(0.1)}, {**features, "ridge": None}):
+        found = learn_potential(clouds, tau=0.1, **settings)
+        assert all(
+            isinstance(z, Remote) for z in (found.theta, found.drift(points(3)), found.potential(points(3)))
+        )
+    found = learn_potential(GaussianSnapshots.of(clouds), tau=0.1, scheme="flow", penalty=Nuclear(0.1))
+    assert isinstance(found.certificate.z, Remote)
+
+
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
@@ -381,6 +394,8 @@ CASES: dict[str, Callable[[], None]] = {
     "unbalanced": lambda: relaxed(None, metaot.KL(0.1), metaot.KL(torch.tensor([0.1, 1.0]).to(NAME))),
     "unbalanced, Newton": lambda: relaxed(metaot.Newton(), metaot.KL(0.1), metaot.KL(0.2)),
     "unbalanced, partial": lambda: relaxed(None, metaot.TV(0.1), metaot.KL(0.2)),
+    "potentials of populations": moving,
+    "potentials of populations, a network": lambda: trained("populations", data=Snapshots(batch=16, eps=0.0)),
     "maps, W2GN": lambda: mapped(metaot.W2GN(3, record=(0, 3))),
     "maps, W2GN, the exact loss": lambda: mapped(metaot.W2GN(3, objective=brenier_loss), BuresStart()),
     "maps, GaussNewton": lambda: mapped(metaot.GaussNewton(2, linear=True, record=(0, 2))),

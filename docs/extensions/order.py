@@ -21,6 +21,7 @@ PAGES = (
     "plot_progressive.py",
     "plot_maps.py",
     "plot_flow_matching.py",
+    "plot_populations.py",
     "plot_registration.py",
     "plot_couples.py",
     "plot_graphs.py",
