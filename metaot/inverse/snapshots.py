@@ -24,6 +24,9 @@ _TAKEN = "points (a tensor, an array or a list), n d"
 _SOME, _APART = 512, 0.8
 """A start is good if so many points want different partners; of them, this part."""
 
+_STILL = 5.0
+"""Zeros are a good start if no point is farther from the other cloud, in squared distances of neighbours."""
+
 _FINE, _NEAR = 0.5, 0.01
 """With a good start, prices are raised by this part of the squared distance of neighbours, or more; the other
 number is the part of its scale that `assigned` takes for that."""
@@ -152,12 +155,15 @@ def _pairs(
     rows = [-2 * x, (x.square().sum(1) - (0 if f is None else f))[:, None], x.new_ones(len(x), 1)]
     columns = [y, y.new_ones(len(y), 1), y.square().sum(1)[:, None]]
     torch.mm(torch.cat(rows, 1), torch.cat(columns, 1).mT, out=C)  # less f, which changes no pairs
-    if f is not None:
-        prices = -C.amin(0)
-        some = C[:: max(1, len(C) // _SOME)]
-        if len((some + prices).argmin(1).unique()) >= _APART * len(some):
-            found = assigned(C, 0.0, _FINE * _gap(y) / _NEAR, start=prices)
-            return found.columns, -found.prices
+    prices, gap = -C.amin(0), _gap(y)
+    some = C[:: max(1, len(C) // _SOME)]
+    if f is None:
+        is_good = float(-prices.amin()) <= _STILL * gap
+    else:
+        is_good = len((some + prices).argmin(1).unique()) >= _APART * len(some)
+    if is_good:
+        found = assigned(C, 0.0, _FINE * gap / _NEAR, start=prices)
+        return found.columns, -found.prices
     found = assigned(C, 0.0, spread(C))
     return found.columns, -found.prices
 
