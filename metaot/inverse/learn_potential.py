@@ -16,9 +16,9 @@ from metaot.arrays import ArrayLike, as_count, as_number, as_positive, described
 from metaot.geometry.checks import given, require_finite, together
 from metaot.inverse.gaussian_snapshots import GaussianSnapshots
 from metaot.inverse.matching import Energy, at_new, match_gradients, match_values
-from metaot.inverse.potential_network import trained
 from metaot.inverse.penalties import Penalty
 from metaot.inverse.population import PopulationPotential
+from metaot.inverse.potential_network import trained
 from metaot.inverse.quadratic import Quadratic
 from metaot.inverse.sharpened import Sharpened
 from metaot.inverse.snapshots import Move, Transport
