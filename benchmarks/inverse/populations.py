@@ -42,9 +42,9 @@ SLACK = 1e-6
 DIM, TIMES, STEP, MEAN = 10, 6, 0.1, 2.0
 SIGMAS, SAMPLES, DRAWS = (0.3, 1.0), (300, 1000, 3000, 10_000, 30_000, 100_000), 20
 LOSSES = {"gradients": None, "values": math.inf}
-LAMBDAS = {(0.3, "gradients"): 0.5, (0.3, "values"): 0.015, (1.0, "gradients"): 4.0, (1.0, "values"): 1.0}
-"""c in lambda = c sqrt(log n / n), the best of powers of two for n = 10000 on other draws."""
-ANGLES, NARROW, RANK_SAMPLES, RANK_LAMBDAS = 13, 0.1, 10_000, {"gradients": 0.5, "values": 0.05}
+LAMBDAS = {(0.3, "gradients"): 0.5, (0.3, "values"): 0.03, (1.0, "gradients"): 5.0, (1.0, "values"): 2.5}
+"""c in lambda = c sqrt(log n / n), chosen by hand for n = 10000."""
+ANGLES, NARROW, RANK_SAMPLES, RANK_LAMBDAS = 13, 0.1, 10_000, {"gradients": 1.0, "values": 0.1}
 """Of rank one: angles of theta and the long axis of the population, the variance of other axes, n and c."""
 
 Row = dict[str, Any]
