@@ -4,9 +4,6 @@ from metaot.inverse.cost import cost_path, learn_cost, learn_cost_from_plan
 from metaot.inverse.covariances import GaussianEstimate, learn_cost_from_covariances
 from metaot.inverse.estimate import Certificate, CostEstimate, RankTest, Saliency, certificate
 from metaot.inverse.gaussian import Gaussians, UnbalancedPlan
-from metaot.inverse.network import NetworkCost, train_cost
-from metaot.inverse.penalties import L1, Nuclear, Penalty
-from metaot.inverse.surplus import SurplusEstimate, learn_surplus, surplus
 from metaot.inverse.gaussian_snapshots import GaussianSnapshots
 from metaot.inverse.learn_potential import learn_potential
 from metaot.inverse.network import NetworkCost, train_cost
@@ -14,6 +11,7 @@ from metaot.inverse.penalties import L1, Nuclear, Penalty
 from metaot.inverse.population import PopulationPotential
 from metaot.inverse.potential_network import NetworkPotential
 from metaot.inverse.snapshots import Move
+from metaot.inverse.surplus import SurplusEstimate, learn_surplus, surplus
 from metaot.inverse.terms import Basis, Monomials, Products, Radial
 
 __all__ = [
@@ -22,8 +20,8 @@ __all__ = [
     "Certificate",
     "CostEstimate",
     "GaussianEstimate",
-    "Gaussians",
     "GaussianSnapshots",
+    "Gaussians",
     "Monomials",
     "Move",
     "NetworkCost",
@@ -42,8 +40,8 @@ __all__ = [
     "learn_cost",
     "learn_cost_from_covariances",
     "learn_cost_from_plan",
+    "learn_potential",
     "learn_surplus",
     "surplus",
-    "learn_potential",
     "train_cost",
 ]
