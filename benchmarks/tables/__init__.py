@@ -6,8 +6,8 @@ documentation ask for it by that name; `readme` is the two tables of the README.
 
 from benchmarks.tables import (
     couplings,
-    graphs,
     images,
+    inverse,
     losses,
     maps,
     own,
@@ -16,11 +16,13 @@ from benchmarks.tables import (
     production,
     progot,
     readme,
+    spaces,
     sphere,
 )
 from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
-    "TABLES", "Table", "card", "couplings", "graphs", "images", "losses", "maps", "own", "paper", "peers",
-    "production", "progot", "read", "readme", "sphere",
+    "TABLES", "Table", "card", "couplings", "images", "inverse", "losses", "maps", "own", "paper", "peers",
+    "production", "progot", "read", "readme", "spaces",
+    "sphere",
 ]  # fmt: skip

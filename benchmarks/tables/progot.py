@@ -11,7 +11,7 @@ if MEASURED:
         """What couplings of images with their blurred copies find of the identity."""
         rows = [
             [row["images"], f"{row['sigma']:g}", row["way"], f"{row['trace']:.4f}", f"{row['KL']:.5f}",
-             row["steps"], row["plain steps"]]
+             str(row["steps"]), str(row["plain steps"])]
             for row in read("maps-progot")["blur"]
         ]  # fmt: skip
         return Table(["", "sigma", "", "trace", "KL", "steps", "steps of plain Sinkhorn"], rows)

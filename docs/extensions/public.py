@@ -13,13 +13,13 @@ import metaot
 PACKAGES = (
     "metaot", "metaot.geometry", "metaot.solvers", "metaot.amortize", "metaot.onnx", "metaot.brenier",
     "metaot.tools", "metaot.data", "metaot.models", "metaot.objectives", "metaot.training", "metaot.evaluation",
-    "metaot.core", "metaot.losses",
+    "metaot.core", "metaot.losses", "metaot.averages", "metaot.maps", "metaot.inverse",
 )  # fmt: skip
 """Those whose `__all__` is public, in the order in which a name is looked for."""
 
 MODULES = (
     "metaot.checkpoint", "metaot.recipes", "metaot.adapters.pot", "metaot.adapters.ott",
-    "metaot.adapters.geomloss", "metaot.adapters.flash_sinkhorn",
+    "metaot.adapters.geomloss", "metaot.adapters.flash_sinkhorn", "metaot.adapters.flow_matching",
 )  # fmt: skip
 """Those without `__all__`: what they define is public."""
 
