@@ -106,3 +106,11 @@ def test_what_is_no_penalty_is_named():
         learn_cost_from_covariances(one, one, 0.1 * one, eps=1.0, penalty=0.1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"S must have the shape \(2, 2\)"):
         learn_cost_from_covariances(one, one, torch.zeros(2, 3), eps=1.0)
+
+
+def test_the_tangent_space_of_a_rank_has_its_dimension_and_leaves_nothing_of_theta():
+    U, _ = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    theta = U @ torch.diag(torch.tensor([3.0, 1e-3]).double()) @ U[:4].mT
+    penalty = Nuclear(1.0)
+    assert penalty.tangent(theta).shape == (20, 20 - (5 - 2) * (4 - 2))
+    assert penalty.largest_off(theta, theta) == pytest.approx(0.0, abs=1e-12)
