@@ -65,7 +65,7 @@ affinity, errors = -found.theta, found.standard_errors
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", width_ratios=(1.25, 1))
 limit = float(affinity.abs().max())
-image = axes[0].imshow(affinity, cmap="RdBu_r", vmin=-limit, vmax=limit)
+image = axes[0].imshow(affinity.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
 for k, l in (affinity.abs() > 2 * errors).nonzero().tolist():
     color = "white" if abs(affinity[k, l]) > 0.6 * limit else "black"
     axes[0].text(l, k, f"{affinity[k, l]:.2f}", ha="center", va="center", fontsize=7, color=color)

@@ -85,6 +85,6 @@ print(sparse.certificate)
 
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.8))
 for panel, matrix, title in zip(panels, (sparse.theta, theta), ("learned", "true"), strict=True):
-    panel.imshow(matrix, cmap="PuOr", vmin=-0.6, vmax=0.6)
+    panel.imshow(matrix.numpy(), cmap="PuOr", vmin=-0.6, vmax=0.6)
     panel.set(xticks=[], yticks=[], title=f"theta, {title}")
 figure.tight_layout()

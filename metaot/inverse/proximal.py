@@ -28,8 +28,9 @@ _QUICK = 0.1
 _HALVINGS, _ENOUGH = 20, 1e-4
 """Most halvings of a step, and the part of the model's gain that it must bring."""
 
-_FAR = 20.0
-"""Steps that change differences of costs by more than this, in units of eps, are shortened before they start."""
+_FAR, _FAR_FROM = 20.0, 0.01
+"""Steps that change differences of costs by more than this, in units of eps, are shortened before they start; and
+the error from which on there may be such steps."""
 
 _ROUNDING = 1e-13
 """Digits of the loss that are lost."""
@@ -123,7 +124,7 @@ class _Run:
         change = target - point.theta
         here, norm = self.value(point), float(self.penalty.value(point.theta))
         slope, f = float((gradient * change).sum()), model.f @ change.flatten()
-        rounding, length = _ROUNDING * (1 + abs(here)), self.first_length(change)
+        rounding, length = _ROUNDING * (1 + abs(here)), self.first_length(change, error)
         for _ in range(_HALVINGS):
             theta = target if length == 1.0 else point.theta + length * change
             following = self.at(theta, point.f + length * f, model, error)
@@ -133,8 +134,10 @@ class _Run:
             length /= 2
         return None
 
-    def first_length(self, change: Tensor) -> float:
-        """Return which part of a step to try first."""
+    def first_length(self, change: Tensor, error: float) -> float:
+        """Return which part of a step to try first: less than all of it far from the end only."""
+        if error < _FAR_FROM:
+            return 1.0
         C = self.observed.features.cost(change) / self.observed.eps
         return _FAR / max(_FAR, float(C.max() - C.min()))
 
