@@ -63,16 +63,16 @@ found = learn_cost(x, y, eps=1.0)
 print(found)
 affinity, errors = -found.theta, found.standard_errors
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", width_ratios=(1.25, 1))
+figure, panel = plt.subplots(figsize=(6.4, 5), layout="constrained")
 limit = float(affinity.abs().max())
-image = axes[0].imshow(affinity.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+image = panel.imshow(affinity.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
 for k, l in (affinity.abs() > 2 * errors).nonzero().tolist():
     color = "white" if abs(affinity[k, l]) > 0.6 * limit else "black"
-    axes[0].text(l, k, f"{affinity[k, l]:.2f}", ha="center", va="center", fontsize=7, color=color)
-axes[0].set(title="affinity; numbers: above two errors", ylabel="of men", xlabel="of women")
-axes[0].set_xticks(range(len(traits)), traits, rotation=90)
-axes[0].set_yticks(range(len(traits)), traits)
-figure.colorbar(image, ax=axes[0])
+    panel.text(l, k, f"{affinity[k, l]:.2f}", ha="center", va="center", fontsize=7, color=color)
+panel.set(title="affinity; numbers: above two errors", ylabel="of men", xlabel="of women")
+panel.set_xticks(range(len(traits)), traits, rotation=90)
+panel.set_yticks(range(len(traits)), traits)
+figure.colorbar(image, ax=panel)
 
 # %%
 # Few numbers
@@ -87,16 +87,19 @@ for lam, one in zip(lams, path, strict=True):
     print(f"lam {lam:.3f}: {int((one.theta != 0).sum()):3d} entries; {one.certificate}")
 
 entries = -torch.stack([one.theta.flatten() for one in path])
+figure, panel = plt.subplots(figsize=(8.8, 4.4), layout="constrained")
 order = entries[-1].abs().argsort(descending=True)
 for rank, entry in enumerate(order.tolist()):
     k, l = divmod(entry, len(traits))
     label = f"{traits[k]} and {traits[l]}" if rank < 5 else None
-    axes[1].plot(lams, entries[:, entry], label=label, color=None if rank < 5 else "0.8", zorder=2 - (rank >= 5))
-axes[1].set(xscale="log", xlabel="lam", title="affinity under an l1 penalty")
-axes[1].set_xticks(lams[::2], [f"{lam:.2f}" for lam in lams[::2]])
-axes[1].minorticks_off()
-axes[1].invert_xaxis()
-axes[1].legend(fontsize=8)
+    panel.plot(
+        lams, entries[:, entry].numpy(), label=label, color=None if rank < 5 else "0.8", zorder=2 - (rank >= 5)
+    )
+panel.set(xscale="log", xlabel="lam", title="affinity under an l1 penalty")
+panel.set_xticks(lams[::2], [f"{lam:.2f}" for lam in lams[::2]])
+panel.minorticks_off()
+panel.invert_xaxis()
+panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %%
