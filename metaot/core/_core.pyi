@@ -5,12 +5,15 @@ All are C-contiguous float64, but for `steps`, int64, and where another dtype is
 
 from numpy import ndarray
 
-def assign_rows(costs: ndarray, eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, /) -> float:
+def assign_rows(
+    costs: ndarray | tuple[ndarray, ...], eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, /
+) -> float:
     """Put a column for each row of costs, n n in float32 or float64, into `columns`, int64.
 
-    By one auction for each of the `eps`, which must be positive, from `prices` of columns to those that prove what
-    is returned: a lower bound of the sum of costs of all assignments. `exact` asks for the best assignment.
-    Raises as `solve_each`.
+    Or of the squared distances between points x and y, n d in float64, with prices from a potential f of x. By one
+    auction for each of the `eps`, which must not be negative, from `prices` of columns to those that prove what is
+    returned: a lower bound of the sum of costs of all assignments. `exact` asks for the best assignment. Raises as
+    `solve_each`.
     """
 
 def average_each(

@@ -167,15 +167,20 @@ def sort_rows(values: Array, order: Array | None, *, threads: int = 1) -> None:
     _core.sort_rows(values, order, useful)
 
 
-def assign_rows(costs: Array, eps: Array, prices: Array, *, exact: bool) -> tuple[Array, float]:
+def assign_rows(
+    costs: Array | tuple[Array, Array, Array], eps: Array, prices: Array, *, exact: bool
+) -> tuple[Array, float]:
     """Assign rows of costs, n n, to columns, from `prices`, which are overwritten: by auctions, one for each eps.
 
+    `costs` may be points x and y, n d each in float64, for their squared distances, of which no matrix is made,
+    and a potential f of x, n, from which the first prices are found.
     Returns the columns and a lower bound of the sum of costs of all assignments; see metaot/core/src/assign.c.
     """
     if _core is None:
         raise RuntimeError(_MISSING)
-    columns = np.empty(len(costs), dtype=np.int64)
-    bound = _core.assign_rows(np.ascontiguousarray(costs), _contiguous(eps), prices, columns, exact)
+    rows = tuple(map(np.ascontiguousarray, costs)) if isinstance(costs, tuple) else np.ascontiguousarray(costs)
+    columns = np.empty(len(prices), dtype=np.int64)
+    bound = _core.assign_rows(rows, _contiguous(eps), prices, columns, exact)
     return columns, bound
 
 

@@ -29,6 +29,9 @@ _FINEST = 1e-4
 _COARSEST = 10.0
 """The part of the spread above which an eps, such as 1e308, is lowered: prices would leave floating point."""
 
+_FEW = 4
+"""Coordinates up to which distances are made as they are needed rather than kept."""
+
 _SAMPLE, _ROWS = 64, 256
 """Rows that the spread is taken from; rows that are looked at together."""
 
@@ -73,8 +76,7 @@ def assigned(
     )
     if C.is_cpu and core.COMPILED:
         steps = np.array([0.0] if near else phases)
-        columns, total = core.assign_rows(C.detach().numpy(), steps, prices.numpy(), exact=exact)
-        return Assigned(torch.from_numpy(columns), torch.tensor(total / len(C), dtype=torch.float64), prices)
+        return _compiled(C.detach().numpy(), steps, prices, exact=exact)
     auction = _Auction(C, prices)
     for phase in phases:
         auction.run(phase)
@@ -82,6 +84,31 @@ def assigned(
         auction.make_exact()
     lower = (auction.best().sum() - auction.prices.sum()) / len(C)
     return Assigned(auction.columns, lower, auction.prices)
+
+
+def assigned_points(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], f: Float[Tensor, "n"] | None = None
+) -> Assigned:
+    """Return the exact assignment of x to y for squared distances; f is near the potential of x, if it is known.
+
+    Then, of points with few coordinates on a CPU, there is no matrix of distances.
+    """
+    if f is not None and x.is_cpu and core.COMPILED and x.shape[1] <= _FEW:
+        x, y, f = (each.detach().double() for each in (x, y, f))
+        return _compiled((x.numpy(), y.numpy(), f.numpy()), np.zeros(1), torch.empty_like(f), exact=True)
+    C = torch.addmm(y.square().sum(1), x, y.mT, alpha=-2).add_(x.square().sum(1)[:, None])
+    return assigned(C, 0.0, spread(C), None if f is None else (f[:, None] - C).amax(0))
+
+
+def _compiled(
+    costs: np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray],
+    steps: np.ndarray,
+    prices: Float[Tensor, "n"],
+    *,
+    exact: bool,
+) -> Assigned:
+    columns, total = core.assign_rows(costs, steps, prices.numpy(), exact=exact)
+    return Assigned(torch.from_numpy(columns), torch.tensor(total / len(columns), dtype=torch.float64), prices)
 
 
 class _Auction:

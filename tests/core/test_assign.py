@@ -33,7 +33,18 @@ def test_a_few_bids_without_eps_leave_the_best_permutation_to_paths(size):
         assert costs[np.arange(40), columns].sum() == pytest.approx(least, abs=1e-6)
 
 
-@pytest.mark.parametrize("n", [15, 16, 17, 100])
+@pytest.mark.parametrize(("n", "dim"), [(1, 1), (33, 1), (100, 2), (64, 4)])
+def test_points_are_assigned_as_their_squared_distances_are(n, dim):
+    random = np.random.default_rng(n)
+    x, y, f = random.normal(size=(n, dim)), random.normal(size=(n, dim)), random.normal(size=n)
+    costs = ((x[:, None] - y) ** 2).sum(2)
+    columns, bound = core.assign_rows((x, y, f), np.zeros(1), prices := np.zeros(n), exact=True)
+    assert sorted(columns) == list(range(n))
+    assert costs[np.arange(n), columns].sum() == pytest.approx(bound, abs=1e-10)
+    assert (costs + prices).min(1).sum() - prices.sum() == pytest.approx(bound, abs=1e-10)
+
+
+@pytest.mark.parametrize("n", [31, 32, 33, 100])
 def test_an_auction_is_within_eps_and_prices_prove_it(n):
     costs = np.random.default_rng(n).integers(0, 9, size=(n, n)).astype(float)  # many are equal
     least = core.assign_rows(costs, np.array([1.0, 0.1]), np.zeros(n), exact=True)[1]
@@ -52,6 +63,9 @@ def test_an_auction_is_within_eps_and_prices_prove_it(n):
         (np.zeros((2, 2), dtype=int), np.ones(1), 2, "float32 or float64"),
         (np.zeros((2, 2)), np.ones(0), 2, "those of the costs"),
         (np.zeros((2, 2)), np.ones(1), 3, "those of the costs"),
+        ((np.zeros((2, 2)), np.zeros((3, 2)), np.zeros(2)), np.ones(1), 2, "must be n d"),
+        ((np.zeros((2, 2)), np.zeros((2, 2)), np.zeros(3)), np.ones(1), 2, "must be n d"),
+        ((np.zeros((2, 2)), np.zeros((2, 2))), np.ones(1), 2, "a potential f of x"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(costs, eps, count, error):

@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { WIDTH = 16, BIDS = 2 };
+enum { WIDTH = 32, BIDS = 2 };
 
 /* Where no number is NaN or infinite, the lesser of two is one instruction. */
 #if defined(__GNUC__) && !defined(__clang__)
@@ -31,38 +31,39 @@ typedef struct {
     FOR_EACH_PROCESSOR OF_NUMBERS                                                                                   \
     static Offer NAME(Index n, const TYPE *restrict costs, const double *restrict prices)                          \
     {                                                                                                               \
-        double best[WIDTH], second[WIDTH], place[WIDTH];                                                            \
-        for (int k = 0; k < WIDTH; k++) best[k] = second[k] = DBL_MAX, place[k] = 0;                                \
-        Index first = 0;                                                                                            \
-        for (; first + WIDTH <= n; first += WIDTH) {                                                                \
-            double at = (double)first;                                                                              \
+        double best[WIDTH], second[WIDTH];                                                                          \
+        for (int k = 0; k < WIDTH; k++) best[k] = second[k] = DBL_MAX;                                              \
+        Index first = 0, column = 0;                                                                                \
+        for (; first + WIDTH <= n; first += WIDTH)                                                                  \
             for (int k = 0; k < WIDTH; k++) {                                                                       \
                 double value = (double)costs[first + k] + prices[first + k];                                        \
                 double larger = value < best[k] ? best[k] : value;                                                  \
                 second[k] = larger < second[k] ? larger : second[k];                                                \
-                place[k] = value < best[k] ? at : place[k];                                                         \
                 best[k] = value < best[k] ? value : best[k];                                                        \
             }                                                                                                       \
-        }                                                                                                           \
         for (int k = 0; first + k < n; k++) {                                                                       \
             double value = (double)costs[first + k] + prices[first + k];                                            \
             double larger = value < best[k] ? best[k] : value;                                                      \
             second[k] = larger < second[k] ? larger : second[k];                                                    \
-            place[k] = value < best[k] ? (double)first : place[k];                                                  \
             best[k] = value < best[k] ? value : best[k];                                                            \
         }                                                                                                           \
-        return best_of_all(best, second, place);                                                                    \
+        Offer offer = best_of_all(best, second);                                                                    \
+        for (int found = 0; column + WIDTH <= n; column += WIDTH) {                                                 \
+            for (int k = 0; k < WIDTH; k++) found |= (double)costs[column + k] + prices[column + k] == offer.best;  \
+            if (found) break;                                                                                       \
+        }                                                                                                           \
+        while (column < n - 1 && (double)costs[column] + prices[column] != offer.best) column++;                    \
+        offer.column = column;                                                                                      \
+        return offer;                                                                                               \
     }
 
-static Offer best_of_all(const double *best, const double *second, const double *place)
+static Offer best_of_all(const double *best, const double *second)
 {
     Offer offer = {DBL_MAX, DBL_MAX, 0};
     for (int k = 0; k < WIDTH; k++) {
-        Index column = (Index)place[k] + k;
-        int better = best[k] < offer.best || (best[k] == offer.best && column < offer.column);
-        double other = better ? offer.best : best[k];
-        if (better) offer.best = best[k], offer.column = column;
-        if (other < offer.second) offer.second = other;
+        double larger = best[k] < offer.best ? offer.best : best[k];
+        if (best[k] < offer.best) offer.best = best[k];
+        if (larger < offer.second) offer.second = larger;
         if (second[k] < offer.second) offer.second = second[k];
     }
     return offer;
@@ -99,22 +100,32 @@ BEST_OFFER(best_offer_of_doubles, double)
 SHORTEN(shorten_by_floats, float)
 SHORTEN(shorten_by_doubles, double)
 
+/* A row of costs in doubles; of points it is made, and stays until the next one is. */
+static const double *row_of(const Assignment *task, Index i)
+{
+    if (!task->points) return task->doubles + i * task->n;
+    cost_row(task->points, 1, i, &task->prepared, task->row);
+    return task->row;
+}
+
 static Offer best_offer(const Assignment *task, Index i)
 {
     Index n = task->n;
     return task->floats ? best_offer_of_floats(n, task->floats + i * n, task->prices)
-                        : best_offer_of_doubles(n, task->doubles + i * n, task->prices);
+                        : best_offer_of_doubles(n, row_of(task, i), task->prices);
 }
 
 static double shorten(const Assignment *task, Index i, double reach, const double *prices, double *paths, Index *before)
 {
     Index n = task->n;
     return task->floats ? shorten_by_floats(n, reach, task->floats + i * n, prices, paths, before, i)
-                        : shorten_by_doubles(n, reach, task->doubles + i * n, prices, paths, before, i);
+                        : shorten_by_doubles(n, reach, row_of(task, i), prices, paths, before, i);
 }
 
+/* A cost in the row of which an offer was made last. */
 static double cost_of(const Assignment *task, Index i, Index j)
 {
+    if (task->points) return task->row[j];
     return task->floats ? (double)task->floats[i * task->n + j] : task->doubles[i * task->n + j];
 }
 
@@ -181,15 +192,22 @@ static void augment(const Assignment *task, Paths *self, Index start)
     }
 }
 
-/* Keep the pairs that are the best of their rows, and assign the other rows along shortest paths. */
+/* Find the least cost + price of each row; if the best assignment is wanted, give up pairs that are not the best of
+   their rows. */
+static void find_best(const Assignment *task, int exact, double *best)
+{
+    for (Index i = 0; i < task->n; i++) {
+        Index j = task->columns[i];
+        best[i] = best_offer(task, i).best;
+        if (exact && j >= 0 && cost_of(task, i, j) + task->prices[j] > best[i]) task->columns[i] = task->rows[j] = -1;
+    }
+}
+
+/* Assign the rows that have no column along shortest paths. */
 static void make_exact(const Assignment *task, Paths *paths)
 {
     Index n = task->n;
     memcpy(paths->prices, task->prices, (size_t)n * sizeof *paths->prices);
-    for (Index i = 0; i < n; i++) {
-        Index j = task->columns[i];
-        if (j >= 0 && cost_of(task, i, j) + task->prices[j] > paths->best[i]) task->columns[i] = task->rows[j] = -1;
-    }
     for (Index i = 0; i < n; i++)
         if (task->columns[i] < 0) augment(task, paths, i);
 }
@@ -200,16 +218,23 @@ int assign(Assignment *task)
     Paths paths;
     Arena arena;
     memset(&arena, 0, sizeof arena);
-    if (!open_arena(&arena, 8 * bytes_for(n))) return 0;
-    double **numbers[] = {&paths.best, &paths.paths, &paths.prices, &paths.lengths};
-    for (int k = 0; k < 4; k++) *numbers[k] = take_numbers(&arena, n);
+    if (!open_arena(&arena, 10 * bytes_for(n) + (task->points ? columns_bytes(task->points, n) : 0))) return 0;
+    double **numbers[] = {&paths.best, &paths.paths, &paths.prices, &paths.lengths, &task->row};
+    for (int k = 0; k < 5; k++) *numbers[k] = take_numbers(&arena, n);
     paths.before = take_indices(&arena, n);
     paths.done = take_indices(&arena, n);
     task->rows = take_indices(&arena, n);
-    Index *queue = take_indices(&arena, n);
+    Index *queue = take_indices(&arena, n), *atoms = take_indices(&arena, n);
+    for (Index j = 0; j < n; j++) atoms[j] = j;
+    if (task->points) prepare_columns(&task->prepared, task->points, n, atoms, &arena);
+    if (task->potential) {
+        for (Index j = 0; j < n; j++) task->prices[j] = -DBL_MAX;
+        for (Index i = 0; i < n; i++) raise_tops(n, task->potential[i], row_of(task, i), task->prices);
+    }
+    int exact = task->exact || !(task->eps[task->phases - 1] > 0);
     for (Index k = 0; k < task->phases; k++) run_auction(task, task->eps[k], queue);
-    for (Index i = 0; i < n; i++) paths.best[i] = best_offer(task, i).best;
-    if (task->exact || !(task->eps[task->phases - 1] > 0)) make_exact(task, &paths);
+    find_best(task, exact, paths.best);
+    if (exact) make_exact(task, &paths);
     task->bound = total(n, paths.best) - total(n, task->prices);
     close_arena(&arena);
     return 1;

@@ -261,6 +261,10 @@ typedef struct {
     Index n;
     const float *floats;   /* n n: costs, of either kind */
     const double *doubles;
+    const Costs *points;   /* or squared distances, made a row at a time */
+    const double *potential; /* of the rows, for which the first prices are the best ones; or NULL */
+    Columns prepared;
+    double *row;
     Index phases;
     const double *eps;     /* of the auctions, one after another */
     int exact;             /* whether the best assignment is wanted */

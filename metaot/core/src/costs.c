@@ -89,8 +89,12 @@ FOR_EACH_PROCESSOR
 static void squared_distances(Index dim, Index count, const double *restrict x, const double *restrict y, Index stride,
                               double *restrict out)
 {
-    for (Index j = 0; j < count; j++) out[j] = 0;
-    for (Index k = 0; k < dim; k++) {
+    const double *last = y + (dim - 1) * stride;
+    for (Index j = 0; j < count; j++) {
+        double first = x[0] - y[j], other = dim > 1 ? x[dim - 1] - last[j] : 0;
+        out[j] = first * first + other * other;
+    }
+    for (Index k = 1; k < dim - 1; k++) {
         double at = x[k];
         const double *coordinate = y + k * stride;
         for (Index j = 0; j < count; j++) {

@@ -514,30 +514,49 @@ static PyObject *sort_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-static int read_square(PyObject *object, Py_buffer *buffer, Assignment *task)
+/* Read a square matrix of costs, or two clouds of as many points and a potential of the first one. */
+static int read_square(PyObject *object, Py_buffer *buffers, Assignment *task, Costs *points)
 {
-    if (!read_array(object, "costs", 0, "fd", 2, buffer)) return 0;
-    if (buffer->ndim != 2 || buffer->shape[0] != buffer->shape[1] || buffer->shape[0] < 1)
+    if (PyTuple_Check(object)) {
+        static const char *const names[] = {"x", "y", "f"};
+        if (PyTuple_Size(object) != 3) return misfit("points are x and y, and a potential f of x");
+        for (int k = 0; k < 3; k++)
+            if (!read_array(PyTuple_GetItem(object, k), names[k], 0, "d", k < 2 ? 2 : 1, &buffers[k])) return 0;
+        Py_buffer *x = &buffers[0], *y = &buffers[1];
+        if (x->ndim != 2 || y->ndim != 2 || x->len == 0 || x->shape[0] != y->shape[0] || x->shape[1] != y->shape[1] ||
+            buffers[2].ndim != 1 || buffers[2].shape[0] != x->shape[0])
+            return misfit("x and y must be n d, and f must be n");
+        task->n = x->shape[0];
+        *points = (Costs){.kind = CLOUDS, .n = task->n, .m = task->n, .x = x->buf, .y = y->buf, .dim = x->shape[1],
+                          .cost = SQEUCLIDEAN};
+        task->points = points;
+        task->potential = buffers[2].buf;
+        return 1;
+    }
+    if (!read_array(object, "costs", 0, "fd", 2, buffers)) return 0;
+    if (buffers->ndim != 2 || buffers->shape[0] != buffers->shape[1] || buffers->shape[0] < 1)
         return misfit("costs must be a square matrix");
-    task->n = buffer->shape[0];
-    if (buffer->itemsize == 4) task->floats = buffer->buf;
-    else task->doubles = buffer->buf;
+    task->n = buffers->shape[0];
+    if (buffers->itemsize == 4) task->floats = buffers->buf;
+    else task->doubles = buffers->buf;
     return 1;
 }
 
 static PyObject *assign_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    enum { COSTS, PHASES, PRICES_OF_COLUMNS, COLUMNS, PARTS };
+    enum { COSTS, PHASES, PRICES_OF_COLUMNS, COLUMNS, GIVEN };
     static const char *const names[] = {"costs", "eps", "prices", "columns"};
     Assignment task;
-    PyObject *given[PARTS];
-    Py_buffer buffers[PARTS];
+    Costs points;
+    PyObject *given[GIVEN];
+    Py_buffer buffers[GIVEN], of_costs[3];
     memset(&task, 0, sizeof task);
     memset(buffers, 0, sizeof buffers);
+    memset(of_costs, 0, sizeof of_costs);
     if (!PyArg_ParseTuple(arguments, "OOOOp:assign_rows", &given[0], &given[1], &given[2], &given[3], &task.exact))
         return NULL;
-    int fits = read_square(given[COSTS], &buffers[COSTS], &task), enough = 1;
-    for (int k = PHASES; fits && k < PARTS; k++) {
+    int fits = read_square(given[COSTS], of_costs, &task, &points), enough = 1;
+    for (int k = PHASES; fits && k < GIVEN; k++) {
         fits = read_array(given[k], names[k], k > PHASES, k == COLUMNS ? "lq" : "d", 1, &buffers[k]);
         Py_ssize_t count = fits ? buffers[k].len / (Py_ssize_t)sizeof(double) : 0;
         if (fits && (k == PHASES ? count < 1 : count != task.n)) fits = misfit("prices and columns are those of the costs");
@@ -551,8 +570,10 @@ static PyObject *assign_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
         enough = assign(&task);
         Py_END_ALLOW_THREADS
     }
-    for (int k = 0; k < PARTS; k++)
+    for (int k = PHASES; k < GIVEN; k++)
         if (buffers[k].obj) PyBuffer_Release(&buffers[k]);
+    for (int k = 0; k < 3; k++)
+        if (of_costs[k].obj) PyBuffer_Release(&of_costs[k]);
     if (!fits) return NULL;
     return enough ? PyFloat_FromDouble(task.bound) : PyErr_NoMemory();
 }
