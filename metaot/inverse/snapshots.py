@@ -2,7 +2,8 @@
 
 Without eps, each problem is solved exactly, as an assignment; with eps, as an entropic problem, from whose map the
 one of the population to itself at the same eps is subtracted, because both shrink alike. A potential that does
-not change with time has nearly the same dual potentials at every step; so each problem starts from the one before.
+not change with time has nearly the same dual potentials at every step; so each problem starts from the one before,
+or, if these are better, from those between the clouds' coordinates one by one, which sorting finds.
 """
 
 from collections.abc import Sequence
@@ -17,22 +18,13 @@ from metaot.geometry import Points
 from metaot.potentials import DualPotentials, c_transform
 from metaot.problem import Problem
 from metaot.solvers import Solution, Solver, Symmetric, solve
-from metaot.solvers.assignment import assigned, spread
+from metaot.solvers.assignment import assigned_points
 
-_TAKEN = "points (a tensor, an array or a list), n d"
+_GROUPS, _GROUP = 8, 32
+"""Groups of points near each other by which starts are compared, and the points of each."""
 
-_SOME, _APART = 512, 0.8
-"""A start is good if so many points want different partners; of them, this part."""
-
-_STILL = 5.0
-"""Zeros are a good start if no point is farther from the other cloud, in squared distances of neighbours."""
-
-_FINE, _NEAR = 0.5, 0.01
-"""With a good start, prices are raised by this part of the squared distance of neighbours, or more; the other
-number is the part of its scale that `assigned` takes for that."""
-
-_NEIGHBOURS = 64
-"""Points whose nearest neighbours are looked for."""
+_APART = 0.55
+"""A start is good if this part of the points, or more, want others than their neighbours do."""
 
 
 @final
@@ -81,18 +73,15 @@ class Transport:
         return self._exact(list(steps)) if self.eps is None else self._entropic(list(steps), self.eps)
 
     def _exact(self, steps: list[tuple[Tensor, Tensor, float]]) -> list[Move]:
-        found, f = [], None
-        C = steps[0][0].new_empty(0)
+        found, before = [], None
         for x, y, tau in steps:
             count = max(len(x), len(y))
-            C = C if len(C) == count else x.new_empty(count, count)
             old, new = _copies(x, count), _copies(y, count)
-            columns, g = _pairs(old, new, f, C)
-            new = new[columns]
-            is_one = len(x) == len(y)
+            columns, g = _pairs(old, new, before)
+            new, is_one = new[columns], len(x) == len(y)
             found.append(Move(x, y, old, new, tau, g / 2 if is_one else None))
             moved = torch.empty_like(g).scatter_(0, columns, (old - new).square().sum(1))
-            f = -(g + moved) if is_one else None
+            before = -(g + moved) if is_one else None
         return found
 
     def _entropic(self, steps: list[tuple[Tensor, Tensor, float]], eps: float) -> list[Move]:
@@ -146,38 +135,45 @@ def _exchanged(solution: Solution) -> Solution:
 
 
 def _pairs(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], f: Float[Tensor, "n"] | None, C: Float[Tensor, "n n"]
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], before: Float[Tensor, "n"] | None
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return the best partners in y of x, and the potential of y; f is near that of x, if it is known.
-
-    C is memory for the costs.
-    """
-    rows = [-2 * x, (x.square().sum(1) - (0 if f is None else f))[:, None], x.new_ones(len(x), 1)]
-    columns = [y, y.new_ones(len(y), 1), y.square().sum(1)[:, None]]
-    torch.mm(torch.cat(rows, 1), torch.cat(columns, 1).mT, out=C)  # less f, which changes no pairs
-    prices, gap = -C.amin(0), _gap(y)
-    some = C[:: max(1, len(C) // _SOME)]
-    if f is None:
-        is_good = float(-prices.amin()) <= _STILL * gap
-    else:
-        is_good = len((some + prices).argmin(1).unique()) >= _APART * len(some)
-    if is_good:
-        found = assigned(C, 0.0, _FINE * gap / _NEAR, start=prices)
-        return found.columns, -found.prices
-    found = assigned(C, 0.0, spread(C))
+    """Return the best partners in y of x, and the potential of y; that of x may be near the one from `before`."""
+    near, starts = _neighbours(y), [_of_axes(x, y), *([] if before is None else [before])]
+    shares = [_apart(x, y, f, near) for f in starts]
+    found = assigned_points(x, y, starts[shares.index(max(shares))] if max(shares) >= _APART else None)
     return found.columns, -found.prices
+
+
+def _of_axes(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+    """Return the sum over coordinates of the potentials of x between the clouds on that axis.
+
+    That is the potential of both clouds where no coordinate moves by what the others are.
+    """
+    (u, order), v = x.sort(0), y.sort(0).values
+    rise = (u[1:] - v[:-1]).square() - (u[:-1] - v[:-1]).square()
+    rise = 0.5 * (rise + (u[1:] - v[1:]).square() - (u[:-1] - v[1:]).square())
+    f = torch.cat([torch.zeros_like(u[:1]), rise.cumsum(0)])
+    return torch.empty_like(f).scatter_(0, order, f).sum(1)
+
+
+def _apart(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], f: Float[Tensor, "n"], near: Int[Tensor, "groups k"]
+) -> float:
+    """Return the share of points y, in groups of those that are `near` each other, that want different x."""
+    costs = torch.addmm(x.square().sum(1) - f, y[near.flatten()], x.mT, alpha=-2)  # less functions of y
+    wanted = costs.argmin(1).reshape(near.shape).sort(1).values
+    return float((wanted.diff(dim=1) != 0).sum() + len(near)) / near.numel()
+
+
+def _neighbours(y: Float[Tensor, "m d"]) -> Int[Tensor, "groups k"]:
+    """Return some groups of points that are near each other."""
+    some = y[:: -(-len(y) // _GROUPS)]
+    return torch.cdist(some, y).topk(min(_GROUP, len(y)), largest=False).indices
 
 
 def _copies(cloud: Float[Tensor, "n d"], count: int) -> Float[Tensor, "count d"]:
     """Return each point as often as all others, or once more."""
     return cloud if len(cloud) == count else cloud[torch.arange(count, device=cloud.device) * len(cloud) // count]
-
-
-def _gap(y: Float[Tensor, "n d"]) -> float:
-    """Return the mean squared distance of some points to their nearest neighbours; 1 if all are in one place."""
-    some = y[:: max(1, len(y) // _NEIGHBOURS)]
-    nearest = torch.cdist(some, y).square().topk(min(2, len(y)), largest=False).values[:, -1]
-    return float(nearest.mean()) or 1.0
 
 
 def even(cloud: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
