@@ -140,14 +140,15 @@ class Radial(Basis):
 
     def __call__(self, x: Float[Tensor, "k d"]) -> Float[Tensor, "k p"]:
         """Return the values at points."""
-        centres = self.centres.to(x)
-        distances = x.square().sum(1)[:, None] + centres.square().sum(1) - 2 * x @ centres.mT
-        return (distances / (-2 * self.width**2)).exp()
+        z, c = x / self.width, self.centres.to(x) / self.width
+        rows = torch.cat([z, -0.5 * z.square().sum(1, keepdim=True), torch.ones_like(z[:, :1])], 1)
+        columns = torch.cat([c, torch.ones_like(c[:, :1]), -0.5 * c.square().sum(1, keepdim=True)], 1)
+        return (rows @ columns.mT).exp_()
 
     def slopes(self, x: Float[Tensor, "k d"]) -> Float[Tensor, "k d p"]:
         """Return the gradients at points."""
-        centres, scaled = self.centres.to(x), self(x) / self.width**2
-        return torch.stack([scaled * (centres[:, k] - x[:, k, None]) for k in range(x.shape[1])], 1)
+        values = self(x) / self.width**2
+        return (self.centres.to(x).mT - x[:, :, None]).mul_(values[:, None])
 
 
 @final
