@@ -10,7 +10,8 @@ predicts of them. "separate": other particles at each time.
 
 Gaussian populations (arXiv 2505.07124): V = x^T theta x, six times, tau 0.1, from N(2, sigma^2): wrong positions
 and relative errors against the number of samples, with lambda = c sqrt(log n / n), and the certificate of the
-limit r -> infinity. All in float64, on one thread, whose own seconds are counted.
+limit r -> infinity; drawn in benchmarks/results/inverse-populations.png. All in float64, on one thread, whose own
+seconds are counted.
 """
 
 import json
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.inverse._potentials import POTENTIALS, gradient
+from benchmarks.inverse._recovery import draw
 from metaot.inverse import L1, Basis, GaussianSnapshots, Monomials, Nuclear, Radial, learn_potential
 
 OUT = Path("benchmarks/results/inverse-populations.json")
@@ -305,6 +307,7 @@ def main() -> None:
         "floors": {"not worse": BETTER, "time": FASTER},
     }
     OUT.write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, OUT.with_suffix(".png"))
     for name in ("not worse", "mean ranks", "time", "all times", "steps of time"):
         print(name, results[name])
 
