@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load
 from metaot.cli.options import add_data_dir, duration, new_folder, positives, threads, whole, wholes
-from metaot.data import ProblemSet, SampleSet, middle, source_from_json
+from metaot.data import ProblemSet, SampleSet, SnapshotSet, middle, source_from_json
 from metaot.data.base import EpsRange
 from metaot.data.images import NAMES, ImageArchives
 from metaot.evaluation import evaluate
 from metaot.evaluation.maps import evaluate_maps
+from metaot.evaluation.populations import evaluate_population
 from metaot.evaluation.zero_shot import table, zero_shot
 from metaot.folders import located, read_card, shipped, write_atomically
 from metaot.inverse.potential_network import NetworkPotential
@@ -79,12 +81,12 @@ def run(options: argparse.Namespace) -> None:
     predictor, card = load(checkpoint), read_card(checkpoint)
     if options.record and checkpoint != Path(options.checkpoint):
         raise ValueError(f"--record writes into the folder of a checkpoint, and {options.checkpoint} is none here")
-    if isinstance(predictor, NetworkPotential):
-        raise ValueError(f"{options.checkpoint} is a potential, not a predictor: model.json has its validation")
     _set_out(options)
     if options.passes is not None:
         if not isinstance(predictor, StagedPredictor):
-            raise ValueError(f"--passes is for models of potentials, {options.checkpoint} predicts maps")
+            raise ValueError(
+                f"--passes is for models of potentials that Sinkhorn refines, {options.checkpoint} is none"
+            )
         predictor.passes = options.passes
     if isinstance(predictor, UniversalPotential):
         _run_zero_shot(options, predictor)
@@ -95,12 +97,10 @@ def run(options: argparse.Namespace) -> None:
     problems = source.split("test", options.data_dir)
     from metaot.evaluation import pictures  # noqa: F401, PLC0415, matplotlib is an extra; asked for before the work
 
-    if isinstance(problems, SampleSet) and isinstance(predictor, AmortizedMap):
-        _run_maps(options, predictor, problems)
-    elif isinstance(problems, ProblemSet) and isinstance(predictor, AmortizedPotential):
-        _run_potentials(options, predictor, problems, type(source).__name__)
-    else:
+    kind, measure = _MEASURES.get(type(predictor), (type(None), None))
+    if measure is None or not isinstance(problems, kind):
         raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
+    measure(options, predictor, problems, type(source).__name__)
 
 
 def _set_out(options: argparse.Namespace) -> None:
@@ -146,7 +146,7 @@ def _specialised(problem: Problem) -> dict[str, Predictor]:
     return {"mnist": mnist} if mnist.geometry.matches(problem.geometry) and low <= problem.eps <= high else {}
 
 
-def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet) -> None:
+def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, _data: str) -> None:
     from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
 
     sizes = {name: getattr(options, name) for name in ("instances", "samples", "steps")}
@@ -178,6 +178,22 @@ def _run_potentials(
         pictures.draw_interpolations(problem, exact, guess, axes, folder / "interpolations.png")
     else:
         pictures.draw_places(problem, exact, guess, folder / "places.png")
+
+
+def _run_populations(
+    options: argparse.Namespace, predictor: NetworkPotential, problems: SnapshotSet, data: str
+) -> None:
+    report = evaluate_population(predictor, problems, data)
+    print(report.table())
+    _written(options, report.to_json(), report.summary())
+
+
+_MEASURES: dict[type, tuple[type, Callable[[argparse.Namespace, Any, Any, str], None]]] = {
+    AmortizedMap: (SampleSet, _run_maps),
+    AmortizedPotential: (ProblemSet, _run_potentials),
+    NetworkPotential: (SnapshotSet, _run_populations),
+}
+"""What measures each predictor, and the kind of data that it is measured on."""
 
 
 def _written(options: argparse.Namespace, content: dict[str, Any], summary: dict[str, Any] | None = None) -> Path:

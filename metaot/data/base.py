@@ -78,11 +78,17 @@ class SampleSet(ABC):
 @final
 @dataclass(frozen=True)
 class SnapshotSet:
-    """Clouds of points, n_k d, at times that are `tau` apart, and how many points a step of training takes."""
+    """Clouds of points, n_k d, at times that are `tau` apart, and how many points a step of training takes.
+
+    `eps` is the temperature at which they are matched, 0 for exact pairs, and `new` the share of the gradient at
+    the new positions in a step.
+    """
 
     batch: int
     clouds: tuple[Float[Tensor, "_ d"], ...]
     tau: float
+    eps: float
+    new: float
 
 
 class Source(ABC):

@@ -50,7 +50,7 @@ class Snapshots(Source):
             raise ValueError(
                 f"{self.path}: each snapshot needs at least {_PART} points, got {[*map(len, arrays)]}"
             )
-        return SnapshotSet(self.batch, clouds, self.tau)
+        return SnapshotSet(self.batch, clouds, self.tau, self.eps, self.new)
 
 
 def splitting(tau: float, count: int = _POINTS, times: int = _TIMES) -> list[Float[Tensor, "n 2"]]:

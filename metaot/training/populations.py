@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -40,9 +40,8 @@ class PopulationTask(Task):
     def __init__(self, recipe: Recipe, data_dir: Path | None, device: torch.device) -> None:
         like = torch.zeros((), dtype=torch.float32, device=device)
         super().__init__(recipe, data_dir, like, SnapshotSet, "a potential from snapshots")
-        source: Any = recipe.data
-        self.share = source.new
-        transport = Transport(source.eps or None, self.share >= 0.5)
+        self.share = self.problems.new
+        transport = Transport(self.problems.eps or None, self.share >= 0.5)
         self.train, self.validation = (
             _together(transport.moves(part.clouds, [part.tau] * (len(part.clouds) - 1)))
             for part in (self.problems, self.held_out)

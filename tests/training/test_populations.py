@@ -27,7 +27,9 @@ def snapshots(tmp_path: Path) -> Path:
     return tmp_path / "snapshots.npz"
 
 
-def test_a_network_learns_the_drift_and_is_loaded(tmp_path: Path, snapshots: Path) -> None:
+def test_a_network_learns_the_drift_and_is_loaded(
+    tmp_path: Path, snapshots: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = Snapshots(str(snapshots), eps=0.0, new=0.0, batch=64)
     train(tiny("populations", 60, data=data), tmp_path / "run", progress=False)
     assert list((tmp_path / "run" / "board").iterdir())
@@ -41,6 +43,13 @@ def test_a_network_learns_the_drift_and_is_loaded(tmp_path: Path, snapshots: Pat
     assert_close(slope.double(), -model.drift((x + moved) / 2)[:, 0].double(), 0.05)
     with pytest.raises(ValueError, match=r"must have the shape \(k, 2\), got \(3, 5\)"):
         model.drift(np.ones((3, 5)))
+    assert main(["evaluate", str(tmp_path / "run"), "--record"]) == 0
+    assert "| 1 to 2    |" in capsys.readouterr().out
+    found = read_card(tmp_path / "run")["test"]
+    assert found["unexplained"] < 0.5
+    assert found["distance"] < 0.6 * found["rest"]
+    assert main(["evaluate", str(tmp_path / "run"), "--data", "mnist"])
+    assert "do not fit" in capsys.readouterr().err
 
 
 def test_snapshots_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
