@@ -111,6 +111,14 @@ def require_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {name}{first_place(bad, values)}")
 
 
+def require_cloud(name: str, points: Tensor, dim: int | None = None) -> None:
+    """Raise unless `points` are some finite points of one dimension, or of the dimension that is asked for."""
+    require_finite(name, points)
+    if points.ndim != 2 or 0 in points.shape or dim not in (None, points.shape[1]):
+        line = f": points on a line are {name}[:, None]" if points.ndim == 1 else ""
+        raise ValueError(f"{name} must have the shape (points, {dim or 'd'}), got {tuple(points.shape)}{line}")
+
+
 def require_weights(name: str, weights: Tensor, shown: Tensor | None = None, *, mass_is_one: bool = True) -> None:
     """Raise unless weights, *batch n, are finite, not negative and of mass one, or of any positive mass.
 

@@ -9,9 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.arrays import ArrayLike, as_positive, require_limits, wrong
-from metaot.geometry.checks import given, masses, require_costs, require_finite, require_weights, tensor, together
+from metaot.geometry.checks import (
+    given,
+    masses,
+    require_cloud,
+    require_costs,
+    require_finite,
+    require_weights,
+    tensor,
+    together,
+)
 from metaot.inverse.estimate import CostEstimate
-from metaot.inverse.features import Features, Products, listed
+from metaot.inverse.features import Bilinear, Features, listed
 from metaot.inverse.fenchel_young import Observed
 from metaot.inverse.penalties import Free, Penalty
 from metaot.inverse.proximal import minimise
@@ -254,10 +263,7 @@ def _clouds(x: Any, y: Any) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m e"]]
     """Return points in float64; ValueError for what is no cloud."""
     found = [cloud.detach().double() for cloud in together(given("x", x), given("y", y))]
     for name, cloud in zip("xy", found, strict=True):
-        if cloud.ndim != 2 or cloud.numel() == 0:
-            line = f": points on a line are {name}[:, None]" if cloud.ndim == 1 else ""
-            raise ValueError(f"{name} must have the shape (points, d), got {tuple(cloud.shape)}{line}")
-        require_finite(name, cloud)
+        require_cloud(name, cloud)
     return found[0], found[1]
 
 
@@ -278,7 +284,7 @@ def _features(
         w / w.sum() @ cloud if sides.are_exact else torch.zeros_like(cloud[0])
         for w, cloud in zip(weights, clouds, strict=True)
     ]
-    return Products(*clouds, (centres[0], centres[1]))
+    return Bilinear(*clouds, (centres[0], centres[1]))
 
 
 def _observed(

@@ -16,7 +16,7 @@ from metaot.arrays import as_count
 from metaot.core.status import Status
 from metaot.geometry import Dense
 from metaot.geometry.costs import Cost
-from metaot.inverse.features import Products
+from metaot.inverse.features import Bilinear
 from metaot.inverse.fenchel_young import Model, Observed, Point
 from metaot.inverse.penalties import Free, Penalty
 from metaot.inverse.proximal import Fit, minimise
@@ -252,7 +252,7 @@ class CostEstimate:
 def _roots(estimate: CostEstimate) -> tuple[Float[Tensor, "d d"], Float[Tensor, "e e"]]:
     """Return the square roots of the covariances of x and of y; ValueError unless theta is of all products."""
     features = estimate.observed.features
-    if not isinstance(features, Products):
+    if not isinstance(features, Bilinear):
         raise ValueError("saliency and ranks are of a matrix theta: learn the cost without `features`")
     a, b = estimate.observed.a, estimate.observed.b
     covariances = (torch.cov(z.mT, correction=0, aweights=w) for z, w in ((features.x, a), (features.y, b)))

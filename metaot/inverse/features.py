@@ -73,7 +73,7 @@ class Features(ABC):
 
 
 @final
-class Products(Features):
+class Bilinear(Features):
     """All products x_k y_l of coordinates: the cost is x^T theta y, theta of d e."""
 
     def __init__(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], centres: tuple[Tensor, Tensor]) -> None:
@@ -118,8 +118,8 @@ class Products(Features):
         x, y = ((w @ z.square()).sqrt() for w, z in zip((a, b), self._given, strict=True))
         return torch.outer(x, y).flatten()
 
-    def part(self, rows: Tensor, columns: Tensor) -> "Products":
-        return Products(self._given[0][rows], self._given[1][columns], self._centres)
+    def part(self, rows: Tensor, columns: Tensor) -> "Bilinear":
+        return Bilinear(self._given[0][rows], self._given[1][columns], self._centres)
 
     def at(self, i: Tensor, j: Tensor) -> Tensor:
         return (self.x[i][:, :, None] * self.y[j][:, None, :]).flatten(1)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.arrays import ArrayLike, as_count, as_number, as_positive, described, require_limits
-from metaot.geometry.checks import given, require_finite, together
+from metaot.geometry.checks import given, require_cloud, together
 from metaot.inverse.gaussian_snapshots import GaussianSnapshots
 from metaot.inverse.matching import Energy, at_new, match_gradients, match_values
 from metaot.inverse.penalties import Penalty
@@ -235,16 +235,7 @@ def _clouds(snapshots: Any) -> list[Float[Tensor, "_ d"]]:
         raise ValueError(f"snapshots must be two or more clouds of points, n d, in the order of time, got {found}")
     parts = [given(f"snapshots[{k}]", snapshots[k], "points (a tensor, an array or a list)") for k in range(count)]
     for name, cloud, *_ in parts:
-        require_finite(name, cloud)
-        if cloud.ndim != 2 or 0 in cloud.shape:
-            line = f": points on a line are {name}[:, None]" if cloud.ndim == 1 else ""
-            raise ValueError(f"{name} must have the shape (points, d), got {tuple(cloud.shape)}{line}")
-        first = parts[0].tensor
-        if cloud.shape[1] != first.shape[1]:
-            raise ValueError(
-                f"snapshots must have points of one dimension, got {tuple(first.shape)} for snapshots[0] and "
-                f"{tuple(cloud.shape)} for {name}"
-            )
+        require_cloud(name, cloud, None if cloud is parts[0].tensor else parts[0].tensor.shape[1])
     return [cloud.detach().double() for cloud in together(*parts)]
 
 

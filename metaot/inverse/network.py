@@ -1,5 +1,6 @@
 """A network as the cost behind observed pairs, trained by gradients of the Fenchel-Young loss."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -56,18 +57,27 @@ def train_cost(
     if as_count("steps", steps) < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     w = masses("weights", weights, len(x), x.double(), ())
-    optimizer = torch.optim.Adam(network.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses, potentials = [], None
-    for _ in range(steps):
+    losses: list[Tensor] = []
+    potentials: list[DualPotentials] = []
+
+    def surrogate() -> Tensor:
         C = matrix_of_costs("network(x, y)", network(x, y), x, len(y))
         fixed = C.detach().double()
-        solution = solve(Problem(w, w, Dense(fixed), eps), init=potentials, tol=tol)
-        potentials = solution.potentials
+        solution = solve(Problem(w, w, Dense(fixed), eps), init=potentials[-1] if potentials else None, tol=tol)
+        potentials[:] = [solution.potentials]
         losses.append(w @ fixed.diagonal() - solution.value)
+        return ((w.diag() - solution.plan()).to(C) * C).sum()
+
+    descend(network, surrogate, steps, rate)
+    return NetworkCost(network, torch.stack(losses), potentials[-1])
+
+
+def descend(network: nn.Module, loss: Callable[[], Tensor], steps: int, rate: float) -> None:
+    """Make steps of Adam on the gradient of a loss, with a learning rate that falls to zero as a cosine."""
+    optimizer = torch.optim.Adam(network.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
-        ((w.diag() - solution.plan()).to(C) * C).sum().backward()
+        loss().backward()
         optimizer.step()
         schedule.step()
-    assert potentials is not None
-    return NetworkCost(network, torch.stack(losses), potentials)

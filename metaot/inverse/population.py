@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaot.arrays import ArrayLike
-from metaot.geometry.checks import require_finite, tensor
+from metaot.geometry.checks import require_cloud, tensor
 from metaot.inverse.estimate import Certificate, certificate
 from metaot.inverse.matching import Energy
 from metaot.inverse.penalties import Penalty
@@ -98,9 +98,7 @@ class PopulationPotential:
     def _points(self, name: str, points: ArrayLike) -> Float[Tensor, "k d"]:
         like = self.model.h
         found = tensor(name, points, like=like, taken="points (a tensor, an array or a list), k d").to(like)
-        require_finite(name, found)
-        if found.ndim != 2 or found.shape[1] != self.dim:
-            raise ValueError(f"{name} must have the shape (k, {self.dim}), got {tuple(found.shape)}")
+        require_cloud(name, found, self.dim)
         return found
 
     def __repr__(self) -> str:

@@ -1,7 +1,6 @@
 """A network as the potential of a population: trained on the gradients that transport asks for."""
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -11,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaot.arrays import ArrayLike, described
-from metaot.geometry.checks import require_finite, tensor
+from metaot.geometry.checks import require_cloud, tensor
+from metaot.inverse.network import descend
 from metaot.inverse.snapshots import Move
 from metaot.models.population import PotentialNetwork
 
 _BATCH, _RATE = 512, 1e-2
-"""Points of a gradient step, and the learning rate of Adam, which falls to zero as a cosine."""
+"""Points of a gradient step, and the learning rate."""
 
 
 @final
@@ -60,15 +60,13 @@ def trained(network: object, moves: Sequence[Move], share: float, steps: int) ->
         torch.cat(parts).to(like) for parts in zip(*((m.old, m.new, m.force) for m in moves), strict=True)
     )
     force = force / force.square().mean().sqrt().clamp_min(torch.finfo(force.dtype).tiny)
-    optimizer = torch.optim.Adam(own.parameters(), lr=_RATE)
     generator = torch.Generator().manual_seed(0)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def loss() -> Tensor:
         rows = torch.randint(len(old), (min(_BATCH, len(old)),), generator=generator).to(old.device)
-        optimizer.zero_grad()
-        gradient_loss(own, old[rows], new[rows], force[rows], share).backward()
-        optimizer.step()
+        return gradient_loss(own, old[rows], new[rows], force[rows], share)
+
+    descend(own, loss, steps, _RATE)
     return NetworkFeature(own.eval().requires_grad_(False))
 
 
@@ -98,9 +96,7 @@ class NetworkPotential:
     def _points(self, x: ArrayLike) -> Float[Tensor, "k d"]:
         like = self.model.shift
         points = tensor("x", x, taken="points (a tensor, an array or a list), k d").detach().to(like)
-        require_finite("x", points)
-        if points.ndim != 2 or points.shape[1] != self.dim:
-            raise ValueError(f"x must have the shape (k, {self.dim}), got {tuple(points.shape)}")
+        require_cloud("x", points, self.dim)
         return points
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot.arrays import ArrayLike, described, wrong
-from metaot.geometry.checks import require_finite, tensor
+from metaot.geometry.checks import require_cloud, tensor
 from metaot.settings import require_positive, require_whole
 
 Feature = Callable[[Tensor], Tensor]
@@ -112,9 +112,7 @@ class Radial(Basis):
 
     def __init__(self, centres: ArrayLike, width: float) -> None:
         found = tensor("centres", centres)
-        require_finite("centres", found)
-        if found.ndim != 2 or 0 in found.shape:
-            raise ValueError(f"centres must have the shape (count, d), got {tuple(found.shape)}")
+        require_cloud("centres", found)
         require_positive(width=width)
         vars(self).update(centres=found, width=float(width))
 
@@ -126,7 +124,7 @@ class Radial(Basis):
         """
         require_whole(2, per_axis=per_axis)
         points = tensor("x", x)
-        require_finite("x", points)
+        require_cloud("x", points)
         low, high = points.amin(0), points.amax(0)
         axes = [
             torch.linspace(float(a), float(b), per_axis, dtype=points.dtype)

@@ -192,7 +192,7 @@ SEEN = [[[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]] * 2
     [
         (SEEN[:1], {}, "two or more clouds"),
         ("clouds", {}, "two or more clouds"),
-        ([[[0.0, 1.0]], [[1.0, 2.0, 3.0]]], {}, r"one dimension, got \(1, 2\) .* \(1, 3\) for snapshots\[1\]"),
+        ([[[0.0, 1.0]], [[1.0, 2.0, 3.0]]], {}, r"snapshots\[1\] must have the shape \(points, 2\), got \(1, 3\)"),
         ([[0.0, 1.0], [1.0, 2.0]], {}, r"snapshots\[0\]\[:, None\]"),
         ([SEEN[0], [[0.0, math.nan]]], {}, r"snapshots\[1\]\[0, 1\] = nan"),
         (SEEN, {"tau": 0.0}, "tau must be positive"),

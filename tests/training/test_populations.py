@@ -41,7 +41,7 @@ def test_a_network_learns_the_drift_and_is_loaded(
     moved = x + torch.tensor([1e-2, 0.0])
     slope = (model.potential(moved) - model.potential(x)) / 1e-2
     assert_close(slope.double(), -model.drift((x + moved) / 2)[:, 0].double(), 0.05)
-    with pytest.raises(ValueError, match=r"must have the shape \(k, 2\), got \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"must have the shape \(points, 2\), got \(3, 5\)"):
         model.drift(np.ones((3, 5)))
     assert main(["evaluate", str(tmp_path / "run"), "--record"]) == 0
     assert "| 1 to 2    |" in capsys.readouterr().out
