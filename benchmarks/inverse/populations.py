@@ -1,8 +1,8 @@
 """Potentials of moving populations: the fifteen of JKOnet*, and Gaussian ones, sparse and of rank one.
 
-Fifteen potentials (Terpin et al., arXiv 2406.12616, section 4.1): x_{t+1} = x_t - tau grad V(x_t), tau 0.01, five
+Fifteen potentials (Terpin, Lanzetti, Gadea and Doerfler, arXiv 2406.12616, experiment 4.1): x_{t+1} = x_t - tau grad V(x_t), tau 0.01, five
 steps, 2000 particles that begin evenly in [-4, 4]^2, in random order at every time. The baseline is the linear
-variant of that paper, re-implemented from its description: exact couplings by `ot.emd`, gradients at the old
+variant of that paper, written anew with its released settings: exact couplings by `ot.emd`, gradients at the old
 positions, monomials of degrees up to four in each coordinate and ten radial functions a coordinate,
 exp(-|x - c|^2 / 0.5), ridge 0.01. The error of a gradient is its L2-UVP in percent, at new particles; where the
 truth is constant, the mean square. The one-step distance is W_1 between 500 new particles and what x - tau grad V

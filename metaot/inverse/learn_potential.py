@@ -65,8 +65,9 @@ def learn_potential(
     each feature in units of its own scale; None chooses it by leaving out one step after another.
 
     `sharpen` names the loss. None: the squared distance of gradients, E |grad V - (x - y)/tau|^2 / 2, the most
-    accurate one. A number r: r times the sharpened Fenchel-Young loss L_r of a step, for which `eps` is needed.
-    `math.inf`: its limit (that of `unbiased=False`), Var[V + f/tau]/2, f the first variation of W_2^2/2.
+    accurate one. A number r: r times the sharpened Fenchel-Young loss L_r of a step, for which `eps` is needed;
+    its steps have the entropy of that `eps`, as the paper defines them, and `unbiased` does not apply. `math.inf`:
+    its limit, that of `unbiased=False`, Var[V + f/tau]/2, f the first variation of W_2^2/2.
 
     `scheme` says what a step is: "jko", old - new = tau grad V(new); "explicit", tau grad V(old); "trapezoid", the
     mean of both, for snapshots of a flow in continuous time, from which the others are off by a part of order tau.

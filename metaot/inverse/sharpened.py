@@ -3,7 +3,8 @@
 L_r(V) = <V, b> + W_eps(b, a)/(2 tau) - min over measures q of <V, q> + W_eps(q, a)/(2 tau) + r KL(q | b), where
 a became b. The entropy of W_eps is relative to q x a, so that the minimum is a transport problem between b and a
 with the cost |x - y|^2 + 2 tau V, where the marginal b has the price 2 tau r - eps. Times r, the loss tends to
-Var[V + f/tau]/2 as r grows.
+Var[V + f/tau]/2 as r grows. As in the paper no cloud's transport to itself is subtracted: what is learned is the
+potential of steps with that entropy, which pulls points together.
 """
 
 from collections.abc import Sequence
