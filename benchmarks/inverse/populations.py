@@ -1,12 +1,12 @@
 """Potentials of moving populations: the fifteen of JKOnet*, and Gaussian ones, sparse and of rank one.
 
-Fifteen potentials (Terpin, Lanzetti, Gadea and Doerfler, arXiv 2406.12616, experiment 4.1): x_{t+1} = x_t - tau grad V(x_t), tau 0.01, five
-steps, 2000 particles that begin evenly in [-4, 4]^2, in random order at every time. The baseline is the linear
-variant of that paper, written anew with its released settings: exact couplings by `ot.emd`, gradients at the old
-positions, monomials of degrees up to four in each coordinate and ten radial functions a coordinate,
-exp(-|x - c|^2 / 0.5), ridge 0.01. The error of a gradient is its L2-UVP in percent, at new particles; where the
-truth is constant, the mean square. The one-step distance is W_1 between 500 new particles and what x - tau grad V
-predicts of them. "separate": other particles at each time.
+Fifteen potentials (Terpin, Lanzetti, Gadea and Doerfler, arXiv 2406.12616, experiment 4.1): x_{t+1} = x_t - tau
+grad V(x_t), tau 0.01, five steps, 2000 particles that begin evenly in [-4, 4]^2, in random order at every time.
+The baseline is the linear variant of that paper, written anew with its released settings: exact couplings by
+`ot.emd`, gradients at the old positions, monomials of degrees up to four in each coordinate and ten radial
+functions a coordinate, exp(-|x - c|^2 / 0.5), ridge 0.01. The error of a gradient is its L2-UVP in percent, at new
+particles; where the truth is constant, the mean square. The one-step distance is W_1 between 500 new particles and
+what x - tau grad V predicts of them. "separate": other particles at each time.
 
 Gaussian populations (arXiv 2505.07124): V = x^T theta x, six times, tau 0.1, from N(2, sigma^2): wrong positions
 and relative errors against the number of samples, with lambda = c sqrt(log n / n), and the certificate of the
