@@ -29,6 +29,9 @@ _FINEST = 1e-4
 _COARSEST = 10.0
 """The part of the spread above which an eps, such as 1e308, is lowered: prices would leave floating point."""
 
+_ROUNDING = 1e-8
+"""The least spread, in units of the costs: bids of less would leave prices as they are."""
+
 _FEW = 4
 """Coordinates up to which distances are made as they are needed rather than kept."""
 
@@ -62,6 +65,8 @@ def assigned(
 
     `start` are prices of columns near those of the assignment, such as potentials with the other sign.
     """
+    some = C[:: max(1, len(C) // _SAMPLE)].double()
+    scale = max(scale, _ROUNDING * float(some.abs().amax()))
     exact = eps <= _FINEST * scale
     last = max(min(eps, _COARSEST * scale), _FINEST * scale)
     if scale == 0:
@@ -71,9 +76,7 @@ def assigned(
     phases = [max(last, (_COARSE if start is None else _NEAR) * scale)]
     while phases[-1] > last and not near:
         phases.append(max(last, phases[-1] / _SCALED))
-    prices = (
-        C.new_zeros(len(C), dtype=torch.float64) if start is None else start.to(C.device, torch.float64, copy=True)
-    )
+    prices = -some.mean(0) if start is None else start.to(C.device, torch.float64, copy=True)
     if C.is_cpu and core.COMPILED:
         steps = np.array([0.0] if near else phases)
         return _compiled(C.detach().numpy(), steps, prices, exact=exact)

@@ -13,7 +13,7 @@ from metaot import Points, couple
 from metaot.adapters.flow_matching import OTPlanSampler, match_fn
 from metaot.core import Status
 from metaot.geometry import LpPower
-from metaot.solvers.assignment import assigned
+from metaot.solvers.assignment import assigned, spread
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -259,3 +259,11 @@ def test_bad_points_are_named():
         couple("noise", torch.zeros(1, 1))
     with pytest.raises(ValueError, match="eps=0 have no plan"):
         couple(torch.zeros(2, 1), torch.ones(2, 1), eps=0).plan()
+
+
+def test_costs_that_differ_by_rounding_only_are_assigned():
+    y = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)).double()
+    C = torch.cdist(torch.zeros_like(y), y).square()
+    found = assigned(C, 0.0, spread(C))
+    assert sorted(found.columns.tolist()) == list(range(30))
+    assert float(found.lower) == pytest.approx(float(C.diagonal().mean()), rel=1e-12)
