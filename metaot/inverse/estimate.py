@@ -203,7 +203,7 @@ class CostEstimate:
             drawn = torch.multinomial(observed.weights, size, replacement=True, generator=generator)
             sample, rows = observed.resampled(drawn)
             near = Point.of(sample, self.theta, self.potentials.f[rows])
-            start = Fit(near, Model(model.H, model.f[rows]), 0.0, 0, 0, Status.CONVERGED)
+            start = Fit(near, Model(model.H, model.f[:, rows]), 0.0, 0, 0, Status.CONVERGED)
             found.append(minimise(sample, penalty, start, tol, _MOST).point.theta)
         return torch.stack(found)
 

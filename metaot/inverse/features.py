@@ -31,6 +31,12 @@ class Features(ABC):
         """Return the matrix of costs."""
 
     @abstractmethod
+    def exponents(
+        self, theta: Float[Tensor, "*shape"], h: Float[Tensor, "n"], k: Float[Tensor, "m"]
+    ) -> Float[Tensor, "n m"]:
+        """Return the matrix of costs and h_i + k_j, in few passes."""
+
+    @abstractmethod
     def function(self, theta: Float[Tensor, "*shape"]) -> Cost | None:
         """Return the cost as a function of any points; None if features are known between given points only."""
 
@@ -39,7 +45,7 @@ class Features(ABC):
         """Return <c_k, P> of the plan P = diag(u) K diag(v)."""
 
     @abstractmethod
-    def sums(self, P: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n K"], Float[Tensor, "m K"]]:
+    def sums(self, P: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "K n"], Float[Tensor, "K m"]]:
         """Return the sums of the rows, and of the columns, of c_k P."""
 
     @abstractmethod
@@ -86,6 +92,10 @@ class Bilinear(Features):
     def cost(self, theta: Tensor) -> Tensor:
         return (self.x @ theta) @ self.y.mT
 
+    def exponents(self, theta: Tensor, h: Tensor, k: Tensor) -> Tensor:
+        left = torch.cat([self.x @ theta, h[:, None], torch.ones_like(h)[:, None]], 1)
+        return left @ torch.cat([self.y, torch.ones_like(k)[:, None], k[:, None]], 1).mT
+
     def function(self, theta: Tensor) -> Cost:
         return partial(_bilinear, theta)
 
@@ -93,9 +103,9 @@ class Bilinear(Features):
         return ((u[:, None] * self.x).mT @ (K @ (v[:, None] * self.y))).flatten()
 
     def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.x[:, :, None] * (P @ self.y)[:, None, :]
-        columns = (P.mT @ self.x)[:, :, None] * self.y[:, None, :]
-        return rows.flatten(1), columns.flatten(1)
+        x, y = self.x.mT, self.y.mT
+        rows, columns = x[:, None] * (P @ self.y).mT, (x @ P)[:, None] * y
+        return rows.flatten(0, 1), columns.flatten(0, 1)
 
     def products(self, P: Tensor) -> Tensor:
         (d, e), sides = self.shape, (self.x, self.y)
@@ -140,6 +150,9 @@ class Listed(Features):
     def cost(self, theta: Tensor) -> Tensor:
         return torch.tensordot(theta, self.matrices, 1)
 
+    def exponents(self, theta: Tensor, h: Tensor, k: Tensor) -> Tensor:
+        return self.cost(theta).add_(h[:, None]).add_(k)
+
     def function(self, theta: Tensor) -> Cost | None:
         return None if self._functions is None else partial(_weighted, theta, self._functions)
 
@@ -148,7 +161,7 @@ class Listed(Features):
 
     def sums(self, P: Tensor) -> tuple[Tensor, Tensor]:
         weighted = self.matrices * P
-        return weighted.sum(2).mT, weighted.sum(1).mT
+        return weighted.sum(2), weighted.sum(1)
 
     def products(self, P: Tensor) -> Tensor:
         flat = self.matrices.flatten(1)
@@ -159,10 +172,8 @@ class Listed(Features):
         if not projected:
             return products
         (rows, columns), mean = self.sums(a[:, None] * b), self.means(torch.ones_like(self.matrices[0]), a, b)
-        rows, columns = (
-            total / torch.where(w > 0, w, 1.0).sqrt()[:, None] for total, w in ((rows, a), (columns, b))
-        )
-        return products - rows.mT @ rows - columns.mT @ columns + torch.outer(mean, mean)
+        rows, columns = (total / torch.where(w > 0, w, 1.0).sqrt() for total, w in ((rows, a), (columns, b)))
+        return products - rows @ rows.mT - columns @ columns.mT + torch.outer(mean, mean)
 
     def sizes(self, a: Tensor, b: Tensor) -> Tensor:
         return self.products(a[:, None] * b).diagonal().clamp_min(0).sqrt()

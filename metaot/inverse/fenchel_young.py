@@ -25,13 +25,16 @@ from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 from metaot.solvers.local import Local, local
 from metaot.solvers.quadratic import inverse_of, semi_dual_hessian
-from metaot.solvers.sinkhorn import SinkhornState
+from metaot.solvers.sinkhorn import SinkhornState, near
 
 _RIDGE, _STRONGER = 1e-13, 100.0
 """The damping of a matrix that has no factor, as a part of its diagonal, and how much more is tried next."""
 
 _ROUGH, _ITERATIONS = 0.02, 12
 """The relative residual at which conjugate gradients stop, and iterations after which a factor is quicker."""
+
+_NEAR = 30.0
+"""The largest change of a potential of the target, in units of eps, over which sums lose no digits."""
 
 _SINKHORN, _FEW = Sinkhorn(), 6
 """Steps from a good start, and how many of them are made before `solve` chooses a method."""
@@ -66,6 +69,20 @@ class Observed:
         """The largest standard deviation of a feature: the unit of gradients."""
         return float(self.spread.diagonal().max().clamp_min(0).sqrt())
 
+    @cached_property
+    def costless(self) -> Problem:
+        """The problem of zero costs, for steps that only ask for its weights and marginals."""
+        C = self.a.new_zeros(()).expand(self.features.points)
+        return Problem.trusted(self.a, self.b, Dense.trusted(C), self.eps, self.marginals).flat()
+
+    def exponents(
+        self, theta: Float[Tensor, "*shape"], f: Float[Tensor, "n"], g: Float[Tensor, "m"]
+    ) -> Float[Tensor, "n m"]:
+        """Return the logarithms of the plan of a cost and of potentials."""
+        h, k = f / self.eps + self.a.log(), g / self.eps + self.b.log()
+        z = self.features.exponents(-theta / self.eps, h, k)
+        return z if self.base is None else z.sub_(self.base, alpha=1 / self.eps)
+
     def resampled(self, drawn: Int[Tensor, "draws"]) -> tuple["Observed", Int[Tensor, "r"]]:
         """Return the balanced observation of pairs that were drawn, between their points, and the x of these."""
         pairs, counts = drawn.unique(return_counts=True)
@@ -91,45 +108,56 @@ class Model:
     """Second derivatives of the loss, and the first ones of the source's potential, at a point or near it."""
 
     H: Float[Tensor, "K K"]
-    f: Float[Tensor, "n K"]
+    f: Float[Tensor, "K n"]
 
     def after(self, before: "Point", now: "Point") -> "Model":
         """Return the model that explains the last step too: BFGS for the Hessian, Broyden for the potential."""
         step, change = (now.theta - before.theta).flatten(), (now.slope(self) - before.slope(self)).flatten()
         if not float(change @ step) > 0:
             return self
-        Hs, moved = self.H @ step, now.f - before.f
+        Hs, moved = self.H @ step, now.ahead - before.ahead
         H = self.H - torch.outer(Hs, Hs) / (step @ Hs) + torch.outer(change, change) / (step @ change)
-        return Model(H, self.f + torch.outer((moved - self.f @ step) / (step @ step), step))
+        return Model(H, self.f + torch.outer(step, (moved - step @ self.f) / (step @ step)))
 
 
 @final
 @dataclass(frozen=True)
 class Point:
-    """The loss near one theta: its problem, and Sinkhorn's iteration as far as it has gone."""
+    """The loss near one theta: Sinkhorn's iteration on its problem, as far as it has gone."""
 
     observed: Observed
     theta: Float[Tensor, "*shape"]
-    problem: Problem
     state: SinkhornState
     steps: int
 
     @classmethod
-    def of(cls, observed: Observed, theta: Tensor, f: Float[Tensor, "n"]) -> "Point":
-        """Return the point of theta with the potential f, and the best one of the target."""
+    def of(
+        cls, observed: Observed, theta: Tensor, f: Float[Tensor, "n"], g: Float[Tensor, "m"] | None = None
+    ) -> "Point":
+        """Return the point of theta with the potential f, and the best one of the target, which may be near g."""
+        if g is not None:
+            kernel = MatrixKernel(observed.exponents(theta, f, g).exp_()[None])
+            state = near(observed.costless, DualPotentials(f[None], g[None]), kernel)
+            if bool(state.residual.isfinite().all() & (state.v.log().abs() <= _NEAR).all()):
+                return cls(observed, theta, state, 0)
         problem = observed.problem(theta).flat()
-        return cls(observed, theta, problem, _SINKHORN.init(problem, DualPotentials(f[None], observed.b[None])), 0)
+        return cls(observed, theta, _SINKHORN.init(problem, DualPotentials(f[None], observed.b[None])), 0)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The transport problem of theta, in a batch of one."""
+        return self.observed.problem(self.theta).flat()
 
     def settled(self, tol: float) -> "Point":
         """Return the point with marginals right to `tol`, by a few Sinkhorn steps, or else by `solve`."""
-        point = self
+        point, problem = self, self.observed.costless
         while point.marginal_error > tol:
-            if point.steps - self.steps == _FEW:
-                solution = solve(self.problem, init=DualPotentials(point.f[None], point.g[None]), tol=tol)
+            if point.steps - self.steps == _FEW or point.state.kernel is not self.state.kernel:
+                solution = solve(self.problem, init=DualPotentials(self.f[None], self.g[None]), tol=tol)
                 solved = Point.of(self.observed, self.theta, solution.potentials.f[0])
                 return replace(solved, steps=point.steps + int(solution.steps))
-            state = _SINKHORN.step(point.problem, point.state)
-            state = _SINKHORN.adjust(point.problem, state, _SINKHORN.error(point.problem, state))
+            state = _SINKHORN.step(problem, point.state)
+            state = _SINKHORN.adjust(problem, state, _SINKHORN.error(problem, state))
             point = replace(point, state=state, steps=point.steps + 1)
         return point
 
@@ -139,6 +167,11 @@ class Point:
         return (self.state.f + self.observed.eps * self.state.x)[0]
 
     @property
+    def ahead(self) -> Float[Tensor, "n"]:
+        """The potential of the next Sinkhorn step, which is known before any product with the kernel."""
+        return self.f + self.observed.eps * self.state.residual[0]
+
+    @property
     def g(self) -> Float[Tensor, "m"]:
         """The potential of the target."""
         return (self.state.g + self.observed.eps * self.state.v.log())[0]
@@ -146,7 +179,7 @@ class Point:
     @cached_property
     def marginal_error(self) -> float:
         """The L1 error of the marginals, relative to the mass."""
-        return float(_SINKHORN.error(self.problem, self.state))
+        return float(_SINKHORN.error(self.observed.costless, self.state))
 
     @property
     def _kernel(self) -> Float[Tensor, "n m"]:
@@ -162,7 +195,8 @@ class Point:
 
         With what a Sinkhorn step would bring, in second order, so that it hardly depends on the marginal error.
         """
-        problem, source, target = self.problem, self.problem.marginals.source, self.problem.marginals.target
+        problem = self.observed.costless
+        source, target = problem.marginals.source, problem.marginals.target
         worth = problem.a[0] @ source.worth(self.f) + problem.b[0] @ target.worth(self.g)
         marginal = self.state.marginal[0]
         gap = 0.5 * (self._missing.square() / torch.where(marginal > 0, marginal, torch.inf)).sum()
@@ -179,12 +213,13 @@ class Point:
         """Return the gradient at the solution: right to second order in the error of the potentials."""
         if model is None:
             return self.gradient
-        return self.gradient - (self._missing @ model.f).reshape(self.theta.shape)
+        return self.gradient - (model.f @ self._missing).reshape(self.theta.shape)
 
     @property
     def _missing(self) -> Float[Tensor, "n"]:
         """What the rows of the plan lack of what the potential asks for."""
-        return self.problem.marginals.source.missing(self.problem.a, self.f[None], self.state.marginal)[0]
+        problem = self.observed.costless
+        return problem.marginals.source.missing(problem.a, self.f[None], self.state.marginal)[0]
 
     @cached_property
     def _near(self) -> tuple[Local, Float[Tensor, "n m"]]:
@@ -193,61 +228,67 @@ class Point:
         return here, kernel.K[0] if isinstance(kernel, MatrixKernel) else self._kernel
 
     @cached_property
-    def _sums(self) -> tuple[Float[Tensor, "n K"], Float[Tensor, "m K"], Float[Tensor, "m 1"]]:
+    def _sums(self) -> tuple[Float[Tensor, "K n"], Float[Tensor, "K m"], Float[Tensor, "m"]]:
         """Sums of rows of c_k P, without what the best functions of y explain; of columns; and shares over b."""
         here, P = self._near
         rows, columns = self.observed.features.sums(P)
-        share = (inverse_of(here.b) * here.target.share)[0][:, None]
-        return rows - P @ (share * columns), columns, share
+        share = (inverse_of(here.b) * here.target.share)[0]
+        return rows - (share * columns) @ P.mT, columns, share
 
-    def _model(self, f: Float[Tensor, "n K"], left: Float[Tensor, "n K"] | None) -> Model:
+    def _model(self, f: Float[Tensor, "K n"], left: Float[Tensor, "K n"] | None) -> Model:
         """Return the model from derivatives of f; if these are rough, `left` is what is left of their equation.
 
         The Hessian is a minimum over such functions, so that its error is the square of theirs.
         """
         rows, columns, share = self._sums
-        H = self.observed.features.products(self._near[1]) - columns.mT @ (share * columns) - rows.mT @ f
-        H = H if left is None else H - f.mT @ left
+        H = self.observed.features.products(self._near[1]) - (share * columns) @ columns.mT - f @ rows.mT
+        H = H if left is None else H - left @ f.mT
         return Model((H + H.mT) / (2 * self.observed.eps), f)
 
     @cached_property
     def exact_model(self) -> Model:
         """The derivatives, by a factor of the semi-dual's Hessian."""
         here, P = self._near
-        H, scale = semi_dual_hessian(P[None], P.sum(-1)[None], here, 0.0, anchored=self.problem.is_balanced)
-        scale = scale[0][:, None]
-        return self._model(torch.cholesky_solve(self._sums[0] / scale, damped_factor(H[0])) / scale, None)
+        H, scale = semi_dual_hessian(
+            P[None], P.sum(-1)[None], here, 0.0, anchored=self.observed.costless.is_balanced
+        )
+        f = torch.cholesky_solve((self._sums[0] / scale[0]).mT, damped_factor(H[0])).mT / scale[0]
+        return self._model(f, None)
 
-    def rough_model(self) -> Model:
+    def rough_model(self, near: Model | None = None) -> Model:
         """Return the derivatives by a few conjugate gradients for all features at once, if a few are enough.
 
-        They are enough where the plan is far from a permutation.
+        They start at those of a model near by, and are enough where the plan is far from a permutation.
         """
         if "exact_model" in vars(self):
             return self.exact_model
         (here, P), (rows, _, share) = self._near, self._sums
-        source = P.sum(-1)
-        diagonal = (source + torch.as_tensor(here.source.stiffness * here.a).reshape(-1))[:, None]
+        diagonal = P.sum(-1) + torch.as_tensor(here.source.stiffness * here.a).reshape(-1)
         inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0)
-        f, left, p = torch.zeros_like(rows), rows, inverse * rows
-        square = (left * p).sum(0)
-        enough = _ROUGH**2 * square
+
+        def product(p: Float[Tensor, "K n"]) -> Float[Tensor, "K n"]:
+            return diagonal * p - (share * (p @ P)) @ P.mT
+
+        f = torch.zeros_like(rows) if near is None else near.f
+        left = rows if near is None else rows - product(f)
+        enough = _ROUGH**2 * (inverse * rows.square()).sum(1)
+        p, before = torch.zeros_like(rows), torch.full_like(enough, torch.inf)
         for _ in range(_ITERATIONS):
+            scaled = inverse * left
+            square = (left * scaled).sum(1)
             if not bool((square > enough).any()):
                 return self._model(f, left)
-            Sp = diagonal * p - P @ (share * (P.mT @ p))
-            length = square / _positive((p * Sp).sum(0))
-            f, left = f + length * p, left - length * Sp
-            scaled, before = inverse * left, square
-            square = (left * scaled).sum(0)
-            p = scaled + square / _positive(before) * p
+            p = scaled + (square / _positive(before))[:, None] * p
+            Sp = product(p)
+            length = (square / _positive((p * Sp).sum(1)))[:, None]
+            f, left, before = f + length * p, left - length * Sp, square
         return self.exact_model
 
     def influence(self) -> Float[Tensor, "N K"]:
         """Return how each observed pair moves the gradient: what the projected features are there."""
         observed, f, (_, columns, share) = self.observed, self.exact_model.f, self._sums
-        g = share * (columns - self._near[1].mT @ f)
-        left = observed.features.at(observed.i, observed.j) - f[observed.i] - g[observed.j]
+        g = share * (columns - f @ self._near[1])
+        left = observed.features.at(observed.i, observed.j) - f[:, observed.i].mT - g[:, observed.j].mT
         return left - left.mT @ observed.weights / observed.weights.sum()
 
 

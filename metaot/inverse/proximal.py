@@ -2,8 +2,8 @@
 
 After a step that brought the error down quickly the model is updated by what the step has shown; after a slow one
 the Hessian is computed anew (Lee, Sun and Saunders, SIAM J. Optim. 2014, for inexact proximal Newton and BFGS).
-Transport problems start where the derivatives of the potentials lead from the last ones, and are solved as
-accurately as the error of theta asks for.
+A step is one of theta and of the potential f together: f moves as its derivatives say, and by the Sinkhorn step
+that the last problem has not made. Further ones follow only where the error of theta asks for them.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,16 @@ from metaot.core.status import Status
 from metaot.inverse.fenchel_young import Model, Observed, Point, damped_factor
 from metaot.inverse.penalties import Free, Penalty
 
-_LOOSEST, _LOOSE, _SAFE, _LAST = 0.1, 0.3, 0.5, 0.01
+_LOOSEST, _LOOSE, _LAST = 0.1, 0.05, 0.01
 """The largest tolerance of transport problems on the way; and what it is of the error of theta: on the way, where
 derivatives of the potential correct the gradient, and in the end, of the tolerance."""
 
-_QUICK = 0.1
-"""A step is quick if it brings the error below this part of the one before."""
+_QUICK, _HALF = 0.1, 0.5
+"""A step is quick if it brings the error below this part of the one before, and ahead if below that, or if the
+value falls."""
 
 _HALVINGS, _ENOUGH = 20, 1e-4
-"""Most halvings of a step, and the part of the model's gain that it must bring."""
+"""Most halvings of a step, and the part of the model's gain that the value must fall by."""
 
 _FAR, _FAR_FROM = 20.0, 0.01
 """Steps that change differences of costs by more than this, in units of eps, are shortened before they start; and
@@ -56,25 +57,24 @@ def minimise(observed: Observed, penalty: Penalty, start: Fit | None, tol: float
     """Minimise the loss and a penalty, from another minimum or from zero."""
     run = _Run(observed, penalty, tol)
     point, model = (run.first(), None) if start is None else (start.point, start.model)
-    error, steps, fresh = run.error(point, model), 0, False
+    error, steps, stale, failed = run.error(point, model), 0, False, False
     while True:
         if error <= tol:
             point = run.settled(point, _LAST * tol)
             error = run.error(point, None)
         if error <= tol or steps >= max_steps:
             break
-        if model is None:
-            model, fresh = point.rough_model(), True
-        following = run.step(point, model)
-        if following is None and fresh:
+        if model is None or stale:
+            model, stale = point.rough_model(model), False
+        following, now = run.step(point, model, error)
+        if following is None and failed:
             break
         if following is None:
-            model = None
+            point, failed, stale = run.settled(point, _LAST * tol), True, True
             continue
         steps += 1
-        before, error = error, run.error(following, model)
-        model = model.after(point, following) if error < _QUICK * before else None
-        point, fresh = following, False
+        model, stale, failed = model.after(point, following), now >= _QUICK * error, False
+        point, error = following, now
     converged = error <= tol and point.marginal_error <= _LAST * tol
     status = Status.of_one(converged, error) if converged or steps >= max_steps else Status.STALLED
     return Fit(point, model, error, steps, run.inner_steps, status)
@@ -104,35 +104,29 @@ class _Run:
     def value(self, point: Point) -> float:
         return point.loss + float(self.penalty.value(point.theta))
 
-    def at(self, theta: Tensor, f: Tensor, model: Model | None, before: float) -> Point:
-        """Return a point whose marginals are right to a part of its own error, and of the error before."""
-        point = Point.of(self.observed, theta, f)
-        while True:
-            enough = max(_LAST * self.tol, min(_LOOSEST, _LOOSE * min(before, self.error(point, model))))
-            if not point.marginal_error > enough:
-                return point
-            following = self.settled(point, _SAFE * enough)
-            if following.marginal_error > enough:
-                return following
-            point = following
+    def at(self, theta: Tensor, f: Tensor, g: Tensor | None, error: float) -> Point:
+        """Return a point whose marginals are right to a part of an error of theta."""
+        point = Point.of(self.observed, theta, f, g)
+        return self.settled(point, max(_LAST * self.tol, min(_LOOSEST, _LOOSE * error)))
 
-    def step(self, point: Point, model: Model) -> Point | None:
-        """Return the next point, along the minimum of the model; None if no step lowers the value."""
-        gradient, error = point.slope(model), self.error(point, model)
+    def step(self, point: Point, model: Model, error: float) -> tuple[Point | None, float]:
+        """Return the next point, along the minimum of the model, and its error; None if no step is one ahead."""
+        gradient = point.slope(model)
         tol = self.observed.scale * max(_SHARE * self.tol, _PART * error)
         target = quadratic_minimum(model.H, gradient, point.theta, self.penalty, tol)
         change = target - point.theta
         here, norm = self.value(point), float(self.penalty.value(point.theta))
-        slope, f = float((gradient * change).sum()), model.f @ change.flatten()
+        slope, f = float((gradient * change).sum()), change.flatten() @ model.f
         rounding, length = _ROUNDING * (1 + abs(here)), self.first_length(change, error)
         for _ in range(_HALVINGS):
             theta = target if length == 1.0 else point.theta + length * change
-            following = self.at(theta, point.f + length * f, model, error)
+            following = self.at(theta, point.ahead + length * f, point.g, length * error)
+            now = self.error(following, model)
             gain = length * slope + float(self.penalty.value(theta)) - norm
-            if self.value(following) <= here + _ENOUGH * gain + rounding:
-                return following
+            if now <= _HALF * error or self.value(following) <= here + _ENOUGH * gain + rounding:
+                return following, now
             length /= 2
-        return None
+        return None, error
 
     def first_length(self, change: Tensor, error: float) -> float:
         """Return which part of a step to try first: less than all of it far from the end only."""

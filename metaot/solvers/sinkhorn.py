@@ -66,23 +66,10 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
         return _absorbed(problem, start, Anderson.of(problem.a) if self.accelerated else None, never)
 
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
-        x, path, beyond = state.unknown + state.residual, state.path, None
+        x, path = state.unknown + state.residual, state.path
         if path is not None:
             x, path = path.next(state.unknown, state.residual)
-        f, g = state.f, state.g
-        if problem.is_balanced:
-            u = x.exp()
-            v = _ratio(problem.b, state.kernel.T.times(u))
-            marginal = state.kernel.times(v).mul_(u)
-            residual = _ratio(problem.a, marginal).log_()
-        else:
-            x, beyond = _between_bounds(problem, f, x)
-            u = x.exp()
-            f, g, v = _priced(problem, f, g, x, _ratio(problem.b, state.kernel.T.times(u)))
-            marginal = state.kernel.times(v).mul_(u)
-            residual = _priced_residual(problem, f, x, beyond, _ratio(problem.a, marginal).log_())
-        lost = torch.where(marginal.isfinite().all(-1), 0, state.lost + 1)
-        state = SinkhornState(f, g, state.kernel, x, v, marginal, residual, lost, path, beyond)
+        state = _scaled(problem, state, x, path)
         return state if x.is_cuda else _within_reach(problem, state)
 
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
@@ -105,6 +92,37 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def value(self, problem: Problem, state: SinkhornState, which: Tensor | slice) -> DualPotentials:
         eps = expand_eps(problem.eps, state.f)
         return DualPotentials(state.f + eps * state.x, state.g + eps * state.v.log())[which]
+
+
+def near(problem: Problem, potentials: DualPotentials, kernel: Kernel) -> SinkhornState:
+    """Return the state of smooth potentials, and of a kernel that has them, and both weights, absorbed already.
+
+    Only f is kept; g may be any that is near the best one. NaN in `residual` where it is not.
+    """
+    f, never = potentials.f, torch.zeros(len(potentials.f), dtype=torch.int64, device=potentials.f.device)
+    path, zero = Anderson.of(problem.a), torch.zeros_like(f)
+    start = SinkhornState(f, potentials.g, kernel, zero, torch.ones_like(problem.b), zero, zero, never, path)
+    return _scaled(problem, start, zero, path)
+
+
+def _scaled(
+    problem: Problem, state: SinkhornState, x: Float[Tensor, "batch n"], path: Anderson | None
+) -> SinkhornState:
+    """Return the state of scalings x of the same kernel, with the target's that are best for them."""
+    f, g, beyond = state.f, state.g, None
+    if problem.is_balanced:
+        u = x.exp()
+        v = _ratio(problem.b, state.kernel.T.times(u))
+        marginal = state.kernel.times(v).mul_(u)
+        residual = _ratio(problem.a, marginal).log_()
+    else:
+        x, beyond = _between_bounds(problem, f, x)
+        u = x.exp()
+        f, g, v = _priced(problem, f, g, x, _ratio(problem.b, state.kernel.T.times(u)))
+        marginal = state.kernel.times(v).mul_(u)
+        residual = _priced_residual(problem, f, x, beyond, _ratio(problem.a, marginal).log_())
+    lost = torch.where(marginal.isfinite().all(-1), 0, state.lost + 1)
+    return SinkhornState(f, g, state.kernel, x, v, marginal, residual, lost, path, beyond)
 
 
 def _absorbed(

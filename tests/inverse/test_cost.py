@@ -54,7 +54,7 @@ def test_derivatives_are_those_of_finite_differences(marginals, kind):
     assert by_derivatives < 0.2 * (off.gradient - point.gradient).abs().max()
     assert abs(off.loss - point.loss) < 1e-3
     f = torch.stack([(u.f - v.f) / (2 * h) for u, v in ends], -1)
-    found = point.exact_model.f
+    found = point.exact_model.f.mT
     if marginals is None:
         f, found = (slope - observed.a @ slope for slope in (f, found))
     assert_close(found, f, 1e-7)
