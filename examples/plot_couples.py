@@ -107,7 +107,8 @@ plt.show()
 # --------------------------------
 #
 # The singular values of the affinity, in units of both sides' deviations, say how much one index of his traits and
-# one of hers explain; and the test of Kleibergen and Paap how many such pairs of indices there are at least.
+# one of hers explain; and the rank test of Kleibergen and Paap (2006) how many such pairs of indices there are at
+# least.
 
 print("shares:", [f"{share:.2f}" for share in found.saliency.shares[:5].tolist()])
 for rank in range(4):

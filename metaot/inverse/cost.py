@@ -72,10 +72,8 @@ def learn_cost(
     features that are constant but for functions of x and of y, and without a penalty for fewer pairs than
     parameters and for features that depend on each other.
     """
-    observed = _of_pairs(
-        x, y, weights, eps=eps, features=features, marginals=marginals, populations=populations, mass=mass
-    )
-    return _path(observed, [penalty], tol, max_steps)[0]
+    settings = {"features": features, "marginals": marginals, "weights": weights, "populations": populations}
+    return cost_path(x, y, [penalty], eps=eps, mass=mass, tol=tol, max_steps=max_steps, **settings)[0]
 
 
 def learn_cost_from_plan(
@@ -109,12 +107,14 @@ def learn_cost_from_plan(
 def cost_path(
     x: ArrayLike,
     y: ArrayLike,
-    penalties: Sequence[Penalty],
+    penalties: Sequence[Penalty | None],
     *,
     eps: float,
     features: Sequence[object] | None = None,
     marginals: Sides = None,
     weights: ArrayLike | None = None,
+    populations: tuple[ArrayLike, ArrayLike] | None = None,
+    mass: float = 1.0,
     tol: float = 1e-8,
     max_steps: int = 100,
 ) -> tuple[CostEstimate, ...]:
@@ -122,7 +122,23 @@ def cost_path(
 
     All other arguments are those of `learn_cost`.
     """
-    observed = _of_pairs(x, y, weights, eps=eps, features=features, marginals=marginals)
+    x, y = _clouds(x, y)
+    if len(x) != len(y):
+        raise ValueError(
+            f"pairs need as many x as y, got {len(x)} and {len(y)}: x[k] belongs to y[k]; a plan between points "
+            "of different numbers goes to learn_cost_from_plan"
+        )
+    w = masses("weights", weights, len(x), x, ())
+    count = float(len(x)) if weights is None else float(1 / w.square().sum())
+    index, sides = torch.arange(len(x), device=x.device), as_marginals(marginals)
+    i, j, a, b = index, index, w, w
+    if populations is not None:
+        w = as_positive("mass", mass) * w
+        (x, a), (y, b) = _among(populations, (x, y), sides)
+        i, j = len(x) - len(w) + index, len(y) - len(w) + index
+    known = _features(features, (x, y), (a, b), sides)
+    means = known.at(i, j).mT @ w
+    observed = _observed(known, (i, j, w), (a, b), eps=eps, sides=sides, means=means, count=count)
     return _path(observed, penalties, tol, max_steps)
 
 
@@ -153,36 +169,6 @@ def _require_penalties(observed: Observed, penalties: Sequence[object]) -> None:
                 "parameters: leave features out, so that theta is the matrix of x^T theta y, or take L1(lam)"
             )
     _require_identified(observed, penalised=None not in penalties)
-
-
-def _of_pairs(
-    x: Any,
-    y: Any,
-    weights: Any,
-    *,
-    eps: float,
-    features: Any,
-    marginals: Sides,
-    populations: Any = None,
-    mass: float = 1.0,
-) -> Observed:
-    """Return pairs of points as an observation."""
-    x, y = _clouds(x, y)
-    if len(x) != len(y):
-        raise ValueError(
-            f"pairs need as many x as y, got {len(x)} and {len(y)}: x[k] belongs to y[k]; a plan between points "
-            "of different numbers goes to learn_cost_from_plan"
-        )
-    w = masses("weights", weights, len(x), x, ())
-    count = float(len(x)) if weights is None else float(1 / w.square().sum())
-    index, sides = torch.arange(len(x), device=x.device), as_marginals(marginals)
-    i, j, a, b = index, index, w, w
-    if populations is not None:
-        w = as_positive("mass", mass) * w
-        (x, a), (y, b) = _among(populations, (x, y), sides)
-        i, j = len(x) - len(w) + index, len(y) - len(w) + index
-    known = _features(features, (x, y), (a, b), sides)
-    return _observed(known, (i, j, w), (a, b), eps=eps, sides=sides, means=known.at(i, j).mT @ w, count=count)
 
 
 def _among(populations: Any, clouds: tuple[Tensor, Tensor], sides: Marginals) -> list[tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.arrays import as_count
+from metaot.arrays import as_count, require_limits
 from metaot.core.status import Status
 from metaot.geometry import Dense
 from metaot.geometry.costs import Cost
@@ -68,7 +68,7 @@ class Saliency:
 
     Sx and Sy are the covariances of both sides, and A is -theta. The affinity x^T A y is the sum of the
     values times products of the indices x @ x_weights and y @ y_weights, which are uncorrelated and of variance
-    one on either side (Dupuy and Galichon, JPE 2014, section 5).
+    one on either side: the saliency analysis of Dupuy and Galichon (JPE 2014).
     """
 
     values: Float[Tensor, "rank"]
@@ -170,14 +170,37 @@ class CostEstimate:
     @cached_property
     def certificate(self) -> Certificate | None:
         """The certificate of the penalty at this estimate; None without a penalty."""
-        penalty = self.penalty
-        return None if penalty is None else certificate(penalty, self.theta, self.hessian)
+        if self.penalty is None or isinstance(self.penalty, Free):
+            return None
+        return certificate(self.penalty, self.theta, self.hessian)
+
+    @torch.no_grad()
+    def refitted(self, *, tol: float = 1e-8, max_steps: int = 100) -> "CostEstimate":
+        """Return the estimate without a penalty among the theta that are like this one: with errors of its own.
+
+        Of `L1` they are the theta with the same support, of `Nuclear` the matrices in the tangent space at this
+        one. The bias of the penalty is gone. Standard errors take the support, or the space, as if it had been
+        known: they do not say how sure its choice is, and are too small where the same pairs have made it.
+        ValueError without a penalty, and where all of theta is zero.
+        """
+        if self.penalty is None:
+            raise ValueError("there is no penalty: this estimate has standard errors of its own")
+        basis = self.penalty.tangent(self.theta)
+        if basis.shape[1] == 0:
+            raise ValueError(
+                f"all of theta is zero, and nothing is left to fit: take a lam below {self.penalty.lam:g}"
+            )
+        free, start = Free(basis=basis), Fit(self._point, None, 0.0, 0, 0, self.status)
+        fit = minimise(self.observed, free, start, *require_limits(tol, max_steps))
+        how = (fit.error, fit.steps, fit.inner_steps, fit.status)
+        return CostEstimate(fit.point.theta, free, *how, self.observed, DualPotentials(fit.point.f, fit.point.g))
 
     @cached_property
     def standard_errors(self) -> Float[Tensor, "*shape"]:
         """Standard errors of theta if the model holds: of the covariance eps H^-1 / N, the inverse information.
 
-        ValueError with a penalty, whose estimates are biased, and where the number of observations is not known.
+        ValueError with a penalty, whose estimates are biased (see `refitted`), and where the number of
+        observations is not known.
         """
         return self._errors(self._covariance())
 
@@ -213,26 +236,34 @@ class CostEstimate:
         return saliency(self)
 
     def rank_test(self, rank: int) -> "RankTest":
-        """Test whether the affinity has this rank, or less, against a higher one (Kleibergen and Paap, 2006).
+        """Test whether the affinity has this rank, or less, against a higher one.
 
-        Of Sx^(1/2) A Sy^(1/2), as Dupuy and Galichon have it, with the covariance of `standard_errors`.
-        ValueError as there, and unless `rank` is below the number of singular values.
+        By the statistic rk of Kleibergen and Paap (J. Econometrics, 2006) of Sx^(1/2) A Sy^(1/2), with the
+        covariance of `standard_errors`, in which Sx and Sy are known. ValueError with a penalty, where the number
+        of observations is not known, and unless `rank` is below the number of singular values.
         """
+        if self.penalty is not None:
+            raise ValueError("ranks are tested without a penalty, which has chosen one already")
         return rank_test(self, rank, self._covariance())
 
     def _covariance(self, *, robust: bool = False) -> Float[Tensor, "K K"]:
-        observed = self.observed
-        if self.penalty is not None:
-            raise ValueError("standard errors are of estimates without a penalty")
+        observed, inverse = self.observed, self.inverse_hessian
         if observed.count is None:
             raise ValueError("a plan of mass one does not say how many pairs were observed: give counts")
-        inverse = torch.linalg.inv(self.hessian)
         if not robust:
             return self.eps * inverse / observed.count
         moved = (observed.weights / observed.weights.sum())[:, None] * self.influence()
         if len(moved) != observed.count:  # counts: each stands for several pairs
             moved = moved / (observed.weights * observed.count / observed.weights.sum()).sqrt()[:, None]
         return inverse @ (moved.mT @ moved) @ inverse
+
+    @property
+    def inverse_hessian(self) -> Float[Tensor, "K K"]:
+        """The inverse of the Hessian, of a refitted estimate in its space; ValueError with a penalty."""
+        if not isinstance(self.penalty, Free | None):
+            raise ValueError("standard errors are of estimates without a penalty: take those of .refitted()")
+        basis = (self.penalty or Free()).tangent(self.theta)
+        return basis @ torch.linalg.inv(basis.mT @ self.hessian @ basis) @ basis.mT
 
     def influence(self) -> Float[Tensor, "N K"]:
         """Return how each observed pair moves the gradient: what the projected features are there."""

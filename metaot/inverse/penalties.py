@@ -133,21 +133,25 @@ class Nuclear(Penalty):
 @final
 @dataclass(frozen=True)
 class Free(Penalty):
-    """No penalty."""
+    """No penalty; theta is in the span of `basis`, orthonormal vectors in columns, if there is one."""
 
     lam: float = 0.0
+    basis: Float[Tensor, "unknowns free"] | None = None
 
     def value(self, theta: Tensor) -> Tensor:
         return theta.new_zeros(())
 
     def prox(self, theta: Tensor, step: float) -> Tensor:
-        return theta
+        basis = self.tangent(theta)
+        return (basis @ (basis.mT @ theta.flatten())).reshape(theta.shape)
 
     def residual(self, theta: Tensor, gradient: Tensor) -> float:
-        return float(gradient.abs().max())
+        return float((self.tangent(theta).mT @ gradient.flatten()).abs().max())
 
     def tangent(self, theta: Tensor) -> Tensor:
-        return torch.eye(theta.numel(), dtype=theta.dtype, device=theta.device)
+        return (
+            torch.eye(theta.numel(), dtype=theta.dtype, device=theta.device) if self.basis is None else self.basis
+        )
 
     def sign(self, theta: Tensor) -> Tensor:
         return torch.zeros_like(theta)

@@ -141,7 +141,9 @@ def quadratic_minimum(
 ) -> Tensor:
     """Return the argmin of <gradient, t - theta> + (t - theta)^T H (t - theta)/2 plus the penalty of t."""
     if isinstance(penalty, Free):
-        return theta - torch.cholesky_solve(gradient.reshape(-1, 1), damped_factor(H)).reshape(theta.shape)
+        basis = penalty.tangent(theta)
+        step = torch.cholesky_solve(basis.mT @ gradient.reshape(-1, 1), damped_factor(basis.mT @ H @ basis))
+        return theta - (basis @ step).reshape(theta.shape)
     step = 1 / float(torch.linalg.matrix_norm(H, 2))
 
     def slope(ahead: Tensor) -> Tensor:

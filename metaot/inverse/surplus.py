@@ -93,7 +93,8 @@ class SurplusEstimate:
     def standard_errors(self) -> Float[Tensor, "K"]:
         """Standard errors of theta over samples of households, whether the model holds or not.
 
-        It is the sandwich H^-1 V H^-1, in which a couple is one observation although both have chosen.
+        It is the sandwich H^-1 V H^-1, in which a couple is one observation although both have chosen. ValueError
+        with a penalty, whose estimates are biased.
         """
         observed = self.estimate.observed
         moved = self.estimate.influence()
@@ -103,7 +104,7 @@ class SurplusEstimate:
         share = torch.where(first | ~is_couple, observed.weights, 0.0)  # each couple once
         persons = self._persons
         V = moved.mT @ (share[:, None] * moved) / persons
-        inverse = torch.linalg.inv(self.estimate.hessian)
+        inverse = self.estimate.inverse_hessian
         return (inverse @ V @ inverse).diagonal().sqrt()
 
     @property

@@ -18,7 +18,6 @@ from metaot.inverse import (
     learn_cost_from_plan,
     train_cost,
 )
-from metaot.inverse.cost import _of_pairs
 from metaot.inverse.fenchel_young import Point
 
 
@@ -36,7 +35,8 @@ def distance(x, y):
 def test_derivatives_are_those_of_finite_differences(marginals, kind):
     x, y = pairs()
     features = None if kind == "products" else [distance, torch.rand(15, 15)]
-    observed = _of_pairs(x, y, torch.rand(15), eps=0.7, features=features, marginals=marginals)
+    settings = {"weights": torch.rand(15), "features": features, "marginals": marginals}
+    observed = learn_cost(x, y, eps=0.7, max_steps=1, **settings).observed
     theta, h = 0.3 * torch.randn(observed.features.shape), 1e-5
 
     def at(theta):
@@ -146,6 +146,30 @@ def test_a_path_has_the_same_estimates_and_fewer_steps():
     assert [int(torch.linalg.matrix_rank(one.theta, atol=1e-8)) for one in path] == sorted(
         int(torch.linalg.matrix_rank(one.theta, atol=1e-8)) for one in path
     )
+
+
+@pytest.mark.parametrize("kind", [L1, Nuclear])
+def test_a_fit_on_what_a_penalty_found_has_its_errors(kind):
+    x, y = pairs(30)
+    x, y = x - x.mean(0), y - y.mean(0)
+    penalty = kind(0.8 * float(torch.linalg.matrix_norm(x.T @ y / 30, 2)))
+    found = learn_cost(x, y, eps=1.0, penalty=penalty)
+    with pytest.raises(ValueError, match=r"take those of \.refitted"):
+        found.standard_errors  # noqa: B018
+    again, basis = found.refitted(), penalty.tangent(found.theta)
+    assert again.converged
+    assert again.certificate is None
+    assert 0 < basis.shape[1] < 6
+    assert_close(basis.T @ again.gradient.flatten(), torch.zeros(basis.shape[1]), 1e-7)
+    assert_close(basis @ basis.T @ again.theta.flatten(), again.theta.flatten(), 1e-9)
+    products = torch.einsum("ik,jl,klp->pij", x, y, basis.reshape(3, 2, -1))
+    other = learn_cost(x, y, eps=1.0, features=products)
+    assert_close(basis @ other.theta, again.theta.flatten(), 1e-6)
+    if kind is L1:
+        assert_close(basis @ other.standard_errors, again.standard_errors.flatten(), 1e-6)
+        assert_close(basis @ other.robust_standard_errors, again.robust_standard_errors.flatten(), 1e-6)
+    with pytest.raises(ValueError, match="ranks are tested without a penalty"):
+        again.rank_test(0)
 
 
 def test_certificates_are_one_on_the_tangent_space():

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from metaot import KL, Dense, Problem, solve
-from metaot.inverse import Gaussians, learn_cost, learn_cost_from_plan, learn_surplus, surplus
+from metaot.inverse import L1, Gaussians, learn_cost, learn_cost_from_plan, learn_surplus, surplus
 
 Z = torch.linspace(-7, 7, 41, dtype=torch.float64)
 PAIR, RHO, MASSES = ((0.7, 1.3), 0.8), 1.5, (1.2, 0.7)
@@ -131,22 +131,14 @@ def test_a_surplus_far_from_zero_is_found():
     torch.testing.assert_close((found.couples * lines[4]).sum(), (mu * lines[4]).sum())
 
 
-@pytest.mark.slow
-def test_standard_errors_of_the_surplus_are_those_of_samples_of_households():
-    """The spread of estimates from drawn households, for one feature."""
-    x, one = torch.linspace(-1, 1, 3)[:, None], torch.ones(3)
-    mu, s, t = matched(x @ x.mT - 0.5, one, one)
-    cells = torch.cat([mu.flatten(), s, t])
-    drawn = torch.multinomial(cells, 100 * 4000, replacement=True).view(100, 4000)
-    estimates, errors = [], []
-    for row in drawn:
-        counts = row.bincount(minlength=len(cells)).double()
-        parts = counts[:9].view(3, 3), counts[9:12], counts[12:]
-        found = learn_surplus(*parts, features=[x @ x.mT, torch.ones(3, 3)])
-        estimates.append(found.theta[0])
-        errors.append(found.standard_errors[0])
-    ratio = float(torch.stack(estimates).std() / torch.stack(errors).mean())
-    assert 0.85 < ratio < 1.18
+def test_standard_errors_of_the_surplus_are_those_of_households():
+    """With a parameter for each pair of types, those of log(mu^2/(s t)) of multinomial counts (delta method)."""
+    mu, s, t = torch.tensor([[40.0, 7.0], [12.0, 31.0]]), torch.tensor([20.0, 35.0]), torch.tensor([15.0, 60.0])
+    found = learn_surplus(mu, s, t, features=list(torch.eye(4).view(4, 2, 2)))
+    expected = (4 / mu + 1 / s[:, None] + 1 / t).sqrt().flatten()
+    torch.testing.assert_close(found.standard_errors, expected, rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="without a penalty"):
+        learn_surplus(mu, s, t, features=[torch.ones(2, 2)], penalty=L1(0.1)).standard_errors  # noqa: B018
 
 
 def test_what_cannot_be_is_named():
