@@ -60,6 +60,21 @@ def couples() -> Table:
     return Table(["", "published", "learned", "standard error", "robust", "bootstrap of 200"], rows)
 
 
+@table("inverse-steps")
+def steps() -> Table:
+    """Sinkhorn's steps at fixed costs in fits and paths, and those from zeros for the same problems."""
+    couples = read("inverse-couples")
+    named = [("couples, one fit", couples["inner"])]
+    named += [(f"couples, ten lambdas, {kind}", path["inner"]) for kind, path in couples["paths"].items()]
+    named += [
+        (f"circle of 8, eps {row['eps']:g}, " + (f"L1({row['lam']:g})" if row["lam"] else "no penalty"), row)
+        for row in couples["inner, harder"]
+    ]
+    columns = ("problems", "warm", "cold", "cold, exact")
+    rows = [[name, *(str(row[key]) for key in columns), f"{row['warm over cold']:.2f}"] for name, row in named]
+    return Table(["", *columns, "warm over cold"], rows)
+
+
 @table("inverse-potentials")
 def potentials() -> Table:
     """Errors of the gradient of fifteen potentials, L2-UVP in percent, of one step, and the time."""

@@ -109,15 +109,17 @@ class Model:
 
     H: Float[Tensor, "K K"]
     f: Float[Tensor, "K n"]
+    factor: tuple[Float[Tensor, "n n"], Float[Tensor, "n"]] | None = None
+    """Of minus the semi-dual's Hessian, divided by a scale on both sides; and the scale. Of hard problems only."""
 
     def after(self, before: "Point", now: "Point") -> "Model":
         """Return the model that explains the last step too: BFGS for the Hessian, Broyden for the potential."""
         step, change = (now.theta - before.theta).flatten(), (now.slope(self) - before.slope(self)).flatten()
         if not float(change @ step) > 0:
             return self
-        Hs, moved = self.H @ step, now.ahead - before.ahead
+        Hs, moved = self.H @ step, now.ahead(self) - before.ahead(self)
         H = self.H - torch.outer(Hs, Hs) / (step @ Hs) + torch.outer(change, change) / (step @ change)
-        return Model(H, self.f + torch.outer(step, (moved - step @ self.f) / (step @ step)))
+        return Model(H, self.f + torch.outer(step, (moved - step @ self.f) / (step @ step)), self.factor)
 
 
 @final
@@ -153,7 +155,8 @@ class Point:
         point, problem = self, self.observed.costless
         while point.marginal_error > tol:
             if point.steps - self.steps == _FEW or point.state.kernel is not self.state.kernel:
-                solution = solve(self.problem, init=DualPotentials(self.f[None], self.g[None]), tol=tol)
+                start = point if point.state.kernel is self.state.kernel else self
+                solution = solve(self.problem, init=DualPotentials(start.f[None], start.g[None]), tol=tol)
                 solved = Point.of(self.observed, self.theta, solution.potentials.f[0])
                 return replace(solved, steps=point.steps + int(solution.steps))
             state = _SINKHORN.step(problem, point.state)
@@ -166,9 +169,13 @@ class Point:
         """The potential of the source."""
         return (self.state.f + self.observed.eps * self.state.x)[0]
 
-    @property
-    def ahead(self) -> Float[Tensor, "n"]:
-        """The potential of the next Sinkhorn step, which is known before any product with the kernel."""
+    def ahead(self, model: Model) -> Float[Tensor, "n"]:
+        """Return the potential after a Newton step, or the next Sinkhorn step: known without a product."""
+        if model.factor is not None:
+            L, scale = model.factor
+            change = torch.cholesky_solve((self._missing / scale)[:, None], L)[:, 0] / scale
+            if float(change.abs().max()) <= 1:
+                return self.f + self.observed.eps * change
         return self.f + self.observed.eps * self.state.residual[0]
 
     @property
@@ -252,8 +259,9 @@ class Point:
         H, scale = semi_dual_hessian(
             P[None], P.sum(-1)[None], here, 0.0, anchored=self.observed.costless.is_balanced
         )
-        f = torch.cholesky_solve((self._sums[0] / scale[0]).mT, damped_factor(H[0])).mT / scale[0]
-        return self._model(f, None)
+        L = damped_factor(H[0])
+        f = torch.cholesky_solve((self._sums[0] / scale[0]).mT, L).mT / scale[0]
+        return replace(self._model(f, None), factor=(L, scale[0]))
 
     def rough_model(self, near: Model | None = None) -> Model:
         """Return the derivatives by a few conjugate gradients for all features at once, if a few are enough.

@@ -120,7 +120,7 @@ class _Run:
         rounding, length = _ROUNDING * (1 + abs(here)), self.first_length(change, error)
         for _ in range(_HALVINGS):
             theta = target if length == 1.0 else point.theta + length * change
-            following = self.at(theta, point.ahead + length * f, point.g, length * error)
+            following = self.at(theta, point.ahead(model) + length * f, point.g, length * error)
             now = self.error(following, model)
             gain = length * slope + float(self.penalty.value(theta)) - norm
             if now <= _HALF * error or self.value(following) <= here + _ENOUGH * gain + rounding:
