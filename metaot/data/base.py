@@ -35,15 +35,19 @@ def middle(eps: EpsRange) -> float:
 
 @dataclass(frozen=True)
 class ProblemSet(ABC):
-    """Random problems on one geometry; `dataclasses.replace` changes the batch or eps."""
+    """Random problems; `dataclasses.replace` changes the batch or eps.
+
+    Problems on one geometry define `geometry` and `weights`. Where costs change from problem to problem,
+    `geometry` is None and `sample` is defined as well.
+    """
 
     batch: int
     eps: EpsRange
 
     @property
     @abstractmethod
-    def geometry(self) -> Geometry:
-        """The space that all problems share."""
+    def geometry(self) -> Geometry | None:
+        """The space that all problems share; None where batches or problems have spaces of their own."""
 
     @abstractmethod
     def weights(self, generator: torch.Generator) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch m"]]:
@@ -51,12 +55,18 @@ class ProblemSet(ABC):
 
     def sample(self, generator: torch.Generator) -> Problem:
         """Draw a batch of problems; eps is log-uniform in its range, one for each instance."""
+        geometry = self.geometry
+        assert geometry is not None, "problems with spaces of their own define `sample`"
         a, b = self.weights(generator)
+        return Problem(a, b, geometry, self.temperatures(len(a), generator))
+
+    def temperatures(self, count: int, generator: torch.Generator) -> float | Float[Tensor, "count"]:
+        """Draw log-uniformly from the range eps, float64; the number itself where there is only one."""
         low, high = self.eps
         if low == high:
-            return Problem(a, b, self.geometry, low)
-        share = torch.rand(len(a), generator=generator, dtype=torch.float64)
-        return Problem(a, b, self.geometry, low * torch.exp(share * math.log(high / low)))
+            return low
+        share = torch.rand(count, generator=generator, dtype=torch.float64)
+        return low * torch.exp(share * math.log(high / low))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,9 @@ def evaluate(
     for name, count in (("instances", instances), ("batch", batch)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    gaussian: Starts = {"Gaussian": GaussianStart()} if GaussianStart.fits(problems.geometry) else {}
+    shared = problems.geometry
+    space = shared or replace(problems, batch=1).sample(torch.Generator().manual_seed(seed)).geometry
+    gaussian: Starts = {"Gaussian": GaussianStart()} if GaussianStart.fits(space) else {}
     starts: Starts = {"zeros": None, **gaussian, "model": predictor}
     report = Report(
         machine={
@@ -72,7 +74,7 @@ def evaluate(
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        geometry=repr(problems.geometry),
+        geometry=repr(shared) if shared is not None else f"{space.words}, others in each problem",
         passes=getattr(predictor, "passes", 0),
         instances=instances,
         batch=batch,
@@ -119,13 +121,13 @@ def _measured(
 def _quality(steps: int, problem: Problem, potentials: DualPotentials, reference: Reference) -> Quality:
     gap = reference.dual_value - dual_value(problem, potentials)
     cost = (transport_cost(problem, potentials) - reference.cost).abs()
-    smallest = 1e-12 * float(problem.eps)
+    smallest = 1e-12 * torch.as_tensor(problem.eps).to(gap)
     return Quality(
         steps=steps,
         l1_error=marginal_error(problem, potentials),
         dual_gap=gap,
-        relative_dual_gap=gap / reference.dual_value.abs().clamp_min(smallest),
-        relative_cost_error=cost / reference.cost.clamp_min(smallest),
+        relative_dual_gap=gap / reference.dual_value.abs().maximum(smallest),
+        relative_cost_error=cost / reference.cost.maximum(smallest),
     )
 
 

@@ -52,17 +52,24 @@ class DiscreteTask(Task):
         if not low <= eps <= high:
             raise ValueError(f"validation_eps must be in the range of the data, [{low:g}, {high:g}], got {eps:g}")
         self.validation: Problem = self.validation_problems(eps=(eps, eps))
-        self.geometry = self.validation.geometry
+        is_shared = self.problems.geometry is not None
+        self.geometry = self.validation.geometry if is_shared else None
         self.exact = solve(self.validation, tol=1e-6, max_steps=5000)
 
     def new_model(self) -> nn.Module:
         recipe, problems = self.recipe, self.problems
+        if self.geometry is None:
+            raise ValueError(
+                f"{recipe.model.__name__} learns problems on one geometry, and those of {recipe.data} have costs "
+                "of their own: take a recipe whose model reads the costs"
+            )
         model = single(recipe.model.for_geometry(problems.geometry, problems.eps, **recipe.model_settings))
         samples = [self.drawn(recipe.steps + k) for k in range(8)]
         model.standardise(torch.cat([p.a for p in samples]).float(), torch.cat([p.b for p in samples]).float())
         return model
 
     def predictor(self, model: Any) -> StagedPredictor:
+        assert self.geometry is not None
         return AmortizedPotential(model, self.geometry, self.problems.eps)
 
     def problem(self, step: int) -> Problem:

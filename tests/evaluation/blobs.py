@@ -37,6 +37,27 @@ class Blobs(ProblemSet):
         return a, b
 
 
+@dataclass(frozen=True)
+class ScaledBlobs(ProblemSet):
+    """The same, each problem with its own matrix: a multiple of the grid's, and eps in the same proportion."""
+
+    batch: int = 1
+    eps: tuple[float, float] = (1e-2, 1e-1)
+
+    @property
+    def geometry(self) -> None:
+        return None
+
+    def weights(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return Blobs(self.batch).weights(generator)
+
+    def sample(self, generator: torch.Generator) -> Problem:
+        problem = Blobs(self.batch, self.eps, dense=True).sample(generator)
+        scale = 2.0 ** torch.arange(self.batch, dtype=torch.float64)
+        C = scale[:, None, None] * problem.geometry.cost_rows(slice(None))
+        return Problem(problem.a, problem.b, Dense(C), scale * problem.eps)
+
+
 class Rough(Predictor):
     """What a few plain steps from zeros give."""
 

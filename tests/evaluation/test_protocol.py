@@ -1,10 +1,11 @@
 import pytest
 import torch
-from blobs import PLAIN, Rough, drawn, quick, report
+from blobs import PLAIN, Blobs, Rough, ScaledBlobs, drawn, quick, report
 from strategies import assert_close, matrix
 
 from metaot import DualPotentials, Problem, solve
 from metaot.amortize import GaussianStart, Predictor
+from metaot.evaluation import evaluate
 from metaot.potentials import plan
 
 
@@ -64,6 +65,16 @@ def test_a_prediction_worse_than_zeros_is_judged_and_replaced() -> None:
     assert not zeros.replaced.any()
     assert (model.quality[0].l1_error > zeros.quality[0].l1_error).all()
     assert_close(model.curve, zeros.curve)
+
+
+def test_problems_with_costs_of_their_own_are_judged_in_units_of_their_costs() -> None:
+    settings = {"eps": (1e-1,), "instances": 6, "seconds": 0.0, "tolerances": (1e-2, 1e-3)}
+    shared, own = (evaluate(Rough(), set_, **settings) for set_ in (Blobs(dense=True), ScaledBlobs()))
+    assert own.geometry == "64 x 64 costs, others in each problem"
+    for one, other in zip(shared.results[0].starts, own.results[0].starts, strict=True):
+        torch.testing.assert_close(one.curve, other.curve)
+        for before, after in zip(one.quality, other.quality, strict=True):
+            assert_close(before.relative_dual_gap, after.relative_dual_gap, atol=1e-8)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
