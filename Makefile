@@ -21,7 +21,7 @@ setup: $(READY)
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard metaot/core/src/*)
 	$(or $(FOUND),$(NONE)) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity,serve]" --group dev
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity,roads,serve]" --group dev
 	touch $@
 
 test: setup

@@ -5,6 +5,7 @@ from metaot.data.drawings import Drawings, Shapes
 from metaot.data.images import ImagePairs, Mnist
 from metaot.data.paintings import Paintings
 from metaot.data.problems import ProblemFolder, write_problems
+from metaot.data.roads import RoadNetwork, RoadProblems, Roads
 from metaot.data.samples import Palettes, Planted
 from metaot.data.snapshots import Snapshots
 from metaot.data.sphere import Deliveries, Sphere
@@ -19,6 +20,9 @@ __all__ = [
     "Planted",
     "ProblemFolder",
     "ProblemSet",
+    "RoadNetwork",
+    "RoadProblems",
+    "Roads",
     "SampleSet",
     "Shapes",
     "SnapshotSet",

@@ -16,7 +16,7 @@ from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import read_card
 from metaot.cli import main
-from metaot.data import Deliveries, Paintings, Palettes, Shapes
+from metaot.data import Deliveries, Paintings, Palettes, Roads, Shapes
 from metaot.models import PotentialMLP
 from metaot.models.paper import ResNetIcnn
 from metaot.tools.recolor import recoloured_sheet
@@ -87,6 +87,10 @@ def test_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
         train(tiny("palette", 1, data=Shapes()), tmp_path, progress=False)
     with pytest.raises(ValueError, match="the recipe shapes learns potentials"):
         train(tiny("shapes", 1, data=Palettes()), tmp_path, progress=False)
+    pytest.importorskip("scipy")
+    roads = Roads(suppliers=4, customers=8, nodes=40, eps=(0.1, 0.1))
+    with pytest.raises(ValueError, match="learns problems on one geometry, and those of Roads"):
+        train(tiny("shapes", 1, data=roads), tmp_path, progress=False)
 
 
 def test_a_network_that_sees_pictures_is_shown_pictures() -> None:
