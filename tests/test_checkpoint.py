@@ -47,7 +47,7 @@ def test_a_loaded_predictor_predicts_the_same(name: str, tmp_path: Path) -> None
 
 
 def test_the_axes_of_a_grid_are_known_by_their_names() -> None:
-    space = Grid(2, 3)
+    space = Grid(2, 3, cost=("l1", "sqeuclidean"))
     turned = dict(reversed(space.tensors().items()))
     assert Grid.rebuilt(turned, space.settings()).matches(space)
 

@@ -5,7 +5,7 @@ And points on the Earth as a sphere: degrees to unit vectors and back, radians t
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from typing import final
 
@@ -146,7 +146,7 @@ def wrong_cost(cost: object, known: Iterable[str], function: str) -> Exception:
 
 def name_of_cost(cost: object) -> str:
     """Return a cost as it is printed: its name, and of a function the name of that."""
-    if isinstance(cost, str | LpPower):
+    if isinstance(cost, str) or is_dataclass(cost):
         return repr(cost)
     return getattr(cost, "__name__", f"a {type(cost).__name__}")
 

@@ -36,9 +36,9 @@ class Grid(Geometry):
     Each axis is a number of points, evenly spaced on [0, 1], or a vector of coordinates (a tensor, an array, a
     list): `Grid(28, 28)` is the unit square, as is `Grid((28, 28))`, and `Grid(np.linspace(0, 2, 64), 32)` a
     rectangle. `cost` is "sqeuclidean" (|x - y|^2), "l1", or a function of tensors (s, t) -> cost of one axis,
-    elementwise and finite; the cost of the grid is its sum over the axes. Sums are computed in float64, because
-    the exponents of float32 are too short for small eps; results have the dtype of h. Autograd does not
-    differentiate them (but `c_transform`).
+    elementwise and finite; the cost of the grid is its sum over the axes. A tuple holds one cost for each axis.
+    Sums are computed in float64, because the exponents of float32 are too short for small eps; results have the
+    dtype of h. Autograd does not differentiate them (but `c_transform`).
 
     One tuple holds all axes; of a list, numbers with a point are coordinates, and whole numbers alone, which may
     mean either, raise ValueError. So do coordinates and costs that are not finite, and costs that are not
@@ -46,16 +46,17 @@ class Grid(Geometry):
     """
 
     def __init__(
-        self, *axes: int | ArrayLike | tuple[int | ArrayLike, ...], cost: str | AxisCost = "sqeuclidean"
+        self,
+        *axes: int | ArrayLike | tuple[int | ArrayLike, ...],
+        cost: str | AxisCost | tuple[str | AxisCost, ...] = "sqeuclidean",
     ) -> None:
-        if not callable(cost) and (not isinstance(cost, str) or cost not in AXIS_COSTS):
-            hint = (
-                "; for distances that are no sum over axes take Points" if cost in ("euclidean", "sphere") else ""
-            )
-            raise wrong_cost(cost, AXIS_COSTS, f"a function of the coordinates (s, t) of one axis{hint}")
+        for each in cost if isinstance(cost, tuple) else (cost,):
+            _require_cost(each)
         axes = _unpacked(axes)
         if not axes:
             raise ValueError("a Grid needs at least one axis, such as Grid(28, 28)")
+        if isinstance(cost, tuple) and len(cost) != len(axes):
+            raise ValueError(f"a tuple of costs has one for each of the {len(axes)} axes, got {len(cost)}")
         self.axes = tuple(_coordinates(k, axis) for k, axis in enumerate(axes))
         self.cost = cost
         for k, C in enumerate(self._axis_costs):
@@ -76,8 +77,8 @@ class Grid(Geometry):
         return n, n
 
     @property
-    def _axis_cost(self) -> AxisCost:
-        return AXIS_COSTS[self.cost] if isinstance(self.cost, str) else self.cost
+    def _cost_of_each(self) -> tuple[str | AxisCost, ...]:
+        return self.cost if isinstance(self.cost, tuple) else (self.cost,) * len(self.axes)
 
     @property
     def axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
@@ -85,9 +86,8 @@ class Grid(Geometry):
 
     @cached_property
     def _axis_costs(self) -> tuple[Float[Tensor, "_ _"], ...]:
-        if isinstance(self.cost, str):
-            return tuple(self._axis_cost(t[:, None], t[None, :]) for t in self.axes)
-        return tuple(_costs_along(k, self._axis_cost, t) for k, t in enumerate(self.axes))
+        pairs = enumerate(zip(self._cost_of_each, self.axes, strict=True))
+        return tuple(_costs_along(k, cost, t) for k, (cost, t) in pairs)
 
     @property
     def core_costs(self) -> core.Costs:
@@ -103,7 +103,9 @@ class Grid(Geometry):
 
     @cached_property
     def _transposed(self) -> "Grid":
-        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=partial(_exchanged, self.cost))
+        if isinstance(self.cost, tuple):
+            return Grid(*self.axes, cost=tuple(_exchange(cost) for cost in self.cost))
+        return self if isinstance(self.cost, str) else Grid(*self.axes, cost=_exchange(self.cost))
 
     @property
     def points(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
@@ -114,7 +116,7 @@ class Grid(Geometry):
         return torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1).flatten(0, -2)
 
     def seen_from(self, x: Float[Tensor, "*batch k d"]) -> Points:
-        cost = self.cost if self.cost == "sqeuclidean" else partial(_sum_over_axes, self._axis_cost)
+        cost = self.cost if self.cost == "sqeuclidean" else partial(_sum_over_axes, self._cost_of_each)
         return Points(x, self._mesh.to(x), cost)
 
     @property
@@ -212,11 +214,15 @@ class Grid(Geometry):
         return Grid(*tensors.values(), cost=self.cost)
 
     def settings(self) -> dict[str, Any]:
-        return {"cost": self.cost}
+        if not isinstance(self.cost, tuple):
+            return {"cost": self.cost}
+        return {f"cost{k}": cost for k, cost in enumerate(self.cost)}
 
     @classmethod
     def rebuilt(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> "Grid":
-        return cls(*(tensors[f"axis{k}"] for k in range(len(tensors))), **settings)
+        each = range(len(tensors))
+        cost = settings["cost"] if "cost" in settings else tuple(settings[f"cost{k}"] for k in each)
+        return cls(*(tensors[f"axis{k}"] for k in each), cost=cost)
 
     def to(self, like: Tensor) -> Geometry:
         return self._mapped(lambda axis: axis.to(like.device))
@@ -236,7 +242,8 @@ class Grid(Geometry):
         return lru_cache(1 if few else 4)(partial(Separable, self.axis_costs))
 
     def __repr__(self) -> str:
-        return f"Grid{self.sizes} with cost {name_of_cost(self.cost)}"
+        names = [name_of_cost(cost) for cost in self._cost_of_each]
+        return f"Grid{self.sizes} with cost {' + '.join(names) if isinstance(self.cost, tuple) else names[0]}"
 
 
 @final
@@ -251,6 +258,10 @@ class ScaledKernel(MeanKernel):
 
     def times(self, v: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return (self._left * contract(self._right * v.double(), self._axes)).to(v)
+
+
+def _exchange(cost: str | AxisCost) -> str | AxisCost:
+    return cost if isinstance(cost, str) else partial(_exchanged, cost)
 
 
 def _exchanged(cost: AxisCost, s: Tensor, t: Tensor) -> Tensor:
@@ -287,8 +298,16 @@ def _unpacked(axes: tuple[Any, ...]) -> tuple[Any, ...]:
     return axes if is_line else tuple(only)
 
 
-def _costs_along(k: int, cost: AxisCost, t: Float[Tensor, "n"]) -> Float[Tensor, "n n"]:
-    """Return the costs of a function of the user's along an axis, which was tried on a corner of them before."""
+def _require_cost(cost: object) -> None:
+    if not callable(cost) and (not isinstance(cost, str) or cost not in AXIS_COSTS):
+        hint = "; for distances that are no sum over axes take Points" if cost in ("euclidean", "sphere") else ""
+        raise wrong_cost(cost, AXIS_COSTS, f"a function of the coordinates (s, t) of one axis{hint}")
+
+
+def _costs_along(k: int, cost: str | AxisCost, t: Float[Tensor, "n"]) -> Float[Tensor, "n n"]:
+    """Return the costs along an axis; a function of the user's is tried on a corner of them before."""
+    if isinstance(cost, str):
+        return AXIS_COSTS[cost](t[:, None], t[None, :])
     name, few = f"the cost along axis {k}", t[: max(1, len(t) - 1)]
     if len(few) < len(t):
         with torch.no_grad():
@@ -325,6 +344,7 @@ def _expected(
     return (a * (cost @ b[..., None])[..., 0]).sum(-1)
 
 
-def _sum_over_axes(cost: AxisCost, x: Tensor, y: Tensor) -> Tensor:
-    parts = (cost(x[..., :, None, k], y[..., None, :, k]) for k in range(x.shape[-1]))
+def _sum_over_axes(costs: tuple[str | AxisCost, ...], x: Tensor, y: Tensor) -> Tensor:
+    functions = [AXIS_COSTS[cost] if isinstance(cost, str) else cost for cost in costs]
+    parts = (cost(x[..., :, None, k], y[..., None, :, k]) for k, cost in enumerate(functions))
     return sum(parts, start=torch.zeros((), dtype=x.dtype, device=x.device))

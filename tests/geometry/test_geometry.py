@@ -310,6 +310,7 @@ def without_a_third_column(x: Tensor, y: Tensor) -> Tensor:
             lambda: Grid(3, cost="sphere"),
             r"\['l1', 'sqeuclidean'\], or .* no sum over axes take Points, got 'sphere'",
         ),
+        (lambda: Grid(3, 4, cost=("l1",)), "one for each of the 2 axes, got 1"),
         (lambda: Grid(3, X), r"axis 1 of a Grid must be a vector .* got \(3, 2\)"),
         (lambda: Grid(torch.tensor([0.0, torch.nan])), r"axis 0 must be finite, got axis 0\[1\] = nan"),
         (

@@ -18,7 +18,7 @@ GRIDS = {
     "3-D": lambda: Grid(5, 4, 3),
     "uneven": lambda: Grid(torch.tensor([0.0, 0.001, 0.002, 0.4, 0.41, 1.0]), torch.rand(13)),
     "large": lambda: Grid(torch.linspace(-3, 5, 9), torch.linspace(0, 4, 6)),
-    "l1": lambda: Grid(12, 7, cost="l1"),
+    "l1 on one axis": lambda: Grid(12, 7, cost=("l1", "sqeuclidean")),
     "not symmetric": lambda: Grid(9, 6, cost=lambda s, t: (t - 0.5 * s).square()),
     "negative": lambda: Grid(9, 6, cost=lambda s, t: -3 * s * t - 2),
     "steps": lambda: Grid(30, 4, cost=lambda s, t: ((s - t).abs() > 0.5).to(s)),
@@ -164,6 +164,11 @@ def test_atoms_are_in_the_order_of_a_flattened_image():
     assert_close(y, x, 0)
     assert_close(matrix(grid), (x[:, None] - y).square().sum(-1), 0)
     assert_close(matrix(Grid(*grid.axes, cost="l1")), (x[:, None] - y).abs().sum(-1), 0)
+    both = Grid(*grid.axes, cost=("l1", lambda s, t: 2 * (t - s)))
+    expected = (x[:, None, 0] - y[:, 0]).abs() + 2 * (y[:, 1] - x[:, None, 1])
+    for space in (both, both.seen_from(x)):
+        assert_close(matrix(space), expected, 0)
+    assert_close(matrix(both.T), expected.T, 0)
     one_way = Grid(grid.axes[0], cost=lambda s, t: (t - s).clamp_min(0))
     assert matrix(one_way).tolist() == matrix(one_way.T).T.tolist() == [[0, 1], [0, 0]]
 
