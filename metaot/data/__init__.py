@@ -1,6 +1,7 @@
 """Distributions of problems: images on grids, the user's arrays, pairs for maps, and snapshots of populations."""
 
 from metaot.data.base import ProblemSet, SampleSet, SnapshotSet, Source, Split, middle, source_from_json
+from metaot.data.costs import AxisPower, CostFamilies, CostFamilyPairs
 from metaot.data.drawings import Drawings, Shapes
 from metaot.data.images import ImagePairs, Mnist
 from metaot.data.paintings import Paintings
@@ -11,6 +12,9 @@ from metaot.data.snapshots import Snapshots
 from metaot.data.sphere import Deliveries, Sphere
 
 __all__ = [
+    "AxisPower",
+    "CostFamilies",
+    "CostFamilyPairs",
     "Deliveries",
     "Drawings",
     "ImagePairs",

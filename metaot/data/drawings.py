@@ -68,7 +68,7 @@ class Drawings(Source):
 
     def split(self, name: Split, data_dir: Path | None = None) -> "DrawnPairs":
         sides = self.sides if name == "train" else self.sides[:1]
-        return DrawnPairs(self.batch, self.eps, sides, STREAMS[name], _each_twice)
+        return DrawnPairs(self.batch, self.eps, sides, STREAMS[name], each_twice)
 
 
 @final
@@ -102,7 +102,7 @@ def _halves(count: int, side: int, generator: torch.Generator) -> tuple[Tensor, 
     return first, second
 
 
-def _each_twice(count: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def each_twice(count: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw pairs, with each image in two of them, because images are expensive."""
     images = drawn_images(count // 2 + 1, side, generator)
     others = images[torch.randperm(len(images), generator=generator)]

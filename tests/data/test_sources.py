@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaot.data import Drawings, Palettes, Planted, Shapes, Source, Sphere, Split, middle
+from metaot.data import CostFamilies, Drawings, Palettes, Planted, Shapes, Source, Sphere, Split, middle
 from metaot.data.drawings import _KINDS, drawn_images, random_images
 
 
@@ -20,6 +20,7 @@ def drawn(source: Source, split: Split, seed: int) -> list[Tensor]:
     [
         Shapes(batch=6, eps=(0.1, 1.0), side=8),
         Drawings(batch=8, sides=(8,)),
+        CostFamilies(batch=8, side=8),
         Palettes(batch=6, samples=40),
         Planted(batch=6, samples=40, dim=4),
         Sphere(batch=4, suppliers=20, customers=300, world="synthetic", demand="patterns"),
@@ -60,6 +61,29 @@ def test_a_batch_has_one_size_and_fewer_images_where_they_are_large() -> None:
         seen[problem.geometry.sizes] = len(problem.a)
     assert seen == {(8, 8): 64, (12, 12): 28, (16, 16): 16}
     assert Drawings(sides=(8, 16)).split("validation").geometry.sizes == (8, 8)
+
+
+@pytest.mark.parametrize("per_axis", [0.0, 1.0])
+def test_each_batch_has_a_cost_of_a_family(per_axis: float) -> None:
+    pairs = CostFamilies(batch=2, eps=(0.02, 0.02), side=8, per_axis=per_axis).split("train")
+    seen = []
+    for seed in range(6):
+        problem = pairs.sample(torch.Generator().manual_seed(seed))
+        C = problem.geometry.cost_rows(slice(None)).unflatten(0, (8, 8)).unflatten(2, (8, 8))
+        along = C[0, 0, :, 0], C[0, 0, 0, :]  # from a corner, along both axes
+        p = [float((cost[7] / cost[1]).log() / torch.tensor(7.0).log()) for cost in along]
+        assert 1 <= min(p) <= max(p) <= 2
+        assert (abs(p[0] - p[1]) > 1e-3) == bool(per_axis)
+        factors = [float(cost[7]) for cost in along]
+        assert 1 / 4 <= factors[0] / factors[1] <= 4
+        torch.testing.assert_close(C, along[0][_apart(8)][:, None, :, None] + along[1][_apart(8)][:, None])
+        assert problem.eps == pytest.approx(0.02 * float(C.mean()))
+        seen.append((*p, *factors))
+    assert len(set(seen)) == 6
+
+
+def _apart(side: int) -> Tensor:
+    return (torch.arange(side)[:, None] - torch.arange(side)).abs()
 
 
 def test_the_middle_of_a_range_is_inside_it() -> None:
