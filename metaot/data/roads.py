@@ -74,7 +74,7 @@ class Roads(Source):
                 raise ValueError(f"{name} must be at most nodes, got {count} at {self.nodes}: raise nodes")
 
     def split(self, name: Split, data_dir: Path | None = None) -> "RoadProblems":
-        return RoadProblems(self.batch, self.eps, self, STREAMS[name])
+        return RoadProblems(self.batch, self.eps, self, STREAMS[name], TravelTimes(self, STREAMS[name]))
 
     def sample(self, generator: torch.Generator) -> Problem:
         """Draw a batch of the test split."""
@@ -87,7 +87,8 @@ class RoadProblems(ProblemSet):
     """Random problems on road networks, see `Roads`; `stream` keeps the splits apart."""
 
     source: Roads
-    stream: int = 2
+    stream: int
+    costs: "TravelTimes"
 
     @property
     def geometry(self) -> None:
@@ -102,65 +103,63 @@ class RoadProblems(ProblemSet):
     def sample(self, generator: torch.Generator) -> Problem:
         a, b = self.weights(generator)
         own = stream(generator, self.stream)
-        draw = self._pooled if self.stream == STREAMS["train"] else self._new
-        C = torch.stack([draw(own) for _ in range(self.batch)]).double()
+        C = torch.stack([self.costs.drawn(own) for _ in range(self.batch)]).double()
         return Problem(a, b, Dense.trusted(C), self.temperatures(self.batch, generator) * C.mean((-2, -1)))
 
-    def _new(self, generator: torch.Generator) -> Float[Tensor, "n m"]:
-        """Return travel times at a new hour, on a new network unless it is seen."""
-        own = stream(generator, self.stream)
-        if self.source.seen:
-            network, suppliers, customers = self._seen
-        else:
-            network = RoadNetwork.drawn(self.source.nodes, own)
-            suppliers, customers = self._junctions(own)
-        return network.at_some_hour(suppliers, own)[:, customers]
 
-    def _pooled(self, generator: torch.Generator) -> Float[Tensor, "n m"]:
-        """Return travel times of the pool, between new suppliers and customers unless they are seen."""
-        network = int(torch.randint(self._pool_size, (), generator=generator))
-        times = self._pool(network)
+@final
+class TravelTimes:
+    """What draws the cost matrices of a split, and keeps the networks or hours of training."""
+
+    def __init__(self, source: Roads, number: int) -> None:
+        self.source, self.number = source, number
+        self._pool = lru_cache(None)(self._member)
+
+    def drawn(self, generator: torch.Generator) -> Float[Tensor, "n m"]:
+        """Draw a matrix: of the pool in training, a new one else."""
+        if self.number != STREAMS["train"]:
+            return self._new(stream(generator, self.number))
+        times = self._pool(int(torch.randint(self._pool_size, (), generator=generator)))
         if self.source.seen:
             return times
         rows = torch.randperm(len(times), generator=generator)[: self.source.suppliers]
         columns = torch.randperm(self.source.nodes, generator=generator)[: self.source.customers]
         return times.index_select(0, rows).index_select(1, columns)
 
-    @property
-    def _pool_size(self) -> int:
-        source = self.source
-        rows, columns = self._candidates, source.customers if source.seen else source.nodes
-        return min(source.networks, max(1, _KEPT // (4 * rows * columns)))
-
-    @property
-    def _candidates(self) -> int:
-        """The number of rows of travel times in the pool."""
-        source = self.source
-        return source.suppliers if source.seen else min(source.nodes, _CANDIDATES * source.suppliers)
-
-    @cached_property
-    def _pool(self) -> Any:
-        """Return, by its number, a member of the pool of training: float32 travel times, kept."""
-        return lru_cache(None)(self._member)
+    def _new(self, generator: torch.Generator) -> Float[Tensor, "n m"]:
+        """Return travel times at a new hour, on a new network unless it is seen."""
+        network, suppliers, customers = self._seen if self.source.seen else self._places(generator)
+        return network.at_some_hour(suppliers, generator)[:, customers]
 
     def _member(self, number: int) -> Float[Tensor, "n m"]:
-        own = torch.Generator().manual_seed(len(STREAMS) * number + self.stream)
+        """Return float32 travel times of the pool: between seen places, or from candidates to all junctions."""
+        own = torch.Generator().manual_seed(len(STREAMS) * number + self.number)
         if self.source.seen:
             return self._new(own).float()
         network = RoadNetwork.drawn(self.source.nodes, own)
         candidates = torch.randperm(self.source.nodes, generator=own)[: self._candidates]
         return network.at_some_hour(candidates, own).float()
 
+    @property
+    def _pool_size(self) -> int:
+        source = self.source
+        entries = source.suppliers * source.customers if source.seen else self._candidates * source.nodes
+        return min(source.networks, max(1, _KEPT // (4 * entries)))
+
+    @property
+    def _candidates(self) -> int:
+        return min(self.source.nodes, _CANDIDATES * self.source.suppliers)
+
     @cached_property
     def _seen(self) -> "tuple[RoadNetwork, Int[Tensor, 'n'], Int[Tensor, 'm']]":
-        own = torch.Generator().manual_seed(self.source.network_seed)
-        return RoadNetwork.drawn(self.source.nodes, own), *self._junctions(own)
+        return self._places(torch.Generator().manual_seed(self.source.network_seed))
 
-    def _junctions(self, generator: torch.Generator) -> tuple[Int[Tensor, "n"], Int[Tensor, "m"]]:
-        """Draw the junctions of suppliers and customers."""
-        source = self.source
-        suppliers, customers = (torch.randperm(source.nodes, generator=generator) for _ in range(2))
-        return suppliers[: source.suppliers], customers[: source.customers]
+    def _places(self, generator: torch.Generator) -> "tuple[RoadNetwork, Int[Tensor, 'n'], Int[Tensor, 'm']]":
+        """Draw a network, and the junctions of suppliers and customers."""
+        nodes = self.source.nodes
+        network = RoadNetwork.drawn(nodes, generator)
+        suppliers, customers = (torch.randperm(nodes, generator=generator) for _ in range(2))
+        return network, suppliers[: self.source.suppliers], customers[: self.source.customers]
 
 
 @final
@@ -193,19 +192,20 @@ class RoadNetwork:
         points = _uniform((nodes, 2), generator)
         corners = scipy.spatial.Delaunay(points.numpy()).simplices
         pairs = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [0, 2]]])
-        roads = np.unique(np.sort(pairs, 1), axis=0).astype(np.int64)
+        codes = np.unique(
+            np.sort(pairs, 1).astype(np.int64) @ np.array([nodes, 1])
+        )  # one number for each pair, quick to compare
+        roads = np.stack([codes // nodes, codes % nodes], 1)
         ends = points[torch.from_numpy(roads)]
         lengths = (ends[:, 0] - ends[:, 1]).norm(dim=-1)
         graph = scipy.sparse.csr_array((lengths.numpy(), tuple(roads.T)), shape=(nodes, nodes))
         tree = scipy.sparse.csgraph.minimum_spanning_tree(graph).tocoo()
-        needed = torch.from_numpy(np.isin(roads @ (nodes, 1), tree.row * nodes + tree.col))
+        needed = torch.from_numpy(np.isin(codes, tree.row.astype(np.int64) * nodes + tree.col))
         kept = needed | (lengths < lengths.quantile(0.3)) | (_uniform(len(roads), generator) < 0.7)
         roads, lengths = torch.from_numpy(roads)[kept], lengths[kept]
         kinds = torch.bucketize(_uniform(len(roads), generator), torch.tensor(_SHARES, dtype=torch.float64))
-        places, (hours, radii, heights) = (
-            _uniform((_CONGESTED, 2), generator),
-            _uniform((3, _CONGESTED), generator),
-        )
+        places = _uniform((_CONGESTED, 2), generator)
+        hours, radii, heights = _uniform((3, _CONGESTED), generator)
         speeds = torch.tensor(_SPEEDS, dtype=torch.float64)[kinds]
         return cls(points, roads, lengths / speeds, places, HOURS * hours, 0.05 + 0.15 * radii, 1 + 3 * heights)
 
