@@ -1,7 +1,7 @@
 """Supply and demand on the sphere: python -m benchmarks.sphere [--mlp RUN] [--peers N] [--instances N].
 
 The shipped checkpoint on test problems of the paper's distribution and on demand patterns that training never saw.
-Cold is `solve` from nothing: Newton with a decreasing eps, our best cold start. Starts take turns,
+Cold is `solve` from nothing: accelerated Sinkhorn, and Newton if that takes long. Starts take turns,
 the network's time counts, one thread, float64, L1 marginal error tested at every step. OTT-JAX and POT (`pip
 install 'metaot[peers]'`) get the suppliers that have something only, and few problems, as they take minutes; right
 before and after each, `solve` is timed on the same problem. `--mlp` names a run of the recipe `sphere-mlp`.

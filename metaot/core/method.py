@@ -3,8 +3,7 @@
 Sinkhorn's steps are cheap, and many where eps is small; Newton's are few, and cost the square of the smaller side.
 So, unless the caller names a method:
 
-1. Instances with few atoms with mass on one side go to Newton at once; so do those with few atoms on one side and
-   many on the other, off grids, at an eps where Sinkhorn is slow.
+1. Instances with few atoms with mass on one side go to Newton at once.
 2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `SINKHORN_FIRST`
    steps, or more where another back end makes Newton's.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
@@ -42,19 +41,12 @@ NEWTON_ENTRIES = 2**22
 LARGEST_GRID = 2**21
 """Atoms of the largest grid that compiled code takes: what it holds is some hundred bytes for each."""
 
-_SLOW, _FEW_ROWS, _LONG = 100.0, 256, 8
-"""The range of costs, in units of eps, above which Sinkhorn takes hundreds of steps; with up to `_FEW_ROWS` atoms
-on one side, and `_LONG` times as many on the other, Newton is then quicker from the first step."""
-
 _QUICK, _LADDER = 10.0, 3.0
 """The range of costs, in units of the temperature, at which Newton is quick from zeros; and the ratio of two
 temperatures on the way down."""
 
 _FOLLOWED, _EACH = 0.05, 30
 """L1 error to which Newton goes at a higher temperature, and its most steps there."""
-
-_DESERVED = (0.35, 10.0), (0.6, 30.0)
-"""Temperatures, in units of the problem's, from which starts with at most these L1 errors are mended."""
 
 Array = Any
 """An array of numpy, or a tensor: what the back end works on."""
@@ -167,28 +159,14 @@ def choose(back_end: BackEnd, f: Array | None, limits: Limits) -> tuple[Result, 
     run, suited = _Run(back_end, limits), suits_newton(back_end)
     first = suited if back_end.slowness == 1 else [False] * len(suited)
     few = [k for k, (rows, _) in enumerate(back_end.sizes) if first[k] and rows <= FEW]
-    long = [k for k in _long(back_end) if first[k]]
-    at_once, near = {*few, *long}, run.descend_from(f, long)
-    run.carry_on(run.newton, [*few, *near], f)
-    others = [k for k in range(len(suited)) if k not in at_once]
+    run.carry_on(run.newton, few, f)
+    others = [k for k in range(len(suited)) if k not in few]
     run.carry_on(run.sinkhorn, others, f, back_end.slowness * SINKHORN_FIRST if any(suited) else limits.max_steps)
     if left := run.unfinished():
-        run.carry_on(run.newton, [k for k in left if suited[k] and k not in at_once])
+        run.carry_on(run.newton, [k for k in left if suited[k] and k not in few])
         run.descend([k for k in run.unfinished() if suited[k]])
         run.carry_on(run.sinkhorn, run.unfinished())
     return run.result, tuple(dict.fromkeys(run.taken))
-
-
-def _long(back_end: BackEnd) -> list[int]:
-    """Return the instances that have few atoms on one side and many on the other, where Sinkhorn is slow.
-
-    Never on a grid: steps along axes take far less time than a Newton step.
-    """
-    if back_end.axis_points < np.inf:
-        return []
-    sizes = enumerate(back_end.sizes)
-    long = [k for k, (few, many) in sizes if FEW < few <= _FEW_ROWS and many >= _LONG * few]
-    return long if long and back_end.cost_range > _SLOW * back_end.lowest_eps else []
 
 
 class _Run:
@@ -240,35 +218,15 @@ class _Run:
             start = self.result.f[index]
         self.result.update(index, method(index, start, min(budget, patience or budget)))
 
-    def descend_from(self, f: Array | None, which: list[int]) -> list[int]:
-        """Solve some instances from a temperature that their starts need; return those whose starts are near."""
-        if f is None or not which:
-            self.descend(which)
-            return []
-        index = np.array(which)
-        found = self.back_end.newton(index, f[index], Limits(self.tol, 0))
-        error = dict(zip(which, self.back_end.numbers(found.error).tolist(), strict=True))
-        lowest = _FOLLOWED
-        for highest, scale in _DESERVED:
-            self.descend([k for k in which if lowest < error[k] <= highest], f, scale, each=1)
-            lowest = highest
-        self.descend([k for k in which if not error[k] <= lowest])
-        return [k for k in which if error[k] <= _FOLLOWED]
-
-    def descend(
-        self, which: list[int], f: Array | None = None, scale: float | None = None, each: int = _EACH
-    ) -> None:
-        """Follow the solution of some instances down from a temperature: by default, at which Newton is quick."""
+    def descend(self, which: list[int]) -> None:
+        """Follow the solution of some instances down from a temperature at which Newton is quick."""
         if not which:
             return
-        if not self.taken:
-            self.result = self.back_end.no_result()
         self.taken.append("newton")
-        index = np.array(which)
-        steps, f = self.result.steps[index], None if f is None else f[index]
-        scale = scale or self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
+        index, f = np.array(which), None
+        steps, scale = self.result.steps[index], self.back_end.cost_range / (_QUICK * self.back_end.lowest_eps)
         while scale > _LADDER / 2:
-            budget = min(each, self.max_steps - int(steps.max()))
+            budget = min(_EACH, self.max_steps - int(steps.max()))
             found = self.back_end.newton(index, f, Limits(_FOLLOWED, budget), warmer=scale)
             f, steps, scale = found.f, steps + found.steps, scale / _LADDER
         found = self.back_end.newton(index, f, Limits(self.tol, self.max_steps - int(steps.max())))

@@ -67,25 +67,6 @@ def test_few_atoms_are_for_newton_at_once(count, solvers, side):
     assert solve(problem if side == "source" else problem.T).solvers == solvers
 
 
-@pytest.mark.parametrize(
-    ("k", "l", "eps", "at_once"),
-    [
-        (20, 160, 0.0099, True),
-        (160, 20, 0.0099, True),
-        (20, 160, 0.0101, False),  # Sinkhorn is quick where costs are within a hundred eps
-        (20, 159, 0.0099, False),  # not eight times as many
-        (256, 2048, 0.0099, True),
-        (257, 2056, 0.0099, False),
-    ],
-)
-def test_few_by_many_at_a_low_temperature_are_for_newton_at_once(k, l, eps, at_once):
-    C = torch.rand(k, l)
-    C = (C - C.min()) / (C.max() - C.min())
-    C[:: max(1, k // 8)] = torch.linspace(0, 1, l)  # rows that are looked at
-    solution = solve(Problem(full(k), full(l), Dense(C), eps), max_steps=0)
-    assert solution.solvers == ((Newton(),) if at_once else (Sinkhorn(),))
-
-
 def test_each_instance_of_a_batch_takes_its_own_method(monkeypatch: pytest.MonkeyPatch):
     """Few atoms: Newton; an easy one: Sinkhorn; a hard one: Newton after Sinkhorn; the same as one by one."""
     monkeypatch.setattr(method, "SINKHORN_FIRST", 20)
