@@ -145,3 +145,22 @@ def require_limits(tol: object, max_steps: object) -> tuple[float, int]:
     if max_steps < 0:
         raise ValueError(f"max_steps must not be negative, got {max_steps}")
     return tol, max_steps
+
+
+def spread_words(bounds: Sequence[float]) -> str:
+    """Return the problems of a model that reads costs, in words."""
+    return f"any cost matrices whose entries differ by {bounds[0]:.3g} to {bounds[1]:.3g} eps in the mean"
+
+
+def require_spreads(found: Sequence[float], bounds: Sequence[float]) -> None:
+    """Raise ValueError for costs that differ less, or more, than those that a model was trained for, in eps."""
+    low, high = bounds
+    for k, spread in enumerate(found):
+        if low <= spread <= high:
+            continue
+        times, more = (low / max(spread, 1e-300), "less") if spread < low else (spread / high, "more")
+        where = f" in problem [{k}]" if len(found) > 1 else ""
+        raise ValueError(
+            f"the model was trained for costs that differ by {low:.3g} to {high:.3g} eps in the mean, got "
+            f"{spread:.3g} eps{where}, {times:.3g} times {more}: choose another eps, or train a model for yours"
+        )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metaot import digest
 from metaot.amortize import AmortizedPotential, StagedPredictor
+from metaot.amortize.costs import CostPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.folders import (
@@ -42,6 +43,7 @@ from metaot.geometry import Geometry
 from metaot.inverse.potential_network import NetworkPotential
 from metaot.models import MODELS, single
 from metaot.models.base import HyperNetwork
+from metaot.models.costs import CostNetwork
 from metaot.models.palette import PaletteIcnn
 from metaot.models.paper import ResNetIcnn
 from metaot.models.population import PotentialNetwork
@@ -49,9 +51,9 @@ from metaot.models.universal import UniversalNetwork
 from metaot.onnx.compiled import FILES, OnnxNetwork
 from metaot.onnx.maps import NETWORK, map_beside, push_file
 
-_OTHERS = (PaletteIcnn, PotentialNetwork, ResNetIcnn, UniversalNetwork)
+_OTHERS = (CostNetwork, PaletteIcnn, PotentialNetwork, ResNetIcnn, UniversalNetwork)
 _NETWORKS: dict[str, Any] = {**MODELS, **{kind.__name__: kind for kind in _OTHERS}}
-Saved = AmortizedPotential | UniversalPotential | AmortizedMap | NetworkPotential
+Saved = AmortizedPotential | CostPotential | UniversalPotential | AmortizedMap | NetworkPotential
 
 
 def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any) -> None:
@@ -106,6 +108,8 @@ def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the problems that a predictor is for, as entries of the card and of the weights."""
     if isinstance(predictor, AmortizedMap | NetworkPotential):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
+    if isinstance(predictor, CostPotential):
+        return {"geometry": None, "cost": None}, {}
     if isinstance(predictor, UniversalPotential):
         return {"geometry": None, "cost": "sqeuclidean", "eps": list(predictor.eps)}, {}
     geometry = predictor.geometry
@@ -129,7 +133,8 @@ def load(path: str | Path) -> Any:
 
     `path` is a folder, the name of a checkpoint that comes with the package, such as "universal", or OWNER/NAME on
     the Hub. The predictor is an `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential`
-    for problems on the plane, an `AmortizedMap` for continuous problems, a `NetworkPotential` of a population.
+    for problems on the plane, a `CostPotential` for problems with costs of their own, an `AmortizedMap` for
+    continuous problems, a `NetworkPotential` of a population.
     Only tensors and JSON are read, no code. Raises FileNotFoundError when a file is missing, and ValueError, with
     the file's name, when one is damaged or of another checkpoint or version.
     """
@@ -165,6 +170,8 @@ def _predictor(folder: Path, card: dict[str, Any]) -> Any:
         return AmortizedMap(model)
     if isinstance(model, PotentialNetwork):
         return NetworkPotential(model)
+    if isinstance(model, CostNetwork):
+        return CostPotential(model)
     with _naming(folder / CARD):
         eps = eps_range(card["eps"])
     if isinstance(model, UniversalNetwork):

@@ -3,14 +3,27 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaot.data import Drawings, Mnist, Paintings, Palettes, Planted, ProblemFolder, Shapes, Snapshots, Sphere
+from metaot.data import (
+    Drawings,
+    Mnist,
+    Paintings,
+    Palettes,
+    Planted,
+    ProblemFolder,
+    Roads,
+    Shapes,
+    Snapshots,
+    Sphere,
+)
 from metaot.models import GroupedPotential, ModalPotential, PotentialMLP, RefinedPotential, SpectralPotential
+from metaot.models.costs import CostNetwork
 from metaot.models.palette import PaletteIcnn
 from metaot.models.paper import ResNetIcnn
 from metaot.models.population import PotentialNetwork
 from metaot.models.universal import UniversalNetwork
 from metaot.objectives import brenier_loss
 from metaot.training import Recipe
+from metaot.training.costs import CostTask
 from metaot.training.populations import PopulationTask
 from metaot.training.tasks import ContinuousTask, DiscreteTask, GroupedTask, UniversalTask
 
@@ -133,6 +146,35 @@ def sphere_mlp() -> Recipe:
     return replace(sphere(), name="sphere-mlp", model=PotentialMLP, learning_rate=1e-3)
 
 
+def roads() -> Recipe:
+    """Travel times that change: suppliers and customers on random road networks, the shipped checkpoint.
+
+    One network whose places stay: --set data.seen=true --from roads
+    """
+    return Recipe(
+        "roads",
+        Roads(batch=16, eps=(0.01, 0.05)),
+        CostNetwork,
+        CostTask,
+        steps=6_000,
+        learning_rate=3e-3,
+        warmup=100,
+        validation_eps=0.01,
+        validation_batch=16,
+        save_every=250,
+    )
+
+
+def costs() -> Recipe:
+    """Your own problems with a cost matrix each; minutes on two cores, and fewer with --from roads.
+
+    `metaot.data.write_problems` writes the folder that is named with --set data.path=FOLDER.
+    """
+    return replace(
+        roads(), name="costs", data=ProblemFolder(batch=16, exchanged=0.0), validation_eps=None, steps=1_000
+    )
+
+
 def populations() -> Recipe:
     """The potential behind a population that moves, from snapshots; by default of one that splits in two.
 
@@ -152,6 +194,6 @@ def populations() -> Recipe:
 
 _ALL = (
     shapes, mnist, mnist_spectral, mnist_mlp, problems, universal,
-    palette, palettes, palette_resnet, planted, sphere, sphere_mlp, populations,
+    palette, palettes, palette_resnet, planted, sphere, sphere_mlp, roads, costs, populations,
 )  # fmt: skip
 RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

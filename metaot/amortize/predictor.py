@@ -103,6 +103,10 @@ class StagedPredictor(Predictor):
         *_, f = self._stages(require_balanced(problem, "a model").flat())
         return DualPotentials.from_f(problem, in_shape(problem, f))
 
+    def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
+        *_, f = islice(self._stages(require_balanced(problem, "a model").flat()), self.start_steps + 1)
+        return in_shape(problem, f)
+
     def stages(self, problem: Problem) -> list[Float[Tensor, "*batch n"]]:
         """Return f of the network and after each refinement step, in the dtype of the problem."""
         return [in_shape(problem, f) for f in self._stages(require_balanced(problem, "a model").flat())]
@@ -131,10 +135,6 @@ class AmortizedPotential(StagedPredictor):
     @property
     def domain(self) -> str:
         return f"problems on {self.geometry}"
-
-    def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        *_, f = islice(self._stages(require_balanced(problem, "a model").flat()), self.start_steps + 1)
-        return in_shape(problem, f)
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:
         self._require_known_geometry(flat.geometry)

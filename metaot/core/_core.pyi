@@ -32,6 +32,26 @@ def average_each(
     Raises as `solve_each`.
     """
 
+def learnt_potentials(
+    C: ndarray,
+    a: ndarray,
+    b: ndarray,
+    eps: ndarray,
+    settings: ndarray,
+    weights: ndarray,
+    temperatures: ndarray,
+    f: ndarray,
+    spreads: ndarray,
+    threads: int,
+    /,
+) -> None:
+    """Fill f and by how many eps costs differ, by a `metaot.models.costs.CostNetwork`, for C n m or batch n m.
+
+    `settings`, int64, are width, hidden, cells, rows, the number of levels, their targets and their rounds;
+    `weights`, float32, those of one round after another; `temperatures`, float32, cooling and then warmth.
+    The spread is -1 where equal weights or infinite costs need the longer way in torch. Raises as `solve_each`.
+    """
+
 def solve_each(
     method: int,
     costs: tuple[int, int, tuple[ndarray, ...]],

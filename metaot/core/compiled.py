@@ -1,5 +1,6 @@
 """Compiled code for arrays of float64 on a CPU, without torch: what is packed, and what comes back."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import numpy as np
@@ -182,6 +183,36 @@ def assign_rows(
     columns = np.empty(len(prices), dtype=np.int64)
     bound = _core.assign_rows(rows, _contiguous(eps), prices, columns, exact)
     return columns, bound
+
+
+@final
+class Learnt(NamedTuple):
+    """A `metaot.models.costs.CostNetwork` in arrays; see `_core.pyi`."""
+
+    settings: tuple[int, int, int, int]
+    """Width, hidden, cells and rows."""
+    rounds: tuple[int, ...]
+    """Rounds at each level."""
+    weights: Array
+    temperatures: Array
+
+
+def learnt_potentials(
+    net: Learnt, counts: list[int], C: Array, problems: Sequence[Array], *, threads: int = 1
+) -> tuple[Array, Array]:
+    """Return f, and by how many eps costs differ, for levels of so many targets; see metaot/core/src/learnt.c.
+
+    `problems` are a, b and eps. The second is -1 for problems that only torch can prepare; f is then not to be
+    used.
+    """
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    C, (a, b, eps) = _contiguous(C), map(_contiguous, problems)
+    f, spreads = np.empty(a.shape), np.empty(len(a))
+    settings = np.array([*net.settings, len(counts), *counts, *net.rounds], dtype=np.int64)
+    useful = max(1, min(threads, len(a)))
+    _core.learnt_potentials(C, a, b, eps, settings, net.weights, net.temperatures, f, spreads, useful)
+    return f, spreads
 
 
 def quick_products() -> bool:

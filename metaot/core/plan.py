@@ -21,7 +21,10 @@ _BLOCK = 2**18
 @final
 @dataclass(frozen=True)
 class Plans:
-    """Plans P = a b exp((f + g - C)/eps), a row for each problem; C is the sum of one cost for each axis."""
+    """Plans P = a b exp((f + g - C)/eps), a row for each problem; C is the sum of one cost for each axis.
+
+    Or there is one cost matrix for each problem, batch n m.
+    """
 
     costs: tuple[Array, ...]
     a: Array
@@ -39,10 +42,11 @@ class Plans:
     def _sums_of(self, k: int) -> tuple[float, float]:
         """Return the mass and the cost of one plan, in the log domain, as `metaot.geometry` does on tensors."""
         a, eps = self.a[k], self.eps[k]
+        costs = [cost[k] if cost.ndim == 3 else cost for cost in self.costs]
         with np.errstate(divide="ignore"):
-            z = (self.g[k] / eps + np.log(self.b[k])).reshape([cost.shape[1] for cost in self.costs])
+            z = (self.g[k] / eps + np.log(self.b[k])).reshape([cost.shape[1] for cost in costs])
         total = np.zeros(z.shape)
-        for cost in reversed(self.costs):
+        for cost in reversed(costs):
             lines = z.reshape(-1, cost.shape[1]), total.reshape(-1, cost.shape[1])
             parts = [np.concatenate(part) for part in zip(*_along_an_axis(cost, eps, *lines), strict=True)]
             z, total = (np.moveaxis(part.reshape(*z.shape[:-1], len(cost)), -1, 0) for part in parts)

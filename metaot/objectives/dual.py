@@ -87,10 +87,10 @@ def semidual_loss(
     f: Float[Tensor, "batch n"],
     a: Float[Tensor, "batch n"],
     b: Float[Tensor, "batch m"],
-    C: Float[Tensor, "n m"],
+    C: Float[Tensor, "n m"] | Float[Tensor, "batch n m"],
     eps: Float[Tensor, "batch"],
 ) -> Float[Tensor, "batch"]:
-    r"""Return the `scaled_dual_loss` of problems with one small cost matrix, on the CPU in float32.
+    r"""Return the `scaled_dual_loss` of problems with a small cost matrix, shared or not, on the CPU in float32.
 
     Problems are evaluated one after the other, so that each stays in the cache, and on the atoms with mass.
     Differentiable in f, with the gradient $(P 1 - a)/\epsilon$.
@@ -100,9 +100,9 @@ def semidual_loss(
     values, gradients = np.empty(len(potentials), np.float32), np.zeros_like(potentials)
     for k, temperature in enumerate(eps.tolist()):
         rows = sources[k].nonzero()[0]
-        weights = sources[k][rows]
+        weights, matrix = sources[k][rows], costs if costs.ndim == 2 else costs[k]
         h = potentials[k][rows] + temperature * np.log(weights)
-        values[k], source = _evaluated(h, targets[k], costs[rows], temperature)
+        values[k], source = _evaluated(h, targets[k], matrix[rows], temperature)
         values[k] -= potentials[k][rows] @ weights / temperature
         gradients[k][rows] = (source - weights) / temperature
     found = torch.from_numpy(values).to(f), torch.from_numpy(gradients)

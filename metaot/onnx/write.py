@@ -1,6 +1,7 @@
 """The network of a checkpoint as ONNX files, compared with torch, and with the digest of its weights."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,12 +26,11 @@ _DIFFERENCE = 1e-4
 def network_files(model: Exportable) -> list[bytes]:
     """Return the ONNX files of a network, and of its correction if it has one; ValueError if they are wrong."""
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    weights, batch = fingerprint(model), torch.export.Dim("batch", min=2, max=2**31)
+    weights, sizes = fingerprint(model), _Sizes()
     examples = zip(("forward", "correct"), _inputs(model, _TRACED), _inputs(model, _COMPARED), strict=False)
     contents = []
     for file, (name, inputs, others) in zip(FILES, examples, strict=False):
-        sizes = [zip(x.shape, y.shape, strict=True) for x, y in zip(inputs, others, strict=True)]
-        shapes = tuple({k: batch for k, (one, other) in enumerate(pairs) if one != other} for pairs in sizes)
+        shapes = tuple(sizes.of(x, y) for x, y in zip(inputs, others, strict=True))
         function = _Function(model, name)
         names = [f"input{k}" for k in range(len(inputs))], [f"output{k}" for k in range(len(function(*inputs)))]
         proto = traced(function, inputs, shapes, inputs=names[0], outputs=names[1])
@@ -41,6 +41,21 @@ def network_files(model: Exportable) -> list[bytes]:
         contents.append(digest.sealed(proto.SerializeToString()))
     _require_equal(model, OnnxNetwork(contents))
     return contents
+
+
+class _Sizes:
+    """Names for the sizes that differ between two examples: those of the batch, and others."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int], Any] = {}
+
+    def of(self, x: Tensor, y: Tensor) -> dict[int, Any]:
+        """Return the sizes of an input that may be others, by axis."""
+        pairs = [(k, pair) for k, pair in enumerate(zip(x.shape, y.shape, strict=True)) if pair[0] != pair[1]]
+        for _, pair in pairs:
+            if pair not in self.known:
+                self.known[pair] = torch.export.Dim(f"size{len(self.known)}", min=2, max=2**31)
+        return {k: self.known[pair] for k, pair in pairs}
 
 
 class _Function(nn.Module):

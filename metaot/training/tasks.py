@@ -23,7 +23,7 @@ from metaot.objectives import brenier_value
 from metaot.objectives.dual import dual_value, semidual_loss
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
-from metaot.solvers import Sinkhorn, solve
+from metaot.solvers import Sinkhorn, Solution, solve
 from metaot.solvers.in_torch import worse_than_zeros
 from metaot.tools.places import places_sheet
 from metaot.tools.plan import displacement_interpolation
@@ -31,7 +31,7 @@ from metaot.tools.recolor import recoloured_sheet
 from metaot.tools.value import half_squared_distance
 from metaot.training.recipe import Recipe, Task
 
-_TARGET = 1e-3
+TARGET = 1e-3
 """The marginal error to which steps after a prediction are counted."""
 _PAIRS = 4
 """How many validation pairs a picture shows."""
@@ -95,7 +95,7 @@ class DiscreteTask(Task):
 
     def _plain_steps(self, init: DualPotentials | None) -> Tensor:
         """Count the steps of plain Sinkhorn from a start; None for zeros."""
-        return solve(self.validation, init=init, solver=Sinkhorn(accelerated=False), tol=_TARGET).steps.double()
+        return solve(self.validation, init=init, solver=Sinkhorn(accelerated=False), tol=TARGET).steps.double()
 
 
 @final
@@ -133,13 +133,11 @@ class GroupedTask(DiscreteTask):
 
     @torch.no_grad()
     def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
-        problem, value = self.validation, self.exact.value
+        problem = self.validation
         guesses = [DualPotentials.from_f(problem, f) for f in predictor.stages(problem)]
-        figures = {"steps": solve(problem, init=guesses[-1], tol=_TARGET).steps.double().mean().item()}
+        figures = {"steps": solve(problem, init=guesses[-1], tol=TARGET).steps.double().mean().item()}
         for guess, of in ((guesses[-1], ""), (guesses[0], "_of_the_network")):
-            gap = (value - dual_value(problem, guess)) / value.abs()
-            figures[f"relative_dual_gap{of}"] = gap.mean().item()
-            figures[f"marginal_error{of}"] = marginal_error(problem, guess).mean().item()
+            figures |= {f"{name}{of}": value for name, value in worth(self.exact, guess).items()}
         return figures, _pictures(problem, self.exact.potentials, guesses[-1])
 
 
@@ -182,6 +180,13 @@ class ContinuousTask(Task):
             return figures, {}
         shown = recoloured_sheet(predictor, images[: 2 * _PAIRS])
         return figures, {"source, target, source recoloured, target recoloured": shown}
+
+
+def worth(exact: Solution, guess: DualPotentials) -> dict[str, float]:
+    """Return how far potentials are from a solution: the relative dual gap and the marginal error, in the mean."""
+    gap = (exact.value - dual_value(exact.problem, guess)) / exact.value.abs()
+    error = marginal_error(exact.problem, guess)
+    return {"relative_dual_gap": gap.mean().item(), "marginal_error": error.mean().item()}
 
 
 def _pictures(problem: Problem, exact: DualPotentials, guess: DualPotentials) -> dict[str, Tensor]:

@@ -253,6 +253,24 @@ int step_on_grid(Operator *op, const double *residual, const double *x, double *
 size_t sort_bytes(Index n);
 void sort_row(Index n, int is_single, void *numbers, int64_t *order, Arena *arena);
 
+/* learnt.c */
+typedef struct {
+    Index width, hidden, cells, rows, levels, rounds;
+    const int64_t *counts, *per_level;   /* of each level: targets, and rounds */
+    const float *weights, *temperatures; /* of all rounds; then of their temperatures */
+} Learnt; /* a network that reads costs */
+
+typedef struct {
+    Index n, m;
+    const double *C, *a, *b; /* n m, n, m */
+    double eps, spread;      /* by how many eps costs differ */
+    double *f;
+} LearntProblem;
+
+Index learnt_numbers(const Learnt *net, Index rounds);
+size_t learnt_bytes(const Learnt *net, Index n, Index m);
+int learnt_potential(const Learnt *net, LearntProblem *problem, Arena *room, Arena *arena);
+
 /* minplus.c */
 int hard_minimum(const Costs *costs, const double *h, double *f);
 

@@ -612,12 +612,102 @@ static PyObject *has_quick_products(PyObject *Py_UNUSED(module), PyObject *Py_UN
     return PyBool_FromLong(products_are_quick());
 }
 
+enum { COSTS_OF_NET, A_OF_NET, B_OF_NET, EPS_OF_NET, SETTINGS, NUMBERS, TEMPERATURES, F_OF_NET, SPREADS, NET_PARTS };
+
+typedef struct {
+    Learnt net;
+    Py_buffer b[NET_PARTS];
+    Index rows, n, m, next;
+    int short_of_memory;
+} NetTask;
+
+/* Evaluate one problem after another, until all are done or in hand. */
+static void take_part_in_rounds(void *shared)
+{
+    NetTask *task = shared;
+    Index n = task->n, m = task->m;
+    Arena room = {0}, arena = {0};
+    if (open_arena(&room, sort_bytes(n > m ? n : m)) && open_arena(&arena, learnt_bytes(&task->net, n, m))) {
+        for (Index k; (k = take_next(&task->next)) < task->rows;) {
+            const double *C = task->b[COSTS_OF_NET].buf, *eps = task->b[EPS_OF_NET].buf;
+            LearntProblem problem = {n, m, task->b[COSTS_OF_NET].ndim == 2 ? C : C + k * n * m,
+                                     (double *)task->b[A_OF_NET].buf + k * n, (double *)task->b[B_OF_NET].buf + k * m,
+                                     eps[k], 0, (double *)task->b[F_OF_NET].buf + k * n};
+            int done = learnt_potential(&task->net, &problem, &room, &arena);
+            ((double *)task->b[SPREADS].buf)[k] = done ? problem.spread : -1;
+        }
+    } else
+        task->short_of_memory = 1;
+    close_arena(&room);
+    close_arena(&arena);
+}
+
+/* Read the settings of a network, and compare their number and that of its weights. */
+static int read_net(NetTask *task)
+{
+    const int64_t *settings = task->b[SETTINGS].buf;
+    Index count = task->b[SETTINGS].len / (Index)sizeof(int64_t), levels = count >= 5 ? settings[4] : 0;
+    if (levels < 1 || count != 5 + 2 * levels) return misfit("settings do not fit");
+    Learnt *net = &task->net;
+    *net = (Learnt){settings[0], settings[1], settings[2], settings[3], levels, 0, settings + 5, settings + 5 + levels,
+                    task->b[NUMBERS].buf, task->b[TEMPERATURES].buf};
+    Index last = 1;
+    for (Index k = 0; k < levels; k++) {
+        net->rounds += net->per_level[k];
+        if (net->per_level[k] < 1 || net->counts[k] < last || net->counts[k] > task->m)
+            return misfit("levels need rounds, and targets in growing numbers");
+        last = net->counts[k];
+    }
+    int positive = net->width > 0 && net->hidden > 0 && net->cells > 0 && net->rows > 0;
+    Index numbers = task->b[NUMBERS].len / 4, temperatures = task->b[TEMPERATURES].len / 4;
+    if (!positive || numbers != learnt_numbers(net, net->rounds) || temperatures != 2 * net->rounds)
+        return misfit("weights do not fit the settings");
+    return 1;
+}
+
+static PyObject *learnt_potentials(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    static const char *const names[] = {"C", "a", "b", "eps", "settings", "weights", "temperatures", "f", "spreads"};
+    static const char *const formats[] = {"d", "d", "d", "d", "lq", "f", "f", "d", "d"};
+    PyObject *given[NET_PARTS];
+    NetTask task;
+    int threads, fits = 1;
+    memset(&task, 0, sizeof task);
+    if (!PyArg_ParseTuple(arguments, "OOOOOOOOOi:learnt_potentials", &given[0], &given[1], &given[2], &given[3],
+                          &given[4], &given[5], &given[6], &given[7], &given[8], &threads))
+        return NULL;
+    for (int k = 0; k < NET_PARTS && fits; k++)
+        fits = read_array(given[k], names[k], k >= F_OF_NET, formats[k], k == COSTS_OF_NET ? 2 : 1, &task.b[k]);
+    if (fits) {
+        const Py_buffer *C = &task.b[COSTS_OF_NET];
+        Index rows = task.rows = task.b[EPS_OF_NET].len / 8, n = task.n = C->shape[C->ndim - 2];
+        Index m = task.m = C->shape[C->ndim - 1];
+        if (C->ndim > 3 || (C->ndim == 3 && C->shape[0] != rows) || n < 1 || m < 1 ||
+            task.b[A_OF_NET].len != rows * n * 8 || task.b[B_OF_NET].len != rows * m * 8 ||
+            task.b[F_OF_NET].len != rows * n * 8 || task.b[SPREADS].len != rows * 8)
+            fits = misfit("C, a, b, eps, f and spreads must be (batch) n m, batch n, batch m, batch, batch n, batch");
+        else
+            fits = read_net(&task);
+    }
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        run_on_threads(take_part_in_rounds, &task, threads);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < NET_PARTS; k++)
+        if (task.b[k].obj) PyBuffer_Release(&task.b[k]);
+    if (!fits) return NULL;
+    if (task.short_of_memory) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"has_quick_products", has_quick_products, METH_NOARGS, "Tell whether multiply_rows is faster than floats."},
     {"multiply_rows", multiply, METH_VARARGS, "Put factor x y^T into out; see metaot/core/_core.pyi."},
     {"exponential_sums", exponential_sums, METH_VARARGS, "Put exp(x y^T) v into out; see metaot/core/_core.pyi."},
     {"assign_rows", assign_rows, METH_VARARGS, "Assign rows to columns; see metaot/core/_core.pyi."},
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
+    {"learnt_potentials", learnt_potentials, METH_VARARGS, "Evaluate a network that reads costs; see _core.pyi."},
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
     {"sort_rows", sort_rows, METH_VARARGS, "Sort rows of numbers; see metaot/core/_core.pyi."},

@@ -1,0 +1,43 @@
+"""What is learned of problems whose costs change: a network that reads them."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from metaot.amortize import StagedPredictor
+from metaot.amortize.costs import CostPotential, encode
+from metaot.models import single
+from metaot.models.costs import CostNetwork
+from metaot.objectives.dual import semidual_loss
+from metaot.problem import Problem
+from metaot.solvers import Sinkhorn, solve
+from metaot.training.tasks import TARGET, DiscreteTask, worth
+
+_DRAWN, _BEYOND = 8, 1.5
+"""Batches that tell how much costs differ, and how many times beyond them predictions are still made."""
+
+
+@final
+class CostTask(DiscreteTask):
+    """Potentials of problems each of which may have costs of its own."""
+
+    def new_model(self) -> CostNetwork:
+        model: CostNetwork = single(CostNetwork(**self.recipe.model_settings))
+        spreads = torch.cat([encode(self.drawn(self.recipe.steps + k), model).spread for k in range(_DRAWN)])
+        model.spreads.copy_(torch.stack([spreads.min() / _BEYOND, spreads.max() * _BEYOND]))
+        return model
+
+    def predictor(self, model: CostNetwork) -> CostPotential:
+        return CostPotential(model)
+
+    def loss(self, predictor: CostPotential, problem: Problem) -> Tensor:
+        (f,) = predictor.stages(problem)
+        C, eps = problem.geometry.cost_rows(slice(None)), torch.as_tensor(problem.eps).expand(len(f))
+        return semidual_loss(f, problem.a, problem.b, C, eps).mean()
+
+    @torch.no_grad()
+    def measure(self, predictor: StagedPredictor) -> tuple[dict[str, float], dict[str, Tensor]]:
+        guess = predictor.predict(self.validation)
+        steps = solve(self.validation, init=guess, solver=Sinkhorn(), tol=TARGET).steps
+        return {"steps": steps.double().mean().item(), **worth(self.exact, guess)}, {}
