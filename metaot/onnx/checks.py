@@ -12,6 +12,9 @@ Array = np.ndarray
 MASS_TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 """How far from one the mass of a weight vector may be."""
 
+ANY = 1e-300, 1e300
+"""All temperatures: for a model that compares them with the costs of each problem."""
+
 _minimum, _ones = np.minimum.reduce, lru_cache(np.ones)  # a product with ones is the fastest sum
 
 
@@ -48,6 +51,26 @@ def _what_is_wrong(name: str, w: Array, mass: Any, tolerance: float) -> str:
     )
 
 
+def costs(C: object, shape: tuple[int, int], batch: tuple[int, ...]) -> Array:
+    """Return cost matrices, float64, one for the batch or one for each instance; words as of a `Problem`."""
+    matrix = as_array("C", C, "a cost matrix (a tensor, an array or nested lists)")
+    if matrix.ndim < 2 or 0 in matrix.shape[-2:]:
+        raise ValueError(f"C must have the shape (n, m) or (*batch, n, m), got {matrix.shape}")
+    if matrix.shape[-2:] != shape:
+        words = f"weights of sizes {shape} do not fit the geometry of sizes {matrix.shape[-2:]}"
+        exchange = ": exchange a and b, or the last two axes of C" if matrix.shape[-2:] == shape[::-1] else ""
+        raise ValueError(f"{words}{exchange}")
+    if matrix.shape[:-2] not in ((), batch):
+        raise ValueError(
+            f"a batch {batch} of weights does not fit a batch {matrix.shape[:-2]} of geometries: C has one matrix "
+            "for the batch, or one for each instance"
+        )
+    if matrix.size and not matrix.min() > -np.inf:
+        bad = np.isnan(matrix) | np.isneginf(matrix)
+        raise ValueError(f"C must be finite, or +inf for a forbidden pair, got C{first_place(bad, matrix)}")
+    return np.ascontiguousarray(matrix.reshape(-1, *shape), dtype=np.float64)
+
+
 def samples(name: str, values: object, dim: int, *, least: int) -> Array:
     """Return samples as float32, *batch n dim; ValueError says where and what is wrong."""
     z = as_array(name, values, "samples (an array, a table or nested lists)")
@@ -65,6 +88,8 @@ def temperatures(eps: object, bounds: tuple[float, float], batch: tuple[int, ...
     if isinstance(eps, float) and low <= eps <= high:
         return np.array([eps])
     if eps is None:
+        if bounds == ANY:
+            raise ValueError("say eps=..., a number in the units of C, or one for each problem")
         if bounds[0] != bounds[1]:
             raise ValueError(f"say eps=..., a number in [{bounds[0]:g}, {bounds[1]:g}]")
         return np.array([bounds[0]])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metaot import digest
-from metaot.amortize import AmortizedPotential
+from metaot.amortize.costs import CostPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.brenier import Frame, SampleProblem
@@ -17,11 +17,12 @@ from metaot.folders import read_card, write_atomically
 from metaot.geometry import Grid
 from metaot.models.palette import PaletteIcnn
 from metaot.onnx.compiled import fingerprint
+from metaot.onnx.graph.costs import cost_graph
 from metaot.onnx.graph.hypernetwork import PredictedMaps, PushedPoints
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
 from metaot.onnx.graph.sums import Space
 from metaot.onnx.maps import PARTS, OnnxMap
-from metaot.onnx.parity import drawn_clouds, drawn_problems, parity, parity_of_maps
+from metaot.onnx.parity import Potential, drawn_clouds, drawn_problems, parity, parity_of_maps
 from metaot.onnx.runtime import OnnxModel
 from metaot.onnx.trace import Shapes, either, finished, traced
 
@@ -29,7 +30,7 @@ INPUTS, OUTPUTS = ["a", "b", "eps"], ["f", "g"]
 
 
 def export(
-    predictor: AmortizedPotential | UniversalPotential | AmortizedMap,
+    predictor: Potential | AmortizedMap,
     folder: Path,
     path: Path,
     *,
@@ -57,11 +58,15 @@ def export(
     return f"{' and '.join(map(str, files))}: {sum(map(len, contents)) / 1e6:.1f} MB, {result}"
 
 
-def prediction_model(predictor: AmortizedPotential | UniversalPotential, card: dict[str, Any]) -> bytes:
+def prediction_model(predictor: Potential, card: dict[str, Any]) -> bytes:
     """Return the content of a file that predicts (a, b, eps) -> (f, g).
 
-    Weights are batch n and batch m on the geometry of the model, or images, batch height width, of any size.
+    Weights are batch n and batch m on the geometry of the model, or images, batch height width, of any size. A
+    model that reads costs predicts (a, b, C, eps) -> (f, g, spread), with C batch n m, for any n and m.
     """
+    if isinstance(predictor, CostPotential):
+        about = {"costs": {"spreads": predictor.model.spreads.tolist()}}
+        return _finished(cost_graph(predictor.model), card, predictor, about)
     batch, height, width = (torch.export.Dim(name, min=2, max=2**15) for name in ("batch", "height", "width"))
     eps = torch.full((3,), predictor.eps[1], dtype=torch.float64)
     if isinstance(predictor, UniversalPotential):
@@ -89,7 +94,12 @@ def prediction_model(predictor: AmortizedPotential | UniversalPotential, card: d
             "costs": _with_costs(proto, space),
         }
         about = {"geometry": description}
-    return finished(proto, card, {"passes": predictor.passes, "eps": list(predictor.eps), **about})
+    return _finished(proto, card, predictor, about)
+
+
+def _finished(proto: onnx.ModelProto, card: dict[str, Any], predictor: Potential, about: dict[str, Any]) -> bytes:
+    eps = None if predictor.eps is None else list(predictor.eps)
+    return finished(proto, card, {"passes": predictor.passes, "eps": eps, **about})
 
 
 def _with_fallback(

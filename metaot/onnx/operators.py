@@ -102,6 +102,37 @@ def _reduced(operator: str) -> Rule:
     return lambda r, x, dim=None, keepdim=False, axis=None: rule(r, x, dim if axis is None else axis, keepdim)
 
 
+def _softmax(r: Recorder, x: Tensor, dim: int, *, dtype: Any = None) -> str:
+    return r.node("Softmax", r.operand(x, _dtype(r)), axis=dim)
+
+
+def _frac(r: Recorder, x: Tensor) -> str:
+    name = r.operand(x)
+    whole = r.node("Mul", r.node("Sign", name), r.node("Floor", r.node("Abs", name)))
+    return r.node("Sub", name, whole)
+
+
+def _isfinite(r: Recorder, x: Tensor) -> str:
+    return r.node("Less", r.node("Abs", r.operand(x)), r.constant(torch.tensor(torch.inf, dtype=x.dtype)))
+
+
+def _topk(r: Recorder, x: Tensor, k: int, dim: int = -1) -> list[str]:
+    return r.node("TopK", r.operand(x), r.integers([k]), outputs=2, axis=dim)
+
+
+def _argmin(r: Recorder, x: Tensor, dim: int) -> str:
+    return r.node("ArgMin", r.operand(x), axis=dim, keepdims=0)
+
+
+def _gather(r: Recorder, x: Tensor, dim: int, index: Tensor) -> str:
+    return r.node("GatherElements", r.operand(x), r.operand(index), axis=dim)
+
+
+def _scatter_add(r: Recorder, x: Tensor, dim: int, index: Tensor, source: Tensor) -> str:
+    parts = r.operand(x), r.operand(index), r.operand(source)
+    return r.node("ScatterElements", *parts, axis=dim, reduction="add")
+
+
 def _matmul(r: Recorder, x: Tensor, y: Tensor) -> str:
     return r.node("MatMul", r.operand(x), r.operand(y))
 
@@ -305,6 +336,13 @@ RULES: dict[str, Rule] = {
     "rsqrt": _rsqrt,
     "gelu": _gelu,
     "relu": _relu,
+    "softmax": _softmax,
+    "frac": _frac,
+    "isfinite": _isfinite,
+    "topk": _topk,
+    "argmin": _argmin,
+    "gather": _gather,
+    "scatter_add": _scatter_add,
     "leaky_relu": _leaky_relu,
     "softplus": _softplus,
     **dict.fromkeys(("clamp", "clip"), _clip),

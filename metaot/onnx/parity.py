@@ -1,5 +1,6 @@
 """The comparison of files with their model: on test problems where there are some, in new batch sizes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,24 +10,34 @@ import torch
 from torch import Tensor
 
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.costs import CostPotential, encode
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.brenier import SampleProblem
 from metaot.data import Palettes, Planted, ProblemSet, SampleSet, SnapshotSet, middle, source_from_json
 from metaot.data.drawings import drawn_images
 from metaot.data.images import as_weights
-from metaot.geometry import Grid
+from metaot.geometry import Dense, Grid
 from metaot.onnx.maps import OnnxMap
 from metaot.onnx.runtime import OnnxModel
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 
+Potential = AmortizedPotential | UniversalPotential | CostPotential
+"""A model of potentials that is exported."""
+
 _BATCHES = (1, 2, 5, 16)
 _IMAGES = ((1, 28, 28), (2, 16, 16), (3, 40, 25), (2, 64, 64))
 """Batches of images for models of any size."""
 _CLOUDS = ((1, 512, 512), (2, 300, 512), (5, 512, 40))
 """Batches, and samples of x and y, for models of maps."""
+_WITH_COSTS = ((1, 3, 5), (2, 30, 300), (3, 60, 100), (2, 90, 40))
+"""Batches, sources and targets, for models that read costs."""
+_OF_COSTS = 1e-4
+"""The tolerance for models that read costs: these are large in units of eps, for float32."""
+_FORBIDDEN = 0.05
+"""The share of forbidden pairs in some of them."""
 _TARGET, _STEPS, _LARGE = 1e-3, 200, 2**19
 """The L1 error to which steps are counted; most of them; and entries of a plan from which on only one is made."""
 
@@ -57,9 +68,7 @@ class Parity:
 
 
 @torch.no_grad()
-def parity(
-    model: OnnxModel, predictor: AmortizedPotential | UniversalPotential, problems: list[Problem], data: str
-) -> Parity:
+def parity(model: OnnxModel, predictor: Potential, problems: list[Problem], data: str) -> Parity:
     """Compare a file with its model; steps of plain Sinkhorn to an L1 error of 1e-3."""
     difference, steps = 0.0, 0
     for problem in problems:
@@ -67,7 +76,8 @@ def parity(
         for mine, theirs in ((expected.f, found.f), (expected.g, found.g)):
             difference = max(difference, largest((mine - theirs).abs(), mine.amax(-1) - mine.amin(-1)))
         steps += int((_steps(problem, expected) != _steps(problem, found)).sum())
-    return Parity(difference, steps, sum(len(problem.a) for problem in problems), data)
+    tolerance = _OF_COSTS if isinstance(predictor, CostPotential) else Parity.tolerance
+    return Parity(difference, steps, sum(len(problem.a) for problem in problems), data, tolerance=tolerance)
 
 
 @torch.no_grad()
@@ -97,7 +107,7 @@ def _steps(problem: Problem, guess: DualPotentials) -> Tensor:
 
 
 def drawn_problems(
-    predictor: AmortizedPotential | UniversalPotential,
+    predictor: Potential,
     card: dict[str, Any],
     data_dir: Path | None = None,
     batches: Sequence[int] = _BATCHES,
@@ -105,9 +115,12 @@ def drawn_problems(
     """Return batches of problems, and where they are from.
 
     For a model on one geometry at the middle, the lowest, the highest and mixed temperatures; for images of any
-    size at mixed ones.
+    size at mixed ones. For a model that reads costs, random ones, and a few of its test data.
     """
-    generator, (low, high) = torch.Generator().manual_seed(4), predictor.eps
+    generator = torch.Generator().manual_seed(4)
+    if isinstance(predictor, CostPotential):
+        return _with_costs(predictor, generator, *_recorded_split(card, data_dir))
+    low, high = predictor.eps
 
     def mixed(batch: int) -> Tensor:
         return low * (high / low) ** torch.rand(batch, generator=generator, dtype=torch.float64)
@@ -127,6 +140,41 @@ def drawn_problems(
             a, b = (_random_weights(batch, size, generator) for size in predictor.geometry.shape)
         problems.append(Problem(a, b, predictor.geometry, mixed(batch) if eps is None else eps))
     return problems, data
+
+
+def _with_costs(
+    predictor: CostPotential, generator: torch.Generator, split: object, data: str
+) -> tuple[list[Problem], str]:
+    problems = [_distances(predictor, generator, *sizes) for sizes in _WITH_COSTS]
+    if not isinstance(split, ProblemSet):
+        return problems, data
+    try:
+        drawn = [replace(split, batch=batch).sample(generator) for batch in (1, 4)]
+    except ImportError:
+        return problems, "random problems: an extra that the test data need is not here"
+    return [*problems, *drawn], f"{data}, and random ones"
+
+
+def _distances(predictor: CostPotential, generator: torch.Generator, *sizes: int) -> Problem:  # batch, n, m
+    """Draw distances in the plane, a few of them forbidden, with costs that differ as in the training.
+
+    Of several problems the last one has equal weights.
+    """
+    batch, *atoms = sizes
+    points = [torch.rand(batch, count, 2, generator=generator, dtype=torch.float64) for count in atoms]
+    a, b = (torch.rand(batch, count, generator=generator, dtype=torch.float64) ** 2 + 1e-3 for count in atoms)
+    if batch > 1:
+        a[-1], b[-1] = 1, 1
+    a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+    C = torch.cdist(*points)
+    if batch > 2:
+        forbidden = torch.rand(C.shape, generator=generator) < _FORBIDDEN
+        forbidden[:, 0] = forbidden[:, :, 0] = False
+        C[forbidden] = torch.inf
+    low, high = predictor.model.spreads.tolist()
+    middle = math.sqrt(max(low, 1.0) * min(high, 100.0))
+    eps = encode(Problem(a, b, Dense(C), 1.0), predictor.model).spread / middle
+    return Problem(a, b, Dense(C), eps)
 
 
 def drawn_clouds(

@@ -20,16 +20,23 @@ Array = np.ndarray
 
 
 def predict(model: "OnnxModel", problem: Problem) -> DualPotentials:
-    """Return potentials in the dtype and on the device of a problem; ValueError for another geometry or eps."""
+    """Return potentials in the dtype and on the device of a problem; ValueError for another geometry or eps.
+
+    Of a model that reads costs, any geometry of which a cost matrix fits into memory.
+    """
     if not isinstance(problem, Problem):
         raise TypeError(f"predict takes a metaot.Problem, or weights a and b, got {described(problem)} alone")
-    require_known(model, require_balanced(problem, "an exported model").geometry)
+    geometry, costs = require_balanced(problem, "an exported model").geometry, {}
+    if model.spreads is None:
+        require_known(model, geometry)
+    else:
+        costs["C"] = geometry.cost_rows(slice(None)).numpy(force=True)
     eps = problem.eps.numpy(force=True) if isinstance(problem.eps, torch.Tensor) else problem.eps
     a, b = problem.a.numpy(force=True), problem.b.numpy(force=True)
-    if model.sizes is None:
-        assert isinstance(problem.geometry, Grid)
-        a, b = (w.reshape(*w.shape[:-1], *problem.geometry.sizes) for w in (a, b))
-    guess = model.predict(a, b, eps=eps)
+    if model.sizes is None and not costs:
+        assert isinstance(geometry, Grid)
+        a, b = (w.reshape(*w.shape[:-1], *geometry.sizes) for w in (a, b))
+    guess = model.predict(a, b, eps=eps, **costs)
     f, g = (torch.from_numpy(values).to(problem.a) for values in (guess.f, guess.g))
     return DualPotentials(f.reshape(problem.a.shape), g.reshape(problem.b.shape))
 

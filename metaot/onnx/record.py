@@ -24,6 +24,11 @@ DTYPES = {
 }
 _FACTS = frozenset({"dtype", "device", "ndim", "dim", "is_cpu", "is_floating_point", "requires_grad"})
 """What of a tensor does not depend on its size."""
+_OF_SIZES = {"sym_min": "Min", "sym_max": "Max"}
+"""Functions of two sizes."""
+_COMBINED = {
+    "Add": int.__add__, "Sub": int.__sub__, "Mul": int.__mul__, "Div": int.__floordiv__, "Min": min, "Max": max,
+}  # fmt: skip
 _IN_PLACE = frozenset({"__iadd__", "__isub__", "__imul__", "__itruediv__"})
 
 
@@ -71,6 +76,9 @@ class Size(int):
     def __rmul__(self, other: int) -> Any:
         return self.combined("Mul", other, self)
 
+    def __floordiv__(self, other: int) -> Any:
+        return self.combined("Div", self, other)
+
 
 Rule = Callable[..., Sequence[str] | str]
 """From the recorder and the arguments of a call to the names of its results."""
@@ -102,6 +110,10 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if name in {"shape", "size", "__len__", "numel"}:
             return self._sizes(name, *args, **kwargs)
+        if name in _OF_SIZES:
+            return self._combined(_OF_SIZES[name], *args)
+        if name == "item":
+            return self._number(*args)
         rule = self._rules.get(name.strip("_"))
         if rule is None:
             raise UnrecordedError(f"torch's function {name!r}")
@@ -190,6 +202,13 @@ class Recorder(TorchFunctionMode):
 
         return self._new_size(one, other, named)
 
+    def _number(self, tensor: Tensor) -> Size:
+        """Return a tensor of one integer as a size."""
+        if tensor.dtype != torch.int64:
+            raise UnrecordedError("a number that is no integer")
+        pair = self.pair(tensor)
+        return self._new_size(int(pair.tensor), int(pair.twin), lambda: self.node("Squeeze", pair.name))
+
     def _new_size(self, value: int, twin: int, named: Callable[[], str]) -> Size:
         size = Size(value)
         size.twin, size.named, size.combined = twin, named, self._combined
@@ -198,8 +217,8 @@ class Recorder(TorchFunctionMode):
     def _combined(self, operator: str, left: Any, right: Any) -> Any:
         if not (isinstance(left, int) and isinstance(right, int)):
             return NotImplemented
-        function = {"Add": int.__add__, "Sub": int.__sub__, "Mul": int.__mul__}[operator]
-        value, twin = function(left, right), function(*self._twins((left, right)))
+        function = _COMBINED[operator]
+        value, twin = function(*self._plain((left, right))), function(*self._twins((left, right)))
 
         def named() -> str:
             return self.node(operator, self.operand(left, torch.int64), self.operand(right, torch.int64))

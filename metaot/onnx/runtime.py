@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final, overload
 import numpy as np
 
 from metaot import core, digest
-from metaot.arrays import require_limits
+from metaot.arrays import require_limits, require_spreads, spread_words
 from metaot.core import method
 from metaot.core.plan import Plans
 from metaot.folders import eps_range
@@ -25,20 +25,25 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 METADATA = ("metaot", "model", "passes", "recipe", "data", "eps", "quality")
-"""What the file says of the model, each as JSON; and its `geometry`, or `images` for images of any size."""
+"""What the file says of the model, each as JSON; and its `geometry`, or `images` for images of any size, or
+`costs` for costs of each problem's own."""
 _CHUNK, _TERMS = 64, 2**24
 """Instances that a graph is given at once; and terms of sums in the log domain, 128 MiB."""
 _OUTPUTS = ["f", "g"]
+_WITH_SPREAD = [*_OUTPUTS, "spread"]
 
 
 @final
 class OnnxModel(OnnxFile):
-    """A model of potentials from a file that `export.py` wrote: for one geometry, or for images of any size.
+    """A model of potentials from a file that `export.py` wrote.
+
+    It is for one geometry, for images of any size, or for problems with cost matrices of their own.
 
     `eps` is the range (lowest, highest) of temperatures, `metadata` is all that the file says of the model: its
     recipe, space, training data and measured quality. `sizes` are the numbers (n, m) of atoms of a model for one
     geometry; None for images of any size, whose pixels lie evenly on the unit square from edge to edge, with the
-    cost |x - y|^2: as on `Grid(height, width)`.
+    cost |x - y|^2: as on `Grid(height, width)`; and None for problems with costs of their own, whose `spreads`
+    are by how many eps these may differ in the mean, and whose `eps` is None.
 
     One thread that does not spin, unless `threads` says otherwise; any number of Python's threads may share the
     object, and processes may be sent it (it pickles with the file's content). `providers` are onnxruntime's, best
@@ -52,13 +57,15 @@ class OnnxModel(OnnxFile):
 
     def _open(self, names: Sequence[str], contents: Sequence[bytes], **settings: Any) -> None:
         (opened,) = sessions(names, contents, **settings)
-        self.metadata = described(names[0], opened, METADATA, ("geometry", "images"), "OnnxMap")
+        self.metadata = described(names[0], opened, METADATA, ("geometry", "images", "costs"), "OnnxMap")
         self._run = runner(opened)
         try:
-            self.eps: tuple[float, float] = eps_range(self.metadata["eps"])
             geometry = self.metadata.get("geometry")
             self.sizes: tuple[int, int] | None = tuple(geometry["shape"]) if geometry else None
             self.grid: tuple[int, ...] = tuple(geometry["sizes"]) if geometry else ()
+            costs = self.metadata.get("costs")
+            self.spreads: tuple[float, float] | None = _pair(costs["spreads"]) if costs else None
+            self.eps: tuple[float, float] | None = None if costs else eps_range(self.metadata["eps"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{names[0]} is damaged: {error}; {digest.AGAIN}") from error
         """The numbers of points along the axes of the geometry; empty if it has none."""
@@ -67,24 +74,25 @@ class OnnxModel(OnnxFile):
     @overload
     def predict(self, a: "Problem") -> "DualPotentials": ...
     @overload
-    def predict(self, a: Any, b: Any, *, eps: Any = None) -> Potentials: ...
-    def predict(self, a: Any, b: Any = None, *, eps: Any = None) -> "Potentials | DualPotentials":
+    def predict(self, a: Any, b: Any, *, C: Any = None, eps: Any = None) -> Potentials: ...
+    def predict(self, a: Any, b: Any = None, *, C: Any = None, eps: Any = None) -> "Potentials | DualPotentials":
         """Return the potentials of weights a, *batch n, and b, *batch m; or those of a `Problem`.
 
         On a grid weights may be images, *batch height width, and are if these may have any size; potentials have
         their shape. `eps` is a number or one for each instance; it may be left out when the model knows only one.
-        g is the best for f. Arrays have the dtype of a. Raises ValueError for weights that are NaN, negative or of
-        another mass than one, and for sizes, eps or a geometry that are not the model's.
+        `C` is for models that read costs: n m, or *batch n m, where +inf forbids a pair. g is the best for f.
+        Arrays have the dtype of a. Raises ValueError for weights that are NaN, negative or of another mass than
+        one, and for sizes, eps, costs or a geometry that are not the model's.
         """
         if b is None:
             from metaot.onnx.problems import predict  # noqa: PLC0415, whoever has a Problem has torch
 
             return predict(self, a)
-        rows = self._rows(a, b, eps)
+        rows = self._rows(a, b, C, eps)
         return Potentials(*rows.shaped(*self._evaluated(rows)))
 
     def solve(
-        self, a: Any, b: Any, *, eps: Any = None, tol: float = 1e-6, max_steps: int = 10_000
+        self, a: Any, b: Any, *, C: Any = None, eps: Any = None, tol: float = 1e-6, max_steps: int = 10_000
     ) -> OnnxSolution:
         """Return refined potentials of weights as for `predict`, each to an L1 marginal error `tol`.
 
@@ -93,9 +101,9 @@ class OnnxModel(OnnxFile):
         `max_steps` is a result.
         """
         tol, max_steps = require_limits(tol, max_steps)
-        rows = self._rows(a, b, eps)
-        start, _ = self._evaluated(rows)
-        costs = self.costs if rows.image is None else tuple(map(_squared_distances, rows.image))
+        rows = self._rows(a, b, C, eps)
+        start, _ = self._evaluated(rows, with_g=False)
+        costs = self._costs_of(rows)
         a, b = (weights / weights.sum(-1, keepdims=True) for weights in (rows.a, rows.b))
         eps = np.broadcast_to(rows.eps, len(a)).astype(np.float64)
         start = start.reshape(a.shape)  # images have two axes
@@ -126,16 +134,28 @@ class OnnxModel(OnnxFile):
     @cached_property
     def costs(self) -> tuple[Array, ...]:
         """The cost matrix of the model's geometry, or one for each axis of a grid; outputs of the graph."""
+        if self.eps is None:
+            raise AttributeError("the model reads costs, and has none of its own")
         axes: list[str] = self.metadata["geometry"]["costs"]
         names = sorted(set(axes))
         a, b = (np.full((1, n), 1 / n) for n in self.sizes or ())
-        found = self._run(names, {"a": a, "b": b, "eps": np.array([self.eps[1]])}, None)
+        found = self._run(names, {"a": a, "b": b, "eps": np.array(self.eps[1:])}, None)
         return tuple(found[names.index(name)] for name in axes)
 
-    def _rows(self, a: Any, b: Any, eps: Any) -> "Rows":
-        """Check weights and temperatures."""
+    def _costs_of(self, rows: "Rows") -> tuple[Array, ...]:
+        """Return the cost matrix, one for each instance, or one for each axis of a grid."""
+        if rows.C is not None:
+            return (rows.C[0] if len(rows.C) == 1 else rows.C,)
+        return self.costs if rows.image is None else tuple(map(_squared_distances, rows.image))
+
+    def _rows(self, a: Any, b: Any, C: Any, eps: Any) -> "Rows":
+        """Check weights, costs and temperatures."""
         a, b = checks.array("a", a), checks.array("b", b)
         shapes = a.shape, b.shape
+        if self.spreads is not None:
+            return self._rows_with_costs(a, b, C, eps)
+        if C is not None:
+            raise ValueError("the model knows its costs, and reads none: leave C out")
         image = None
         if self.sizes is None:
             if a.ndim < 2 or a.shape != b.shape:
@@ -151,26 +171,48 @@ class OnnxModel(OnnxFile):
                 w.reshape(*w.shape[:-dims], n) if w.shape[-dims:] == grid and (image or w.shape[-1] != n) else w
                 for w in (a, b)
             )
-        a, b = checks.weights("a", a, n), checks.weights("b", b, m)
-        batch = a.shape[:-1]
-        if batch != b.shape[:-1]:
-            raise ValueError(f"a of shape {a.shape} and b of {b.shape} differ in their batch")
-        a64, b64 = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
-        return Rows(a64, b64, checks.temperatures(eps, self.eps, batch), batch, shapes, a.dtype, image)
+        return _rows(checks.weights("a", a, n), checks.weights("b", b, m), eps, self.eps)._replace(
+            shapes=shapes, image=image
+        )
 
-    def _evaluated(self, rows: "Rows") -> list[Array]:
-        """Return f and g of weights that were checked."""
-        a, b, eps = rows.a, rows.b, rows.eps
+    @staticmethod
+    def _rows_with_costs(a: Array, b: Array, C: Any, eps: Any) -> "Rows":
+        """Check weights and temperatures of problems with their own costs."""
+        if C is None:
+            raise ValueError("the model reads costs: say C=..., a cost matrix (n, m), or one for each problem")
+        n, m = (w.shape[-1] if w.ndim else 0 for w in (a, b))
+        C = checks.costs(C, (n, m), a.shape[:-1])
+        rows = _rows(checks.weights("a", a, n), checks.weights("b", b, m), eps, None)
+        return rows._replace(C=C)
+
+    def _evaluated(self, rows: "Rows", *, with_g: bool = True) -> list[Array]:
+        """Return f and g of weights that were checked; ValueError where costs are unlike those of the training.
+
+        A g that is not wanted may be anything.
+        """
+        if self.spreads is None:
+            return self._in_parts(rows, _OUTPUTS, {})
+        f, g, spread = self._in_parts(rows, _WITH_SPREAD, {"with_g": np.array(with_g)})
+        require_spreads(spread.tolist(), self.spreads)
+        return [f, g]
+
+    def _in_parts(self, rows: "Rows", outputs: list[str], more: dict[str, Array]) -> list[Array]:
+        """Evaluate the graph, for large batches in parts."""
+        a, b, eps, C = rows.a, rows.b, rows.eps, rows.C
         sizes = rows.image or self.grid or b.shape[1:]
         size = max(1, min(_CHUNK, _TERMS // (a.shape[1] * max(sizes))))
         if rows.image is not None:
             a, b = (w.reshape(len(w), *rows.image) for w in (a, b))
-        if 0 < len(a) <= size:
-            return self._run(_OUTPUTS, {"a": a, "b": b, "eps": eps}, None)
-        found = [np.empty(a.shape), np.empty(b.shape)]
+        if 0 < len(a) <= size and (C is None or len(C) == len(a)):
+            matrix = {} if C is None else {"C": C}
+            return self._run(outputs, {"a": a, "b": b, "eps": eps, **matrix, **more}, None)
+        found = [np.empty(a.shape), np.empty(b.shape), np.empty(len(a))][: len(outputs)]
         for k in (slice(begin, begin + size) for begin in range(0, len(a), size)):
-            feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k]}
-            found[0][k], found[1][k] = self._run(_OUTPUTS, feeds, None)
+            feeds = {"a": a[k], "b": b[k], "eps": eps if len(eps) == 1 else eps[k], **more}
+            if C is not None:
+                feeds["C"] = np.repeat(C, len(a[k]), 0) if len(C) == 1 else C[k]
+            for whole, part in zip(found, self._run(outputs, feeds, None), strict=True):
+                whole[k] = part
         return found
 
     @cached_property
@@ -183,7 +225,11 @@ class OnnxModel(OnnxFile):
         return geometry_of(self)
 
     def __repr__(self) -> str:
-        (low, high), name = self.eps, self._state[0]
+        name = self._state[0]
+        if self.spreads is not None:
+            return f"OnnxModel for {spread_words(self.spreads)} ({name})"
+        assert self.eps is not None
+        low, high = self.eps
         where = f"problems on {self.metadata['geometry']['description']}" if self.sizes else "images of any size"
         eps = f"eps {low:g}" if low == high else f"eps from {low:g} to {high:g}"
         return f"OnnxModel for {where}, {eps} ({name})"
@@ -200,14 +246,31 @@ class Rows(NamedTuple):
     batch: tuple[int, ...]
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     dtype: np.dtype
-    image: tuple[int, ...] | None
+    image: tuple[int, ...] | None = None
     """The size of the images, for a model that takes any."""
+    C: Array | None = None
+    """One matrix, or one for each instance, for a model that reads them."""
 
     def shaped(self, f: Array, g: Array) -> tuple[Array, Array]:
         """Return f and g in the shapes and the dtype of the weights."""
         pairs = zip((f, g), self.shapes, strict=True)
         f, g = (values.reshape(shape).astype(self.dtype, copy=False) for values, shape in pairs)
         return f, g
+
+
+def _rows(a: Array, b: Array, eps: Any, bounds: tuple[float, float] | None) -> Rows:
+    """Return checked weights as rows, with their temperatures; ValueError for batches that differ."""
+    shapes = a.shape, b.shape
+    batch = a.shape[:-1]
+    if batch != b.shape[:-1]:
+        raise ValueError(f"a of shape {a.shape} and b of {b.shape} differ in their batch")
+    a64, b64 = (w.reshape(-1, w.shape[-1]).astype(np.float64, copy=False) for w in (a, b))
+    return Rows(a64, b64, checks.temperatures(eps, bounds or checks.ANY, batch), batch, shapes, a.dtype)
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    low, high = map(float, values)
+    return low, high
 
 
 def _squared_distances(size: int) -> Array:

@@ -188,6 +188,12 @@ def either(main: onnx.ModelProto, other: onnx.ModelProto, outputs: Sequence[str]
     return main
 
 
+def renamed(proto: onnx.ModelProto, *, prefix: str, kept: Sequence[str]) -> onnx.ModelProto:
+    """Return a graph whose values have a prefix, all but some: to be a part of another graph."""
+    _rename(proto.graph, lambda name: name if name in kept else prefix + name)
+    return proto
+
+
 def _rename(graph: onnx.GraphProto, new: Callable[[str], str]) -> None:
     """Rename all values of a graph without inner ones."""
     for node in graph.node:

@@ -9,6 +9,7 @@ import torch
 
 from metaot import digest
 from metaot.amortize import AmortizedPotential
+from metaot.amortize.costs import CostPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.geometry import Geometry, Grid, Points
@@ -21,6 +22,7 @@ from metaot.models import (
     SpectralPotential,
     single,
 )
+from metaot.models.costs import CostNetwork
 from metaot.models.palette import PaletteIcnn
 from metaot.models.universal import UniversalNetwork
 
@@ -56,6 +58,10 @@ def predictor(name: str) -> Any:
     if name == "universal":
         network = UniversalNetwork(modes=4, width=8, hidden=6, depth=1, correction=6)
         return UniversalPotential(randomised(network, 0.03), (1e-3, 1e-1))
+    if name == "costs":
+        reader = randomised(CostNetwork(cells=8, rows=4), 0.05)
+        reader.spreads.copy_(torch.tensor([0.01, 1e3]))
+        return CostPotential(reader)
     if name == "grouped":
         x, y = (torch.rand(n, 2, generator=torch.Generator().manual_seed(1)).double() for n in (6, 30))
         return grouped(Points(x, y), (1e-2, 1e-1), groups=9, fine=20, width=8, hidden=8)

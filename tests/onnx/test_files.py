@@ -60,8 +60,12 @@ def test_it_runs_without_torch(name: str, exported: Callable[[str], Path]) -> No
             a = np.full((2, 30), 1 / 30)
             assert np.abs(model.predict(a, a, eps=0.02).f).max() < 10
             assert not metaot.core.COMPILED or model.solve(a, a[:, ::-1], eps=0.02).converged.all()
+            model, C = metaot.load(sys.argv[2]), np.random.default_rng(0).random((30, 30))
+            C[0, 5] = np.inf
+            assert np.abs(model.predict(a, a, C=C, eps=0.02).f).max() < 10
+            assert not metaot.core.COMPILED or model.solve(a, a, C=C, eps=0.02).converged.all()
         """
-    run_without_torch(code, exported(name) / "model.onnx")
+    run_without_torch(code, *(exported(model) / "model.onnx" for model in (name, "costs")))
 
 
 def _without_metadata(proto: onnx.ModelProto) -> None:

@@ -38,6 +38,12 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "counted": lambda x, y: torch.arange(x.shape[1], dtype=x.dtype) * x.mT + torch.zeros_like(y.mT),
     "repeated": lambda x, y: x.repeat(1, 1, 2) + y[:, :, :1].expand(-1, -1, 8),
+    "chosen": lambda x, y: (
+        y.gather(-1, x.topk(3, -1).indices) + y.gather(1, y.argmin(1)[:, None])[..., :3] + y.topk(3).values
+    ),
+    "gathered": lambda x, y: x.scatter_add(-1, y.topk(4, -1).indices, y) * 1.0,
+    "fractions": lambda x, y: (10 * x).frac() + y.softmax(-1) + torch.where(torch.isfinite(x / 0), x, 1.0),
+    "counts": lambda x, y: x[:, : torch.sym_min((y < torch.inf).sum((1, 2)).amax().item() // 8, x.shape[1])] * 2,
     "in place": lambda x, y: (x * 2).add_(y).mul_(x),
 }
 
