@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from metaot.amortize import AmortizedPotential, Predictor, StagedPredictor
+from metaot.amortize.costs import CostPotential
 from metaot.amortize.maps import AmortizedMap
 from metaot.amortize.universal import UniversalPotential
 from metaot.checkpoint import annotate, load
 from metaot.cli.options import add_data_dir, duration, new_folder, positives, threads, whole, wholes
-from metaot.data import ProblemSet, SampleSet, SnapshotSet, middle, source_from_json
+from metaot.data import ProblemFolder, ProblemSet, SampleSet, SnapshotSet, Source, middle, source_from_json
 from metaot.data.base import EpsRange
 from metaot.data.images import NAMES, ImageArchives
 from metaot.evaluation import evaluate
+from metaot.evaluation.costs import evaluate_costs
 from metaot.evaluation.maps import evaluate_maps
 from metaot.evaluation.populations import evaluate_population
 from metaot.evaluation.zero_shot import table, zero_shot
@@ -40,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="folder of a checkpoint, a shipped name such as mnist, or OWNER/NAME")
     parser.add_argument(
         "--data",
-        help="data of this recipe (default: the checkpoint's); of the universal model: image sets that it was not "
-        f"trained on, such as mnist,quickdraw or fashion:mnist, of {', '.join(NAMES)} and .npz files",
+        help="data of this recipe, or a folder of your problems (default: the checkpoint's); of the universal "
+        "model: image sets that it was not trained on, such as mnist,quickdraw or fashion:mnist, of "
+        f"{', '.join(NAMES)} and .npz files",
     )
     numbers: dict[str, Any] = {"type": positives, "nargs": "+"}
     parser.add_argument(
@@ -91,16 +94,27 @@ def run(options: argparse.Namespace) -> None:
     if isinstance(predictor, UniversalPotential):
         _run_zero_shot(options, predictor)
         return
-    if options.data is not None and options.data not in RECIPES:
-        raise ValueError(f"--data must be one of {sorted(RECIPES)}, got {options.data!r}")
-    source = RECIPES[options.data]().data if options.data else source_from_json(card["recipe"]["data"])
+    source = _source(options.data, card)
     problems = source.split("test", options.data_dir)
     from metaot.evaluation import pictures  # noqa: F401, PLC0415, matplotlib is an extra; asked for before the work
 
     kind, measure = _MEASURES.get(type(predictor), (type(None), None))
     if measure is None or not isinstance(problems, kind):
         raise ValueError(f"{options.checkpoint} and {source} do not fit: name the data that it was trained for")
-    measure(options, predictor, problems, type(source).__name__)
+    measure(options, predictor, problems, source)
+
+
+def _source(data: str | None, card: dict[str, Any]) -> Source:
+    """Return the data of a recipe, of a folder of problems, or those that a model was trained on."""
+    if data is None:
+        return source_from_json(card["recipe"]["data"])
+    if data in RECIPES:
+        return RECIPES[data]().data
+    if (Path(data) / "card.json").is_file():
+        return ProblemFolder(path=data)
+    raise ValueError(
+        f"--data must be a folder that metaot.data.write_problems made, or one of {sorted(RECIPES)}, got {data!r}"
+    )
 
 
 def _set_out(options: argparse.Namespace) -> None:
@@ -146,7 +160,7 @@ def _specialised(problem: Problem) -> dict[str, Predictor]:
     return {"mnist": mnist} if mnist.geometry.matches(problem.geometry) and low <= problem.eps <= high else {}
 
 
-def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, _data: str) -> None:
+def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: SampleSet, _source: Source) -> None:
     from metaot.evaluation import pictures  # noqa: PLC0415, matplotlib is an extra
 
     sizes = {name: getattr(options, name) for name in ("instances", "samples", "steps")}
@@ -160,8 +174,9 @@ def _run_maps(options: argparse.Namespace, predictor: AmortizedMap, problems: Sa
 
 
 def _run_potentials(
-    options: argparse.Namespace, predictor: AmortizedPotential, problems: ProblemSet, data: str
+    options: argparse.Namespace, predictor: AmortizedPotential, problems: ProblemSet, source: Source
 ) -> None:
+    data = type(source).__name__
     temperatures = _temperatures(options, predictor.eps)
     sizes = {name: getattr(options, name) for name in ("instances", "batch", "seed", "seconds")}
     report = evaluate(predictor, problems, eps=temperatures, tolerances=_joined(options.tol), **sizes)
@@ -181,16 +196,30 @@ def _run_potentials(
 
 
 def _run_populations(
-    options: argparse.Namespace, predictor: NetworkPotential, problems: SnapshotSet, data: str
+    options: argparse.Namespace, predictor: NetworkPotential, problems: SnapshotSet, source: Source
 ) -> None:
-    report = evaluate_population(predictor, problems, data)
+    report = evaluate_population(predictor, problems, type(source).__name__)
     print(report.table())
     _written(options, report.to_json(), report.summary())
 
 
-_MEASURES: dict[type, tuple[type, Callable[[argparse.Namespace, Any, Any, str], None]]] = {
+def _run_costs(
+    options: argparse.Namespace, predictor: CostPotential, problems: ProblemSet, source: Source
+) -> None:
+    stored, reports = source.split("train", options.data_dir), []
+    assert isinstance(stored, ProblemSet)
+    tol = 1e-3 if 1e-3 in _joined(options.tol) else min(_joined(options.tol))
+    for eps in _temperatures(options, problems.eps):
+        settings = {"eps": eps, "tol": tol, "instances": options.instances, "seed": options.seed}
+        reports.append(evaluate_costs(predictor, problems, stored, data=type(source).__name__, **settings))
+        print(reports[-1].table(), end="\n\n", flush=True)
+    _written(options, {"results": [r.to_json() for r in reports]}, {"results": [r.summary() for r in reports]})
+
+
+_MEASURES: dict[type, tuple[type, Callable[[argparse.Namespace, Any, Any, Any], None]]] = {
     AmortizedMap: (SampleSet, _run_maps),
     AmortizedPotential: (ProblemSet, _run_potentials),
+    CostPotential: (ProblemSet, _run_costs),
     NetworkPotential: (SnapshotSet, _run_populations),
 }
 """What measures each predictor, and the kind of data that it is measured on."""
