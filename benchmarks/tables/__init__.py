@@ -16,6 +16,7 @@ from benchmarks.tables import (
     production,
     progot,
     readme,
+    roads,
     spaces,
     sphere,
 )
@@ -23,6 +24,6 @@ from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
     "TABLES", "Table", "card", "couplings", "images", "inverse", "losses", "maps", "own", "paper", "peers",
-    "production", "progot", "read", "readme", "spaces",
+    "production", "progot", "read", "readme", "roads", "spaces",
     "sphere",
 ]  # fmt: skip
