@@ -40,6 +40,9 @@ class CostNetwork(Exportable):
         rows: how many of the heaviest sources say which targets are near.
     """
 
+    of_data = ("spreads",)
+    """Not taken over from other weights that training begins with."""
+
     def __init__(
         self,
         *,

@@ -80,8 +80,10 @@ class TrainingState:
                 f"to begin from are of a {type(trained).__name__}, where it is {theirs.get(name)}: set the same "
                 "model_settings (its model.json has them), or another recipe"
             )
+        own = getattr(type(self.model), "of_data", ())
+        weights = {name: value for name, value in trained.state_dict().items() if name not in own}
         for model in (self.model, self.average):
-            model.load_state_dict(trained.state_dict())
+            model.load_state_dict(weights, strict=False)
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:

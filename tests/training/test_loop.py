@@ -1,6 +1,7 @@
 """Recipes and their runs: settings are checked, a resumed run is the same run, and a run stops when asked to."""
 
 import signal
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,12 @@ import metaot
 from metaot.checkpoint import read_card, write_network
 from metaot.cli import main
 from metaot.data import ProblemFolder, source_from_json, write_problems
+from metaot.models.costs import CostNetwork
 from metaot.objectives import scaled_dual_loss
 from metaot.onnx.maps import fingerprint
 from metaot.recipes import RECIPES
 from metaot.training import override, train
-from metaot.training.loop import schedule
+from metaot.training.loop import TrainingState, schedule
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -54,6 +56,16 @@ def test_a_run_begins_from_the_weights_of_another(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="begin from are of a UniversalNetwork"):
         train(tiny("shapes", 1), tmp_path / "other", begin_from="universal", progress=False)
     assert not (tmp_path / "other").exists()
+
+
+def test_the_range_of_costs_is_not_taken_from_other_weights() -> None:
+    first, ours = (CostNetwork(width=2, hidden=2, shares=[1], rounds=[1]) for _ in range(2))
+    ours.spreads.copy_(torch.tensor([3.0, 40.0]))
+    state = TrainingState(ours, deepcopy(ours), torch.optim.Adam(ours.parameters()))
+    state.begin_from(first)
+    for model in (state.model, state.average):
+        assert model.spreads.tolist() == [3, 40]
+        assert all(map(torch.equal, model.parameters(), first.parameters()))
 
 
 def test_progress_is_a_few_lines_where_there_is_no_terminal(tmp_path: Path, networks: list[Path], capsys) -> None:
