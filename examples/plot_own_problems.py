@@ -104,4 +104,4 @@ plt.show()
 # network has been evaluated. Models pay where steps cost more, see :doc:`plot_batches`.
 #
 # To go on later: ``--resume`` continues a run bit for bit, ``--from`` begins with the weights of a checkpoint,
-# on newer problems.
+# on newer problems. Where costs change as well, see :doc:`plot_own_costs`.

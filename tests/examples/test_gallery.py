@@ -10,7 +10,10 @@ import pytest
 import torch
 
 PAGES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
-_LONG = "barycenters batches digits export flow_matching graphs images lorenz loss own_problems supply_demand"
+_LONG = (
+    "barycenters batches digits export flow_matching graphs images lorenz loss own_costs own_problems roads "
+    "supply_demand"
+)
 LONG = {f"plot_{name}" for name in _LONG.split()}
 """Pages that train, export, or solve many large problems; `make docs` runs them too."""
 
