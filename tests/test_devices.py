@@ -27,6 +27,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 import metaot
 from metaot import inverse, losses
+from metaot.amortize.costs import CostPotential
 from metaot.amortize.maps import BuresStart
 from metaot.averages import barycenter, entropic_barycenter, free_barycenter
 from metaot.core import method
@@ -34,7 +35,8 @@ from metaot.data import Drawings, Palettes, Shapes, Snapshots, Sphere
 from metaot.geometry import Dense, Geometry, Grid, LpPower, Points
 from metaot.inverse import L1, GaussianSnapshots, Monomials, Nuclear, learn_cost, learn_potential
 from metaot.maps import gromov_wasserstein
-from metaot.models import ModalPotential
+from metaot.models import ModalPotential, single
+from metaot.models.costs import CostNetwork
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
 from metaot.training import tasks
@@ -207,6 +209,16 @@ def predicted(name: str, problem: metaot.Problem) -> None:
     predictor = shipped(name)
     assert isinstance(predictor.predict(problem).f, Remote)
     assert float(metaot.solve(problem, init=predictor, tol=1e-3).error.max()) <= 1e-3
+
+
+def costs_read() -> None:
+    """Predict by a network that reads costs, some of them forbidden."""
+    model = CostNetwork(width=2, hidden=2, shares=[1], rounds=[2], cells=4, rows=2)
+    C = torch.rand(2, 9, 20)
+    C[0, 2] = torch.tensor([torch.inf, 1.0]).repeat(10)
+    problem = metaot.Problem(weights(2, 9), weights(2, 20), Dense(C.to(NAME)), 0.1)
+    found = CostPotential(single(model).requires_grad_(False).to(NAME)).predict(problem)
+    assert isinstance(found.f, Remote)
 
 
 def shipped_sphere() -> None:
@@ -412,6 +424,7 @@ CASES: dict[str, Callable[[], None]] = {
     "universal, on a coarser grid": lambda: predicted("universal", images(64)),
     "sphere": shipped_sphere,
     "palette": palette,
+    "a network that reads costs": costs_read,
     "gradient of the value": gradient,
     "entropic maps": sent_beyond,
     "distances in one dimension and of slices": distances,
