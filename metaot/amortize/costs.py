@@ -58,7 +58,7 @@ class CostPotential(StagedPredictor):
         found = self._by_core(flat)
         if found is None:
             seen = encode(flat, self.model)
-            require_spreads(seen.spread.tolist(), self.model.spreads.tolist())
+            self._require_known(seen.spread)
             (f,) = self._network(flat)(*seen.inputs(self.model.cooling))
             found = f.to(seen.offset) * seen.eps + seen.offset
         yield found
@@ -75,8 +75,15 @@ class CostPotential(StagedPredictor):
         f, spreads = core.learnt_potentials(self._arrays(), counts, C, problems, threads=torch.get_num_threads())
         if spreads.min() < 0:
             return None
-        require_spreads(spreads.tolist(), model.spreads.tolist())
+        self._require_known(torch.from_numpy(spreads))
         return torch.from_numpy(f)
+
+    def _require_known(self, spreads: Tensor) -> None:
+        """Refuse problems unlike those of the training; while it lasts, learn what they are like."""
+        if self.model.training:
+            self.model.widen(spreads)
+        else:
+            require_spreads(spreads.tolist(), self.model.spreads.tolist())
 
     def _arrays(self) -> core.Learnt:
         """Return the network in arrays, packed anew when a weight was written to."""

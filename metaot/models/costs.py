@@ -18,6 +18,8 @@ from metaot.models.base import Exportable, require_settings
 
 _FEATURES = 3
 """What a round reads of each source: its weight, how much mass it sends, and how much is missing."""
+BEYOND = 1.5
+"""How many times beyond the costs of the training predictions are still made."""
 _LEAST = 1e-6
 """Of the mean weight: weights are at least this, so that logarithms are finite."""
 _EMPTY = 1e-4
@@ -41,7 +43,7 @@ class CostNetwork(Exportable):
     """
 
     of_data = ("spreads",)
-    """Not taken over from other weights that training begins with."""
+    """What training measures: not taken from other weights that it begins with, and no mean of several steps."""
 
     def __init__(
         self,
@@ -109,6 +111,12 @@ class CostNetwork(Exportable):
         temperatures = torch.cat([self.cooling.detach(), self.warmth.detach()])
         settings = self.config["width"], self.config["hidden"], self.cells, self.rows
         return core.Learnt(settings, tuple(self.per_level), weights, temperatures.numpy())
+
+    def widen(self, spreads: Float[Tensor, "batch"]) -> None:
+        """Have the range of spreads contain those of more problems, and some more."""
+        low, high = self.spreads
+        bounds = torch.minimum(low, spreads.min() / BEYOND), torch.maximum(high, spreads.max() * BEYOND)
+        self.spreads.copy_(torch.stack(bounds))
 
     @staticmethod
     def spread(

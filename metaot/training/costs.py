@@ -14,8 +14,8 @@ from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 from metaot.training.tasks import TARGET, DiscreteTask, worth
 
-_DRAWN, _BEYOND = 8, 1.5
-"""Batches that tell how much costs differ, and how many times beyond them predictions are still made."""
+_DRAWN = 8
+"""Batches that tell, before training, how much costs differ."""
 
 
 @final
@@ -24,8 +24,9 @@ class CostTask(DiscreteTask):
 
     def new_model(self) -> CostNetwork:
         model: CostNetwork = single(CostNetwork(**self.recipe.model_settings))
-        spreads = torch.cat([encode(self.drawn(self.recipe.steps + k), model).spread for k in range(_DRAWN)])
-        model.spreads.copy_(torch.stack([spreads.min() / _BEYOND, spreads.max() * _BEYOND]))
+        model.spreads.copy_(torch.tensor([torch.inf, 0.0]))
+        for problem in (self.validation, *(self.drawn(self.recipe.steps + k) for k in range(_DRAWN))):
+            model.widen(encode(problem.flat(), model).spread)
         return model
 
     def predictor(self, model: CostNetwork) -> CostPotential:

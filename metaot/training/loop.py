@@ -80,8 +80,7 @@ class TrainingState:
                 f"to begin from are of a {type(trained).__name__}, where it is {theirs.get(name)}: set the same "
                 "model_settings (its model.json has them), or another recipe"
             )
-        own = getattr(type(self.model), "of_data", ())
-        weights = {name: value for name, value in trained.state_dict().items() if name not in own}
+        weights = {name: value for name, value in trained.state_dict().items() if name not in self._measured}
         for model in (self.model, self.average):
             model.load_state_dict(weights, strict=False)
 
@@ -91,6 +90,12 @@ class TrainingState:
         decay = min(decay, (1 + self.step) / (10 + self.step))
         for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
+        for name in self._measured:
+            getattr(self.average, name).copy_(getattr(self.model, name))
+
+    @property
+    def _measured(self) -> tuple[str, ...]:
+        return getattr(type(self.model), "of_data", ())
 
 
 def train(

@@ -13,9 +13,12 @@ from small import tiny
 from torch import Tensor
 
 import metaot
+from metaot import Dense, Problem
+from metaot.amortize.costs import CostPotential
 from metaot.checkpoint import read_card, write_network
 from metaot.cli import main
 from metaot.data import ProblemFolder, source_from_json, write_problems
+from metaot.models import single
 from metaot.models.costs import CostNetwork
 from metaot.objectives import scaled_dual_loss
 from metaot.onnx.maps import fingerprint
@@ -58,14 +61,20 @@ def test_a_run_begins_from_the_weights_of_another(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_the_range_of_costs_is_not_taken_from_other_weights() -> None:
-    first, ours = (CostNetwork(width=2, hidden=2, shares=[1], rounds=[1]) for _ in range(2))
+def test_the_range_of_costs_is_that_of_the_problems_of_this_training() -> None:
+    first, ours = (single(CostNetwork(width=2, hidden=2, shares=[1], rounds=[1])) for _ in range(2))
     ours.spreads.copy_(torch.tensor([3.0, 40.0]))
     state = TrainingState(ours, deepcopy(ours), torch.optim.Adam(ours.parameters()))
     state.begin_from(first)
     for model in (state.model, state.average):
         assert model.spreads.tolist() == [3, 40]
         assert all(map(torch.equal, model.parameters(), first.parameters()))
+    far = Problem([0.5, 0.5], [0.3, 0.7], Dense([[0.0, 600.0], [0.0, 0.0]]), 1.0)
+    CostPotential(state.model).predict(far)  # in training, an unusual problem is learned from
+    state.update_average(0.999)
+    CostPotential(state.average.eval()).predict(far)
+    with pytest.raises(ValueError, match="3 to 189 eps in the mean"):
+        CostPotential(state.average.eval()).predict(replace(far, eps=0.01))
 
 
 def test_progress_is_a_few_lines_where_there_is_no_terminal(tmp_path: Path, networks: list[Path], capsys) -> None:
