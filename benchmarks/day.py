@@ -150,7 +150,7 @@ def draw_day(results: dict[str, dict[str, list[float]]], path: Path) -> None:
         bottom.plot(clock, results[way]["steps"], color=colour, linewidth=1.2)
     top.set(ylabel="ms to an error of 1e-6", yscale="log")
     top.legend(frameon=False, ncols=3, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-    bottom.set(xlabel="hour of the day", ylabel="Newton steps", xlim=(0, 24), ylim=(0, None))
+    bottom.set(xlabel="hour of the day", ylabel="steps", xlim=(0, 24), ylim=(0, None))
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
