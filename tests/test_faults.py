@@ -184,7 +184,7 @@ def test_checkpoints_of_format_1_are_opened_and_renewed(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_name_is_refused_with_the_names_that_there_are(what: Any, error: type) -> None:
-    words = r"load takes a name or a path, got .*: mnist, palette, sphere, universal"
+    words = r"load takes a name or a path, got .*: mnist, palette, roads, sphere, universal"
     with unchecked(), pytest.raises(error, match=words):
         metaot.load(what)
 

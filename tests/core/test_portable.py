@@ -27,6 +27,7 @@ for name in SPACES:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (CORE / "src").is_dir(), reason="no source, as in a wheel")
 @pytest.mark.skipif(shutil.which("cc") is None or sys.platform == "win32", reason="no compiler")
 def test_solutions_are_right_without_vector_instructions(tmp_path: Path):
