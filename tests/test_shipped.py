@@ -105,7 +105,7 @@ def pairs(name: str, side: int, eps: float, count: int) -> Problem:
 @pytest.mark.parametrize(
     ("name", "side", "count"),
     [(name, 28, 60) for name in ("mnist", "usps", "quickdraw", "fashion", "fashion:mnist")]
-    + [("usps", 64, 16), ("fashion:mnist", 128, 3)],
+    + [("usps", 64, 16), pytest.param("fashion:mnist", 128, 3, marks=pytest.mark.slow)],
 )
 def test_universal_costs_are_right_to_a_percent_with_the_one_step_inside(name: str, side: int, count: int) -> None:
     """At every resolution; of many pairs, the worst too."""

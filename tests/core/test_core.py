@@ -164,7 +164,7 @@ def test_sizes_around_those_of_blocks(sizes):
         ("euclidean", 2, 0.01, True),
         ("sphere", 3, 1.0, False),
         ("sqeuclidean", 2, 3e-4, True),
-        ("euclidean", 12, 0.1, False),
+        pytest.param("euclidean", 12, 0.1, False, marks=pytest.mark.slow),
     ],
 )
 def test_clouds_of_which_no_matrix_is_made(cost, dim, eps, far):

@@ -47,6 +47,7 @@ def test_missing_data_names_both_ways(tmp_path: Path) -> None:
         Mnist().split("test", tmp_path)
 
 
+@pytest.mark.slow
 def test_fetch_writes_what_split_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     random = np.random.default_rng(1)

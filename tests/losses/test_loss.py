@@ -71,6 +71,7 @@ def test_the_operators_pass_the_checks_of_torch():
     )
 
 
+@pytest.mark.slow
 def test_it_compiles_as_a_whole():
     _, x, _, y = parts()
     loss, compiled = SinkhornLoss(0.5), SinkhornLoss(0.5)

@@ -33,6 +33,7 @@ def answer(model: OnnxModel | OnnxMap) -> np.ndarray:
     return model.predict(a, a[::-1], eps=0.02).f
 
 
+@pytest.mark.slow
 def test_it_is_sent_to_another_process_without_its_files(file: Path, tmp_path: Path) -> None:
     for part in file.parent.glob("model*.onnx"):
         (tmp_path / part.name).write_bytes(part.read_bytes())

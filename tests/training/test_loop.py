@@ -32,7 +32,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "name", ["shapes", "problems", "universal", "palette", pytest.param("sphere", marks=pytest.mark.slow)]
+    "name",
+    ["shapes", "problems", *(pytest.param(n, marks=pytest.mark.slow) for n in ("universal", "palette", "sphere"))],
 )
 def test_a_resumed_run_is_the_same_bit_for_bit(name: str, tmp_path: Path, networks: list[Path]) -> None:
     recipe = tiny(name, 12, validate_every=4, save_every=3)

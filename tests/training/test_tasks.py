@@ -36,7 +36,7 @@ def gap(folder: Path) -> float:
     [
         ("shapes", 150, 0.2),
         ("problems", 100, 0.2),
-        ("universal", 60, 0.9),
+        pytest.param("universal", 60, 0.9, marks=pytest.mark.slow),
         pytest.param("planted", 150, 0.8, marks=pytest.mark.slow),
         pytest.param("sphere", 60, 0.7, marks=pytest.mark.slow),
     ],
