@@ -162,7 +162,7 @@ def test_sizes_around_those_of_blocks(sizes):
     [
         ("sqeuclidean", 2, 0.01, False),
         ("euclidean", 2, 0.01, True),
-        ("sphere", 3, 1.0, False),
+        pytest.param("sphere", 3, 1.0, False, marks=pytest.mark.slow),
         ("sqeuclidean", 2, 3e-4, True),
         pytest.param("euclidean", 12, 0.1, False, marks=pytest.mark.slow),
     ],

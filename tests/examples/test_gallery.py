@@ -11,8 +11,8 @@ import torch
 
 PAGES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
 _LONG = (
-    "barycenters batches couples digits export flow_matching graphs images lorenz loss maps own_costs "
-    "own_problems recolour roads slices supply_demand"
+    "barycenters batches couples digits export flow_matching graphs images lorenz loss maps other_solvers "
+    "own_costs own_problems populations progressive recolour roads slices supply_demand"
 )
 LONG = {f"plot_{name}" for name in _LONG.split()}
 """Pages that train, export, or solve many large problems; `make docs` runs them too."""

@@ -58,6 +58,7 @@ def test_marginals_may_have_a_price(price):
     assert f"marginals={price}" in repr(SinkhornLoss(0.2, marginals=price))
 
 
+@pytest.mark.slow
 def test_the_operators_pass_the_checks_of_torch():
     a, x, b, y = parts(2)
     settings, tests = (0.5, "sqeuclidean", 0, 0.0, 1e-3, 10), ("test_schema", "test_faketensor")

@@ -37,7 +37,7 @@ def answer(path: Path) -> np.ndarray:
         ("refined", "model.json", ""),
         ("refined", "model.onnx", "model.onnx"),
         ("maps", "model.safetensors", ""),
-        ("maps", "model.onnx", ""),
+        pytest.param("maps", "model.onnx", "", marks=pytest.mark.slow),
         ("maps", "model.onnx", "model.onnx"),
         ("maps", "model-push.onnx", "model.onnx"),
         ("universal", "model.onnx", "model.onnx"),

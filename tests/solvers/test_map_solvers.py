@@ -111,6 +111,7 @@ def test_what_a_solution_says_is_true() -> None:
     assert solve(problem, init=solution.pair, solver=QUICK, tol=float(solution.error.max())).steps.max() == 0
 
 
+@pytest.mark.slow
 def test_the_map_and_its_inverse_belong_together() -> None:
     problem = planted(samples=200)
     solution = solve(problem, solver=EXACT, tol=1e-9)

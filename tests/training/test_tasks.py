@@ -35,7 +35,7 @@ def gap(folder: Path) -> float:
     ("name", "steps", "share"),
     [
         ("shapes", 150, 0.2),
-        ("problems", 100, 0.2),
+        pytest.param("problems", 100, 0.2, marks=pytest.mark.slow),
         pytest.param("universal", 60, 0.9, marks=pytest.mark.slow),
         pytest.param("planted", 150, 0.8, marks=pytest.mark.slow),
         pytest.param("sphere", 60, 0.7, marks=pytest.mark.slow),
