@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any
 
 _ARGUMENT = re.compile(r"(\w+): (.*)")
@@ -65,6 +66,7 @@ def unknown(name: str, names: Iterable[str]) -> str:
     return f"no setting {name!r}{f' (did you mean {guess!r}?)' if guess else ''}; there are {names}"
 
 
+@cache
 def meanings(kind: type) -> dict[str, str]:
     """Return what each setting of a class means, in the words of its source.
 
