@@ -13,6 +13,8 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# A worker takes tests of files that it began, and at the end those of others.
+TESTS := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not slow"
 
 .PHONY: setup test shapes wheel sanitize demo bench docs format
 
@@ -29,10 +31,10 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n $(WORKERS) -m "not slow"
+	$(TESTS)
 
 shapes: setup
-	$(BIN)/pytest -q -n $(WORKERS) -m "not slow" --jaxtyping-packages=metaot,beartype.beartype
+	$(TESTS) --jaxtyping-packages=metaot,beartype.beartype
 
 wheel: setup
 	$(BIN)/python tests/packaging/check.py --torch

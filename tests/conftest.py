@@ -1,47 +1,14 @@
-"""Every test: CPU, float64, one thread, a fixed seed."""
-
-import gc
-from collections.abc import Iterator
+"""Where tests run, and in which order."""
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from strategies import unchecked
 
-from metaot import core
 
-settings.register_profile("metaot", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("metaot")
-torch.set_num_threads(1)
+def pytest_configure(config: pytest.Config) -> None:
+    """Import torch and the rest where tests run, not in the process that only hands them out."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("everywhere")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest test: at the end, the other worker would wait for it."""
     items.sort(key=lambda item: "test_devices" not in item.nodeid)
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector look at what tests make, not at the modules again each time."""
-    gc.collect()
-    gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def _double() -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-
-
-@pytest.fixture(params=["compiled", "torch"])
-def back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Solve by compiled code, then by torch as where there was no compiler, in the time that users see."""
-    if request.param == "compiled" and not core.COMPILED:
-        pytest.skip("not compiled")
-    monkeypatch.setattr(core, "COMPILED", request.param == "compiled")
-    with unchecked():
-        yield request.param
-
-
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)

@@ -88,7 +88,7 @@ def random_problem(
     eps: float | Tensor = 0.1,
     seed: int = 0,
 ) -> Problem:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     geometry = space(batch)
     n, m = geometry.shape
     return Problem(weights(*batch, n), weights(*batch, m), geometry, eps)

@@ -25,7 +25,7 @@ from metaot.models import PotentialMLP, single
 
 def run(folder: Path, seed: int = 0) -> Path:
     """Write a small checkpoint."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     model = single(PotentialMLP.for_geometry(Grid(2, 3), (0.01, 0.1), width=8, depth=1)).eval()
     checkpoints.save(AmortizedPotential(model.requires_grad_(False), Grid(2, 3), (0.01, 0.1)), folder, step=7)
     return folder

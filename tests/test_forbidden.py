@@ -62,7 +62,7 @@ def test_derivatives_are_those_of_the_only_plan():
 
 def sparse_problem(seed: int, *batch: int, eps: float = 0.1) -> Problem:
     """Random costs, and weights of a random plan on the allowed pairs; some atoms have no mass, and reach none."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     plan = torch.rand(*batch, 7, 9) * (torch.rand(*batch, 7, 9) < 0.5)
     plan[..., 0, :], plan[..., :, 1] = 0, 0
     plan = plan / plan.sum((-2, -1), keepdim=True)

@@ -39,7 +39,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def run(folder: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     model = single(PotentialMLP.for_geometry(Grid(2, 3), (0.01, 0.1), width=8, depth=1)).eval()
     test = {"data": "Drawn", "eps": {"0.01": {"mean_steps": {"0.001": 3.5}}}}
     save(AmortizedPotential(model.requires_grad_(False), Grid(2, 3), (0.01, 0.1)), folder, step=7, test=test)

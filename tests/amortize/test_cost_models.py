@@ -15,7 +15,7 @@ N, M, EPS = 12, 70, 0.03
 
 def predictor(**settings: object) -> CostPotential:
     """Return a network of random weights in float64: what is built in holds for any."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     model = CostNetwork(cells=8, rows=4, **settings).double().eval()
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)

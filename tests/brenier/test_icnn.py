@@ -22,7 +22,7 @@ ARCHITECTURES = [(8,), (8, 5), (7, 6, 5)]
 def test_convex_along_random_segments(
     hidden: tuple[int, ...], activation: str, dim: int, strength: float, seed: int
 ) -> None:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     icnn = Icnn(dim, hidden, activation)
     weights = random_weights(icnn, 4, seed=seed, strength=strength)
     start, end = 5 * torch.randn(2, 4, 30, dim)

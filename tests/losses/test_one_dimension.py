@@ -31,7 +31,7 @@ def by_linear_program(C: Tensor, a: Tensor, b: Tensor) -> float:
 
 
 def some_measures(n: int, m: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     return torch.randn(n), torch.randn(m), weights(n), weights(m)
 
 
@@ -71,7 +71,7 @@ def test_the_shorter_way_may_lead_around(x, y) -> None:
 @settings(max_examples=25)
 @given(n=st.integers(1, 12), p=st.sampled_from(POWERS), seed=st.integers(0, 2**32 - 1))
 def test_the_best_cut_of_the_circle_is_the_best_rotation_of_equal_atoms(n, p, seed) -> None:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     x, y = torch.rand(2, n).sort(-1).values
     lifted = torch.cat([y - 1, y, y + 1])
     every = [(x - lifted[k : k + n]).abs().pow(p).mean().pow(1 / p) for k in range(2 * n + 1)]
@@ -81,7 +81,7 @@ def test_the_best_cut_of_the_circle_is_the_best_rotation_of_equal_atoms(n, p, se
 @settings(max_examples=15)
 @given(n=st.integers(1, 9), m=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
 def test_on_the_circle_w1_is_the_distance_of_distribution_functions_from_their_median(n, m, seed) -> None:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     x, y, a, b = torch.rand(n), torch.rand(m), weights(n), weights(m)
     places, order = torch.cat([x, y]).sort()
     heights = torch.cat([a, -b])[order].cumsum(0)
@@ -93,7 +93,7 @@ def test_on_the_circle_w1_is_the_distance_of_distribution_functions_from_their_m
 @pytest.mark.parametrize("period", [None, 2.7])
 @pytest.mark.parametrize(("sizes", "p"), [((5, 5), 2.0), ((4, 7), 1.0), ((4, 6), 3.0), ((1, 3), 1.5)])
 def test_derivatives_are_finite_differences_also_where_there_is_no_mass(sizes, p, period) -> None:
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     parts = [torch.randn(sizes[0]), torch.randn(sizes[1]), *(torch.rand(size) for size in sizes)]
     if sizes[0] > 1:
         parts[2][1] = 0

@@ -18,7 +18,7 @@ PROBLEMS = Sphere(batch=6, suppliers=20, customers=1000, world="synthetic", eps=
 
 
 def predictor(passes: int = 20) -> AmortizedPotential:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     settings = {"groups": 64, "fine": 256, "width": 32, "hidden": 32, "depth": 2, "demand": 8, "passes": passes}
     model = in_single(GroupedPotential.for_geometry(PROBLEMS.geometry, (3e-3, 3e-3), **settings))
     sample = PROBLEMS.sample(torch.Generator().manual_seed(1))

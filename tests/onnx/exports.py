@@ -51,7 +51,7 @@ def randomised(model: ModelT, noise_size: float = 0.1) -> ModelT:
 
 def predictor(name: str) -> Any:
     """Return a predictor with random weights."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     torch.set_default_dtype(torch.float64)  # as in every test: random weights depend on it
     if name == "maps":
         return AmortizedMap(randomised(PaletteIcnn(3, [6, 5], features=12, width=16, depth=1).float()))
@@ -85,7 +85,7 @@ def predictor(name: str) -> Any:
 
 def grouped(geometry: Geometry, eps: tuple[float, float], **settings: int) -> AmortizedPotential:
     """Return a predictor for few suppliers and many customers."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     model = GroupedPotential.for_geometry(geometry, eps, depth=1, demand=4, **settings)
     return AmortizedPotential(randomised(single(model), 0.03), geometry, eps)
 

@@ -84,7 +84,7 @@ def test_functions_are_written_for_all_sizes(name: str) -> None:
 
 
 def test_layers_are_written() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     layers = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 2, bias=False))
     layers = layers.float().requires_grad_(False)
     module = Both(lambda x, y: functional.gelu(layers((x + y).float())).double())

@@ -75,7 +75,7 @@ def starts(problem: Problem, names: Iterable[str]) -> Iterator[DualPotentials | 
     """Yield starts that are made of the exact potentials."""
     exact = solve(problem, solver=Newton(), tol=1e-10).potentials.f
     for name in names:
-        torch.manual_seed(3)
+        torch.default_generator.manual_seed(3)
         f = STARTS[name](exact / problem.eps)
         yield None if f is None else DualPotentials(problem.eps * f, torch.zeros_like(problem.b))
 
@@ -153,7 +153,7 @@ def test_bells_whose_tails_are_below_floating_point(problem, cost, steps, method
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("eps", [1e-5, 3e-5])
 def test_plain_steps_at_a_tiny_eps_are_numbers(seed, eps):
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     geometry = Points(torch.rand(30, 2), torch.rand(30, 2), "euclidean")
     a, b = (w / w.sum() for w in torch.rand(2, 30))
     solution = solve(Problem(a, b, geometry, eps), solver=METHODS["plain"], max_steps=100)
