@@ -165,6 +165,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
 class Handler(BaseHTTPRequestHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else an answer waits until its head has been acknowledged
 
     def found(self, method: str, path: str, body: bytes) -> Any:
         for kind, pattern, act in ROUTES:

@@ -52,10 +52,15 @@ def test_the_axes_of_a_grid_are_known_by_their_names() -> None:
     assert Grid.rebuilt(turned, space.settings()).matches(space)
 
 
-def test_a_fresh_process_loads_a_file_of_tensors(tmp_path: Path) -> None:
+def test_a_file_holds_tensors_by_their_names(tmp_path: Path) -> None:
     save(predictor(Grid(2, 3)), tmp_path)
     content = load_file(tmp_path / "model.safetensors")
     assert {"geometry.axis0", "model.layers.0.0.weight"} <= content.keys()
+
+
+@pytest.mark.slow  # as test_devices does with the shipped ones
+def test_a_fresh_process_loads_what_was_saved(tmp_path: Path) -> None:
+    save(predictor(Grid(2, 3)), tmp_path)
     code = f"import metaot; m = metaot.load({str(tmp_path)!r}); print(m.eps, m.geometry.shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(0.01, 0.1) (6, 6)"

@@ -40,6 +40,7 @@ from metaot.models import ModalPotential, single
 from metaot.models.costs import CostNetwork
 from metaot.objectives import brenier_loss
 from metaot.recipes import RECIPES
+from metaot.tools import value as distance
 from metaot.training import tasks
 from metaot.training.loop import _new_state, _update
 from metaot.training.tasks import DiscreteTask
@@ -263,11 +264,11 @@ def averaged(average: Any, init: Any = None) -> None:
     """Average measures on a grid, and use all parts of the answer."""
     problem = images(8)
     weights = torch.tensor([[0.3, 0.7], [1.0, 0.0]], dtype=torch.float64).to(NAME)
-    found = average(problem.a, weights, problem.geometry, 1e-2, init=init, tol=1e-2)
+    found = average(problem.a, weights, problem.geometry, 0.05, init=init, tol=1e-2)
     used = [found.image, found.error, found.self_error, found.divergences, found.value, found.steps]
     assert all(isinstance(value, Remote) for value in [*used, *vars(found.potentials).values()])
     assert bool(found.converged.all())
-    average(problem.a, weights[0], problem.geometry, 1e-2, init=found[0], tol=1e-2)
+    average(problem.a, weights[0], problem.geometry, 0.05, init=found[0], tol=1e-2)
 
 
 def averaged_clouds() -> None:
@@ -315,10 +316,10 @@ def aligned() -> None:
     x, y = points(6, 3), points(6, 3)
     matrices = Dense(torch.cdist(x, x)), Dense(torch.cdist(y, y))
     for spaces, settings in (((x, y), {}), ((x, y), {"eps": 1.0}), (matrices, {"eps": 0.5}), (matrices, {})):
-        found = gromov_wasserstein(*spaces, starts=1, max_steps=3, tol=0.1, **settings)
+        found = gromov_wasserstein(*spaces, starts=1, max_steps=1, tol=0.1, **settings)
         assert all(isinstance(value, Remote) for value in (found.value, found.values, found.plan()))
     more = {"features": torch.rand(6, 5).to(NAME), "alpha": 0.5, "init": found.plan()[:, :5]}
-    features = gromov_wasserstein(x, y[:5], starts=0, max_steps=3, **more)
+    features = gromov_wasserstein(x, y[:5], starts=0, max_steps=1, **more)
     assert isinstance(features.plan(), Remote)
 
 
@@ -327,10 +328,10 @@ def costs_learned() -> None:
     x = torch.randn(20, 2).to(NAME)
     y = 0.5 * x + torch.randn(20, 2).to(NAME)
     for settings in ({}, {"penalty": L1(0.1)}, {"penalty": Nuclear(0.1)}, {"marginals": metaot.KL(1.0)}):
-        found = learn_cost(x, y, eps=1.0, tol=1e-5, **settings)
+        found = learn_cost(x, y, eps=1.0, tol=1e-2, **settings)
         assert isinstance(found.theta, Remote)
         assert isinstance(found.hessian, Remote)
-    assert isinstance(learn_cost(x, y, eps=1.0, tol=1e-5).bootstrap(2), Remote)
+    assert isinstance(learn_cost(x, y, eps=1.0, tol=1e-2).bootstrap(2), Remote)
 
 
 def learned() -> None:
@@ -363,7 +364,7 @@ def moving() -> None:
 def trained(name: str, **changes: Any) -> None:
     """Make a training step of a small recipe, and measure the model."""
     recipe = replace(RECIPES[name](), steps=2, validation_batch=1, device=NAME, **changes)
-    with patch.object(tasks, "_SAMPLES", 50):
+    with patch.object(tasks, "_SAMPLES", 50), patch.object(distance, "_RELATIVE_EPS", 0.1):
         task = recipe.task(recipe, None, torch.device(NAME))
     state = _new_state(recipe, task, torch.device(NAME))
     before = [weight.detach().clone() for weight in state.model.parameters()]
@@ -447,11 +448,11 @@ CASES: dict[str, Callable[[], None]] = {
         model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},
     ),
     "training: groups": lambda: trained(
-        "sphere", data=Sphere(batch=2, suppliers=8, customers=60, world="synthetic", eps=(0.02, 0.02))
+        "sphere", data=Sphere(batch=2, suppliers=8, customers=60, world="synthetic", eps=(0.2, 0.2))
     ),
     "training: any space": lambda: trained(
         "sphere",
-        data=Sphere(batch=2, suppliers=10, customers=40, world="synthetic", eps=(0.1, 0.1)),
+        data=Sphere(batch=2, suppliers=10, customers=40, world="synthetic", eps=(0.2, 0.2)),
         model=ModalPotential,
         task=DiscreteTask,
         model_settings={"modes": 4, "width": 16, "hidden": 16, "depth": 1, "correction": 8},

@@ -150,7 +150,7 @@ def deliveries(count: int, *, patterns: bool = False) -> Problem:
 
 
 def test_on_the_sphere_the_prediction_alone_is_good() -> None:
-    problem = deliveries(8)
+    problem = deliveries(4)
     guess, exact = SPHERE.predict(problem), metaot.solve(problem, init=SPHERE, tol=1e-7).value
     assert marginal_error(problem, guess).mean() < 0.05
     assert ((exact - dual_value(problem, guess)) / exact).mean() < 1e-3
@@ -158,14 +158,14 @@ def test_on_the_sphere_the_prediction_alone_is_good() -> None:
 
 @pytest.mark.parametrize(("tol", "floor"), [(1e-3, 6.0), (1e-9, 9.0)])
 def test_few_newton_steps_are_left(tol: float, floor: float) -> None:
-    solution = metaot.solve(deliveries(8), init=SPHERE, solver=metaot.Newton(), tol=tol)
+    solution = metaot.solve(deliveries(4), init=SPHERE, solver=metaot.Newton(), tol=tol)
     assert solution.converged.all()
     assert solution.steps.double().mean() <= floor
 
 
 @pytest.mark.parametrize("patterns", [False, True])
 def test_no_problem_is_slower_than_cold_also_where_demand_was_never_seen(patterns: bool) -> None:
-    problem = deliveries(4, patterns=patterns)
+    problem = deliveries(3, patterns=patterns)
     cold, warm = (metaot.solve(problem, init=init, tol=1e-6) for init in (None, SPHERE))
     assert (warm.steps <= cold.steps + 1).all()
     assert warm.steps.sum() < 0.7 * cold.steps.sum()
@@ -173,7 +173,7 @@ def test_no_problem_is_slower_than_cold_also_where_demand_was_never_seen(pattern
 
 def test_tiny_weights_are_as_good_as_none() -> None:
     """Suppliers with 1e-12 instead of nothing: the same prediction, which saves steps."""
-    empty = deliveries(3)
+    empty = deliveries(2)
     tiny = torch.where(empty.a == 0, 1e-12, empty.a)
     problem = Problem(tiny / tiny.sum(-1, keepdim=True), empty.b, empty.geometry, empty.eps)
     assert (problem.a < 1e-9).any()

@@ -86,21 +86,21 @@ def test_a_part_of_a_kernel_is_the_kernel_of_the_part(name, eps, index):
 
 @every_grid
 @every_eps
-@pytest.mark.parametrize("spread", [0.1, 3.0, 1e3])
-def test_sums_are_exact_whatever_the_potential(grid, eps, spread):
+def test_sums_are_exact_whatever_the_potential(grid, eps):
     grid, eps = grid(), temperature(eps, 3)
-    h = spread * torch.randn(3, grid.shape[1])
-    h[:, ::3] = -torch.inf
-    h[0, 1:] = -torch.inf
-    h[0, 0] = 0
     C, scale = matrix(grid), torch.as_tensor(eps)[..., None]
-    exponents = (h[:, None, :] - C) / scale[..., None]
-    size = h[h.isfinite()].abs().max() + C.abs().max()
-    assert_close(grid.softmin(h, eps), -scale * exponents.logsumexp(-1), 1e-14 * float(size) + 1e-15)
-    w, v = exponents.softmax(-1), torch.randn(*h.shape, 2)
-    rounding = 1e-14 * float(size / scale.min()) + 1e-13
-    assert_close(grid.mean(h, v, eps), w @ v, 10 * rounding)
-    assert_close(grid.expected_cost(h, eps), (w * C).sum(-1), float(C.abs().max()) * 10 * rounding)
+    for spread in (0.1, 3.0, 1e3):
+        h = spread * torch.randn(3, grid.shape[1])
+        h[:, ::3] = -torch.inf
+        h[0, 1:] = -torch.inf
+        h[0, 0] = 0
+        exponents = (h[:, None, :] - C) / scale[..., None]
+        size = h[h.isfinite()].abs().max() + C.abs().max()
+        assert_close(grid.softmin(h, eps), -scale * exponents.logsumexp(-1), 1e-14 * float(size) + 1e-15)
+        w, v = exponents.softmax(-1), torch.randn(*h.shape, 2)
+        rounding = 1e-14 * float(size / scale.min()) + 1e-13
+        assert_close(grid.mean(h, v, eps), w @ v, 10 * rounding)
+        assert_close(grid.expected_cost(h, eps), (w * C).sum(-1), float(C.abs().max()) * 10 * rounding)
 
 
 @pytest.mark.parametrize("sizes", [(9,), (6, 5), (4, 3, 3)], ids=str)
