@@ -26,6 +26,9 @@ $(READY): pyproject.toml setup.py constraints.txt $(wildcard metaot/core/src/*)
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt --editable ".[plot,export,parity,roads,serve]" --group dev
 	touch $@
 
+# Compiled tests and modules are kept for the next time and the other processes, whatever was set.
+test shapes: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ def test_evaluate_prints_a_table_and_writes_json_and_pictures(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    options = ["--instances", "6", "--tol", "1e-2", "1e-3", "--seconds", "0", "--record"]
+    options = ["--instances", "2", "--tol", "1e-2", "1e-3", "--seconds", "0", "--record"]
     assert main(["evaluate", str(run), *options]) == 0
     table = capsys.readouterr().out
     assert all(words in table for words in ("zeros", "Gaussian", "model", "Sinkhorn steps to an L1 error"))
