@@ -28,10 +28,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_evaluate_prints_a_table_and_writes_json_and_pictures(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    options = ["--instances", "2", "--tol", "1e-2", "1e-3", "--seconds", "0", "--record"]
+    monkeypatch.setattr("metaot.cli.evaluate.DIGITS", 2)
+    options = ["--instances", "6", "--tol", "1e-2", "1e-3", "--seconds", "0", "--record"]
     assert main(["evaluate", str(run), *options]) == 0
     table = capsys.readouterr().out
     assert all(words in table for words in ("zeros", "Gaussian", "model", "Sinkhorn steps to an L1 error"))
