@@ -21,7 +21,7 @@ from metaot.core.compiled import (
     sinkhorn_step,
     sort_rows,
 )
-from metaot.core.costs import POINT_COSTS, Costs
+from metaot.core.costs import POINT_COSTS, Costs, details_along
 from metaot.core.method import EVERY, BackEnd, Limits, Result
 from metaot.core.status import Status
 
@@ -44,6 +44,7 @@ __all__ = [
     "assign_rows",
     "average",
     "best_potential",
+    "details_along",
     "exponential_sums",
     "hard_minimum",
     "learnt_potentials",

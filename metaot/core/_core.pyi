@@ -54,7 +54,7 @@ def learnt_potentials(
 
 def solve_each(
     method: int,
-    costs: tuple[int, int, tuple[ndarray, ...]],
+    costs: tuple[int, int, tuple[ndarray, ...], tuple[ndarray, ...] | None],
     problems: tuple[ndarray, ndarray, ndarray, ndarray | None, ndarray | None],
     results: tuple[ndarray, ndarray, ndarray, ndarray],
     limits: tuple[float, int, bool],
@@ -64,11 +64,12 @@ def solve_each(
     """Fill `results` (f, g, error, steps) of `problems` (a, b, eps, start, prices), a row for each.
 
     `costs` is the kind (0 axes, 1 a matrix, 2 clouds), the cost between points (0 squared distance, 1 distance,
-    2 angle) and the arrays; `limits` is (tol, max_steps, accelerated). The method is 0 for Sinkhorn on the axes of
-    a grid, 1 for Sinkhorn on a matrix, 2 for Newton, 3 for one Sinkhorn step on a grid (g is then a less the
-    marginal of the start's plan, and `error` its dual value), 4 for the best g for the start, 5 for
-    f_i = min_j C_ij - b_j, 6 and 7 for symmetric Sinkhorn on axes and on a matrix: b is a, and f shared by both
-    sides, with the best potential for it in g.
+    2 angle), the arrays, and for method 0 coarser grids or None: the strides of nodes along each axis, int64, a
+    row for each of at most 12, the finest first, and the coordinates along all axes, strictly monotone. `limits`
+    is (tol, max_steps, accelerated). The method is 0 for Sinkhorn on the axes of a grid, 1 for Sinkhorn on a
+    matrix, 2 for Newton, 3 for one Sinkhorn step on a grid (g is then a less the marginal of the start's plan, and
+    `error` its dual value), 4 for the best g for the start, 5 for f_i = min_j C_ij - b_j, 6 and 7 for symmetric
+    Sinkhorn on axes and on a matrix: b is a, and f shared by both sides, with the best potential for it in g.
     A row of `prices` is the kind (0 none, 1 KL, 2 TV) and rho, in the units of the cost, of the source's marginal,
     and of the target's; methods 0, 1, 6 and 7 take it, the last two with the source's for both sides.
     Raises TypeError for a wrong dtype, ValueError for sizes that do not fit and arrays that are not contiguous.

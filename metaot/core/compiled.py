@@ -6,7 +6,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from metaot.core.costs import Costs
-from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Limits, Result
+from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Limits, Result, Strides
 
 try:
     from metaot.core import _core
@@ -34,7 +34,13 @@ _LARGE, _AXIS = 2**17, 2**6
 Problems = tuple[Array, Array, Array, Array | None, Array | None]
 """Weights of both sides, eps, starts, and prices of marginals."""
 
-Call = tuple[int, tuple[int, int, tuple[Array, ...]], Problems, tuple[Array, Array, Array, Array], Limited]
+Call = tuple[
+    int,
+    tuple[int, int, tuple[Array, ...], tuple[Array, ...] | None],
+    Problems,
+    tuple[Array, Array, Array, Array],
+    Limited,
+]
 """What compiled code is asked for; its results are arrays that it fills."""
 
 
@@ -67,14 +73,25 @@ class Compiled(BackEnd):
     def cost_range(self) -> float:
         return self._costs.range
 
+    @property
+    def details(self) -> tuple[dict[int, float], ...]:
+        return self._costs.details
+
     def sinkhorn(
-        self, index: Index, f: Array | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
+        self,
+        index: Index,
+        f: Array | None,
+        limits: Limits,
+        *,
+        accelerated: bool = True,
+        on_support: bool = False,
+        strides: Strides = (),
     ) -> Result:
         method = _BY_AXES if self._costs.has_axes and not on_support else _BY_MATRIX
-        return self._solve(method, index, f, (limits.tol, limits.max_steps, accelerated))
+        return self._solve(method, index, f, (limits.tol, limits.max_steps, accelerated), strides=strides)
 
     def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
-        return self._solve(_NEWTON, index, f, (limits.tol, limits.max_steps, True), warmer)
+        return self._solve(_NEWTON, index, f, (limits.tol, limits.max_steps, True), warmer=warmer)
 
     def symmetric(self, f: Array | None, limits: Limits, *, on_support: bool = False) -> Result:
         method = _SYMMETRIC_BY_AXES if self._costs.has_axes and not on_support else _SYMMETRIC_BY_MATRIX
@@ -92,11 +109,21 @@ class Compiled(BackEnd):
     def numbers(self, values: Array) -> Array:
         return values
 
-    def _solve(self, method: int, index: Index, f: Array | None, limits: Limited, warmer: float = 1.0) -> Result:
+    def _solve(
+        self,
+        method: int,
+        index: Index,
+        f: Array | None,
+        limits: Limited,
+        *,
+        warmer: float = 1.0,
+        strides: Strides = (),
+    ) -> Result:
+        levels = (np.array(strides, dtype=np.int64), *self._costs.coordinates) if strides else None
         costs = self._costs if isinstance(index, slice) else self._costs[index]
         prices = None if self._prices is None else self._prices[index]
         problems = self._a[index], self._b[index], self._eps[index] * warmer, f, prices
-        found, call = _call(method, costs, problems, limits)
+        found, call = _call(method, costs, problems, limits, levels)
         if self._deferred is not None:
             self._deferred.append(call)
         elif self._along:
@@ -333,13 +360,14 @@ def _call(
     costs: Costs,
     problems: Problems,
     limits: Limited,
+    levels: tuple[Array, ...] | None = None,
 ) -> tuple[Result, Call]:
     """Return room for results, and the call that fills it."""
     a, b, eps = map(_contiguous, problems[:3])
     start, prices = (None if part is None else _contiguous(part) for part in problems[3:])
     second = a if method == _STEP else b
     found = Result(np.empty(a.shape), np.empty(second.shape), np.empty(len(a)), np.empty(len(a), dtype=np.int64))
-    packed = costs.kind, costs.point_cost, costs.arrays
+    packed = costs.kind, costs.point_cost, costs.arrays, levels
     return found, (method, packed, (a, b, eps, start, prices), tuple(found), limits)
 
 

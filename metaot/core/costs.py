@@ -26,15 +26,19 @@ class Costs:
     kind: int
     point_cost: int
     arrays: tuple[Array, ...]
+    coordinates: tuple[Array, ...] = ()
+    """Of a grid that both sides share, those along each axis."""
 
     @classmethod
-    def on_axes(cls, costs: tuple[Array, ...]) -> "Costs":
+    def on_axes(cls, costs: tuple[Array, ...], coordinates: tuple[Array, ...] = ()) -> "Costs":
         """Return costs that are the sum of one matrix for each axis of a grid; one axis alone is a matrix."""
         arrays: list[Array] = []
         for cost in map(_contiguous, costs):  # of equal axes kernels are made once
             same = (array for array in arrays if np.array_equal(array, cost))
             arrays.append(next(same, cost))
-        return cls(_AXES if len(arrays) > 1 else _MATRIX, 0, tuple(arrays))
+        if len(arrays) == 1:
+            return cls.of_matrix(arrays[0])
+        return cls(_AXES, 0, tuple(arrays), tuple(map(_contiguous, coordinates)))
 
     @classmethod
     def of_matrix(cls, C: Array) -> "Costs":
@@ -66,6 +70,19 @@ class Costs:
         return self.arrays[0].shape[-2], self.arrays[1].shape[-2]
 
     @cached_property
+    def details(self) -> tuple[dict[int, float], ...]:
+        """For each axis, by how much exchanging the targets of neighbouring points changes their cost, halved.
+
+        By the stride between points: that of the squared distance is the square of their own distance. There are
+        none for axes on which no coarser grid can stand for this one: their coordinates are not in order.
+        """
+        found: list[dict[int, float]] = []
+        for k, (C, axis) in enumerate(zip(self.arrays, self.coordinates, strict=False)):
+            same = k > 0 and C is self.arrays[k - 1] and np.array_equal(axis, self.coordinates[k - 1])
+            found.append(found[-1] if same else details_along(C, axis))
+        return tuple(found)
+
+    @cached_property
     def axis_points(self) -> float:
         """The number of points on all axes; infinity without axes."""
         return float(sum(map(len, self.arrays))) if self.kind == _AXES else math.inf
@@ -93,3 +110,16 @@ class Costs:
 
 def _contiguous(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def details_along(C: Array, coordinates: Array) -> dict[int, float]:
+    """Return `Costs.details` of one axis."""
+    steps = np.diff(coordinates)
+    if not (np.all(steps > 0) or np.all(steps < 0)):
+        return {}
+    found, stride = {}, 2
+    while stride < len(C):
+        exchanged = np.diff(np.diff(C[::stride, ::stride], axis=0), axis=1)
+        found[stride] = float(np.abs(exchanged).max()) / 2
+        stride *= 2
+    return found

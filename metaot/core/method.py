@@ -4,8 +4,9 @@ Sinkhorn's steps are cheap, and many where eps is small; Newton's are few, and c
 So, unless the caller names a method:
 
 1. Instances with few atoms with mass on one side go to Newton at once.
-2. All others make accelerated Sinkhorn steps. Those with a small side hand over to Newton after `SINKHORN_FIRST`
-   steps, or more where another back end makes Newton's.
+2. All others make accelerated Sinkhorn steps: on a grid with more points than potentials have detail from the
+   solutions on coarser ones. Those with a small side hand over to Newton after `SINKHORN_FIRST` steps, or more
+   where another back end makes Newton's.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
    quick.
 4. What is still not solved goes on with Sinkhorn.
@@ -15,7 +16,7 @@ marginals have a price, compiled code makes Sinkhorn's and torch Newton's (`meta
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -41,6 +42,12 @@ NEWTON_ENTRIES = 2**22
 LARGEST_GRID = 2**21
 """Atoms of the largest grid that compiled code takes: what it holds is some hundred bytes for each."""
 
+_DETAIL = 1.21
+"""Of eps: the detail of the cost (see `Costs.details`) between points that are close enough for potentials."""
+
+_FINEST = 2**11
+"""Atoms with mass from which on coarser grids save time."""
+
 _QUICK, _LADDER = 10.0, 3.0
 """The range of costs, in units of the temperature, at which Newton is quick from zeros; and the ratio of two
 temperatures on the way down."""
@@ -55,6 +62,9 @@ Index = slice | np.ndarray
 """Some instances of a batch."""
 
 EVERY = slice(None)
+
+Strides = Sequence[tuple[int, ...]]
+"""Of each coarser grid, the finest first, the points along each axis from one of its own to the next."""
 
 
 @final
@@ -103,9 +113,24 @@ class BackEnd(ABC):
 
     @abstractmethod
     def sinkhorn(
-        self, index: Index, f: Array | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
+        self,
+        index: Index,
+        f: Array | None,
+        limits: Limits,
+        *,
+        accelerated: bool = True,
+        on_support: bool = False,
+        strides: Strides = (),
     ) -> Result:
-        """Make Sinkhorn steps: with a matrix between the atoms with mass if `on_support`, else along axes."""
+        """Make Sinkhorn steps: with a matrix between the atoms with mass if `on_support`, else along axes.
+
+        With `strides` from the solutions on coarser grids, and corrected by these.
+        """
+
+    @property
+    @abstractmethod
+    def details(self) -> "tuple[dict[int, float], ...]":
+        """Those of the costs along the axes; none without axes."""
 
     @abstractmethod
     def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
@@ -131,6 +156,37 @@ def suits_compiled_code(shape: tuple[int, int], *, has_axes: bool, needs_matrix:
     return not needs_matrix or shape[0] * shape[1] <= MOST_ENTRIES
 
 
+def coarser_grids(details: "tuple[dict[int, float], ...]", eps: float) -> Strides:
+    """Return the strides of coarser grids, each twice the last, as far as potentials have no detail.
+
+    `details` are those of the costs along the axes, and eps is the lowest of a batch.
+    """
+    most = [max((s for s, detail in axis.items() if detail <= _DETAIL * eps), default=1) for axis in details]
+    return [tuple(min(2**k, last) for last in most) for k in range(1, max(most, default=1).bit_length())]
+
+
+def is_on_support(back_end: BackEnd, index: Index) -> bool:
+    """Return whether a matrix between the atoms with mass is smaller than what steps along the axes take."""
+    sizes = _sizes(back_end, index)
+    return sum(map(sum, sizes)) <= back_end.axis_points * len(sizes)
+
+
+def goes_coarse_to_fine(back_end: BackEnd) -> bool:
+    """Return whether `choose` begins on coarser grids."""
+    return not is_on_support(back_end, EVERY) and bool(_strides(back_end, EVERY))
+
+
+def _strides(back_end: BackEnd, index: Index) -> Strides:
+    sizes = _sizes(back_end, index)
+    if sum(map(sum, sizes)) < 2 * _FINEST * len(sizes):
+        return []
+    return coarser_grids(back_end.details, back_end.lowest_eps)
+
+
+def _sizes(back_end: BackEnd, index: Index) -> list[tuple[int, int]]:
+    return back_end.sizes if isinstance(index, slice) else [back_end.sizes[k] for k in index]
+
+
 def suits_newton(back_end: BackEnd) -> list[bool]:
     """Return which instances are small enough for a Newton step that factorises its Hessian."""
     return [few <= FACTORISED and few * many <= NEWTON_ENTRIES for few, many in back_end.sizes]
@@ -138,12 +194,12 @@ def suits_newton(back_end: BackEnd) -> list[bool]:
 
 def only_sinkhorn(back_end: BackEnd, f: Array | None, limits: Limits, *, accelerated: bool = True) -> Result:
     """Refine by Sinkhorn alone."""
-    return _Run(back_end, limits).sinkhorn(EVERY, f, limits.max_steps, accelerated=accelerated)
+    return _Run(back_end, limits).only_sinkhorn(f, accelerated=accelerated)
 
 
 def only_symmetric(back_end: BackEnd, f: Array | None, limits: Limits) -> Result:
     """Refine the potential of each measure to itself."""
-    return _Run(back_end, limits).symmetric(f, limits.max_steps)
+    return _Run(back_end, limits).symmetric(f)
 
 
 def only_newton(back_end: BackEnd, f: Array | None, limits: Limits) -> Result:
@@ -183,18 +239,22 @@ class _Run:
         found = enumerate(zip(numbers(result.error).tolist(), numbers(result.steps).tolist(), strict=True))
         return [k for k, (error, steps) in found if not error <= self.tol and steps < self.max_steps]
 
-    def sinkhorn(self, index: Index, f: Array | None, max_steps: int, *, accelerated: bool = True) -> Result:
+    def sinkhorn(self, index: Index, f: Array | None, max_steps: int) -> Result:
         self.taken.append("sinkhorn")
-        limits, on_support = Limits(self.tol, max_steps), self._on_support(index)
-        return self.back_end.sinkhorn(index, f, limits, accelerated=accelerated, on_support=on_support)
+        limits, on_support = Limits(self.tol, max_steps), is_on_support(self.back_end, index)
+        strides = () if on_support or max_steps == 0 else _strides(self.back_end, index)
+        return self.back_end.sinkhorn(index, f, limits, on_support=on_support, strides=strides)
 
-    def symmetric(self, f: Array | None, max_steps: int) -> Result:
-        return self.back_end.symmetric(f, Limits(self.tol, max_steps), on_support=self._on_support(EVERY))
+    def only_sinkhorn(self, f: Array | None, *, accelerated: bool) -> Result:
+        limits = Limits(self.tol, self.max_steps)
+        return self.back_end.sinkhorn(
+            EVERY, f, limits, accelerated=accelerated, on_support=is_on_support(self.back_end, EVERY)
+        )
 
-    def _on_support(self, index: Index) -> bool:
-        """Return whether a matrix between the atoms with mass is smaller than what steps along the axes take."""
-        sizes = self.back_end.sizes if isinstance(index, slice) else [self.back_end.sizes[k] for k in index]
-        return sum(map(sum, sizes)) <= self.back_end.axis_points * len(sizes)
+    def symmetric(self, f: Array | None) -> Result:
+        """Make symmetric steps: of what is smooth in the error they leave nothing for coarser grids."""
+        limits = Limits(self.tol, self.max_steps)
+        return self.back_end.symmetric(f, limits, on_support=is_on_support(self.back_end, EVERY))
 
     def newton(self, index: Index, f: Array | None, max_steps: int) -> Result:
         self.taken.append("newton")

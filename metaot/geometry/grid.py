@@ -95,7 +95,14 @@ class Grid(Geometry):
 
     @cached_property
     def _core_costs(self) -> core.Costs:
-        return core.Costs.on_axes(tuple(cost.detach().numpy() for cost in self._axis_costs))
+        costs, axes = (tuple(part.detach().numpy() for part in parts) for parts in (self._axis_costs, self.axes))
+        return core.Costs.on_axes(costs, axes)
+
+    @cached_property
+    def details(self) -> tuple[dict[int, float], ...]:
+        """How much detail the cost has between points, for each axis; see `core.Costs.details`."""
+        pairs = zip(self._axis_costs, self.axes, strict=True)
+        return tuple(core.details_along(C.detach().cpu().numpy(), axis.cpu().numpy()) for C, axis in pairs)
 
     @property
     def T(self) -> "Grid":

@@ -112,9 +112,13 @@ class Anderson:
             forgets=forgets,
         )
 
-    def next(self, x: Tensor, residual: Tensor) -> "tuple[Tensor, Anderson]":
-        """Return the next point, and the memory with x in it."""
+    def next(
+        self, x: Tensor, residual: Tensor, exact: Bool[Tensor, "batch"] | None = None
+    ) -> "tuple[Tensor, Anderson]":
+        """Return the next point, and the memory with x in it; steps of `exact` instances go no further."""
         target, missing = x.add(residual, alpha=BEYOND), self.roots * residual
+        if exact is not None:
+            target = torch.where(exact[:, None], x + residual, target)
         following = self._mixed(x, target, missing) if self.count > 0 else target
         straight = self.plain > 0
         plain, shown, stale = (self.plain - 1).clamp_min(0), self.shown + 1, torch.where(straight, 0, self.stale)

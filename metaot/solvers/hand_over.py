@@ -1,6 +1,6 @@
 """Compiled Sinkhorn steps, and Newton's of torch: for problems whose marginals have a price."""
 
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -26,10 +26,12 @@ class HandOver(BackEnd):
     def cost_range(self) -> float:
         return self._compiled.cost_range
 
-    def sinkhorn(
-        self, index: Index, f: Array | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
-    ) -> Result:
-        return self._compiled.sinkhorn(index, f, limits, accelerated=accelerated, on_support=on_support)
+    def sinkhorn(self, index: Index, f: Array | None, limits: Limits, **ways: Any) -> Result:
+        return self._compiled.sinkhorn(index, f, limits, **ways)
+
+    @property
+    def details(self) -> tuple[dict[int, float], ...]:
+        return self._compiled.details
 
     def newton(self, index: Index, f: Array | None, limits: Limits, *, warmer: float = 1.0) -> Result:
         start = None if f is None else torch.from_numpy(f)

@@ -1,6 +1,7 @@
 """Torch as a back end: any device, dtype and size; on the atoms with mass where that pays."""
 
 import math
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Limits, Result
+from metaot.core.method import FACTORISED, SMALLEST_WEIGHT, BackEnd, Index, Limits, Result, Strides
 from metaot.geometry import Dense, Grid
 from metaot.geometry.base import expand_eps
 from metaot.objectives.dual import best_value
@@ -24,14 +25,19 @@ from metaot.potentials import (
 )
 from metaot.problem import Problem
 from metaot.solvers.anderson import Anderson
+from metaot.solvers.correction import Correction
 from metaot.solvers.iterate import Solver, StateT, iterate
+from metaot.solvers.levels import COARSE_STEPS, COARSEST, NEAR, RATIO, SOLVED, at_nodes, correction_of, levels_of
 from metaot.solvers.newton import Newton
-from metaot.solvers.sinkhorn import Sinkhorn
+from metaot.solvers.sinkhorn import Sinkhorn, SinkhornState, corrected
 from metaot.solvers.symmetric import Symmetric, evaluated
 
 GOOD, DOUBTFUL = 0.01, 0.1
 """L1 errors of a start: up to the first it is kept without comparison; above the second it must beat two steps
 from zeros by dual value, and halve the error of one."""
+
+LIFTED = 0.5
+"""The first of them for a start that is lifted from a coarser grid."""
 
 LARGEST = 1e8
 """Potentials beyond this many eps leave too few digits for the cost."""
@@ -65,9 +71,23 @@ class InTorch(BackEnd):
         return float(finite.max() - finite.min()) if len(finite) else 0.0
 
     def sinkhorn(
-        self, index: Index, f: Tensor | None, limits: Limits, *, accelerated: bool = True, on_support: bool = False
+        self,
+        index: Index,
+        f: Tensor | None,
+        limits: Limits,
+        *,
+        accelerated: bool = True,
+        on_support: bool = False,
+        strides: Strides = (),
     ) -> Result:
+        if strides:
+            return refine_on_levels(self._part(index), f, limits, strides)
         return refine(Sinkhorn(accelerated), self._part(index), f, limits, on_support=on_support)
+
+    @property
+    def details(self) -> tuple[dict[int, float], ...]:
+        geometry = self.problem.geometry
+        return geometry.details if isinstance(geometry, Grid) else ()
 
     def newton(self, index: Index, f: Tensor | None, limits: Limits, *, warmer: float = 1.0) -> Result:
         """Exchange the sides where the target is smaller: the potential of the source is the unknown."""
@@ -105,14 +125,57 @@ class InTorch(BackEnd):
         return self.problem if isinstance(index, slice) else self.problem[torch.from_numpy(index)]
 
 
-def refine(solver: Solver, problem: Problem, f: Tensor | None, limits: Limits, *, on_support: bool) -> Result:
-    """Refine f, batch n, by one method: on the atoms with mass, or on all."""
+def refine_on_levels(problem: Problem, f: Tensor | None, limits: Limits, strides: Strides) -> Result:
+    """Refine f, or zeros, by accelerated Sinkhorn steps by way of coarser grids."""
+    assert isinstance(problem.geometry, Grid)
+    solver, levels = Sinkhorn(), levels_of(problem, strides)
+    coarsest, first = len(levels) - 1, torch.zeros_like(problem.a) if f is None else f
+    leaves = solved = torch.ones_like(problem.a[:, 0], dtype=torch.bool)
+    if f is not None:
+        leaves = ~(refine(solver, problem, f, Limits(limits.tol, 0), on_support=False).error <= NEAR)
+    start = None if f is None else at_nodes(levels[-1], problem.geometry, f)
+    correction: Correction | None = None
+    found: list[Tensor] = []
+    for k in range(coarsest, -1, -1):
+        coarse = Limits(max(COARSEST / RATIO ** (coarsest - k), limits.tol / 2), COARSE_STEPS)
+        lifted = k < coarsest
+        result = refine(
+            solver, levels[k].problem, start, coarse, on_support=False, correction=correction, is_lifted=lifted
+        )
+        solved = solved & (result.error <= SOLVED)
+        found.append(result.f)
+        start = levels[k].lifted(result.g, levels[k].problem.b)
+        correction = correction_of(levels, found[::-1], k - 1)
+    assert start is not None
+    start = torch.where((solved & leaves)[:, None], start, first)
+    if correction is not None:
+        correction = replace(correction, active=correction.active & solved)
+    return refine(solver, problem, start, limits, on_support=False, correction=correction, is_lifted=True)
+
+
+def refine(
+    solver: Solver,
+    problem: Problem,
+    f: Tensor | None,
+    limits: Limits,
+    *,
+    on_support: bool,
+    correction: Correction | None = None,
+    is_lifted: bool = False,
+) -> Result:
+    """Refine f, batch n, by one method: on the atoms with mass, or on all.
+
+    Steps of Sinkhorn may have a correction; a start that is lifted from a coarser grid is near the solution.
+    """
     counted = _counted(problem) if isinstance(solver, Sinkhorn | Newton | Symmetric) else problem
     eps, rows, part = expand_eps(problem.eps, problem.a), None, counted
     if on_support:
         rows, part = _support(counted)
         f = None if f is None else f.gather(-1, rows) / eps
-    result = iterate(solver, part, _start(solver, part, f), tol=limits.tol, max_steps=limits.max_steps)
+    state = _start(solver, part, f, good=LIFTED if is_lifted else GOOD)
+    if isinstance(state, SinkhornState):
+        state = corrected(part, state, correction)
+    result = iterate(solver, part, state, tol=limits.tol, max_steps=limits.max_steps)
     found = result.value.f
     if rows is not None:
         found = torch.where(part.a != 0, found, 0.0) * eps
@@ -198,7 +261,11 @@ def _step_error(problem: Problem, f: Tensor, best: Tensor) -> Float[Tensor, "bat
 
 
 def _start(
-    solver: Solver[Problem, StateT, DualPotentials], problem: Problem, f: Float[Tensor, "batch n"] | None
+    solver: Solver[Problem, StateT, DualPotentials],
+    problem: Problem,
+    f: Float[Tensor, "batch n"] | None,
+    *,
+    good: float = GOOD,
 ) -> StateT:
     """Return the state of f, or of zeros where these are the better start."""
     if f is None:
@@ -208,26 +275,31 @@ def _start(
     if isinstance(solver, Symmetric):  # which has compared it with zeros
         return state
     start, error = solver.value(problem, state, slice(None)), solver.error(problem, state)
-    worse = worse_than_zeros(problem, start, error, rivals=not isinstance(solver, Newton))
+    worse = worse_than_zeros(problem, start, error, rivals=not isinstance(solver, Newton), good=good)
     if not bool(worse.any()):
         return state
     return solver.init(problem, DualPotentials(torch.where(worse[:, None], 0.0, guess.f), guess.g))
 
 
 def worse_than_zeros(
-    problem: Problem, start: DualPotentials, error: Float[Tensor, "batch"], *, rivals: bool = True
+    problem: Problem,
+    start: DualPotentials,
+    error: Float[Tensor, "batch"],
+    *,
+    rivals: bool = True,
+    good: float = GOOD,
 ) -> Bool[Tensor, "batch"]:
     """Return which starts are worse than f = 0.
 
     A start with a small error is kept. Others are worse if their dual value is below that of zeros; with `rivals`,
     a start with a large error is also worse unless it clearly beats the first steps from zeros.
     """
-    if bool((error <= GOOD).all()):
+    if bool((error <= good).all()):
         return torch.zeros_like(error, dtype=torch.bool)
     value = best_value(problem, start)
     zeros = DualPotentials.from_f(problem, torch.zeros_like(start.f))
-    worse = ~(value >= best_value(problem, zeros)) & ~(error <= GOOD)
-    doubtful = ~(error <= DOUBTFUL)
+    worse = ~(value >= best_value(problem, zeros)) & ~(error <= good)
+    doubtful = ~(error <= max(good, DOUBTFUL))
     if rivals and bool(doubtful.any()):
         first = DualPotentials.from_f(problem, c_transform(problem.T, zeros.g))
         best = exact_transform(problem.T, first.g)

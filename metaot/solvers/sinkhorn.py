@@ -18,6 +18,7 @@ from metaot.geometry.kernel import Kernel
 from metaot.potentials import DualPotentials, exact_transform, relative_error, side_error, tilted
 from metaot.problem import Problem
 from metaot.solvers.anderson import Anderson
+from metaot.solvers.correction import Correction
 from metaot.solvers.iterate import Solver
 
 
@@ -41,6 +42,7 @@ class SinkhornState:
     path: Anderson | None
     beyond: Float[Tensor, "batch n"] | None = None
     """How far the unknown of the iteration is from x, where potentials have bounds, between which x is put."""
+    correction: Correction | None = None
 
     @property
     def unknown(self) -> Float[Tensor, "batch n"]:
@@ -68,15 +70,19 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def step(self, problem: Problem, state: SinkhornState) -> SinkhornState:
         x, path = state.unknown + state.residual, state.path
         if path is not None:
-            x, path = path.next(state.unknown, state.residual)
+            beyond = None if state.correction is None else state.correction.active
+            x, path = path.next(state.unknown, state.residual, exact=beyond)
         state = _scaled(problem, state, x, path)
-        return state if x.is_cuda else _within_reach(problem, state)
+        state = state if x.is_cuda else _within_reach(problem, state)
+        return corrected(problem, state, state.correction)
 
     def adjust(self, problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
         if state.x.is_cuda:
             state = _within_reach(problem, state)
         if state.path is None:
             return state
+        state = _judged(problem, state, error)
+        assert state.path is not None
         return replace(state, path=state.path.judged(state.unknown, state.residual, error))
 
     def error(self, problem: Problem, state: SinkhornState) -> Float[Tensor, "batch"]:
@@ -92,6 +98,26 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
     def value(self, problem: Problem, state: SinkhornState, which: Tensor | slice) -> DualPotentials:
         eps = expand_eps(problem.eps, state.f)
         return DualPotentials(state.f + eps * state.x, state.g + eps * state.v.log())[which]
+
+
+def corrected(problem: Problem, state: SinkhornState, correction: Correction | None) -> SinkhornState:
+    """Return the state with a residual that leads on to what is smooth in the error, too."""
+    if correction is None:
+        return state
+    residual, correction = correction(problem.a, state.residual)
+    return replace(state, residual=residual, correction=correction)
+
+
+def _judged(problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
+    """Go on without correction where it does not lower the error."""
+    if state.correction is None or state.path is None:
+        return state
+    correction, failed = state.correction.judged(error)
+    if failed is None or not bool(failed.any()):
+        return replace(state, correction=correction)
+    plain = _ratio(problem.a, state.marginal).log_()
+    residual = torch.where(failed[:, None], plain, state.residual)
+    return replace(state, residual=residual, correction=correction, path=state.path.restarted(failed))
 
 
 def near(problem: Problem, potentials: DualPotentials, kernel: Kernel) -> SinkhornState:
@@ -122,7 +148,7 @@ def _scaled(
         marginal = state.kernel.times(v).mul_(u)
         residual = _priced_residual(problem, f, x, beyond, _ratio(problem.a, marginal).log_())
     lost = torch.where(marginal.isfinite().all(-1), 0, state.lost + 1)
-    return SinkhornState(f, g, state.kernel, x, v, marginal, residual, lost, path, beyond)
+    return SinkhornState(f, g, state.kernel, x, v, marginal, residual, lost, path, beyond, state.correction)
 
 
 def _absorbed(
@@ -130,7 +156,9 @@ def _absorbed(
     f: Float[Tensor, "batch n"],
     path: Anderson | None,
     lost: Tensor,
+    *,
     beyond: Float[Tensor, "batch n"] | None = None,
+    correction: Correction | None = None,
 ) -> SinkhornState:
     """Absorb f and the best g for it into a kernel."""
     eps = expand_eps(problem.eps, f)
@@ -147,7 +175,7 @@ def _absorbed(
         residual = torch.where(far[:, None], _priced_residual(problem, f, x, beyond, exact), residual)
         marginal = torch.where(far[:, None], tilted(problem.a, -exact), marginal)
     lost = torch.where(marginal.isfinite().all(-1), 0, lost + 1)
-    return SinkhornState(f, g, kernel, x, v, marginal, residual, lost, path, beyond)
+    return SinkhornState(f, g, kernel, x, v, marginal, residual, lost, path, beyond, correction)
 
 
 def _between_bounds(
@@ -191,7 +219,8 @@ def _within_reach(problem: Problem, state: SinkhornState) -> SinkhornState:
         return state
     path = None if state.path is None else state.path.moved(state.x)
     f = state.f + expand_eps(problem.eps, state.f) * state.x
-    return _absorbed(problem, f, path, (state.lost - 1).clamp_min(0), state.beyond)
+    lost = (state.lost - 1).clamp_min(0)
+    return _absorbed(problem, f, path, lost, beyond=state.beyond, correction=state.correction)
 
 
 def _ratio(weights: Tensor, marginal: Tensor) -> Tensor:

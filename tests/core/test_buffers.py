@@ -15,6 +15,12 @@ pytestmark = pytest.mark.skipif(not core.COMPILED, reason="not compiled")
 
 B, N, M = 2, 6, 4
 
+LINE, STRIDES = np.arange(3.0), np.full((1, 2), 2)
+SQUARES = np.subtract.outer(LINE, LINE) ** 2
+WEIGHTS = np.full((B, 9), 1 / 9)
+ON_LEVELS = {"costs": (SQUARES, SQUARES), "levels": (STRIDES, LINE, LINE)}
+ON_LEVELS |= {"a": WEIGHTS, "b": WEIGHTS, "f": np.empty((B, 9)), "g": np.empty((B, 9))}
+
 
 def arguments(**changes: Any) -> tuple:
     """Return the arguments of the compiled function for two problems, some of them changed."""
@@ -23,6 +29,7 @@ def arguments(**changes: Any) -> tuple:
         "kind": 1,
         "point_cost": 0,
         "costs": (np.zeros((N, M)),),
+        "levels": None,
         "a": np.full((B, N), 1 / N),
         "b": np.full((B, M), 1 / M),
         "eps": np.ones(B),
@@ -39,7 +46,14 @@ def arguments(**changes: Any) -> tuple:
     p = parts.get
     problem = p("a"), p("b"), p("eps"), p("start"), p("prices")
     results = p("f"), p("g"), p("error"), p("steps")
-    return p("method"), (p("kind"), p("point_cost"), p("costs")), problem, results, p("limits"), p("threads")
+    return (
+        p("method"),
+        (p("kind"), p("point_cost"), p("costs"), p("levels")),
+        problem,
+        results,
+        p("limits"),
+        p("threads"),
+    )
 
 
 def call(**changes: Any) -> None:
@@ -50,6 +64,7 @@ def test_the_arguments_themselves_are_right():
     call()
     call(start=np.zeros((B, N)), costs=(np.zeros((B, N, M)),))
     call(method=0, kind=0, costs=(np.zeros((2, 2)), np.zeros((3, 2))))
+    call(method=0, kind=0, **ON_LEVELS)
     call(prices=np.array([[1.0, 0.5, 0.0, np.inf]] * B))
     call(method=2, kind=2, costs=(np.zeros((N, 3)), np.zeros((B, M, 3))))
 
@@ -104,6 +119,13 @@ WRONG_SIZE = {
     "results that are read-only": {"f": read_only},
     "results with strides": {"g": np.empty((B, 2 * M))[:, ::2]},
     "costs with strides": {"costs": (np.zeros((M, N)).T,)},
+    "levels of a matrix": {"levels": (STRIDES, LINE, LINE)},
+    "levels without coordinates": {"kind": 0, "method": 0, **ON_LEVELS, "levels": (STRIDES,)},
+    "levels of one axis": {"kind": 0, "method": 0, **ON_LEVELS, "levels": (STRIDES, LINE)},
+    "coordinates of other points": {"kind": 0, "method": 0, **ON_LEVELS, "levels": (STRIDES, LINE, LINE[:2])},
+    "strides for one axis": {"kind": 0, "method": 0, **ON_LEVELS, "levels": (STRIDES[:, :1].copy(), LINE, LINE)},
+    "strides of zero": {"kind": 0, "method": 0, **ON_LEVELS, "levels": (0 * STRIDES, LINE, LINE)},
+    "thirteen levels": {"kind": 0, "method": 0, **ON_LEVELS, "levels": (np.full((13, 2), 2), LINE, LINE)},
     "an unknown method": {"method": 5},
     "a negative method": {"method": -1},
     "unknown costs": {"kind": 3},

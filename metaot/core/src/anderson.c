@@ -18,6 +18,7 @@ void weigh_path(Path *path, const double *weights)
 void start_path(Path *path, Index count, const double *weights)
 {
     path->count = count;
+    path->beyond = BEYOND;
     weigh_path(path, weights);
     path->shown = path->stale = 0;
     path->plain = path->stretch = 1;
@@ -145,7 +146,7 @@ static void show(Path *path, const double *x, const double *residual, double err
 {
     Index n = path->count;
     products(n, path->roots, residual, path->missing);
-    add_multiple(n, x, BEYOND, residual, path->target);
+    add_multiple(n, x, path->beyond, residual, path->target);
     path->stale++;
     if (error <= path->least) {
         path->least = error;

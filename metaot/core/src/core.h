@@ -20,7 +20,7 @@
 
 typedef ptrdiff_t Index;
 
-enum { MOST_AXES = 8, LANES = 8, MEMORY = 10, TILE = 32, LARGEST_MATRIX = 1 << 22 };
+enum { MOST_AXES = 8, MOST_LEVELS = 12, LANES = 8, MEMORY = 10, TILE = 32, LARGEST_MATRIX = 1 << 22 };
 /* LARGEST_MATRIX: entries of a matrix that fits into a cache. LANES: the doubles of the widest register. As many numbers may be read behind an array as it has lanes. */
 
 typedef double Four __attribute__((vector_size(4 * sizeof(double)))); /* wider ones, which gcc takes apart, are slow */
@@ -82,6 +82,16 @@ typedef struct {
 } Price; /* of a marginal that is not the weights */
 
 typedef struct {
+    int axes;
+    Index count, sizes[MOST_AXES];
+    Index *nodes[MOST_AXES];  /* of each point along an axis, its place on the finest grid; of that grid NULL */
+    Index *below[MOST_AXES];  /* of each point of the finest grid, the node before it, or the last but one */
+    double *share[MOST_AXES]; /* and how far it is on the way to the next one */
+} Mesh;                       /* some points of each axis of a grid */
+
+typedef struct Correction Correction;
+
+typedef struct {
     const Costs *costs;
     const double *a, *b, *start; /* the weights, and f or NULL, in the units of the cost */
     double eps;
@@ -89,6 +99,8 @@ typedef struct {
     int threads;
     Price source_price, target_price;
     double *value; /* of the dual, or NULL */
+    Correction *correction; /* of the steps, or NULL */
+    const Mesh *mesh;       /* the grid, if the start is from a coarser one */
 } Instance;
 
 /* threads.c */
@@ -163,6 +175,7 @@ int extend_potentials(const Costs *costs, double inverse_eps, const double *a, c
 typedef struct {
     double *roots, *moves, *changes, *target, *missing, *last_target, *last_missing, *nearest;
     double gram[MEMORY][MEMORY], least, mark;
+    double beyond; /* how many times its residual a step moves */
     Index count, shown, stale, plain, stretch;
 } Path; /* the last points that were shown, and what led on from them */
 
@@ -249,6 +262,62 @@ double finish_on_grid(Operator *op, const double *x, double *residual);
 void transform_on_grid(Operator *op, const double *x, double *g);
 int step_on_grid(Operator *op, const double *residual, const double *x, double *following, double *missing);
 
+int scale_smoothing(const Operator *op, double *roots, double *scale);
+void smooth_on_grid(Operator *op, const double *scale, const double *y, double *out);
+
+/* mesh.c */
+Index count_nodes(Index size, Index stride);
+size_t mesh_bytes(const Mesh *fine, const int64_t *strides);
+void open_mesh(Mesh *mesh, const Mesh *fine, const int64_t *strides, const double *const *coordinates, Arena *arena);
+void divide_among_nodes(const Mesh *fine, const Mesh *coarse, const double *x, double *const *scratch, double *out);
+void interpolate(const Mesh *fine, const Mesh *coarse, const double *y, double *const *scratch, double *out);
+
+/* correction.c */
+enum { DIRECTIONS = 24 };
+
+struct Correction {
+    Operator *op; /* on the coarse grid, after its last point was evaluated */
+    const Mesh *coarse;
+    Index known;    /* the coarse source's atoms with mass */
+    double damping; /* how far a step moves with the residual of the balanced problem */
+    double *scale, *roots, *vectors[4], *on_nodes, *on_points[3];
+    double *directions, *images, curvatures[DIRECTIONS]; /* of the first solution by conjugate gradients */
+    Index kept;                                          /* of these; -1 before it */
+    Arena memory;
+};
+
+int open_correction(Correction *self, Operator *op, const Mesh *coarse, const Mesh *finest);
+void correct(Correction *self, const Mesh *fine, const Support *source, double *residual);
+
+/* levels.c */
+typedef struct {
+    Index count;
+    const double *coordinates[MOST_AXES]; /* strictly monotone */
+    const int64_t *strides;               /* count axes: of each level, the finest first */
+} Levels;                                 /* the coarser grids of a grid */
+
+typedef struct {
+    Mesh mesh;
+    Costs costs, lift; /* among its points; from its target points to the source points of the next finer level */
+    Workspace workspace, lifting;
+    Operator op;
+    double *a, *b, *f, *g, *start; /* the last one on the next finer level */
+    Arena memory;
+} CoarseGrid;
+
+typedef struct {
+    const Levels *levels;
+    Mesh finest;
+    Index count;
+    CoarseGrid level[MOST_LEVELS];
+    Correction correction;
+    Arena scratch;
+} Hierarchy; /* what a thread uses for one problem after another, all with the same axes */
+
+int refine_on_levels(Workspace *workspace, Hierarchy *self, const Instance *instance, Limits limits, const Levels *levels,
+                     Outcome *outcome);
+void close_levels(Hierarchy *self);
+
 /* sort.c */
 size_t sort_bytes(Index n);
 void sort_row(Index n, int is_single, void *numbers, int64_t *order, Arena *arena);
@@ -312,6 +381,8 @@ int extend_along_axes(Workspace *workspace, const Instance *instance, Outcome *o
 void finish_potentials(const Instance *instance, Outcome *outcome);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, Steps method, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
+int evaluate_by_axes(Workspace *workspace, const Instance *instance, Operator *op);
+int error_by_axes(Workspace *workspace, const Instance *instance, double *error);
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 

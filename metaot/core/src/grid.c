@@ -14,6 +14,9 @@ static const double ALWAYS_EXACT = 300;    /* the range of costs, in units of ep
 static const double WORTH_TRYING = 1e4;    /* the range above which they never are */
 static const double RAISED = 300;          /* the exponent by which kernels of larger ranges are raised */
 
+enum { MOST_STRIPS = 16, WORTH_THREADS = 1 << 24 };
+/* The most threads of a product, and its least number of multiplications for more than one. */
+
 typedef struct {
     const Support *support;
     Index low[MOST_AXES], high[MOST_AXES], box;
@@ -23,13 +26,19 @@ typedef struct {
 
 typedef struct {
     const Kernels *kernels;
-    int axes, in_logs, everywhere, always_exact;
+    int axes, in_logs, everywhere, always_exact, threads;
     Index source_sizes[MOST_AXES], target_sizes[MOST_AXES];
     double *to_target[MOST_AXES], *to_source[MOST_AXES]; /* the panels of the boxes */
     double shift, largest_v;
     Box source, target;
     double *buffers[2], *h, *strip, *u, *columns, *rows, *scratch;
 } Grid;
+
+/* Rows of a factor for a block of a product, and a corner of it. */
+static Index strip_numbers(Index terms)
+{
+    return LANES * (terms + 2 * LANES);
+}
 
 static Index longest(const Costs *costs)
 {
@@ -108,16 +117,50 @@ static void make_panels(const double *matrix, Index along, Index across, Index t
     }
 }
 
-/* Put values^T times a matrix, given in panels, into out, a block of 8 x 8 at a time: from the right, so that what a
-   block has beyond a row is overwritten by the next one. 7 rows more may be written. */
-static void multiply(SumBlock *sum, const double *values, Index terms, Index rows, const double *panels, Index width,
-                     double *strip, double *out)
+typedef struct {
+    SumBlock *sum;
+    const double *values, *panels;
+    Index terms, rows, width, each, next;
+    double *strips, *out;
+    Index taken;
+} Multiplication; /* of values^T and a matrix, given in panels; `each` rows at a time */
+
+/* Put some rows of the product into place, a block of 8 x 8 at a time; 7 rows more may be written. */
+static void multiply_part(const Multiplication *self, Index first, Index end, double *strip)
 {
-    for (Index r = 0; r < rows; r += LANES) {
-        for (Index n = 0; n < terms; n++) memcpy(strip + n * LANES, values + n * rows + r, LANES * sizeof *strip);
-        for (Index i = (width - 1) / LANES * LANES; i >= 0; i -= LANES)
-            sum(terms, strip, panels + i * terms, out + r * width + i, width);
+    Index terms = self->terms, rows = self->rows, width = self->width, rest = width % LANES;
+    double *corner = strip + LANES * terms;
+    for (Index r = first; r < end; r += LANES) {
+        double *out = self->out + r * width;
+        for (Index n = 0; n < terms; n++)
+            memcpy(strip + n * LANES, self->values + n * rows + r, LANES * sizeof *strip);
+        for (Index i = 0; i + LANES <= width; i += LANES)
+            self->sum(terms, strip, self->panels + i * terms, out + i, width);
+        if (!rest) continue;
+        self->sum(terms, strip, self->panels + (width - rest) * terms, corner, LANES);
+        for (Index s = 0; s < LANES; s++)
+            memcpy(out + s * width + width - rest, corner + s * LANES, (size_t)rest * sizeof *out);
     }
+}
+
+static void take_part_in_product(void *shared)
+{
+    Multiplication *self = shared;
+    double *strip = self->strips + take_next(&self->taken) * strip_numbers(self->terms);
+    for (Index part; (part = take_next(&self->next)) * self->each < self->rows;) {
+        Index first = part * self->each, end = first + self->each;
+        multiply_part(self, first, end < self->rows ? end : self->rows, strip);
+    }
+}
+
+/* Make a product on the threads for which there are strips. */
+static void multiply(const Grid *self, const double *values, Index terms, Index rows, const double *panels, Index width,
+                     double *out)
+{
+    int threads = terms * rows * width < WORTH_THREADS ? 1 : self->threads;
+    Index each = threads == 1 ? rows : (rows / (4 * threads) + LANES) / LANES * LANES;
+    Multiplication task = {best_sum_block(), values, panels, terms, rows, width, each, 0, self->strip, out, 0};
+    run_on_threads(take_part_in_product, &task, threads);
 }
 
 /* Prepare products from one box to the other, or to the whole grid of that side. */
@@ -138,14 +181,13 @@ static void prepare_product(const Grid *self, int to_source, int everywhere)
 static const double *product(const Grid *self, int to_source, int everywhere)
 {
     const Box *from = to_source ? &self->target : &self->source, *to = to_source ? &self->source : &self->target;
-    SumBlock *sum = best_sum_block();
     const double *values = from->given;
     Index count = from->box;
     for (int k = 0; k < self->axes; k++) {
         Index terms = from->high[k] - from->low[k], rows = count / terms;
         Index sizes = to_source ? self->source_sizes[k] : self->target_sizes[k];
         Index width = everywhere ? sizes : to->high[k] - to->low[k];
-        multiply(sum, values, terms, rows, to_source ? self->to_source[k] : self->to_target[k], width, self->strip,
+        multiply(self, values, terms, rows, to_source ? self->to_source[k] : self->to_target[k], width,
                  self->buffers[k % 2]);
         values = self->buffers[k % 2];
         count = rows * width;
@@ -169,6 +211,17 @@ static void gather_and_divide(Index count, const double *restrict sums, const In
     for (Index k = 0; k < count; k++) {
         taken[k] = sums[offsets[k]];
         given[offsets[k]] = weights[k] * (1 / taken[k]);
+    }
+}
+
+/* Take sums from their offsets, and put them there times weights over the squares of other sums. */
+FOR_EACH_PROCESSOR
+static void smooth_columns(Index count, const double *restrict sums, const Index *restrict offsets,
+                           const double *restrict weights, const double *restrict columns, double *restrict given)
+{
+    for (Index k = 0; k < count; k++) {
+        double inverse = 1 / columns[k];
+        given[offsets[k]] = weights[k] * inverse * (sums[offsets[k]] * inverse);
     }
 }
 
@@ -405,6 +458,36 @@ static double grid_evaluate(Operator *op, const double *x, double *residual)
     return isnan(error) ? evaluate_in_logs(op, self, x, residual) : error;
 }
 
+/* After a point was evaluated: put sqrt(P 1), for a plan of mass one, into the roots, and a u over them into the scale of
+   `smooth_on_grid`; return whether products are exact. */
+int scale_smoothing(const Operator *op, double *roots, double *scale)
+{
+    const Grid *self = op->own;
+    Index n = op->source->count;
+    const double *a = op->source->weights;
+    if (self->in_logs) return 0;
+    double mass = inner_product(n, a, self->rows);
+    for (Index i = 0; i < n; i++) {
+        roots[i] = sqrt(a[i] * self->rows[i] / mass);
+        scale[i] = a[i] * self->u[i] / (roots[i] * sqrt(mass));
+    }
+    return 1;
+}
+
+/* Put diag(scale) K diag(w / (K^T a u)^2) K^T diag(scale) y into out, on the source's atoms with mass, for the sums w of
+   the plan's columns. */
+void smooth_on_grid(Operator *op, const double *scale, const double *y, double *out)
+{
+    Grid *self = op->own;
+    Index n = op->source->count, m = op->target->count;
+    scatter_product(n, scale, y, self->source.offsets, self->source.given);
+    smooth_columns(m, product(self, 0, 0), self->target.offsets, op->target->weights, self->columns,
+                   self->target.given);
+    for (Index j = 0; op->relaxed && j < m; j++) self->target.given[self->target.offsets[j]] *= op->factors[j];
+    gather(n, product(self, 1, 0), self->source.offsets, out);
+    multiply_by(n, scale, out);
+}
+
 static void grid_potential(const Operator *op, double *g)
 {
     const Grid *self = op->own;
@@ -533,7 +616,7 @@ size_t grid_bytes(const Costs *costs)
     Index n = costs->n, m = costs->m;
     size_t bytes = grid_bytes_beside(costs) + bytes_for(n) + bytes_for(m) + 2 * bytes_for(n > m ? n : m);
     bytes += 2 * bytes_for(product_numbers(costs)) + bytes_for(scratch_numbers(costs));
-    return bytes + bytes_for(LANES * (longest(costs) + LANES));
+    return bytes + bytes_for(MOST_STRIPS * strip_numbers(longest(costs)));
 }
 
 /* Take what operators share that have the same costs and the same target, from one of them or from the arena. */
@@ -545,7 +628,7 @@ static void take_shared(Grid *self, const Costs *costs, Arena *arena, const Grid
     self->rows = beside ? beside->rows : take_numbers(arena, n);
     self->h = beside ? beside->h : take_numbers(arena, most);
     self->scratch = beside ? beside->scratch : take_numbers(arena, scratch_numbers(costs));
-    self->strip = beside ? beside->strip : take_numbers(arena, LANES * (longest(costs) + LANES));
+    self->strip = beside ? beside->strip : take_numbers(arena, MOST_STRIPS * strip_numbers(longest(costs)));
     for (int k = 0; k < 2; k++)
         self->buffers[k] = beside ? beside->buffers[k] : take_numbers(arena, product_numbers(costs));
 }
@@ -558,6 +641,7 @@ int open_grid(Operator *op, Workspace *workspace, int everywhere, const Operator
     Grid *self = (Grid *)take_numbers(arena, (Index)sizeof(Grid) / (Index)sizeof(double) + 1);
     Index n = costs->n, m = costs->m;
     self->axes = costs->axes;
+    self->threads = op->threads < MOST_STRIPS ? op->threads : MOST_STRIPS;
     self->everywhere = everywhere;
     self->in_logs = 0;
     for (int k = 0; k < costs->axes; k++) {

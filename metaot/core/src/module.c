@@ -22,6 +22,9 @@ typedef struct {
     Index cost_stride, x_stride, y_stride; /* zero where all problems share the costs */
     Py_buffer buffers[BUFFERS], cost_buffers[MOST_AXES];
     int cost_count;
+    Levels levels; /* of grids, if there are coarser ones */
+    Py_buffer level_buffers[1 + MOST_AXES];
+    int level_count;
     Limits limits;
     Index next;
     int threads, short_of_memory;
@@ -40,7 +43,7 @@ static Price price_of(const Task *task, Index k, int side, double eps)
     return (Price){given[2 * side] == TV_PRICE ? TV_PRICE : KL_PRICE, given[2 * side + 1] / eps};
 }
 
-static int solve_one(Workspace *workspace, Task *task, Index k)
+static int solve_one(Workspace *workspace, Hierarchy *hierarchy, Task *task, Index k)
 {
     Costs costs = task->costs;
     const int64_t *pairs = task->buffers[PAIRS].obj ? task->buffers[PAIRS].buf : NULL;
@@ -52,7 +55,7 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     Instance instance = {&costs, row(task, A, i, n), row(task, B, j, m), row(task, START, k, n),
                          *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second),
                          task->count == 1 ? task->threads : 1, price_of(task, k, 0, *row(task, EPS, k, 1)),
-                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1)};
+                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1), NULL, NULL};
     int relaxed = instance.source_price.kind != EXACT_PRICE || instance.target_price.kind != EXACT_PRICE;
     Outcome outcome = {INFINITY, 0};
     int done = 0;
@@ -73,7 +76,8 @@ static int solve_one(Workspace *workspace, Task *task, Index k)
     case SYMMETRIC_BY_MATRIX: {
         int by_axes = task->method == SINKHORN_BY_AXES || task->method == SYMMETRIC_BY_AXES;
         Steps steps = {by_axes, task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX};
-        done = refine_by_sinkhorn(workspace, &instance, task->limits, steps, &outcome);
+        done = task->levels.count ? refine_on_levels(workspace, hierarchy, &instance, task->limits, &task->levels, &outcome)
+                                  : refine_by_sinkhorn(workspace, &instance, task->limits, steps, &outcome);
         break;
     }
     case NEWTON: done = refine_by_newton(workspace, &instance, task->limits, &outcome); break;
@@ -105,13 +109,16 @@ static void take_part(void *shared)
 {
     Tasks *tasks = shared;
     Workspace workspace;
+    Hierarchy hierarchy;
     memset(&workspace, 0, sizeof workspace);
+    memset(&hierarchy, 0, sizeof hierarchy);
     for (int t = 0; t < tasks->count; t++) {
         Task *task = &tasks->tasks[t];
         if (t > 0 && !have_the_same_axes(&task->costs, &task[-1].costs)) close_arena(&workspace.kernels.memory);
         for (Index k; (k = take_next(&task->next)) < task->count;)
-            if (!solve_one(&workspace, task, k)) task->short_of_memory = 1;
+            if (!solve_one(&workspace, &hierarchy, task, k)) task->short_of_memory = 1;
     }
+    close_levels(&hierarchy);
     close_arena(&workspace.supports);
     close_arena(&workspace.work);
     close_arena(&workspace.kernels.memory);
@@ -257,6 +264,33 @@ static int read_costs(Task *task, int kind, int point_cost, PyObject *arrays)
     return 1;
 }
 
+/* Read the coarser grids of a grid: the strides of each, and the coordinates along all axes. */
+static int read_levels(Task *task, PyObject *levels)
+{
+    if (levels == Py_None) return 1;
+    int axes = task->costs.axes;
+    if (task->method != SINKHORN_BY_AXES || !PyTuple_Check(levels) || PyTuple_Size(levels) != 1 + axes)
+        return misfit("levels are strides and coordinates, for Sinkhorn on the axes of a grid");
+    for (int k = 0; k <= axes; k++, task->level_count++) {
+        Py_buffer *buffer = &task->level_buffers[k];
+        if (!read_array(PyTuple_GetItem(levels, k), "a level", 0, k ? "d" : "lq", k ? 1 : 2, buffer)) {
+            task->level_count += buffer->obj != NULL;
+            return 0;
+        }
+        if (k > 0 && (buffer->shape[0] != task->costs.rows[k - 1] || buffer->shape[0] != task->costs.columns[k - 1]))
+            return misfit("coordinates are those of both sides of a grid");
+        if (k > 0) task->levels.coordinates[k - 1] = buffer->buf;
+    }
+    const Py_buffer *strides = &task->level_buffers[0];
+    if (strides->ndim != 2 || strides->shape[1] != axes || strides->shape[0] > MOST_LEVELS)
+        return misfit("each of at most 12 levels has a stride for each axis");
+    task->levels.strides = strides->buf;
+    for (Index k = 0; k < strides->shape[0] * axes; k++)
+        if (task->levels.strides[k] < 1) return misfit("strides are positive");
+    task->levels.count = strides->shape[0];
+    return 1;
+}
+
 static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyObject *const *arrays)
 {
     for (int k = 0; k < BUFFERS; k++) {
@@ -293,14 +327,14 @@ static int read_task(Task *task, int kind, int point_cost, PyObject *costs, PyOb
 }
 
 /* Read a task from a tuple; `format` begins with that of CALL, and `threads` follows if it goes on. */
-#define CALL "i(iiO!)(OOOOO)(OOOO)(dnp)"
+#define CALL "i(iiO!O)(OOOOO)(OOOO)(dnp)"
 static int read_call(PyObject *call, const char *format, Task *task, int *threads)
 {
-    PyObject *costs, *arrays[BUFFERS] = {NULL};
+    PyObject *costs, *levels, *arrays[BUFFERS] = {NULL};
     int method, kind, point_cost;
     Py_ssize_t max_steps;
-    if (!PyArg_ParseTuple(call, format, &method, &kind, &point_cost, &PyTuple_Type, &costs, &arrays[A], &arrays[B],
-                          &arrays[EPS], &arrays[START], &arrays[PRICES], &arrays[F], &arrays[G], &arrays[ERROR],
+    if (!PyArg_ParseTuple(call, format, &method, &kind, &point_cost, &PyTuple_Type, &costs, &levels, &arrays[A],
+                          &arrays[B], &arrays[EPS], &arrays[START], &arrays[PRICES], &arrays[F], &arrays[G], &arrays[ERROR],
                           &arrays[STEPS], &task->limits.tol, &max_steps, &task->limits.accelerated, threads))
         return 0;
     if (method < 0 || method >= METHODS) {
@@ -313,7 +347,7 @@ static int read_call(PyObject *call, const char *format, Task *task, int *thread
     }
     task->method = (Method)method;
     task->limits.max_steps = max_steps;
-    return read_task(task, kind, point_cost, costs, arrays);
+    return read_task(task, kind, point_cost, costs, arrays) && read_levels(task, levels);
 }
 
 static PyObject *run_and_release(Tasks *tasks, int threads, int fits)
@@ -329,6 +363,7 @@ static PyObject *run_and_release(Tasks *tasks, int threads, int fits)
         for (int k = 0; k < BUFFERS; k++)
             if (task->buffers[k].obj) PyBuffer_Release(&task->buffers[k]);
         for (int k = 0; k < task->cost_count; k++) PyBuffer_Release(&task->cost_buffers[k]);
+        for (int k = 0; k < task->level_count; k++) PyBuffer_Release(&task->level_buffers[k]);
         short_of_memory |= task->short_of_memory;
     }
     if (!fits) return NULL;

@@ -6,8 +6,10 @@
 #include <string.h>
 
 static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
-static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose starts are alike */
+static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose starts are alike, and from coarser grids */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
+static const double HALVED = 0.5;    /* the part of the error that so many corrected steps may leave */
+enum { CORRECTED = 6 };
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
 
 typedef struct {
@@ -122,7 +124,7 @@ static double begin(Run *run, const Instance *instance, Limits limits)
 {
     if (take_start(run, instance)) {
         double error = evaluate(run, run->x, run->residual), raised = run->raised;
-        if (error <= (instance->value ? GOOD_OF_PAIRS : GOOD)) return error;
+        if (error <= (instance->value || instance->mesh ? GOOD_OF_PAIRS : GOOD)) return error;
         if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x))) {
             run->raised = raised;
             return error > limits.tol && limits.max_steps > 0 ? error : evaluate(run, run->x, run->residual);
@@ -156,8 +158,19 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
     Outcome outcome = {run->symmetric ? begin_symmetric(run, instance) : begin(run, instance, limits), 0};
     int lost = isnan(outcome.error) ? 2 : 0; /* points in a row that left floating point */
     Index n = run->op.source->count;
+    Correction *correction = instance->correction;
+    double mark = outcome.error;
     start_path(path, n, run->op.source->weights);
+    if (correction) path->beyond = 1;
     while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
+        if (correction && outcome.steps % CORRECTED == 0 && outcome.steps > 0) {
+            if (!(outcome.error <= HALVED * mark)) {
+                correction = NULL;
+                start_path(path, n, run->op.source->weights);
+            }
+            mark = outcome.error;
+        }
+        if (correction) correct(correction, instance->mesh, run->op.source, run->residual);
         if (limits.accelerated)
             next_point(path, run->x, run->residual, outcome.error);
         else
@@ -304,6 +317,26 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     int done = !isfinite(outcome->error) || (run.symmetric ? extend_symmetric : extend)(&run, instance);
     finish_potentials(instance, outcome);
     return done;
+}
+
+/* Evaluate the start on the axes of a grid; return whether there is one, and enough memory. */
+int evaluate_by_axes(Workspace *workspace, const Instance *instance, Operator *op)
+{
+    Run run;
+    if (!open_run(&run, workspace, instance, BOXES, 0, 0, 0)) return 0;
+    int taken = take_start(&run, instance) && isfinite(run.op.evaluate(&run.op, run.x, run.residual));
+    *op = run.op;
+    return taken;
+}
+
+/* Put the error of the start into place, infinity if it is none. */
+int error_by_axes(Workspace *workspace, const Instance *instance, double *error)
+{
+    Run run;
+    if (!open_run(&run, workspace, instance, BOXES, 0, 0, 0)) return 0;
+    *error = take_start(&run, instance) ? run.op.evaluate(&run.op, run.x, run.residual) : INFINITY;
+    if (isnan(*error)) *error = INFINITY;
+    return 1;
 }
 
 /* Put the f after one Sinkhorn step from the start into f, a - P 1 of its plan into g, which is of the source, and the
