@@ -28,6 +28,9 @@ class Predictor(ABC):
     help is replaced by the solver.
     """
 
+    beats_coarse_to_fine = True
+    """Whether `solve` asks for a start on grids where it goes coarse to fine."""
+
     @property
     def geometry(self) -> Geometry | None:
         """The space of the problems that it is for; None where it is for several."""

@@ -1,21 +1,17 @@
 """A network for every problem on the plane: any grid, any cloud, any temperature."""
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from metaot import core
-from metaot.amortize.coarse import coarsened
 from metaot.amortize.plane import Encoding, Values, encode, require_plane, support
-from metaot.amortize.predictor import StagedPredictor, in_shape, refined
+from metaot.amortize.predictor import StagedPredictor
 from metaot.models.universal import UniversalNetwork
 from metaot.potentials import sinkhorn_step
-from metaot.problem import Problem, require_balanced
-from metaot.solvers import Sinkhorn
+from metaot.problem import Problem
 
 
 @final
@@ -26,11 +22,10 @@ class UniversalPotential(StagedPredictor):
     training, on the unit square; below it the prediction is worse, and `solve` replaces it where zeros are better.
     Other geometries raise ValueError.
 
-    A warm start on a grid finer than potentials have detail, for eps, is predicted on a coarser one and refined
-    there by at most `coarse_steps` Sinkhorn steps, which are cheap; half a step leads back to all points.
+    `solve` asks for no start where it goes coarse to fine on a grid: that takes less time than a prediction.
     """
 
-    coarse_steps = 60
+    beats_coarse_to_fine = False
 
     def __init__(self, model: UniversalNetwork, eps: tuple[float, float]) -> None:
         self.model, self._eps = model, eps
@@ -42,16 +37,6 @@ class UniversalPotential(StagedPredictor):
     @property
     def domain(self) -> str:
         return "problems on any Grid with two axes or Points in the plane, cost 'sqeuclidean'"
-
-    def warm_start(self, problem: Problem) -> Float[Tensor, "*batch n"]:
-        flat = require_balanced(problem, "a model").flat()
-        require_plane(flat.geometry)
-        coarse = coarsened(flat)
-        seen = flat if coarse is None else coarse.problem
-        *_, f = islice(self._stages(seen), min(self.start_steps, self.passes) + 1)
-        if coarse is not None:
-            f = coarse.lifted(refined(seen.to(f.double()), f, Sinkhorn(), self.coarse_steps).g)
-        return in_shape(problem, f)
 
     def _stages(self, flat: Problem) -> Iterator[Tensor]:
         require_plane(flat.geometry)

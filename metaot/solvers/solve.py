@@ -18,7 +18,7 @@ from metaot.solvers.maps import MapSolution, MapSolver, MapStart, solve_map
 from metaot.solvers.newton import Newton
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution
-from metaot.solvers.start import Start, warm_start
+from metaot.solvers.start import Start, opened, warm_start
 from metaot.solvers.symmetric import Symmetric, require_symmetric
 from metaot.solvers.w2gn import W2GN
 
@@ -62,12 +62,14 @@ def solve(
 
     `init` is where to start: potentials, of which f is used, as `DualPotentials` or a pair (f, g) of arrays; an
     earlier solution; anything with `predict(problem)`; or the name of a model that comes with metaot, of which
-    "universal" is near every solution for the squared distance on a `Grid` with two axes or on planar `Points`. A
-    start is replaced by zeros, instance by instance, where it is not finite, has a lower dual value than zeros, or
-    is far from the solution and worse than the first steps from zeros.
+    "universal" is near every solution for the squared distance on a `Grid` with two axes or on planar `Points`; it
+    is left out where coarser grids lead to the solution sooner. A start is replaced by zeros, instance by
+    instance, where it is not finite, has a lower dual value than zeros, or is far from the solution and worse than
+    the first steps from zeros.
 
-    `solver` is run as it is; None chooses: accelerated Sinkhorn steps, and Newton for instances with up to about a
-    thousand atoms with mass on one side for which Sinkhorn takes long (see `metaot.core.method`).
+    `solver` is run as it is; None chooses: accelerated Sinkhorn steps, on grids coarse to fine, and Newton for
+    instances with up to about a thousand atoms with mass on one side for which Sinkhorn takes long (see
+    `metaot.core.method`). Steps are those on the grid itself, not on coarser ones.
 
     `tol` is the error at which an instance stops, `max_steps` the number of steps after which it is returned as it
     is, with `converged` false. Raises ValueError for contradictory arguments, TypeError for arguments of another
@@ -85,7 +87,8 @@ def solve(
     if isinstance(solver, Symmetric):
         require_symmetric(require_problem(problem))
     limits = method.Limits(tol, max_steps)
-    return _solution(require_problem(problem), *_refined(problem, _start(problem, init), solver, limits), limits)
+    start = None if _leaves_out(require_problem(problem), init, solver) else _start(problem, init)
+    return _solution(problem, *_refined(problem, start, solver, limits), limits)
 
 
 def _require_solver(solver: object) -> None:
@@ -137,6 +140,15 @@ def _shared_back_end(
         return None
     back_end = _back_end(problem, solver, along=calls)
     return back_end if isinstance(back_end, core.Compiled) else None
+
+
+def _leaves_out(problem: Problem, init: Any, solver: Solver | None) -> bool:
+    """Return whether steps from coarser grids are sooner at the solution than this prediction."""
+    if solver is not None or not problem.has_axes or problem.a.numel() == 0:
+        return False
+    if init is None or getattr(opened(init), "beats_coarse_to_fine", True):
+        return False
+    return method.goes_coarse_to_fine(_back_end(problem, solver))
 
 
 def _start(problem: Problem, init: Any) -> Tensor | None:
