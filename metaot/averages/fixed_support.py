@@ -194,7 +194,7 @@ def _averaged(given: Measures, solver: Averaging, init: object, tol: object, max
     """Iterate all rows to the tolerance."""
     limit, most = require_limits(tol, max_steps)
     problem = given.flat()
-    guess = _guess(problem, given, solver, init)
+    guess = _guess(problem, given, solver, init, limit)
     state, steps = averaged(problem, solver, guess, tol=limit, max_steps=most)
     batch = given.weights.shape[:-1]
     alpha = state.log_alpha.exp()
@@ -221,13 +221,15 @@ def _completed(
     return f, g
 
 
-def _guess(problem: BarycenterProblem, given: Measures, solver: Averaging, init: object) -> Averaged | None:
+def _guess(
+    problem: BarycenterProblem, given: Measures, solver: Averaging, init: object, tol: float
+) -> Averaged | None:
     """Return the state to start from; None for zeros."""
     init = opened(init)
     return (
         _of_barycenter(problem, given, solver, init)
         if isinstance(init, Barycenter)
-        else start_from(problem, given, init)
+        else start_from(problem, given, init, solver, tol)
     )
 
 

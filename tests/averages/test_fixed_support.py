@@ -297,3 +297,18 @@ def test_no_rows_are_no_barycenters() -> None:
 def test_images_of_several_batches_are_read() -> None:
     found = Measures.checked(shapes(16), torch.full((4, 3), 1 / 3), SIXTEEN, 1e-2)
     assert found.measures.shape == (4, 3, 256)
+
+
+@pytest.mark.parametrize("find", [barycenter, entropic_barycenter])
+def test_large_grids_are_solved_coarse_to_fine(find):
+    grid = metaot.Grid(96, 96)
+    x, middles = grid.points[0].double(), torch.tensor([[0.3, 0.3], [0.7, 0.4], [0.4, 0.8]], dtype=torch.float64)
+    bells = (-(x - middles[:, None]).square().sum(-1) / 0.02).exp() + 0.01
+    measures = bells / bells.sum(-1, keepdim=True)
+    zeros = torch.zeros_like(measures)
+    settings = {"weights": [0.2, 0.3, 0.5], "geometry": grid, "eps": 4e-3, "tol": 1e-4}
+    quick, slow = find(measures, **settings), find(measures, init=(zeros, zeros), **settings)
+    assert quick.converged
+    assert quick.steps < slow.steps
+    assert float(quick.value) == pytest.approx(float(slow.value), abs=1e-6)
+    torch.testing.assert_close(quick.measure @ x, slow.measure @ x, atol=1e-4, rtol=0)
