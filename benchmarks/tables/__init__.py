@@ -6,6 +6,7 @@ documentation ask for it by that name; `readme` is the two tables of the README.
 
 from benchmarks.tables import (
     couplings,
+    grids,
     images,
     inverse,
     losses,
@@ -23,7 +24,6 @@ from benchmarks.tables import (
 from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
-    "TABLES", "Table", "card", "couplings", "images", "inverse", "losses", "maps", "own", "paper", "peers",
-    "production", "progot", "read", "readme", "roads", "spaces",
-    "sphere",
+    "TABLES", "Table", "card", "couplings", "grids", "images", "inverse", "losses", "maps", "own", "paper",
+    "peers", "production", "progot", "read", "readme", "roads", "spaces", "sphere",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from statistics import mean, median
 
 from benchmarks.tables.base import Table, read, table, times
 from benchmarks.tables.images import time_ratios
-from benchmarks.tables.peers import NONE, best_cold_start, families, model_of, over, over_the_fastest_peer
+from benchmarks.tables.peers import NONE, families, model_of, over_the_fastest_peer
 
 COMPARED = {
     "mnist-0.01": "MNIST, 28 x 28, eps = 0.01",
@@ -44,16 +44,8 @@ def _digits(name: str) -> list[str]:
 
 
 def _paintings(side: int) -> list[str]:
-    found = [over_the_best_cold_start(f"paintings{side}-{eps:g}", "0.001") for eps in EPS]
-    return [f"paintings, {side} x {side}: one pair", *map(times, found)]
-
-
-def over_the_best_cold_start(name: str, target: str) -> float:
-    """Return the median ratio of the time from the model to that of our own best start without one."""
-    family = families()[name]
-    model = model_of(family)
-    assert model is not None
-    return over(family, model, best_cold_start(family, target), target)
+    rows = {(row["side"], row["eps"]): row["ratio"] for row in read("scale-grids")["model"]}
+    return [f"paintings, {side} x {side}: one pair", *(times(rows[side, eps]) for eps in EPS)]
 
 
 def _images() -> list[str]:
