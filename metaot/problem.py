@@ -161,10 +161,14 @@ class Problem:
 
     def arrays(self) -> tuple[core.Costs, np.ndarray, np.ndarray, np.ndarray]:
         """Return costs, weights and temperatures of a flat batch as the compiled core takes them."""
+        return self.geometry.core_costs, *self.measures()
+
+    def measures(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return weights and temperatures of a flat batch as arrays."""
         a = self.a.detach().numpy()
         b = a if self.b is self.a else self.b.detach().numpy()
         eps = self.eps.detach().numpy() if isinstance(self.eps, Tensor) else np.full(len(a), self.eps)
-        return self.geometry.core_costs, a, b, eps
+        return a, b, eps
 
     def prices(self) -> np.ndarray | None:
         """Return the prices of marginals of a flat batch as compiled code takes them; None for a balanced one."""

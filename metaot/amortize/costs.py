@@ -7,6 +7,7 @@ potentials in that order.
 """
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -23,6 +24,8 @@ from metaot.problem import Problem
 
 _least: Callable[..., Any] = torch.sym_min  # of numbers of atoms, as functions that can be recorded
 _most: Callable[..., Any] = torch.sym_max
+_version = attrgetter("_version")
+"""How often a tensor was written to."""
 _number: Callable[[Tensor], Any] = Tensor.item
 _CONTRAST = 1e-9
 """How much costs change weights that are to be compared: enough to order equal ones, always in the same way."""
@@ -69,11 +72,10 @@ class CostPotential(StagedPredictor):
         takes_gradients = torch.is_grad_enabled() and (model.cooling.requires_grad or a.requires_grad)
         if takes_gradients or not flat.suits_core or model.cooling.dtype != torch.float32 or len(a) == 0:
             return None
-        _, *problems = flat.arrays()
-        C = flat.geometry.cost_rows(slice(None)).detach().numpy()
-        counts = targets_seen(int(np.count_nonzero(problems[1], -1).max()), model)
+        problems, C = flat.measures(), flat.geometry.cost_rows(slice(None)).detach().numpy()
+        counts = targets_seen(max(map(np.count_nonzero, problems[1])), model)
         f, spreads = core.learnt_potentials(self._arrays(), counts, C, problems, threads=torch.get_num_threads())
-        if spreads.min() < 0:
+        if min(spreads.tolist()) < 0:
             return None
         self._require_known(torch.from_numpy(spreads))
         return torch.from_numpy(f)
@@ -87,7 +89,7 @@ class CostPotential(StagedPredictor):
 
     def _arrays(self) -> core.Learnt:
         """Return the network in arrays, packed anew when a weight was written to."""
-        state = [(tensor.data_ptr(), tensor._version) for tensor in self._tensors]
+        state = [*map(Tensor.data_ptr, self._tensors), *map(_version, self._tensors)]
         if self._packed is None or self._packed[0] != state:
             self._packed = state, self.model.arrays()
         return self._packed[1]

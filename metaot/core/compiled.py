@@ -1,6 +1,7 @@
 """Compiled code for arrays of float64 on a CPU, without torch: what is packed, and what comes back."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple, final
 
 import numpy as np
@@ -63,11 +64,18 @@ class Compiled(BackEnd):
         """Hold problems. Calls are put off into `deferred`, if given; those in `along` go with the first one."""
         self._deferred, self._along = deferred, along
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
-        self._prices = prices
-        of_source = _support_sizes(a, prices is not None)
-        of_target = of_source if b is a else _support_sizes(b, prices is not None)
-        self.sizes = [(n, m) if n <= m else (m, n) for n, m in zip(of_source, of_target, strict=True)]
-        self.axis_points, self.lowest_eps = costs.axis_points, min(eps.tolist())
+        self._prices, self.axis_points = prices, costs.axis_points
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        is_relaxed = self._prices is not None
+        of_source = _support_sizes(self._a, is_relaxed)
+        of_target = of_source if self._b is self._a else _support_sizes(self._b, is_relaxed)
+        return [(n, m) if n <= m else (m, n) for n, m in zip(of_source, of_target, strict=True)]
+
+    @cached_property
+    def lowest_eps(self) -> float:
+        return min(self._eps.tolist())
 
     @property
     def cost_range(self) -> float:

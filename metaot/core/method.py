@@ -15,6 +15,7 @@ A back end makes the steps: compiled code for float64 on a CPU, torch (`metaot.s
 marginals have a price, compiled code makes Sinkhorn's and torch Newton's (`metaot.solvers.hand_over`).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
@@ -167,6 +168,8 @@ def coarser_grids(details: "tuple[dict[int, float], ...]", eps: float) -> Stride
 
 def is_on_support(back_end: BackEnd, index: Index) -> bool:
     """Return whether a matrix between the atoms with mass is smaller than what steps along the axes take."""
+    if back_end.axis_points == math.inf:
+        return True
     sizes = _sizes(back_end, index)
     return sum(map(sum, sizes)) <= back_end.axis_points * len(sizes)
 

@@ -66,7 +66,7 @@ class Dense(Geometry):
         return "{} x {} costs".format(*self.shape)
 
     def cost_rows(self, rows: slice | Int[Tensor, "r"]) -> Float[Tensor, "..."]:
-        return self.C[..., rows, :]
+        return self.C if rows == slice(None) else self.C[..., rows, :]
 
     def tensors(self) -> dict[str, Tensor]:
         return {"C": self.C}

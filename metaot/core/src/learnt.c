@@ -8,10 +8,11 @@
 #include <math.h>
 #include <string.h>
 
-enum { SINGLES = 8, AT_ONCE = 4, READ = 3, CACHE_LINE = 16 };
+enum { SINGLES = 8, AT_ONCE = 4, PAIR = 2, READ = 3, CACHE_LINE = 16, SPAN = 8 };
 
 typedef float Eight __attribute__((vector_size(SINGLES * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int32_t Whole __attribute__((vector_size(SINGLES * sizeof(int32_t))));
+typedef int64_t FourWhole __attribute__((vector_size(4 * sizeof(int64_t))));
 
 static const double CONTRAST = 1e-9;
 static const float LEAST = 1e-6f, EMPTY = 1e-4f, NOWHERE = -1e30f;
@@ -23,7 +24,7 @@ typedef struct {
 
 typedef struct {
     Index n, stride, count; /* sources, the length of a row of them, and how many have mass */
-    float *share, *logs, *base, *f, *change, *sent, *read, *values, *answer, *units;
+    float *a, *share, *logs, *base, *f, *change, *sent, *read, *values, *answer, *units, *biases;
 } Sources; /* `read` has the features that rounds hand on, and then what a round sees */
 
 typedef struct {
@@ -70,12 +71,14 @@ static inline float sum_of(const Eight *sums)
     return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-/* e^(x - top) in place, for x <= top, to a few units in the last place; zero where it is too small to count. */
+/* e^(x - top) in place, for x <= top, to a few units in the last place; e^-50 where it is less, which
+   does not count. */
 static inline void exponentials_of_lanes(float *x, float top)
 {
     const float round = 12582912.0f; /* what is added to it has no fraction */
-    Eight z = *(Eight *)x - top, bounded = CHOSEN(z < -50.0f, ALL_OF(-50.0f), z), k = (bounded * 1.44269504f + round) - round;
-    Eight r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f, p = ALL_OF(1.9875691500e-4f);
+    Eight z = *(Eight *)x - top;
+    z = CHOSEN(z < -50.0f, ALL_OF(-50.0f), z);
+    Eight k = (z * 1.44269504f + round) - round, r = (z - k * 0.693359375f) + k * 2.12194440e-4f, p = ALL_OF(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
@@ -83,52 +86,76 @@ static inline void exponentials_of_lanes(float *x, float top)
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     Whole power = (__builtin_convertvector(k, Whole) + 127) << 23;
-    *(Eight *)x = (Eight)(~(z < -50.0f) & (Whole)(p * (Eight)power));
+    *(Eight *)x = p * (Eight)power;
 }
 
-/* How the mass of a target is shared among the sources, up to the factor that is returned; `sent` grows by it. */
+/* How the mass of four targets is shared among the sources, up to factors, `scales`; `sent` grows by it. */
 FOR_EACH_PROCESSOR
-static float share_target(Index stride, const float *restrict base, const float *restrict costs, float cooler,
-                          float weight, float *restrict plan, float *restrict sent)
+static void share_targets(Index stride, const float *restrict base, const float *restrict costs, float cooler,
+                          const float *restrict weights, float *restrict plan, float *restrict scales,
+                          float *restrict sent)
 {
-    Eight tops = ALL_OF(NOWHERE), sums = ALL_OF(0);
-    for (Index i = 0; i < stride; i += SINGLES) {
-        Eight x = *(const Eight *)(base + i) - *(const Eight *)(costs + i) * cooler;
-        *(Eight *)(plan + i) = x;
-        tops = CHOSEN(x > tops, x, tops);
+    float tops[AT_ONCE], factors[AT_ONCE];
+    for (int t = 0; t < AT_ONCE; t++) {
+        Eight most = ALL_OF(NOWHERE);
+        for (Index i = t * stride; i < (t + 1) * stride; i += SINGLES) {
+            Eight x = *(const Eight *)(base + i - t * stride) - *(const Eight *)(costs + i) * cooler;
+            *(Eight *)(plan + i) = x;
+            most = CHOSEN(x > most, x, most);
+        }
+        tops[t] = most[0];
+        for (int l = 1; l < SINGLES; l++) tops[t] = most[l] > tops[t] ? most[l] : tops[t];
     }
-    float top = tops[0];
-    for (int l = 1; l < SINGLES; l++) top = tops[l] > top ? tops[l] : top;
-    for (Index i = 0; i < stride; i += SINGLES) {
-        exponentials_of_lanes(plan + i, top);
-        sums += *(Eight *)(plan + i);
+    for (int t = 0; t < AT_ONCE; t++) {
+        Eight sums = ALL_OF(0);
+        for (Index i = t * stride; i < (t + 1) * stride; i += SINGLES) {
+            exponentials_of_lanes(plan + i, tops[t]);
+            sums += *(Eight *)(plan + i);
+        }
+        scales[t] = 1 / sum_of(&sums);
+        factors[t] = weights[t] * scales[t];
     }
-    float scale = 1 / sum_of(&sums);
-    for (Index i = 0; i < stride; i += SINGLES) *(Eight *)(sent + i) += *(Eight *)(plan + i) * (weight * scale);
-    return scale;
+    for (Index i = 0; i < stride; i += SINGLES) {
+        Eight all = *(Eight *)(sent + i);
+        for (int t = 0; t < AT_ONCE; t++) all += factors[t] * *(Eight *)(plan + t * stride + i);
+        *(Eight *)(sent + i) = all;
+    }
 }
 
-/* What four targets hear of one value, and what they answer: `weights` and `scales` of them, `own` of their logarithms. */
-static inline void pass_one_on(Index stride, const float *plan, const float *value, const float *weights,
-                               const float *scales, const float *logs, float own, float *answer)
+/* What four targets hear of one or two values, and what they answer: `weights`, `scales` and `logs` of them, `own` of
+   these logarithms for each value. */
+static inline __attribute__((always_inline)) void
+pass_some_on(int values_at_once, Index stride, const float *restrict plan, const float *restrict values,
+             const float *restrict weights, const float *restrict scales, const float *restrict logs,
+             const float *restrict own, float *restrict answer)
 {
     const float *p0 = plan, *p1 = plan + stride, *p2 = p1 + stride, *p3 = p2 + stride;
-    Eight s0 = ALL_OF(0), s1 = s0, s2 = s0, s3 = s0;
+    Eight sums[PAIR][AT_ONCE] = {{ALL_OF(0)}};
+    float heard[PAIR][AT_ONCE];
     for (Index i = 0; i < stride; i += SINGLES) {
-        Eight v = *(const Eight *)(value + i);
-        s0 += v * *(const Eight *)(p0 + i);
-        s1 += v * *(const Eight *)(p1 + i);
-        s2 += v * *(const Eight *)(p2 + i);
-        s3 += v * *(const Eight *)(p3 + i);
+        Eight x0 = *(const Eight *)(p0 + i), x1 = *(const Eight *)(p1 + i);
+        Eight x2 = *(const Eight *)(p2 + i), x3 = *(const Eight *)(p3 + i);
+#pragma GCC unroll 2
+        for (int k = 0; k < values_at_once; k++) {
+            Eight v = *(const Eight *)(values + k * stride + i);
+            sums[k][0] += v * x0, sums[k][1] += v * x1, sums[k][2] += v * x2, sums[k][3] += v * x3;
+        }
     }
-    float heard[AT_ONCE] = {sum_of(&s0), sum_of(&s1), sum_of(&s2), sum_of(&s3)};
-    for (int t = 0; t < AT_ONCE; t++) {
-        float h = heard[t] * scales[t] + logs[t] * own;
-        heard[t] = (h > 0 ? h : 0) * weights[t] * scales[t];
+    for (int k = 0; k < values_at_once; k++)
+        for (int t = 0; t < AT_ONCE; t++) {
+            float h = sum_of(&sums[k][t]) * scales[t] + logs[t] * own[k];
+            heard[k][t] = (h > 0 ? h : 0) * weights[t] * scales[t];
+        }
+    for (Index i = 0; i < stride; i += SINGLES) {
+        Eight x0 = *(const Eight *)(p0 + i), x1 = *(const Eight *)(p1 + i);
+        Eight x2 = *(const Eight *)(p2 + i), x3 = *(const Eight *)(p3 + i);
+#pragma GCC unroll 2
+        for (int k = 0; k < values_at_once; k++) {
+            Eight all = *(const Eight *)(answer + k * stride + i);
+            all += heard[k][0] * x0, all += heard[k][1] * x1, all += heard[k][2] * x2, all += heard[k][3] * x3;
+            *(Eight *)(answer + k * stride + i) = all;
+        }
     }
-    for (Index i = 0; i < stride; i += SINGLES)
-        *(Eight *)(answer + i) += heard[0] * *(const Eight *)(p0 + i) + heard[1] * *(const Eight *)(p1 + i) +
-                                  heard[2] * *(const Eight *)(p2 + i) + heard[3] * *(const Eight *)(p3 + i);
 }
 
 FOR_EACH_PROCESSOR
@@ -136,24 +163,47 @@ static void pass_on(Index stride, Index width, Index targets, const float *restr
                     const float *restrict weights, const float *restrict scales, const float *restrict logs,
                     const float *restrict of_weight, float *restrict answer)
 {
-    for (Index j = 0; j < targets; j += AT_ONCE)
-        for (Index k = 0; k < width; k++)
-            pass_one_on(stride, plan + j * stride, values + k * stride, weights + j, scales + j, logs + j,
-                        of_weight[k], answer + k * stride);
+    for (Index j = 0; j < targets; j += AT_ONCE) {
+        const float *of_four = plan + j * stride;
+        Index k = 0;
+        for (; k + PAIR <= width; k += PAIR)
+            pass_some_on(PAIR, stride, of_four, values + k * stride, weights + j, scales + j, logs + j, of_weight + k,
+                         answer + k * stride);
+        if (k < width)
+            pass_some_on(1, stride, of_four, values + k * stride, weights + j, scales + j, logs + j, of_weight + k,
+                         answer + k * stride);
+    }
 }
 
-/* out = W x + bias + level of_level, not below zero if `rectified`, for x of `inputs` rows of sources. */
+static inline __attribute__((always_inline)) void
+some_of_linear(int outputs, Index stride, Index inputs, const float *restrict W, const float *restrict bias,
+               const float *restrict x, int rectified, float *restrict out)
+{
+    for (Index i = 0; i < stride; i += SINGLES) {
+        Eight sums[AT_ONCE];
+#pragma GCC unroll 4
+        for (int o = 0; o < outputs; o++) sums[o] = ALL_OF(bias[o]);
+        for (Index k = 0; k < inputs; k++) {
+            Eight at = *(const Eight *)(x + k * stride + i);
+#pragma GCC unroll 4
+            for (int o = 0; o < outputs; o++) sums[o] += W[o * inputs + k] * at;
+        }
+#pragma GCC unroll 4
+        for (int o = 0; o < outputs; o++)
+            *(Eight *)(out + o * stride + i) = rectified ? CHOSEN(sums[o] > 0, sums[o], ALL_OF(0)) : sums[o];
+    }
+}
+
+/* out = W x + bias, not below zero if `rectified`, for x of `inputs` rows of sources. */
 FOR_EACH_PROCESSOR
 static void linear(Index stride, Index outputs, Index inputs, const float *restrict W, const float *restrict bias,
-                   const float *restrict x, const float *restrict of_level, float level, int rectified,
-                   float *restrict out)
+                   const float *restrict x, int rectified, float *restrict out)
 {
-    for (Index i = 0; i < stride; i += SINGLES)
-        for (Index o = 0; o < outputs; o++) {
-            Eight sum = ALL_OF(bias[o] + (of_level ? of_level[o] * level : 0));
-            for (Index k = 0; k < inputs; k++) sum += W[o * inputs + k] * *(const Eight *)(x + k * stride + i);
-            *(Eight *)(out + o * stride + i) = rectified ? CHOSEN(sum > 0, sum, ALL_OF(0)) : sum;
-        }
+    Index o = 0;
+    for (; o + AT_ONCE <= outputs; o += AT_ONCE)
+        some_of_linear(AT_ONCE, stride, inputs, W + o * inputs, bias + o, x, rectified, out + o * stride);
+    for (; o < outputs; o++)
+        some_of_linear(1, stride, inputs, W + o * inputs, bias + o, x, rectified, out + o * stride);
 }
 
 /* One round on q targets: costs and plan, rows of sources for each. */
@@ -164,10 +214,9 @@ static void make_round(const Learnt *net, const Round *round, int first, float T
     float cooler = 1 / T, count = (float)s->count;
     for (Index i = 0; i < s->n; i++) s->base[i] = s->f[i] * cooler + s->logs[i];
     memset(s->sent, 0, (size_t)stride * sizeof(float));
-    memset(plan + q * stride, 0, (size_t)(AT_ONCE * stride) * sizeof(float));
-    for (Index j = 0; j < q; j++)
-        level->scales[j] = share_target(stride, s->base, costs + j * stride, cooler, level->weights[j],
-                                        plan + j * stride, s->sent);
+    for (Index j = 0; j < q; j += AT_ONCE)
+        share_targets(stride, s->base, costs + j * stride, cooler, level->weights + j, plan + j * stride,
+                      level->scales + j, s->sent);
     float *seen = s->read + (w - inherited) * stride; /* the features, and behind them the three of this round */
     float *error = s->read + w * stride, *missing = error + stride;
     for (Index i = 0; i < stride; i++) {
@@ -176,7 +225,7 @@ static void make_round(const Learnt *net, const Round *round, int first, float T
         missing[i] = s->share[i] * (s->sent[i] - 1);
     }
     memcpy(missing + stride, s->logs, (size_t)stride * sizeof(float));
-    linear(stride, w, read, round->value, round->value_bias, seen, NULL, 0, 0, s->values);
+    linear(stride, w, read, round->value, round->value_bias, seen, 0, s->values);
     memset(s->answer, 0, (size_t)(w * stride) * sizeof(float));
     pass_on(stride, w, q, plan, s->values, level->weights, level->scales, level->logs, round->of_weight, s->answer);
     for (Index i = 0; i < stride; i++) {
@@ -184,9 +233,10 @@ static void make_round(const Learnt *net, const Round *round, int first, float T
         for (Index k = 0; k < w; k++) s->answer[k * stride + i] *= factor;
     }
     /* of what was read and the answers, which lie behind each other */
-    linear(stride, h, read + w, round->inner, round->inner_bias, seen, round->of_spread, spread, 1, s->units);
+    for (Index k = 0; k < h; k++) s->biases[k] = round->inner_bias[k] + round->of_spread[k] * spread;
+    linear(stride, h, read + w, round->inner, s->biases, seen, 1, s->units);
     float *out = s->values; /* w + 1 rows */
-    linear(stride, w + 1, h, round->outer, round->outer_bias, s->units, NULL, 0, 0, out);
+    linear(stride, w + 1, h, round->outer, round->outer_bias, s->units, 0, out);
     for (Index i = 0; i < stride; i++) {
         float change = T * (out[w * stride + i] - round->step * error[i]);
         s->change[i] = first ? change : change + round->momentum * s->change[i];
@@ -219,34 +269,39 @@ static void order_levels(const Learnt *net, Index m, const int64_t *heaviest, in
 }
 
 /* Which of the first targets is nearest to each target, by costs from some sources, `rows` of m; `middle` are those of
-   the first targets, times -2. */
+   the first targets, times -2. Cells are compared four at a time: behind the last one there may be some that are
+   infinitely far. */
 FOR_EACH_PROCESSOR
 static void find_cells(Index m, Index rows, Index cells, const double *restrict R, const double *restrict middle,
                        const double *restrict sizes, Index *restrict near)
 {
-    for (Index j = 0; j < m; j += LANES) {
-        double best[LANES];
-        Index at[LANES] = {0}, count = m - j < LANES ? m - j : LANES;
-        for (Index l = 0; l < LANES; l++) best[l] = INFINITY;
-        for (Index c = 0; c < cells; c++) {
-            double size = sizes[c], d[LANES];
-            Four low = {size, size, size, size}, high = low;
+    for (Index j = 0; j < m; j += SPAN) {
+        Four best = {INFINITY, INFINITY, INFINITY, INFINITY}, more_best = best;
+        FourWhole at = {0}, more_at = {0};
+        for (Index c = 0; c < cells; c += AT_ONCE) {
+            Four d[AT_ONCE], more[AT_ONCE], x, y;
+#pragma GCC unroll 4
+            for (int t = 0; t < AT_ONCE; t++) d[t] = more[t] = (Four){sizes[c + t], sizes[c + t], sizes[c + t], sizes[c + t]};
             for (Index r = 0; r < rows; r++) {
-                double factor = middle[c * rows + r];
-                Four left, right;
-                memcpy(&left, R + r * m + j, sizeof left);
-                memcpy(&right, R + r * m + j + 4, sizeof right);
-                low += factor * left;
-                high += factor * right;
+                memcpy(&x, R + r * m + j, sizeof x);
+                memcpy(&y, R + r * m + j + SPAN / 2, sizeof y);
+#pragma GCC unroll 4
+                for (int t = 0; t < AT_ONCE; t++) {
+                    double factor = middle[(c + t) * rows + r];
+                    d[t] += factor * x;
+                    more[t] += factor * y;
+                }
             }
-            memcpy(d, &low, sizeof low);
-            memcpy(d + 4, &high, sizeof high);
-            for (Index l = 0; l < LANES; l++) {
-                at[l] = d[l] < best[l] ? c : at[l];
-                best[l] = d[l] < best[l] ? d[l] : best[l];
+#pragma GCC unroll 4
+            for (int t = 0; t < AT_ONCE; t++) {
+                FourWhole is_nearer = d[t] < best, more_are = more[t] < more_best;
+                best = (Four)((is_nearer & (FourWhole)d[t]) | (~is_nearer & (FourWhole)best));
+                more_best = (Four)((more_are & (FourWhole)more[t]) | (~more_are & (FourWhole)more_best));
+                at = (is_nearer & (c + t)) | (~is_nearer & at);
+                more_at = (more_are & (c + t)) | (~more_are & more_at);
             }
         }
-        for (Index l = 0; l < count; l++) near[j + l] = at[l];
+        for (Index l = 0; l < SPAN && j + l < m; l++) near[j + l] = l < SPAN / 2 ? at[l] : more_at[l - SPAN / 2];
     }
 }
 
@@ -255,7 +310,7 @@ static void find_cells(Index m, Index rows, Index cells, const double *restrict 
 static int divide_targets(const LearntProblem *p, Index rows, const int64_t *sources, Index cells,
                            const int64_t *targets, double *R, double *middle, double *sizes, Index *near)
 {
-    double *mean = sizes + cells, part = 1 / (double)rows;
+    double *mean = sizes + cells + AT_ONCE, part = 1 / (double)rows;
     for (Index j = 0; j < p->m; j++) mean[j] = 0;
     for (Index r = 0; r < rows; r++)
         for (Index j = 0; j < p->m; j++) mean[j] += part * p->C[sources[r] * p->m + j];
@@ -274,6 +329,8 @@ static int divide_targets(const LearntProblem *p, Index rows, const int64_t *sou
     }
     for (Index c = 0; c < cells; c++) all += sizes[c];
     for (Index c = 0; c < cells; c++) sizes[c] += CONTRAST * all / (double)cells * (double)c;
+    for (Index c = cells; c < cells + AT_ONCE; c++) sizes[c] = INFINITY;
+    memset(middle + cells * rows, 0, (size_t)(AT_ONCE * rows) * sizeof *middle);
     find_cells(p->m, rows, cells, R, middle, sizes, near);
     return isfinite(check);
 }
@@ -286,9 +343,10 @@ static void gather_mass(const LearntProblem *p, Index cells, const Index *near, 
     for (Index c = 0; c < 2 * cells; c++) mass[c] = 0;
     for (Index j = 0; j < p->m; j++) mass[near[j]] += p->b[j];
     for (Index k = 0; k < q; k++) own[near[targets[k]]] += p->b[targets[k]];
-    for (Index k = 0; k < q; k++) sum += p->b[targets[k]] * mass[near[targets[k]]] / own[near[targets[k]]];
+    for (Index c = 0; c < cells; c++) mass[c] /= own[c] > 0 ? own[c] : 1;
+    for (Index k = 0; k < q; k++) sum += p->b[targets[k]] * mass[near[targets[k]]];
     for (Index k = 0; k < q; k++) {
-        double weight = p->b[targets[k]] * mass[near[targets[k]]] / own[near[targets[k]]] / sum;
+        double weight = p->b[targets[k]] * mass[near[targets[k]]] / sum;
         float share = (float)(weight * (double)q);
         level->weights[k] = (float)weight;
         level->logs[k] = logf(share > EMPTY ? share : EMPTY);
@@ -296,42 +354,62 @@ static void gather_mass(const LearntProblem *p, Index cells, const Index *near, 
     for (Index k = q; k < q + AT_ONCE; k++) level->weights[k] = level->logs[k] = level->scales[k] = 0;
 }
 
-/* Costs to the chosen targets, q rows of sources without means in units of eps, and the means that f contains. */
+/* Costs to the chosen targets, q rows of sources, in units of eps, and their means over targets, which f contains.
+   Before the digits of double precision are given up, costs lose these means, and those from one `middle` source. */
 FOR_EACH_PROCESSOR
-static double remove_means(const LearntProblem *p, Index q, const int64_t *targets, Index first, const float *weights,
-                           double *D, double *means, double *offset, Index stride, float *costs)
+static void gather_costs(const LearntProblem *p, Index middle, Index q, const int64_t *restrict targets, Index first,
+                         const double *restrict weights, double *restrict whole, double *restrict row, double *restrict base,
+                         double *restrict offset, Index stride, float *restrict some, float *restrict costs)
 {
-    double inverse = 1 / p->eps, middle = 0, check = 0;
-    for (Index k = 0; k < q; k++) means[k] = 0;
-    for (Index i = 0; i < p->n; i++) {
-        const double *row = p->C + i * p->m;
-        double *to = D + i * q, mean = 0;
-        for (Index k = 0; k < q; k++) to[k] = row[targets[k]];
-        for (Index k = 0; k < q; k++) means[k] += p->a[i] * to[k];
-        for (Index k = 0; k < first; k++) mean += (double)weights[k] * to[k];
-        offset[i] = mean;
-        middle += p->a[i] * mean;
-    }
-    for (Index i = 0; i < p->n; i++) offset[i] -= middle;
+    double inverse = 1 / p->eps, level = 0;
     for (Index begin = 0; begin < p->n; begin += CACHE_LINE) {
-        Index end = begin + CACHE_LINE < p->n ? begin + CACHE_LINE : p->n;
+        Index end = begin + CACHE_LINE < stride ? begin + CACHE_LINE : stride;
+        for (Index i = begin == 0 ? -1 : begin; i < end; i++) { /* at first the one in the middle */
+            if (i >= p->n) {
+                memset(some + (i - begin) * q, 0, (size_t)q * sizeof *some);
+                continue;
+            }
+            const double *from = p->C + (i < 0 ? middle : i) * p->m;
+            memcpy(whole, from, (size_t)p->m * sizeof *whole);
+            for (Index k = 0; k < q; k++) row[k] = whole[targets[k]];
+            double mean = inner_product(first, weights, row);
+            if (i < 0) {
+                for (Index k = 0; k < q; k++) base[k] = row[k] - mean;
+                continue;
+            }
+            float *to = some + (i - begin) * q;
+            for (Index k = 0; k < q; k++) to[k] = (float)((row[k] - mean - base[k]) * inverse);
+            offset[i] = mean;
+            level += p->a[i] * mean;
+        }
         for (Index k = 0; k < q; k++)
-            for (Index i = begin; i < end; i++)
-                costs[k * stride + i] = (float)((D[i * q + k] - means[k] - offset[i]) * inverse);
+            for (Index i = begin; i < end; i++) costs[k * stride + i] = some[(i - begin) * q + k];
     }
-    for (Index k = 0; k < q; k++) check += means[k];
-    return check;
+    for (Index i = 0; i < p->n; i++) offset[i] -= level;
 }
 
-static float spread_of(const LearntProblem *p, Index first, Index stride, const float *costs, const float *weights)
+/* Remove the means of costs over sources, whose weights are a; return the logarithm of what is left in the mean over
+   the first targets, or NaN where there are infinite costs. */
+FOR_EACH_PROCESSOR
+static float remove_means(Index q, Index first, Index stride, const float *restrict a, const float *restrict weights,
+                          float *restrict costs)
 {
-    double spread = 0;
-    for (Index k = 0; k < first; k++) {
-        double mean = 0;
-        for (Index i = 0; i < p->n; i++) mean += p->a[i] * fabsf(costs[k * stride + i]);
-        spread += weights[k] * mean;
+    float check = 0, spread = 0;
+    for (Index k = 0; k < q; k++, costs += stride) {
+        Eight sums = ALL_OF(0);
+        for (Index i = 0; i < stride; i += SINGLES) sums += *(const Eight *)(a + i) * *(const Eight *)(costs + i);
+        float mean = sum_of(&sums);
+        check += mean;
+        for (Index i = 0; i < stride; i += SINGLES) *(Eight *)(costs + i) -= mean;
+        if (k >= first) continue;
+        sums = ALL_OF(0);
+        for (Index i = 0; i < stride; i += SINGLES) {
+            Eight x = *(const Eight *)(costs + i);
+            sums += *(const Eight *)(a + i) * CHOSEN(x < 0, -x, x);
+        }
+        spread += weights[k] * sum_of(&sums);
     }
-    return logf(spread > LEAST ? (float)spread : LEAST);
+    return isfinite(check) ? logf(spread > LEAST ? spread : LEAST) : NAN;
 }
 
 static float *take_singles(Arena *arena, Index count)
@@ -343,8 +421,8 @@ static Sources open_sources(const LearntProblem *p, const Learnt *net, Arena *ar
 {
     Index stride = stride_of(p->n), w = net->width;
     Sources s = {.n = p->n, .stride = stride};
-    float **rows[] = {&s.share, &s.logs, &s.base, &s.f, &s.change, &s.sent};
-    for (int k = 0; k < 6; k++) {
+    float **rows[] = {&s.a, &s.share, &s.logs, &s.base, &s.f, &s.change, &s.sent};
+    for (int k = 0; k < 7; k++) {
         *rows[k] = take_singles(arena, stride);
         memset(*rows[k], 0, (size_t)stride * sizeof(float));
     }
@@ -352,7 +430,11 @@ static Sources open_sources(const LearntProblem *p, const Learnt *net, Arena *ar
     s.answer = s.read + (w + READ) * stride;
     s.values = take_singles(arena, (w + 1) * stride);
     s.units = take_singles(arena, net->hidden * stride);
-    for (Index i = 0; i < p->n; i++) s.count += p->a[i] > 0;
+    s.biases = take_singles(arena, net->hidden);
+    for (Index i = 0; i < p->n; i++) {
+        s.a[i] = (float)p->a[i];
+        s.count += p->a[i] > 0;
+    }
     for (Index i = 0; i < stride; i++) {
         float share = i < p->n ? (float)(p->a[i] * (double)s.count) : 1.0f;
         s.share[i] = share > LEAST ? share : LEAST;
@@ -364,11 +446,10 @@ static Sources open_sources(const LearntProblem *p, const Learnt *net, Arena *ar
 
 size_t learnt_bytes(const Learnt *net, Index n, Index m)
 {
-    Index q = net->counts[net->levels - 1], stride = stride_of(n), w = net->width;
-    size_t singles = bytes_for((2 * q + AT_ONCE) * stride) + bytes_for((3 * w + net->hidden + 16) * stride) + bytes_for(3 * q);
-    size_t doubles = bytes_for(n * q) + bytes_for(net->rows * m) + bytes_for((net->rows + 3) * net->cells) +
-                     bytes_for(2 * (n + m)) + bytes_for(q + n + m);
-    return singles + doubles + bytes_for(n + 3 * m + 2 * q + net->rows) + 40 * bytes_for(2 * SINGLES);
+    Index q = net->counts[net->levels - 1], stride = stride_of(n), w = net->width, rows = net->rows, cells = net->cells;
+    Index singles = 2 * (q + AT_ONCE) * stride + (3 * w + net->hidden + 16) * stride + net->hidden + 3 * q + CACHE_LINE * q;
+    Index doubles = rows * m + (rows + 3) * (cells + AT_ONCE) + 2 * (n + m) + 3 * q;
+    return bytes_for(singles) + bytes_for(doubles) + bytes_for(n + 3 * m + 2 * q + rows) + 40 * bytes_for(2 * SINGLES);
 }
 
 /* Put f into its place; return 0 where equal weights or forbidden pairs ask for the longer way, in torch. */
@@ -384,18 +465,21 @@ int learnt_potential(const Learnt *net, LearntProblem *p, Arena *room, Arena *ar
     if (!take_heaviest(n, p->a, rows, sorted, order, room, sources)) return 0;
     if (!take_heaviest(m, p->b, q, sorted, order, room, heaviest)) return 0;
     Index *near = take_indices(arena, m);
-    double *R = take_numbers(arena, rows * m), *middle = take_numbers(arena, rows * cells);
-    double *mass = take_numbers(arena, 2 * cells), *sizes = take_numbers(arena, cells + m);
+    double *R = take_numbers(arena, rows * m), *middle = take_numbers(arena, rows * (cells + AT_ONCE));
+    double *mass = take_numbers(arena, 2 * cells), *sizes = take_numbers(arena, cells + AT_ONCE + m);
     order_levels(net, m, heaviest, order, targets);
     if (!divide_targets(p, rows, sources, cells, heaviest, R, middle, sizes, near)) return 0;
     Level level = {take_singles(arena, q), take_singles(arena, q), take_singles(arena, q)};
-    float *costs = take_singles(arena, q * stride), *plan = take_singles(arena, (q + AT_ONCE) * stride);
-    double *D = take_numbers(arena, n * q), *means = take_numbers(arena, q), *offset = take_numbers(arena, n);
-    memset(costs, 0, (size_t)(q * stride) * sizeof(float));
+    float *costs = take_singles(arena, (q + AT_ONCE) * stride), *plan = take_singles(arena, (q + AT_ONCE) * stride);
+    float *some = take_singles(arena, CACHE_LINE * q);
+    double *row = take_numbers(arena, q), *base = take_numbers(arena, q), *shares = take_numbers(arena, first), *offset = take_numbers(arena, n);
+    memset(costs + q * stride, 0, (size_t)(AT_ONCE * stride) * sizeof(float));
     gather_mass(p, cells, near, targets, first, mass, &level);
-    if (!isfinite(remove_means(p, q, targets, first, level.weights, D, means, offset, stride, costs))) return 0;
-    float spread = spread_of(p, first, stride, costs, level.weights);
+    for (Index k = 0; k < first; k++) shares[k] = level.weights[k];
+    gather_costs(p, sources[0], q, targets, first, shares, sizes, row, base, offset, stride, some, costs);
     Sources s = open_sources(p, net, arena);
+    float spread = remove_means(q, first, stride, s.a, level.weights, costs);
+    if (isnan(spread)) return 0;
     const float *at = net->weights, *temperatures = net->temperatures;
     Index done = 0;
     for (Index at_level = 0; at_level < levels; at_level++) {
