@@ -50,7 +50,7 @@ class CostNetwork(Exportable):
         *,
         width: int = 8,
         hidden: int = 24,
-        shares: list[int] = [10, 3],  # noqa: B006, not changed
+        shares: list[int] = [10, 2],  # noqa: B006, not changed
         rounds: list[int] = [3, 3],  # noqa: B006, not changed
         cells: int = 32,
         rows: int = 8,
