@@ -4,8 +4,9 @@ The shipped model of roads beside the starts that need no learning, on unseen ne
 network, to an L1 error of 1e-3 by accelerated Sinkhorn steps; and on grids, whose cost has an exponent from one to
 two and another factor along each axis, which it was not trained on; there the bounds of its training are lifted.
 `--seen` names a run that went on from it on the seen network: metaot train roads --from roads --set data.seen=true
---set steps=1200 --set learning_rate=0.001 --set warmup=50 --set average=0.99. One thread, float64, one problem at
-a time; starts take turns, and finding a start is part of its time. Results go to benchmarks/results/roads.json.
+--set data.networks=100 --set steps=400 --set learning_rate=0.001 --set warmup=50 --set average=0.99. One thread,
+float64, one problem at a time; starts take turns, and finding a start is part of its time. Results go to
+benchmarks/results/roads.json.
 """
 
 import argparse
