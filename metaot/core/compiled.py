@@ -68,6 +68,7 @@ class Compiled(BackEnd):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
+        """For each instance the numbers of atoms with mass, of the smaller side first."""
         is_relaxed = self._prices is not None
         of_source = _support_sizes(self._a, is_relaxed)
         of_target = of_source if self._b is self._a else _support_sizes(self._b, is_relaxed)
@@ -75,6 +76,7 @@ class Compiled(BackEnd):
 
     @cached_property
     def lowest_eps(self) -> float:
+        """The lowest temperature of the batch."""
         return min(self._eps.tolist())
 
     @property

@@ -180,17 +180,17 @@ some_of_linear(int outputs, Index stride, Index inputs, const float *restrict W,
                const float *restrict x, int rectified, float *restrict out)
 {
     for (Index i = 0; i < stride; i += SINGLES) {
-        Eight sums[AT_ONCE];
-#pragma GCC unroll 4
-        for (int o = 0; o < outputs; o++) sums[o] = ALL_OF(bias[o]);
+        Eight sums[AT_ONCE] = {{0}};
         for (Index k = 0; k < inputs; k++) {
             Eight at = *(const Eight *)(x + k * stride + i);
 #pragma GCC unroll 4
             for (int o = 0; o < outputs; o++) sums[o] += W[o * inputs + k] * at;
         }
 #pragma GCC unroll 4
-        for (int o = 0; o < outputs; o++)
-            *(Eight *)(out + o * stride + i) = rectified ? CHOSEN(sums[o] > 0, sums[o], ALL_OF(0)) : sums[o];
+        for (int o = 0; o < outputs; o++) {
+            Eight sum = sums[o] + bias[o];
+            *(Eight *)(out + o * stride + i) = rectified ? CHOSEN(sum > 0, sum, ALL_OF(0)) : sum;
+        }
     }
 }
 
