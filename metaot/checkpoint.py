@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -30,14 +29,12 @@ from metaot.folders import (
     PICKLED,
     SETTINGS,
     WEIGHTS,
-    digests,
     eps_range,
     located,
     read_card,
     read_weights,
     settings_of,
     write_atomically,
-    write_together,
 )
 from metaot.geometry import Geometry
 from metaot.inverse.potential_network import NetworkPotential
@@ -50,9 +47,11 @@ from metaot.models.population import PotentialNetwork
 from metaot.models.universal import UniversalNetwork
 from metaot.onnx.compiled import FILES, OnnxNetwork
 from metaot.onnx.maps import NETWORK, map_beside, push_file
+from metaot.stored import require_facts, require_finite_weights, write_checkpoint
 
 _OTHERS = (CostNetwork, PaletteIcnn, PotentialNetwork, ResNetIcnn, UniversalNetwork)
 _NETWORKS: dict[str, Any] = {**MODELS, **{kind.__name__: kind for kind in _OTHERS}}
+_STALE = (*FILES, NETWORK, push_file(Path(NETWORK)).name)
 Saved = AmortizedPotential | CostPotential | UniversalPotential | AmortizedMap | NetworkPotential
 
 
@@ -67,41 +66,7 @@ def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any)
     for name, value in predictor.model.state_dict().items():
         tensors[f"model.{name}"] = value.half() if compact and value.dtype == torch.float32 else value
     model = {"kind": type(predictor.model).__name__, "config": predictor.model.config}
-    _write(folder, {"format": FORMAT, "model": model, **settings}, tensors, facts)
-
-
-def _write(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write both files with their digests, and remove those of earlier weights."""
-    _require_facts(facts)
-    _require_finite("what is to be saved", tensors)
-    content = safetensors.torch.save(
-        {k: v.cpu().contiguous().clone() for k, v in tensors.items()}, {"format": "pt"}
-    )
-    card = {**settings, "digest": digests(settings, digest.of_bytes(content)), **facts}
-    text = json.dumps(card, indent=2) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (*FILES, NETWORK, push_file(Path(NETWORK))):
-        (folder / name).unlink(missing_ok=True)
-    write_together({folder / WEIGHTS: content, folder / CARD: text.encode()})
-    (folder / PICKLED).unlink(missing_ok=True)
-
-
-def _require_facts(facts: dict[str, Any]) -> None:
-    for name in (*SETTINGS, "digest"):
-        if name in facts:
-            raise ValueError(f"{name!r} is a setting of the model, no fact about it: save a predictor that has it")
-
-
-def _require_finite(where: object, tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError for weights that are NaN or infinite; spaces check their own tensors."""
-    for name, value in tensors.items():
-        numbers = value.detach().cpu()
-        array = (numbers.float() if numbers.dtype == torch.bfloat16 else numbers).numpy()
-        if name.startswith("model.") and not np.isfinite(array).all():  # sooner than torch with many threads
-            raise ValueError(
-                f"{where} has weights {name.removeprefix('model.')!r} that are not finite: train the model anew, "
-                "or take an earlier checkpoint"
-            )
+    write_checkpoint(folder, {"format": FORMAT, "model": model, **settings}, tensors, facts, _STALE)
 
 
 def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -204,7 +169,7 @@ def _tensors(folder: Path, card: dict[str, Any]) -> dict[str, Tensor]:
             tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             # older files repeat the costs of the grid
             tensors = {name: value for name, value in tensors.items() if not name.startswith("model.step.cost")}
-    _require_finite(path, tensors)
+    require_finite_weights(path, tensors)
     return tensors
 
 
@@ -227,7 +192,7 @@ def renew(folder: str | Path, data_dir: Path | None = None) -> bool:
     card = read_card(folder)
     _predictor(folder, card)
     facts = {name: value for name, value in card.items() if name not in (*SETTINGS, "digest")}
-    _write(folder, {**settings_of(card), "format": FORMAT}, _tensors(folder, card), facts)
+    write_checkpoint(folder, {**settings_of(card), "format": FORMAT}, _tensors(folder, card), facts, _STALE)
     return write_network(folder, data_dir)
 
 
@@ -272,6 +237,6 @@ def _geometry(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) ->
 
 def annotate(folder: Path, **facts: Any) -> None:
     """Add facts to the readable half of a checkpoint, or replace them; ValueError for settings of the model."""
-    _require_facts(facts)
+    require_facts(facts)
     content = json.dumps({**read_card(folder), **facts}, indent=2) + "\n"
     write_atomically(folder / CARD, lambda path: path.write_text(content))

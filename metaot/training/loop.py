@@ -5,19 +5,12 @@ depend on the seed and the step only, so that a resumed run is the same as an un
 """
 
 import copy
-import io
 import json
 import math
-import pickle
 import platform
-import signal
-import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, final
 
 import torch
@@ -25,14 +18,15 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from metaot import __version__, digest
+from metaot import __version__
 from metaot.checkpoint import load, save, write_network
-from metaot.folders import write_atomically
+from metaot.runs import claimed, clear, progress_bar, read_state, require_free, stop_on_signal, write_state
 from metaot.settings import require_whole
-from metaot.training.folder import FILE, claimed, clear, require_free
 from metaot.training.recipe import Recipe, Task, device_of
 
 _PARTS = ("model", "average", "optimizer")
+_MAY_CHANGE = {"steps", "learning_rate", "clip", "log_every", "validate_every", "save_every", "compact", "device"}
+"""Settings that --resume accepts with another value."""
 
 
 @final
@@ -50,23 +44,13 @@ class TrainingState:
     def save(self, folder: Path) -> None:
         content = {name: getattr(self, name).state_dict() for name in _PARTS}
         content |= {"step": self.step, "seconds": self.seconds}
-        stream = io.BytesIO()
-        torch.save(content, stream)
-        write_atomically(folder / FILE, lambda path: path.write_bytes(digest.sealed(stream.getvalue())))
+        write_state(folder, content)
 
     def load(self, folder: Path) -> None:
-        path = folder / FILE
-        content = path.read_bytes()
-        sealed = digest.is_sealed(content)  # those of older versions are not
-        content = digest.require_whole(path, content) if sealed else content
-        try:
-            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with read_state(folder) as found:
             for name in _PARTS:
                 getattr(self, name).load_state_dict(found[name])
             self.step, self.seconds = found["step"], found["seconds"]
-        except (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).partition(". ")[0]
-            raise ValueError(f"{path} is damaged: {reason}; begin again with --overwrite") from error
 
     def begin_from(self, trained: nn.Module) -> None:
         """Take the weights of a trained network; ValueError unless it is built as this one."""
@@ -121,15 +105,18 @@ def train(
     `overwrite` is given, or a run by another recipe; when another training writes to it; when the weights to begin
     from are those of another network; and when the device is not there.
     """
-    require_free(recipe, folder, resume=resume, overwrite=overwrite)
+    settings = recipe.to_json()
+    require_free(folder, settings, _MAY_CHANGE, resume=resume, overwrite=overwrite)
     if stop_at is not None:
         require_whole(1, stop_at=stop_at)
     with claimed(folder):
-        require_free(recipe, folder, resume=resume, overwrite=overwrite)  # now that nobody else writes to it
+        require_free(
+            folder, settings, _MAY_CHANGE, resume=resume, overwrite=overwrite
+        )  # now that nobody else writes to it
         state, task = _prepared(recipe, folder, data_dir, begin_from, resume)
         if overwrite:
             clear(folder)
-        with _progress_bar(recipe, state.step) if progress else tqdm(disable=True) as bar:
+        with progress_bar(recipe.name, recipe.steps, state.step) if progress else tqdm(disable=True) as bar:
             _run(state, task, folder, min(recipe.steps, stop_at or recipe.steps), bar)
         if state.step == recipe.steps:
             write_network(folder, data_dir)
@@ -159,7 +146,7 @@ def _run(state: TrainingState, task: Task, folder: Path, last: int, bar: Any) ->
     board.add_text("recipe", f"```json\n{json.dumps(recipe.to_json(), indent=2)}\n```", state.step)
     started = time.perf_counter() - state.seconds
     validation: dict[str, float] = {}
-    with _stop_on_signal() as signals:
+    with stop_on_signal() as signals:
         while state.step < last and not signals:
             figures = _update(state, recipe, task, learner)
             state.seconds = time.perf_counter() - started
@@ -187,39 +174,12 @@ def schedule(step: int, warmup: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def _progress_bar(recipe: Recipe, step: int) -> tqdm:
-    """Return a bar in a terminal; elsewhere, as in a log, it writes a line now and then."""
-    line = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]\n"
-    seconds, layout = (0.1, None) if sys.stderr.isatty() else (20.0, line)
-    return tqdm(
-        total=recipe.steps, initial=step, desc=recipe.name, unit="step",
-        mininterval=seconds, maxinterval=2 * seconds, bar_format=layout,
-    )  # fmt: skip
-
-
 def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingState:
     torch.manual_seed(recipe.seed)
     model = task.new_model().to(device)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
     return TrainingState(model, average, optimizer)
-
-
-@contextmanager
-def _stop_on_signal() -> Generator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, old[number])
-
-    old: dict[int, Any] = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> dict[str, float]:

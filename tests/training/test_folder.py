@@ -8,8 +8,8 @@ import pytest
 from small import tiny
 
 from metaot.checkpoint import read_card
+from metaot.runs import LOCK, claimed
 from metaot.training import train
-from metaot.training.folder import LOCK, claimed
 
 HOLD = """
 import sys, filelock
