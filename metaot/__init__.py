@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from metaot.geometry import Points as Points
     from metaot.loader import load as load
     from metaot.maps import Coupling as Coupling
+    from metaot.maps import SemiDiscrete as SemiDiscrete
     from metaot.maps import couple as couple
     from metaot.marginals import KL as KL
     from metaot.marginals import TV as TV
@@ -38,7 +39,7 @@ _NAMES = {
     "brenier": ("BrenierPair", "SampleProblem"),
     "geometry": ("Dense", "Geometry", "Grid", "Points"),
     "loader": ("load",),
-    "maps": ("Coupling", "couple"),
+    "maps": ("Coupling", "SemiDiscrete", "couple"),
     "marginals": ("KL", "TV"),
     "objectives": ("dual_value",),
     "onnx": ("OnnxMap", "OnnxModel"),

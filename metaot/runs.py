@@ -4,6 +4,7 @@ import io
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,8 +117,14 @@ def read_state(folder: Path) -> Generator[Any]:
 
 @contextmanager
 def stop_on_signal() -> Generator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once."""
+    """Collect the first Ctrl-C or SIGTERM while the block runs; a second one stops it at once.
+
+    Only the main thread receives signals: nothing is collected in others.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
