@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metaot.objectives import dual_value as dual_value
     from metaot.onnx import OnnxMap as OnnxMap
     from metaot.onnx import OnnxModel as OnnxModel
+    from metaot.onnx import OnnxSemiDiscrete as OnnxSemiDiscrete
     from metaot.potentials import DualPotentials as DualPotentials
     from metaot.potentials import c_transform as c_transform
     from metaot.problem import Problem as Problem
@@ -42,7 +43,7 @@ _NAMES = {
     "maps": ("Coupling", "SemiDiscrete", "couple"),
     "marginals": ("KL", "TV"),
     "objectives": ("dual_value",),
-    "onnx": ("OnnxMap", "OnnxModel"),
+    "onnx": ("OnnxMap", "OnnxModel", "OnnxSemiDiscrete"),
     "potentials": ("DualPotentials", "c_transform"),
     "problem": ("Problem",),
     "solvers": ("W2GN", "GaussNewton", "Newton", "Sinkhorn", "Solution", "Solver", "solve"),

@@ -38,9 +38,13 @@ from metaot.folders import (
 )
 from metaot.geometry import Geometry
 from metaot.inverse.potential_network import NetworkPotential
+from metaot.maps.fitting import described
+from metaot.maps.marginal_error import MarginalError
+from metaot.maps.semidiscrete import SemiDiscrete
 from metaot.models import MODELS, single
 from metaot.models.base import HyperNetwork
 from metaot.models.costs import CostNetwork
+from metaot.models.data_set import DataSetPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.models.paper import ResNetIcnn
 from metaot.models.population import PotentialNetwork
@@ -49,10 +53,10 @@ from metaot.onnx.compiled import FILES, OnnxNetwork
 from metaot.onnx.maps import NETWORK, map_beside, push_file
 from metaot.stored import require_facts, require_finite_weights, write_checkpoint
 
-_OTHERS = (CostNetwork, PaletteIcnn, PotentialNetwork, ResNetIcnn, UniversalNetwork)
+_OTHERS = (CostNetwork, DataSetPotential, PaletteIcnn, PotentialNetwork, ResNetIcnn, UniversalNetwork)
 _NETWORKS: dict[str, Any] = {**MODELS, **{kind.__name__: kind for kind in _OTHERS}}
 _STALE = (*FILES, NETWORK, push_file(Path(NETWORK)).name)
-Saved = AmortizedPotential | CostPotential | UniversalPotential | AmortizedMap | NetworkPotential
+Saved = AmortizedPotential | CostPotential | UniversalPotential | AmortizedMap | NetworkPotential | SemiDiscrete
 
 
 def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any) -> None:
@@ -71,6 +75,8 @@ def save(predictor: Saved, folder: Path, *, compact: bool = False, **facts: Any)
 
 def _described(predictor: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the problems that a predictor is for, as entries of the card and of the weights."""
+    if isinstance(predictor, SemiDiscrete):
+        return described(predictor.model)[0], {}
     if isinstance(predictor, AmortizedMap | NetworkPotential):
         return {"dim": predictor.dim, "cost": "sqeuclidean"}, {}
     if isinstance(predictor, CostPotential):
@@ -99,7 +105,7 @@ def load(path: str | Path) -> Any:
     `path` is a folder, the name of a checkpoint that comes with the package, such as "universal", or OWNER/NAME on
     the Hub. The predictor is an `AmortizedPotential` for discrete problems on one geometry, a `UniversalPotential`
     for problems on the plane, a `CostPotential` for problems with costs of their own, an `AmortizedMap` for
-    continuous problems, a `NetworkPotential` of a population.
+    continuous problems, a `NetworkPotential` of a population, a `SemiDiscrete` for a data set.
     Only tensors and JSON are read, no code. Raises FileNotFoundError when a file is missing, and ValueError, with
     the file's name, when one is damaged or of another checkpoint or version.
     """
@@ -131,6 +137,10 @@ def _predictor(folder: Path, card: dict[str, Any]) -> Any:
     with _naming(folder / _weights_file(card)):
         model.load_state_dict(weights)
     model.eval().requires_grad_(False)
+    if isinstance(model, DataSetPotential):
+        with _naming(folder / CARD):
+            found = card.get("validation")
+            return SemiDiscrete.of(model, None if found is None else MarginalError(**found))
     if isinstance(model, HyperNetwork):
         return AmortizedMap(model)
     if isinstance(model, PotentialNetwork):
@@ -152,6 +162,8 @@ def _network(folder: Path, card: dict[str, Any]) -> Any:
         raise ValueError(f"{folder / CARD} names a network {kind!r}; this version knows {sorted(_NETWORKS)}")
     with _naming(folder / CARD):
         model: Any = _NETWORKS[kind](**config)
+    if isinstance(model, DataSetPotential):
+        return model
     return model.float() if isinstance(model, HyperNetwork) else single(model)
 
 

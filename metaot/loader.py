@@ -10,9 +10,10 @@ from metaot.folders import located, taken
 def load(what: str | PathLike[str], *, revision: str | None = None) -> Any:
     """Return the predictor of a checkpoint folder, of an .onnx file, of a shipped name, or of a name on the Hub.
 
-    What exists here wins. A file of `metaot export` gives an `OnnxModel`, or an `OnnxMap` if its -push file is
-    beside it: neither needs torch. Of OWNER/NAME on the Hugging Face Hub, `revision` or OWNER/NAME@REVISION
-    pins a branch, tag or commit; only safetensors, JSON and ONNX are fetched, and found again without a network.
+    What exists here wins. A file of `metaot export` gives an `OnnxModel`, an `OnnxMap` if its -push file is beside
+    it, or an `OnnxSemiDiscrete`: none needs torch. Of OWNER/NAME on the Hugging Face Hub, `revision` or
+    OWNER/NAME@REVISION pins a branch, tag or commit; only safetensors, JSON and ONNX are fetched, and found again
+    without a network.
     For all others see `metaot.checkpoint.load`. Raises TypeError for what is no name, FileNotFoundError when there
     is nothing there, and ValueError, with the file's name, for files that are damaged or not ours.
     """
@@ -27,7 +28,9 @@ def load(what: str | PathLike[str], *, revision: str | None = None) -> Any:
         from metaot.checkpoint import load as load_checkpoint  # noqa: PLC0415, it needs torch
 
         return load_checkpoint(path)
-    from metaot.onnx import OnnxMap, OnnxModel  # noqa: PLC0415, who loads checkpoints needs none of it
+    from metaot.onnx import OnnxMap, OnnxModel, OnnxSemiDiscrete  # noqa: PLC0415, checkpoints need none
     from metaot.onnx.maps import push_file  # noqa: PLC0415
 
+    if path.is_file() and OnnxSemiDiscrete.is_in(path):
+        return OnnxSemiDiscrete(path)
     return OnnxMap(path) if push_file(path).exists() else OnnxModel(path)

@@ -26,6 +26,7 @@ from metaot.evaluation.populations import evaluate_population
 from metaot.evaluation.zero_shot import table, zero_shot
 from metaot.folders import located, read_card, shipped, write_atomically
 from metaot.inverse.potential_network import NetworkPotential
+from metaot.maps import SemiDiscrete
 from metaot.problem import Problem
 from metaot.recipes import RECIPES
 from metaot.solvers import solve
@@ -91,6 +92,11 @@ def run(options: argparse.Namespace) -> None:
                 f"--passes is for models of potentials that Sinkhorn refines, {options.checkpoint} is none"
             )
         predictor.passes = options.passes
+    if isinstance(predictor, SemiDiscrete):
+        raise ValueError(
+            f"{options.checkpoint} is for samples of a distribution, which no folder holds: what was measured is "
+            "in its model.json, and its `measure(sampler, samples)` measures anew"
+        )
     if isinstance(predictor, UniversalPotential):
         _run_zero_shot(options, predictor)
         return

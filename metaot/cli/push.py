@@ -11,6 +11,7 @@ from metaot.checkpoint import load
 from metaot.folders import CARD, FETCHED, WEIGHTS, read_card
 
 README = "README.md"
+_DATA_SET = "DataSetPotential"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +82,8 @@ All that is known of the model is in `{CARD}`, with digests of its weights and s
 
 
 def _purpose(card: dict[str, Any]) -> str:
+    if card["model"]["kind"] == _DATA_SET:
+        return f"Couples samples of a distribution with {card['model']['config']['points']} data by transport."
     if "dim" in card:
         return f"Predicts transport maps between samples of two measures in {card['dim']} dimensions."
     space = card["geometry"]
@@ -91,6 +94,8 @@ def _purpose(card: dict[str, Any]) -> str:
 
 
 def _call(card: dict[str, Any]) -> str:
+    if card["model"]["kind"] == _DATA_SET:
+        return "j = model.assign(x)  # model.y[j] goes with x"
     if "dim" in card:
         return "pair = model.predict(metaot.SampleProblem(x, y))  # pair.push(x)"
     geometry = "metaot.Grid(height, width)" if card["geometry"] is None else "model.geometry"

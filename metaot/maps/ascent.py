@@ -1,10 +1,10 @@
 r"""The semi-dual of a distribution against a data set, $E f_g(x) + \sum_j b_j g_j$: starts, and steps upwards.
 
-Its gradient is b - nu, nu_j the mass that y_j receives. Few data: Newton steps on quasi-random points, whose number
-is doubled when nothing is left to gain; without a temperature the gradient is that of the cells and the Hessian that
-of a small temperature, and steps are damped (Kitagawa, Merigot and Thibert, arXiv 1603.05579). Many data: averaged
-stochastic steps (Genevay et al., arXiv 1605.08527) in units of b, so that one sample moves the score of the point
-that it goes to by about the spread of scores.
+Its gradient is b - nu, nu_j the mass that y_j receives. Few data: Newton steps on quasi-random points, whose
+number is doubled when nothing is left to gain; without a temperature the gradient is that of the cells, the
+Hessian that of a small temperature, and steps are damped (Kitagawa, Merigot and Thibert, arXiv 1603.05579). Many
+data: averaged stochastic steps (Genevay et al., arXiv 1605.08527) in units of b, so that one sample moves the
+score of the point that it goes to by about the spread of scores.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaot.geometry import Points
+from metaot.geometry import Dense, Points
 from metaot.maps.samplers import Stream
 from metaot.models.data_set import PRODUCTS, DataSetPotential
 from metaot.problem import Problem
@@ -25,7 +25,7 @@ from metaot.solvers import solve
 NEWTON = 2048
 """Data up to which Newton's matrix is made."""
 
-_START, _SAMPLES_EACH, _COARSE, _ENOUGH = 4096, 8, 0.05, 1e-2
+_START, _SAMPLES_EACH, _COARSE, _ENOUGH = 2048, 8, 0.05, 1e-2
 """Of the first problem: the most atoms on a side; samples for each of the data; the least eps, in units of the
 standard deviation of the costs; and the accuracy."""
 
@@ -44,12 +44,13 @@ _RIDGE = 1e-4
 _NARROW = 0.25
 """The quantile of the differences between the best two scores that is the temperature of Newton's matrix."""
 
-_FIRST, _DECAY, _WEIGHT = 4.0, 2 / 3, 3
+_FIRST, _DECAY, _WEIGHT = 1.0, 1 / 2, 1
 """Stochastic steps: the first length, for one sample and in units of the spread; the power of time with which it
 falls; and the power of time with which iterates count in their mean."""
 
-_BETWEEN = 1.4
-"""From one measurement to the next there are so many times as many samples."""
+_EARLIEST, _BETWEEN = 4, 1.5
+"""The first measurement is after so many samples for each of the data; from one to the next they are multiplied by
+this."""
 
 _LIGHT = 0.1
 """Weights below this part of the mean count as so much in the length of a step."""
@@ -61,7 +62,7 @@ _LOST = 0.1
 @final
 @dataclass(frozen=True)
 class State:
-    """What a fit goes on from: g, its mean over the past, and how many steps, samples and passes over them it took.
+    """What a fit goes on from: g, its mean over the past, and how many steps, samples and evaluations it took.
 
     `count` is the number of points of the next Newton step, `spread` the scale of scores between neighbours,
     `weight` that of the mean. Where a state is `settled` it is time to measure the error.
@@ -93,7 +94,7 @@ def started(model: DataSetPotential, stream: Stream, generator: torch.Generator)
     n = min(_START, max(1024, _SAMPLES_EACH * m))
     x, b = stream.points(0, n).double(), model.b[chosen].double()
     y = model.y[chosen].double() + model.centre.double()
-    space, a = Points(x, y, model.cost), torch.full((n,), 1 / n).to(x)
+    space, a = Dense(Points(x, y, model.cost).cost_rows(slice(None))), torch.full((n,), 1 / n).to(x)
     eps = max(model.eps, _COARSE * float(space.std_cost(a, b / b.sum()))) or 1.0
     solution = solve(Problem(a, b / b.sum(), space, eps), tol=_ENOUGH, max_steps=500)
     h = _extended(model, x, solution.potentials.f, eps)
@@ -107,12 +108,11 @@ def started(model: DataSetPotential, stream: Stream, generator: torch.Generator)
 def _extended(
     model: DataSetPotential, x: Float[Tensor, "n d"], f: Float[Tensor, "n"], eps: float
 ) -> Float[Tensor, "m"]:
-    """Return the scores' part h of all data for which each receives its weight from samples with the potential f."""
+    """Return the scores' part h of all data for which each receives its weight from samples with potentials f."""
     rows = model.y.split(max(1, 2**22 // len(x)))
-    found = torch.cat(
-        [Points(x, part.double() + model.centre.double(), model.cost).T.softmin(f, eps) for part in rows]
-    )
-    return found + eps * model.b.double().log()
+    # with the softmin over samples, whose weights are all alike, all data receive the same
+    spaces = (Points(x, part.double() + model.centre.double(), model.cost) for part in rows)
+    return torch.cat([space.T.softmin(f, eps) for space in spaces]) + eps * model.b.double().log()
 
 
 def scale(model: DataSetPotential, x: Float[Tensor, "k d"]) -> float:
@@ -212,14 +212,15 @@ def stochastic(model: DataSetPotential, stream: Stream, batch: int) -> Step:
         return replace(
             state, g=g, mean=state.mean + (g - state.mean) * (weight / whole), weight=whole, step=state.step + 1,
             samples=state.samples + batch, evaluations=state.evaluations + batch, spread=spread,
-            settled=_milestone(state.samples + batch) > _milestone(state.samples),
+            settled=_milestone((state.samples + batch) / m) > _milestone(state.samples / m),
         )  # fmt: skip
 
     return step
 
 
-def _milestone(samples: int) -> int:
-    return math.floor(math.log(samples, _BETWEEN))
+def _milestone(samples: float) -> int:
+    """Return how many measurements are due by a number of samples for each of the data."""
+    return max(0, 1 + math.floor(math.log(samples / _EARLIEST, _BETWEEN)))
 
 
 def _quickest(model: DataSetPotential, x: Float[Tensor, "k d"], spread: float) -> Callable[..., Tensor]:

@@ -60,8 +60,6 @@ class Fit:
         require_limits(self.tol, 0)
         require_whole(1, max_samples=as_count("max_samples", self.max_samples), save_every=self.save_every)
         require_whole(0, seed=self.stream.seed)
-        if self.stream.seed >= 2**22:  # seeds of batches have 64 bits
-            raise ValueError(f"seed must be below {2**22}, got {self.stream.seed}")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -103,10 +101,15 @@ class Fit:
         """Make steps until the error is small enough, the samples are used up, or a signal comes."""
         model, is_small = self.model, len(self.model.y) <= NEWTON
         batch = max(ROWS, min(_BATCH, ENTRIES // len(model.y)))
-        step = newton(model, self.stream, self.max_samples, self.tol) if is_small else stochastic(model, self.stream, batch)
+        step = (
+            newton(model, self.stream, self.max_samples, self.tol)
+            if is_small
+            else stochastic(model, self.stream, batch)
+        )
         error, measured = None, -1
-        shown = progress_bar(f"{len(model.y)} data", self.max_samples, state.samples, "sample")
-        with stop_on_signal() as signals, shown if progress else tqdm(disable=True) as bar:
+        name = f"{len(model.y)} data"
+        shown = progress_bar(name, self.max_samples, state.samples, "sample") if progress else tqdm(disable=True)
+        with stop_on_signal() as signals, shown as bar:
             while not (signals or (state.samples >= self.max_samples and (state.settled or not is_small))):
                 before, state = state, step(state)
                 if not bool(state.g.isfinite().all()):
@@ -118,7 +121,7 @@ class Fit:
                     error, measured = self._measured(state), state.step
                     record.measured(state, error)
                     bar.set_postfix(chi2=f"{error.chi2:.2e}", refresh=False)
-                    if error.chi2 <= self.tol:
+                    if error.is_within(self.tol):
                         break
                 if state.step % self.save_every == 0:
                     record.save(state, error)

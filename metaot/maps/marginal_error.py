@@ -1,8 +1,8 @@
 r"""How far what a data set receives is from its weights: chi-squared, on fresh samples, with an error bar.
 
-chi^2 = sum_j (nu_j - b_j)^2 / b_j, nu_j the mass that y_j receives (equation 3.5 of arXiv 2509.25519). From samples
-in K blocks with means nu^1 ... nu^K it is the mean over pairs of different blocks of sum_j nu^k_j nu^l_j / b_j - 1,
-which has no bias; the variance of such a mean over pairs is Hoeffding's.
+chi^2 = sum_j (nu_j - b_j)^2 / b_j, nu_j the mass that y_j receives (equation 3.5 of arXiv 2509.25519). From
+samples in K blocks with means nu^1 ... nu^K it is the mean over pairs of different blocks of
+sum_j nu^k_j nu^l_j / b_j - 1, which has no bias; the variance of such a mean over pairs is Hoeffding's.
 """
 
 import math
@@ -26,6 +26,10 @@ class MarginalError:
     chi2: float
     std: float
     samples: int
+
+    def is_within(self, tol: float) -> bool:
+        """Return whether the error is at most `tol`, and by more than its standard error."""
+        return self.chi2 + self.std <= tol
 
     def __repr__(self) -> str:
         return f"MarginalError(chi2 {self.chi2:.2e} +- {self.std:.1e}, from {self.samples} samples)"

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaot import digest
 from metaot.arrays import ArrayLike, described
 from metaot.geometry.checks import require_finite, tensor
 from metaot.settings import require_whole
@@ -128,7 +129,7 @@ class Stream:
     def points(self, start: int, count: int) -> Float[Tensor, "count d"]:
         """Return the points from number `start` on; random ones depend on `start` as a whole."""
         if not self.is_even or start + count > _MOST_POINTS:
-            generator = torch.Generator().manual_seed(self.seed * 2**40 + start)
+            generator = _generator(self.seed, "points", start)
             return self.checked(self.sampler(count, generator), count)
         assert isinstance(self.sampler, Sampler)
         if self._engine is None or self._engine.num_generated > start:
@@ -139,7 +140,7 @@ class Stream:
 
     def fresh(self, count: int, number: int) -> Float[Tensor, "count d"]:
         """Return independent random points, others for each number."""
-        generator = torch.Generator().manual_seed((self.seed + 2**22) * 2**40 + number)
+        generator = _generator(self.seed, "fresh", number)
         return self.checked(self.sampler(count, generator), count)
 
     def checked(self, x: object, count: int) -> Float[Tensor, "count d"]:
@@ -148,11 +149,16 @@ class Stream:
         points = points.detach().to(self.like).flatten(1) if points.ndim > 1 else points
         if points.shape != (count, self.like.shape[1]):
             raise ValueError(
-                f"the sampler was asked for {count} points in dimension {self.like.shape[1]}, as the data have, and "
-                f"gave {tuple(points.shape)}"
+                f"the sampler was asked for {count} points in dimension {self.like.shape[1]}, as the data have, "
+                f"and gave {tuple(points.shape)}"
             )
         require_finite("sampler(count, generator)", points)
         return points
+
+
+def _generator(seed: int, what: str, number: int) -> torch.Generator:
+    """Return a generator for each seed, purpose and number; torch's on a CPU reads 32 bits of a seed."""
+    return torch.Generator().manual_seed(int(digest.of_json([seed, what, number])[:8], 16))
 
 
 def _inside(u: Float[Tensor, "k dim"]) -> Float[Tensor, "k dim"]:

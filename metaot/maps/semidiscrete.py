@@ -1,7 +1,7 @@
 """`SemiDiscrete`: transport from a distribution that can be sampled to a data set.
 
-The potential on the data is learned once (metaot/maps/ascent.py); a new sample is then coupled with the data by one
-product (arXiv 2509.25519).
+The potential on the data is learned once (metaot/maps/ascent.py); a new sample is then coupled with the data by
+one product (arXiv 2509.25519).
 """
 
 import math
@@ -36,7 +36,9 @@ class SemiDiscrete(Predictor):
 
     `eps` is the temperature in the units of the cost; without one, 0, each sample goes to one of the data. `fit`
     learns the potential g, m, and `error` says how far from b the masses are that the data then receive: a
-    `MarginalError`, or None. `samples` is what the fit has drawn, `converged` whether its error is below its `tol`.
+    `MarginalError`, or None. `samples` is what the fit has drawn, `evaluations` how often it has sent one of them
+    to the data, `converged` whether its error and the standard error of that are at most
+    its `tol`.
 
     Data are a tensor, an array or a list, in float32 or float64, and are computed with as they are; points may be
     images. Their order is that of `assign`. As a predictor it is for problems whose target has these points and
@@ -119,9 +121,9 @@ class SemiDiscrete(Predictor):
         `sampler` is a function (count, generator) -> points, count d, or a `metaot.maps.Sampler`, such as
         `Normal(dim)` or `Uniform(dim)`, whose points are quasi-random ones: fewer are needed. It starts from the
         solution between some samples and some of the data, or from a potential `init`, m. Then Newton steps on
-        more and more samples follow, for up to about two thousand data; averaged stochastic steps for more. It ends
-        when the chi-squared error is at most `tol`, as measured on fresh samples, at `max_samples`, and at Ctrl-C
-        or SIGTERM; not converging is a result.
+        more and more samples follow, for up to about two thousand data; averaged stochastic steps for more. It
+        ends when the chi-squared error on fresh samples, with its standard error added, is at most `tol`; at
+        `max_samples`; and at Ctrl-C or SIGTERM. Not converging is a result.
 
         In a `folder` it saves every `save_every` steps, and at the end: a checkpoint, training.pt, and board/
         (TensorBoard). `resume` goes on with the run there as if it had not ended; `overwrite` replaces it. Raises
@@ -133,7 +135,7 @@ class SemiDiscrete(Predictor):
         fit = Fit(self.model, Stream(sampler, seed, self.model.y), tol, max_samples, save_every)
         state, self.error = fit.run(begin, where, resume=resume, overwrite=overwrite, progress=progress)
         self.samples, self.evaluations, self._is_fitted = state.samples, state.evaluations, True
-        self.converged = self.error.chi2 <= tol
+        self.converged = self.error.is_within(tol)
         return self
 
     @torch.no_grad()
@@ -179,7 +181,7 @@ class SemiDiscrete(Predictor):
         return problem.geometry.softmin(h, problem.eps)
 
     def _require_known(self, problem: Problem) -> None:
-        """Raise ValueError unless the target of a problem is the data set, and the temperature the one of the fit."""
+        """Raise ValueError unless the target of a problem is the data set, and the temperature that of the fit."""
         space, m = problem.geometry, len(self.model.y)
         mine, theirs = name_of_cost(self.model.cost), space.cost_name
         points = None if space.points is None else space.points[1]
@@ -208,8 +210,8 @@ class SemiDiscrete(Predictor):
         if flat.ndim != 2 or flat.shape[1] != like.shape[1]:
             line = f": points on a line are {name}[:, None]" if points.ndim == 1 else ""
             raise ValueError(
-                f"{name} must have the shape (points, *shape) with {like.shape[1]} numbers in a point, as the data "
-                f"have, got {tuple(points.shape)}{line}"
+                f"{name} must have the shape (points, *shape) with {like.shape[1]} numbers in a point, as the "
+                f"data have, got {tuple(points.shape)}{line}"
             )
         require_finite(name, flat)
         return flat

@@ -20,8 +20,8 @@ PRODUCTS = {"sqeuclidean": 2.0, "dot": 1.0}
 ENTRIES, ROWS = 2**24, 256
 """Scores that are made at once, 64 MiB in float32; and the points that see as many of the data as that allows."""
 
-_NEAR = 0.25
-"""The part of the mean square of the data up to which that of their mean counts as near the origin."""
+_FAR = 100.0
+"""Data are far from the origin where the square of their mean is so many times their variance."""
 
 Parts = Callable[[], Iterator[tuple[slice, Float[Tensor, "k part"]]]]
 """Successive parts of a data set with their scores, in units of eps if there is one."""
@@ -31,7 +31,7 @@ Parts = Callable[[], Iterator[tuple[slice, Float[Tensor, "k part"]]]]
 class DataSetPotential(nn.Module):
     """Points y, m d, with weights b and a potential g, for one cost and one temperature, which may be zero.
 
-    The data are kept without their mean where that is large and the cost is the squared distance.
+    For squared distances, data that are far from the origin are kept without their mean.
 
     Args:
         cost: the name of the cost, or a function of points.
@@ -61,10 +61,10 @@ class DataSetPotential(nn.Module):
     def of(
         cls, y: Float[Tensor, "m d"], b: Float[Tensor, "m"], cost: str | Cost, eps: float
     ) -> "DataSetPotential":
-        """Return a data set with the potential zero, which holds y itself where its mean is small."""
+        """Return a data set with the potential zero, which holds y itself, or y without its mean."""
         model = cls(*y.shape, cost=cost, eps=eps, dtype=str(y.dtype).removeprefix("torch.")).to(y.device)
         mean = y.mean(0)
-        far = cost == "sqeuclidean" and bool(mean.square().sum() > _NEAR * y.square().sum(1).mean())
+        far = cost == "sqeuclidean" and bool(mean.square().sum() > _FAR * (y - mean).square().sum(1).mean())
         model.y, model.centre, model.b = (y - mean, mean, b) if far else (y, torch.zeros_like(mean), b)
         return model
 

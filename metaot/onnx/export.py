@@ -15,22 +15,32 @@ from metaot.amortize.universal import UniversalPotential
 from metaot.brenier import Frame, SampleProblem
 from metaot.folders import read_card, write_atomically
 from metaot.geometry import Grid
+from metaot.models.data_set import DataSetPotential
 from metaot.models.palette import PaletteIcnn
 from metaot.onnx.compiled import fingerprint
 from metaot.onnx.graph.costs import cost_graph
+from metaot.onnx.graph.data_set import data_set_graph
 from metaot.onnx.graph.hypernetwork import PredictedMaps, PushedPoints
 from metaot.onnx.graph.prediction import ImagePrediction, Prediction, SpacePrediction
 from metaot.onnx.graph.sums import Space
 from metaot.onnx.maps import PARTS, OnnxMap
-from metaot.onnx.parity import Potential, drawn_clouds, drawn_problems, parity, parity_of_maps
+from metaot.onnx.parity import (
+    Potential,
+    drawn_clouds,
+    drawn_problems,
+    parity,
+    parity_of_data_set,
+    parity_of_maps,
+)
 from metaot.onnx.runtime import OnnxModel
+from metaot.onnx.semidiscrete import OnnxSemiDiscrete
 from metaot.onnx.trace import Shapes, either, finished, traced
 
 INPUTS, OUTPUTS = ["a", "b", "eps"], ["f", "g"]
 
 
 def export(
-    predictor: Potential | AmortizedMap,
+    predictor: Any,
     folder: Path,
     path: Path,
     *,
@@ -42,7 +52,11 @@ def export(
     not agree with torch.
     """
     card, name = read_card(folder), f"{path} (not yet written)"
-    if isinstance(predictor, AmortizedMap):
+    if isinstance(predictor.model, DataSetPotential):
+        contents = (data_set_model(predictor.model, card),)
+        model = OnnxSemiDiscrete.from_bytes(*contents, name=name)
+        result = parity_of_data_set(model, predictor.model)
+    elif isinstance(predictor, AmortizedMap):
         contents = map_models(predictor, card)
         model = OnnxMap.from_bytes(*contents, name=name)
         result = parity_of_maps(model, predictor, *drawn_clouds(predictor, card, data_dir))
@@ -95,6 +109,12 @@ def prediction_model(predictor: Potential, card: dict[str, Any]) -> bytes:
         }
         about = {"geometry": description}
     return _finished(proto, card, predictor, about)
+
+
+def data_set_model(model: DataSetPotential, card: dict[str, Any]) -> bytes:
+    """Return the content of a file that scores a data set: x -> (scores, own)."""
+    about = {"eps": model.eps, "cost": model.cost, "shape": list(model.y.shape), "dtype": model.config["dtype"]}
+    return finished(data_set_graph(model), card, {"data_set": about})
 
 
 def _finished(proto: onnx.ModelProto, card: dict[str, Any], predictor: Potential, about: dict[str, Any]) -> bytes:

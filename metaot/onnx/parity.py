@@ -18,8 +18,10 @@ from metaot.data import Palettes, Planted, ProblemSet, SampleSet, SnapshotSet, m
 from metaot.data.drawings import drawn_images
 from metaot.data.images import as_weights
 from metaot.geometry import Dense, Grid
+from metaot.models.data_set import DataSetPotential
 from metaot.onnx.maps import OnnxMap
 from metaot.onnx.runtime import OnnxModel
+from metaot.onnx.semidiscrete import OnnxSemiDiscrete
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
@@ -93,6 +95,27 @@ def parity_of_maps(model: OnnxMap, predictor: AmortizedMap, problems: list[Sampl
             difference = max(difference, largest(distance, mine.var(-2).sum(-1).sqrt()))
     count = sum(len(problem.x) for problem in problems)
     return Parity(difference, 0, count, data, unit="points' deviation", tolerance=1e-4)
+
+
+@torch.no_grad()
+def parity_of_data_set(model: OnnxSemiDiscrete, torch_model: DataSetPotential) -> Parity:
+    """Compare a file with its data set: where points near the data are sent, and their potential."""
+    generator, data = torch.Generator().manual_seed(4), torch_model.data
+    scale, difference = data.std(), 0.0
+    for batch in _BATCHES:
+        rows = torch.randint(len(data), (batch,), generator=generator)
+        x = data[rows] + scale * torch.randn(batch, data.shape[1], generator=generator, dtype=data.dtype)
+        x = x / x.norm(dim=1, keepdim=True) if torch_model.cost == "sphere" else x
+        f, scores = torch_model.potential(x), torch_model.scores(x)
+        size = scores.amax(1) - scores.amin(1) + scale.square()
+        difference = max(
+            difference, largest((torch.from_numpy(model.potential(x.numpy())) - f).abs()[:, None], size)
+        )
+        if torch_model.eps:
+            found = torch.from_numpy(model.map(x.numpy()))
+            difference = max(difference, largest((found - torch_model.conditional(x) @ data).abs(), scale))
+    tolerance = 1e-4 if data.dtype == torch.float32 else Parity.tolerance
+    return Parity(difference, 0, sum(_BATCHES), "points near the data", unit="scores' range", tolerance=tolerance)
 
 
 def largest(difference: Tensor, size: Tensor) -> float:
