@@ -1,12 +1,13 @@
 """Flow matching with pairs of four kinds: python -m benchmarks.maps flow [--quick].
 
 Independent pairs, torchcfm's exact pairs of 256, `metaot.couple` of 4096, and `metaot.SemiDiscrete`, which sends
-each noise to one of a whole data set (20 000 points of the moons, all digits of training); the same networks, seeds
-and steps of training. Its fit, to a chi-squared error of 0.05, counts as pairing. On 8 Gaussians to two moons, and on digits: noise to MNIST, with means over 2 x 2 pixels, 14 x 14.
-Curvature is the mean of |v - (end - start)|^2 along the paths over that of |end - start|^2. Samples of few and
-many Euler steps are compared with real data by a debiased Sinkhorn divergence, eps 0.05 of the mean cost: of
-digits over that of other real digits from the same ones. The picture, benchmarks/results/maps-flow.png, has paths
-in the plane and digits after few steps, from the same starts.
+each noise to one of a whole data set: 20 000 points of the moons, or all digits of training; the same networks,
+seeds and steps. Its fit, to a chi-squared error of 0.05, counts as pairing. On 8 Gaussians to two moons, and on
+digits: noise to MNIST, with means over 2 x 2 pixels, 14 x 14. Curvature is the mean of |v - (end - start)|^2 along
+the paths over that of |end - start|^2. Samples of few and many Euler steps are compared with real data by a
+debiased Sinkhorn divergence, eps 0.05 of the mean cost: of digits over that of other real digits from the same
+ones. The picture, benchmarks/results/maps-flow.png, has paths in the plane and digits after few steps, from the
+same starts.
 """
 
 import json
@@ -132,9 +133,8 @@ def path(field: Field, x: Tensor, steps: int) -> tuple[Tensor, float]:
     return paths, float(bent / line.square().sum(1).mean())
 
 
-def row(
-    kind: str, field: Field, draw: Draw, steps: int, real: tuple[Tensor, Tensor], data: Tensor
-) -> dict[str, Any]:
+def row(kind: str, field: Field, draw: Draw, steps: int, points: tuple[Tensor, Tensor, Tensor]) -> dict[str, Any]:
+    *real, data = points
     name = "moons" if real[0].shape[1] == 2 else "digits"
     field, pairing, seconds = trained(kind, draw, data, field, steps)
     start = draw(1000, torch.Generator().manual_seed(7))[0]
@@ -198,11 +198,11 @@ def main() -> None:
         other = torch.Generator().manual_seed(8)
         plane = moons(1000, other), moons(1000, other)
         data = moons(MOONS, torch.Generator().manual_seed(9))
-        rows.append(row(kind, Field(2, 64, 2), planar, 100 if quick else PLANE_STEPS, plane, data))
+        rows.append(row(kind, Field(2, 64, 2), planar, 100 if quick else PLANE_STEPS, (*plane, data)))
     torch.set_num_threads(threads)
     for kind in KINDS:
         torch.manual_seed(0)
-        rows.append(row(kind, Field(SIDE**2, 512, 4), drawn, 50 if quick else DIGIT_STEPS, real, train))
+        rows.append(row(kind, Field(SIDE**2, 512, 4), drawn, 50 if quick else DIGIT_STEPS, (*real, train)))
     if not quick:
         picture(rows)
     for line in rows:

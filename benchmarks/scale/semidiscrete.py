@@ -1,14 +1,14 @@
 """A distribution against a data set: python -m benchmarks.scale semidiscrete [--quick].
 
-The problem of OTT's tutorial (docs/tutorials/linear/950_semidiscrete.ipynb): 96 points on a thick half circle, in
-benchmarks/results/scale-semidiscrete-points.json as its code makes them from jax.random.key(0), against the standard
-normal distribution, |x - y|^2, no temperature. Its solver, stochastic ascent from zeros in batches of 128 with a
-running mean, is repeated here in torch with several learning rates, for as many steps. The chi-squared error of
-each result is measured on millions of fresh samples.
+The problem of the tutorial of OTT (docs/tutorials/linear/950_semidiscrete.ipynb): 96 points on a thick half
+circle, in benchmarks/results/scale-semidiscrete-points.json as its code makes them from jax.random.key(0), against
+the standard normal distribution, |x - y|^2, no temperature. Its solver, stochastic ascent from zeros in batches of
+128 with a running mean, is repeated here in torch with several learning rates, for as many steps. The chi-squared
+error of each result is measured on millions of fresh samples.
 
 60 000 images of MNIST between -1 and 1 against noise in 784 dimensions, float32, |x - y|^2; eps is 0.05 of the
 standard deviation of the cost between independent noise and images, as `Points.std_cost` measures it. The fit may
-run in parts: it goes on from benchmarks/runs/semidiscrete where it was stopped.
+run in parts: it goes on from runs/semidiscrete where it was stopped.
 """
 
 import argparse
@@ -72,8 +72,8 @@ def ascent(y: Tensor, rate: float) -> dict[str, Any]:
     return found
 
 
-def images(seconds: float) -> dict[str, Any]:
-    """Fit MNIST for some time, or until it is done; then measure it and time couplings."""
+def images() -> dict[str, Any]:
+    """Fit MNIST, or go on with a fit that was stopped; then measure it and time couplings."""
     y = digits(60_000)
     noise = Normal(y.shape[1])
     generator = torch.Generator().manual_seed(0)
@@ -84,9 +84,8 @@ def images(seconds: float) -> dict[str, Any]:
     card = read_card(RUN)
     exact = semi.measure(noise, 400_000)
     x = torch.randn(COUPLED, y.shape[1], generator=generator)
-    times = {
-        name: timed(lambda call=call: call(x)) for name, call in {"assign": semi.assign, "map": semi.map}.items()
-    }
+    calls = {"assign": semi.assign, "map": semi.map}
+    times = {name: timed(lambda call=call: call(x)) for name, call in calls.items()}
     product = timed(lambda: x @ y.mT)
     return {
         "points": len(y), "dim": y.shape[1], "eps": semi.model.eps, "std of the cost": std,
@@ -97,7 +96,7 @@ def images(seconds: float) -> dict[str, Any]:
 
 
 def gain(semi: metaot.SemiDiscrete, x: Tensor) -> dict[str, float]:
-    """Return mean costs of pairs: of those of the fit, of a batch coupled with as many images, independent ones."""
+    """Return mean costs of pairs: of the fit, of a batch coupled with as many images, and independent ones."""
     y, generator = semi.y, torch.Generator().manual_seed(2)
     batch = y[torch.randint(len(y), (len(x),), generator=generator)]
     pairs = metaot.couple(x, batch, eps=0)
@@ -127,5 +126,5 @@ def main() -> None:
     if not options.quick:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         torch.set_num_threads(threads)
-        found["images"] = images(0.0)
+        found["images"] = images()
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -48,9 +48,8 @@ _FIRST, _DECAY, _WEIGHT = 1.0, 1 / 2, 1
 """Stochastic steps: the first length, for one sample and in units of the spread; the power of time with which it
 falls; and the power of time with which iterates count in their mean."""
 
-_EARLIEST, _BETWEEN = 4, 1.5
-"""The first measurement is after so many samples for each of the data; from one to the next they are multiplied by
-this."""
+_BETWEEN = 1.25
+"""From one measurement to the next there are so many times as many samples."""
 
 _LIGHT = 0.1
 """Weights below this part of the mean count as so much in the length of a step."""
@@ -191,8 +190,12 @@ def chi2(nu: Float[Tensor, "m"], b: Float[Tensor, "m"]) -> float:
 # Stochastic steps
 
 
-def stochastic(model: DataSetPotential, stream: Stream, batch: int) -> Step:
-    """Return averaged stochastic steps, each on the next points of the stream."""
+def stochastic(model: DataSetPotential, stream: Stream, batch: int, tol: float) -> Step:
+    """Return averaged stochastic steps, each on the next points of the stream.
+
+    From independent samples no mean of iterates has a smaller error than the noise of what the data receive of
+    them: nothing is measured before that may be below `tol`.
+    """
     m = len(model.y)
     units = (1 / model.b.clamp_min(_LIGHT / m)).where(model.b > 0, 0.0)
     scores = None
@@ -206,21 +209,22 @@ def stochastic(model: DataSetPotential, stream: Stream, batch: int) -> Step:
             scores = _quickest(model, x[:256], spread)
         nu = model.received(x, scores) / batch
         length = spread * _FIRST / (1 + state.samples / m) ** _DECAY * min(1.0, batch / m)
+        fewest = m * max(0.05, 1 - model.eps / spread) / tol
         g = state.g + length * units * (model.b - nu)
         weight = float(state.samples + batch) ** _WEIGHT
         whole = state.weight + weight
         return replace(
             state, g=g, mean=state.mean + (g - state.mean) * (weight / whole), weight=whole, step=state.step + 1,
             samples=state.samples + batch, evaluations=state.evaluations + batch, spread=spread,
-            settled=_milestone((state.samples + batch) / m) > _milestone(state.samples / m),
+            settled=_milestone((state.samples + batch) / fewest) > _milestone(state.samples / fewest),
         )  # fmt: skip
 
     return step
 
 
 def _milestone(samples: float) -> int:
-    """Return how many measurements are due by a number of samples for each of the data."""
-    return max(0, 1 + math.floor(math.log(samples / _EARLIEST, _BETWEEN)))
+    """Return how many measurements are due, for samples relative to the fewest that may be enough."""
+    return max(0, 1 + math.floor(math.log(samples, _BETWEEN)))
 
 
 def _quickest(model: DataSetPotential, x: Float[Tensor, "k d"], spread: float) -> Callable[..., Tensor]:

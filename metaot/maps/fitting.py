@@ -104,7 +104,7 @@ class Fit:
         step = (
             newton(model, self.stream, self.max_samples, self.tol)
             if is_small
-            else stochastic(model, self.stream, batch)
+            else stochastic(model, self.stream, batch, self.tol)
         )
         error, measured = None, -1
         name = f"{len(model.y)} data"

@@ -28,8 +28,8 @@ class MarginalError:
     samples: int
 
     def is_within(self, tol: float) -> bool:
-        """Return whether the error is at most `tol`, and by more than its standard error."""
-        return self.chi2 + self.std <= tol
+        """Return whether the error is below `tol` by its standard error, which must be smaller than `tol` itself."""
+        return self.std <= tol and self.chi2 + self.std <= tol
 
     def __repr__(self) -> str:
         return f"MarginalError(chi2 {self.chi2:.2e} +- {self.std:.1e}, from {self.samples} samples)"

@@ -240,7 +240,7 @@ def test_wrong_input_is_named() -> None:
         semi.fit(Uniform(1), tol=0.0)
     with pytest.raises(ValueError, match="name it, folder="):
         semi.fit(Uniform(1), resume=True)
-    with pytest.raises(ValueError, match="cost function of your own cannot be saved"):
+    with pytest.raises(ValueError, match=r"cost function of your own cannot be saved"):
         SemiDiscrete(Y, cost=lambda x, y: (x - y.mT).abs()).fit(Uniform(1), folder="nowhere")
     with pytest.raises(ValueError, match="std must be positive"):
         Normal(2, std=0.0)
@@ -258,6 +258,6 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="with the cost 'sqeuclidean'"):
         semi.predict(Problem(a, B, Points(x, Y, "euclidean"), 0.1))
     soft = SemiDiscrete(Y, B, eps=0.1).fit(Uniform(1), progress=False)
-    with pytest.raises(ValueError, match="was fitted for eps 0.1, got eps = 0.2"):
+    with pytest.raises(ValueError, match=r"was fitted for eps 0\.1, got eps = 0\.2"):
         soft.predict(Problem(a, B, Points(x, Y), 0.2))
     assert semidiscrete.SemiDiscrete is SemiDiscrete
