@@ -2,10 +2,10 @@
 A distribution against a data set
 =================================
 
-Where one side of transport is a distribution that can be sampled and the other a whole data set, the potential on the
-data is learned once. A new sample then goes to one of the data by one product, whatever batch it is in. The plane is
-divided into one cell for each of the data: all samples in a cell go to the same point, and all cells have the mass
-that their points ask for.
+Where one side of transport is a distribution that can be sampled and the other a whole data set, the potential on
+the data is learned once. A new sample then goes to one of the data by one product, whatever batch it is in. The
+plane is divided into one cell for each of the data: all samples in a cell go to the same point, and all cells have
+the mass that their points ask for.
 """
 
 import math
@@ -30,8 +30,8 @@ print(semi.error)
 print(f"{semi.samples} samples were drawn")
 
 # %%
-# ``assign`` couples new samples, ``map`` says where they go. At a temperature, ``eps``, a sample goes to each of the
-# data with a probability, and is sent to their mean.
+# ``assign`` couples new samples, ``map`` says where they go. At a temperature, ``eps``, a sample goes to each of
+# the data with a probability, and is sent to their mean.
 
 noise = torch.randn(2000, 2)
 chosen = semi.assign(noise)
@@ -51,6 +51,7 @@ cells = colours[semi.assign(plane)].reshape(300, 300, 3).transpose(0, 1)
 figure, axes = plt.subplots(1, 3, figsize=(12, 4))
 axes[0].imshow((0.4 + 0.6 * cells).numpy(), origin="lower", extent=(-3, 3, -3, 3))
 axes[0].scatter(*noise[:400].T.numpy(), s=2, color="black")
+axes[0].set(xlim=(-3, 3), ylim=(-3, 3))
 axes[0].set_title("The cell of each point, and samples")
 ends = data[chosen[:300]]
 for start, end in zip(noise[:300].tolist(), ends.tolist(), strict=True):

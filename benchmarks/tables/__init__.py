@@ -18,6 +18,7 @@ from benchmarks.tables import (
     progot,
     readme,
     roads,
+    scale,
     spaces,
     sphere,
 )
@@ -25,5 +26,5 @@ from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
     "TABLES", "Table", "card", "couplings", "grids", "images", "inverse", "losses", "maps", "own", "paper",
-    "peers", "production", "progot", "read", "readme", "roads", "spaces", "sphere",
+    "peers", "production", "progot", "read", "readme", "roads", "scale", "spaces", "sphere",
 ]  # fmt: skip

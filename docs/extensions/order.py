@@ -22,6 +22,7 @@ PAGES = (
     "plot_progressive.py",
     "plot_maps.py",
     "plot_flow_matching.py",
+    "plot_data_set.py",
     "plot_populations.py",
     "plot_registration.py",
     "plot_couples.py",

@@ -28,7 +28,7 @@ class MarginalError:
     samples: int
 
     def is_within(self, tol: float) -> bool:
-        """Return whether the error is below `tol` by its standard error, which must be smaller than `tol` itself."""
+        """Return whether the error is below `tol` by its standard error, which must itself be smaller."""
         return self.std <= tol and self.chi2 + self.std <= tol
 
     def __repr__(self) -> str:
