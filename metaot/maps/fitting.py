@@ -75,8 +75,11 @@ class Fit:
 
     def run(
         self, g: Float[Tensor, "m"] | None, folder: Path | None, *, resume: bool, overwrite: bool, progress: bool
-    ) -> tuple[State, MarginalError]:
-        """Fit from a potential, or from that of a smaller problem; return where it ended and the error there."""
+    ) -> tuple[State, MarginalError | None]:
+        """Fit from a potential, or from that of a smaller problem; return where it ended and the error there.
+
+        After a signal it is the last error that was measured, or None.
+        """
         if folder is None:
             if resume or overwrite:
                 raise ValueError("resume and overwrite are about the run in a folder: name it, folder=...")
@@ -97,7 +100,7 @@ class Fit:
             return State(g, g, count=1024)
         return started(self.model, self.stream, torch.Generator().manual_seed(self.stream.seed))
 
-    def _steps(self, state: State, record: "_Record", *, progress: bool) -> tuple[State, MarginalError]:
+    def _steps(self, state: State, record: "_Record", *, progress: bool) -> tuple[State, MarginalError | None]:
         """Make steps until the error is small enough, the samples are used up, or a signal comes."""
         model, is_small = self.model, len(self.model.y) <= NEWTON
         batch = max(ROWS, min(_BATCH, ENTRIES // len(model.y)))
@@ -125,11 +128,12 @@ class Fit:
                         break
                 if state.step % self.save_every == 0:
                     record.save(state, error)
-        if error is None or measured != state.step:
+        record.save(state, error)
+        if measured != state.step and not signals:
             error = self._measured(state)
             record.measured(state, error)
+            record.save(state, error)
         model.g = state.mean
-        record.save(state, error)
         return state, error
 
     def _measured(self, state: State) -> MarginalError:

@@ -123,7 +123,8 @@ class SemiDiscrete(Predictor):
         solution between some samples and some of the data, or from a potential `init`, m. Then Newton steps on
         more and more samples follow, for up to about two thousand data; averaged stochastic steps for more. It
         ends when the chi-squared error on fresh samples, with its standard error added, is at most `tol`; at
-        `max_samples`; and at Ctrl-C or SIGTERM. Not converging is a result.
+        `max_samples`; and at Ctrl-C or SIGTERM, without measuring again. Not
+        converging is a result.
 
         In a `folder` it saves every `save_every` steps, and at the end: a checkpoint, training.pt, and board/
         (TensorBoard). `resume` goes on with the run there as if it had not ended; `overwrite` replaces it. Raises
@@ -135,7 +136,7 @@ class SemiDiscrete(Predictor):
         fit = Fit(self.model, Stream(sampler, seed, self.model.y), tol, max_samples, save_every)
         state, self.error = fit.run(begin, where, resume=resume, overwrite=overwrite, progress=progress)
         self.samples, self.evaluations, self._is_fitted = state.samples, state.evaluations, True
-        self.converged = self.error.is_within(tol)
+        self.converged = self.error is not None and self.error.is_within(tol)
         return self
 
     @torch.no_grad()

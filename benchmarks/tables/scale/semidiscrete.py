@@ -44,12 +44,14 @@ if "images" in read("scale-semidiscrete"):
     @table("scale-images")
     def images() -> Table:
         """MNIST against noise: what was reached, and times of couplings in ms."""
-        row = read("scale-semidiscrete")["images"]
-        ms = row["ms"]
-        cells = [
-            f"{row['samples']:,}", f"{row['minutes']:.0f}", f"{row['chi2']:.4f} +- {row['std']:.4f}",
-            f"{ms['assign']:.0f}", f"{ms['map']:.0f}", f"{ms['product']:.0f}",
-        ]  # fmt: skip
-        return Table(
-            ["samples", "minutes", "chi-squared", "`assign`, ms", "`map`, ms", "product, ms"], [cells], left=0
-        )
+        rows = [
+            [
+                f"{row['points']:,} images",
+                f"{row['samples']:,}",
+                f"{row['minutes']:.1f}",
+                f"{row['chi2']:.4f} +- {row['std']:.4f}",
+                *(f"{row['ms'][name]:.0f}" for name in ("assign", "map", "product")),
+            ]
+            for row in read("scale-semidiscrete")["images"]
+        ]
+        return Table(["", "samples", "minutes", "chi-squared", "`assign`, ms", "`map`, ms", "product, ms"], rows)
