@@ -25,9 +25,12 @@ from metaot.solvers import solve
 NEWTON = 2048
 """Data up to which Newton's matrix is made."""
 
-_START, _SAMPLES_EACH, _COARSE, _ENOUGH = 2048, 8, 0.05, 1e-2
-"""Of the first problem: the most atoms on a side; samples for each of the data; the least eps, in units of the
-standard deviation of the costs; and the accuracy."""
+_START, _SAMPLES_EACH, _ENOUGH = 2048, 8, 1e-2
+"""Of the first problem: the most atoms on a side; samples for each of the data; and the accuracy."""
+
+_COARSE, _FINE = 0.05, 0.001
+"""Its least eps, in units of the standard deviation of the costs: before Newton steps, which go far, and before
+stochastic ones, which do not."""
 
 _PART = 0.1
 """The part of the noise of independent samples, in chi^2, below which cells are not adjusted to them."""
@@ -44,7 +47,7 @@ _RIDGE = 1e-4
 _NARROW = 0.25
 """The quantile of the differences between the best two scores that is the temperature of Newton's matrix."""
 
-_FIRST, _DECAY, _WEIGHT = 1.0, 1 / 2, 1
+_FIRST, _DECAY, _WEIGHT = 2.0, 2 / 3, 1
 """Stochastic steps: the first length, for one sample and in units of the spread; the power of time with which it
 falls; and the power of time with which iterates count in their mean."""
 
@@ -94,7 +97,7 @@ def started(model: DataSetPotential, stream: Stream, generator: torch.Generator)
     x, b = stream.points(0, n).double(), model.b[chosen].double()
     y = model.y[chosen].double() + model.centre.double()
     space, a = Dense(Points(x, y, model.cost).cost_rows(slice(None))), torch.full((n,), 1 / n).to(x)
-    eps = max(model.eps, _COARSE * float(space.std_cost(a, b / b.sum()))) or 1.0
+    eps = max(model.eps, (_COARSE if m <= NEWTON else _FINE) * float(space.std_cost(a, b / b.sum()))) or 1.0
     solution = solve(Problem(a, b / b.sum(), space, eps), tol=_ENOUGH, max_steps=500)
     h = _extended(model, x, solution.potentials.f, eps)
     g = h.where(model.b > 0, 0.0).to(like)
