@@ -1,7 +1,7 @@
 """Flow matching with pairs of four kinds: python -m benchmarks.maps flow [--quick].
 
 Independent pairs, torchcfm's exact pairs of 256, `metaot.couple` of 4096, and `metaot.SemiDiscrete`, which sends
-each noise to one of a whole data set: 20 000 points of the moons, or all digits of training; the same networks,
+each noise to one of a whole data set: 2000 points of the moons, or all digits of training; the same networks,
 seeds and steps. Its fit, to a chi-squared error of 0.05, counts as pairing. On 8 Gaussians to two moons, and on
 digits: noise to MNIST, with means over 2 x 2 pixels, 14 x 14. Curvature is the mean of |v - (end - start)|^2 along
 the paths over that of |end - start|^2. Samples of few and many Euler steps are compared with real data by a
@@ -39,7 +39,7 @@ LAST = 0.1
 """The time left for which a field still aims at the end of its path, and no faster after that."""
 Pairs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-ERROR, MOONS = 0.05, 20_000
+ERROR, MOONS = 0.05, 2_000
 """The error of the fit to a data set; and its size, of moons."""
 
 
