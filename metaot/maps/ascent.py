@@ -47,6 +47,9 @@ _RIDGE = 1e-4
 _NARROW = 0.25
 """The quantile of the differences between the best two scores that is the temperature of Newton's matrix."""
 
+_WIDER = (1.0, 10.0, 100.0, 1000.0)
+"""Times that temperature, where steps with a lower one do not help: while cells are empty, which have no slope."""
+
 _FIRST, _DECAY, _WEIGHT = 2.0, 2 / 3, 1
 """Stochastic steps: the first length, for one sample and in units of the spread; the power of time with which it
 falls; and the power of time with which iterates count in their mean."""
@@ -150,8 +153,13 @@ def newton(model: DataSetPotential, stream: Stream, most: int, tol: float) -> St
         model.g = state.g
         nu = model.received(x) / count
         error = chi2(nu, model.b)
-        if error > max(_SURE * tol, 0.0 if model.eps else _PART * len(model.y) / count):
-            change, spread = _newton_step(model, x, nu)
+        noise = len(model.y) / count
+        least = max(_SURE * tol, 0.0 if model.eps else _PART * noise)
+        for wide in (1.0,) if model.eps or error <= noise else _WIDER:
+            if error <= least:
+                break
+            model.g = state.g
+            change, spread = _newton_step(model, x, nu, wide)
             for k in range(_HALVINGS):
                 model.g = state.g + change / 2**k
                 state = replace(state, evaluations=state.evaluations + count)
@@ -167,10 +175,10 @@ def _moved(state: State, g: Float[Tensor, "m"]) -> State:
 
 
 def _newton_step(
-    model: DataSetPotential, x: Float[Tensor, "n d"], nu: Float[Tensor, "m"]
+    model: DataSetPotential, x: Float[Tensor, "n d"], nu: Float[Tensor, "m"], wide: float
 ) -> tuple[Float[Tensor, "m"], float]:
     """Return Newton's change of g in float64, and the temperature of its matrix."""
-    kept, eps = model.b > 0, model.eps or float(_differences(model, x).quantile(_NARROW)) or 1.0
+    kept, eps = model.b > 0, model.eps or wide * float(_differences(model, x).quantile(_NARROW)) or 1.0
     m = int(kept.sum())
     H, own = nu.new_zeros(m, m, dtype=torch.float64), nu.new_zeros(m, dtype=torch.float64)
     for rows in model.blocks(x):

@@ -129,6 +129,17 @@ def test_scores_in_parts_are_those_in_one(monkeypatch: pytest.MonkeyPatch, gener
         assert (counts - P[0]).abs().max() < 0.05
 
 
+def test_cells_that_are_empty_at_first_are_filled(generator: torch.Generator) -> None:
+    """From a ring around the origin most of the nearest cells of far data are empty."""
+    ring = Image(
+        lambda u: (3 + u[:, 1:]) * torch.cat([(6.2831 * u[:, :1]).cos(), (6.2831 * u[:, :1]).sin()], 1), 2
+    )
+    y = torch.randn(50, 2, generator=generator) + 3
+    semi = SemiDiscrete(y).fit(ring, max_samples=2**15, progress=False)
+    assert semi.converged
+    assert semi.measure(ring, 50_000).chi2 < 0.02
+
+
 def test_atoms_without_weight_receive_nothing(generator: torch.Generator) -> None:
     y = torch.randn(6, 2, generator=generator)
     for eps in (0.0, 0.5):
