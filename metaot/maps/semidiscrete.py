@@ -6,7 +6,7 @@ one product (arXiv 2509.25519).
 
 import math
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -115,7 +115,7 @@ class SemiDiscrete(Predictor):
         overwrite: bool = False,
         save_every: int = 200,
         progress: bool = True,
-    ) -> Self:
+    ) -> "SemiDiscrete":
         """Learn the potential for the distribution of a sampler, and return this object.
 
         `sampler` is a function (count, generator) -> points, count d, or a `metaot.maps.Sampler`, such as
