@@ -10,20 +10,20 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 32, FEW = 16 };
+enum { BLOCK = 32, FEW = 16, GROUP = 32, NEAREST = 2 };
 
 static const double TRUSTED = 200; /* how far potentials may move before the sums are bounded anew */
 
 typedef struct {
     const Support *support;
-    Index n, blocks, dim;
+    Index n, blocks, groups, dim;
     Index *order;          /* the atoms of the support, block by block */
     double *coordinates;   /* dim n, in this order */
-    double *low, *high;    /* the bounding boxes: blocks dim */
+    double *low, *high;    /* the bounding boxes of blocks, and then of groups of them: (blocks + groups) dim */
     double *h;             /* potential + log weights, in this order */
     double *potential;     /* the potential, and the logarithms of sums: the other one is minus these */
     double *sums, *bounds; /* bounds: what sums are relative to, from below */
-    double *block_bounds, *block_tops;
+    double *tops;          /* the largest h of each block, and then of each group */
 } Side;
 
 typedef struct {
@@ -39,6 +39,8 @@ typedef struct {
     const Side *from;
     Side *to;
     int tops_only;
+    const double *values; /* what each term is multiplied by, or NULL */
+    double *sums;
     Index next;
 } Pass;
 
@@ -49,7 +51,7 @@ static void swap_atoms(Index *order, Index i, Index j)
     order[j] = other;
 }
 
-/* Bring the `count / 2` smallest along an axis to the front (quickselect). */
+/* Bring the `half` smallest along an axis to the front (quickselect). */
 static void split(Index *order, Index count, const double *points, Index dim, Index axis, Index half)
 {
     Index low = 0, high = count - 1;
@@ -70,38 +72,52 @@ static void split(Index *order, Index count, const double *points, Index dim, In
     }
 }
 
-/* Order atoms such that each block of them is near each other: halves along the widest axis. */
-static void order_atoms(Index *order, Index count, const double *points, Index dim)
+/* Order atoms such that as many as any power of two from `least` on, in a row from a multiple of it, are near each
+   other: two parts along the widest axis, and so on. */
+void order_points(Index *order, Index count, const double *points, Index dim, Index least)
 {
-    if (count <= BLOCK) return;
-    Index axis = 0, half = (count / 2 + BLOCK - 1) / BLOCK * BLOCK;
+    if (count <= least) return;
+    Index axis = 0, unit = least;
+    while (4 * unit <= count) unit *= 2;
+    Index half = (count + unit) / (2 * unit) * unit;
     double widest = -1;
     for (Index k = 0; k < dim; k++) {
-        double least = INFINITY, most = -INFINITY;
+        double low = INFINITY, high = -INFINITY;
         for (Index i = 0; i < count; i++) {
             double at = points[order[i] * dim + k];
-            least = at < least ? at : least;
-            most = at > most ? at : most;
+            low = at < low ? at : low;
+            high = at > high ? at : high;
         }
-        if (most - least > widest) widest = most - least, axis = k;
+        if (high - low > widest) widest = high - low, axis = k;
     }
     split(order, count, points, dim, axis, half);
-    order_atoms(order, half, points, dim);
-    order_atoms(order + half, count - half, points, dim);
+    order_points(order, half, points, dim, least);
+    order_points(order + half, count - half, points, dim, least);
+}
+
+/* Let the box `to` hold that of `from` too. */
+static void widen(Side *side, Index to, Index from)
+{
+    for (Index k = 0; k < side->dim; k++) {
+        double *low = side->low + to * side->dim + k, *high = side->high + to * side->dim + k;
+        *low = fmin(*low, side->low[from * side->dim + k]);
+        *high = fmax(*high, side->high[from * side->dim + k]);
+    }
 }
 
 static void open_side(Side *side, Arena *arena, const Support *support, const double *points, Index dim)
 {
-    Index n = support->count, blocks = (n + BLOCK - 1) / BLOCK;
-    *side = (Side){.support = support, .n = n, .blocks = blocks, .dim = dim};
+    Index n = support->count, blocks = (n + BLOCK - 1) / BLOCK, groups = (blocks + GROUP - 1) / GROUP;
+    *side = (Side){.support = support, .n = n, .blocks = blocks, .groups = groups, .dim = dim};
     side->order = take_indices(arena, n);
     side->coordinates = take_numbers(arena, n * dim);
-    side->low = take_numbers(arena, blocks * dim);
-    side->high = take_numbers(arena, blocks * dim);
-    double **parts[] = {&side->h, &side->potential, &side->sums, &side->bounds, &side->block_bounds, &side->block_tops};
+    side->low = take_numbers(arena, (blocks + groups) * dim);
+    side->high = take_numbers(arena, (blocks + groups) * dim);
+    side->tops = take_numbers(arena, blocks + groups);
+    double **parts[] = {&side->h, &side->potential, &side->sums, &side->bounds};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(arena, n);
     memcpy(side->order, support->atoms, (size_t)n * sizeof *side->order);
-    order_atoms(side->order, n, points, dim);
+    order_points(side->order, n, points, dim, BLOCK);
     for (Index b = 0; b < blocks; b++)
         for (Index k = 0; k < dim; k++) {
             double least = INFINITY, most = -INFINITY;
@@ -114,6 +130,11 @@ static void open_side(Side *side, Arena *arena, const Support *support, const do
             side->low[b * dim + k] = least;
             side->high[b * dim + k] = most;
         }
+    for (Index k = 0; k < groups * dim; k++) {
+        side->low[blocks * dim + k] = INFINITY;
+        side->high[blocks * dim + k] = -INFINITY;
+    }
+    for (Index b = 0; b < blocks; b++) widen(side, blocks + b / GROUP, b);
     for (Index i = 0; i < n; i++) { /* from atoms to places in the support */
         Index low = 0, high = n - 1, atom = side->order[i];
         while (low < high) {
@@ -244,10 +265,10 @@ static void raise_bounds(const Operator *op, const Side *from, Index I, const Si
 }
 
 /* Add up to FEW rows of terms to sums, from their exponents. */
-static void add_rows(Index rows, Index n, double *terms, double *sums)
+static void add_rows(Index rows, Index n, const double *values, double *terms, double *sums)
 {
     exponentials(rows * n, terms, terms);
-    for (Index k = 0; k < rows; k++) subtract_multiple(n, -1, terms + k * n, sums);
+    for (Index k = 0; k < rows; k++) subtract_multiple(n, -values[k], terms + k * n, sums);
 }
 
 /* Add the terms of one block to the sums of another, relative to their bounds, `least` of which is the lowest. Atoms
@@ -256,7 +277,7 @@ static void add_block(const Pass *pass, Index I, Index J, double least, const do
 {
     const Operator *op = pass->op;
     const Side *from = pass->from, *to = pass->to;
-    double terms[FEW * BLOCK + 2 * LANES], margin = pass->clouds->margin;
+    double terms[FEW * BLOCK + 2 * LANES], values[FEW], margin = pass->clouds->margin;
     Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, rows = 0;
     Index last = from->n < (I + 1) * BLOCK ? from->n : (I + 1) * BLOCK;
     for (Index i = I * BLOCK; i < last; i++) {
@@ -270,12 +291,38 @@ static void add_block(const Pass *pass, Index I, Index J, double least, const do
             most = relative_exponents(n, from->h[i], bounds, row);
         }
         if (most < -margin) continue;
-        if (++rows == FEW) {
-            add_rows(rows, n, terms, sums);
+        values[rows++] = pass->values ? pass->values[i] : 1;
+        if (rows == FEW) {
+            add_rows(rows, n, values, terms, sums);
             rows = 0;
         }
     }
-    if (rows > 0) add_rows(rows, n, terms, sums);
+    if (rows > 0) add_rows(rows, n, values, terms, sums);
+}
+
+/* The most that a term between a block or group and a block of the other side may be. */
+static double top_between(const Pass *pass, Index I, Index J)
+{
+    return pass->from->tops[I] - least_cost(pass->op, pass->from, I, pass->to, J);
+}
+
+/* Find the blocks with the largest terms that a block may have. */
+static void find_nearest(const Pass *pass, Index J, Index *nearest)
+{
+    const Side *from = pass->from;
+    double tops[NEAREST];
+    for (int k = 0; k < NEAREST; k++) nearest[k] = 0, tops[k] = -INFINITY;
+    for (Index G = 0; G < from->groups; G++) {
+        if (top_between(pass, from->blocks + G, J) <= tops[NEAREST - 1]) continue;
+        for (Index I = G * GROUP; I < from->blocks && I < (G + 1) * GROUP; I++) {
+            double top = top_between(pass, I, J);
+            int k = NEAREST - 1;
+            if (top <= tops[k]) continue;
+            for (; k > 0 && top > tops[k - 1]; k--) tops[k] = tops[k - 1], nearest[k] = nearest[k - 1];
+            tops[k] = top;
+            nearest[k] = I;
+        }
+    }
 }
 
 /* Sum over all atoms of one side for a block of the other, one block after another. */
@@ -284,43 +331,61 @@ static void sum_blocks(void *shared)
     Pass *pass = shared;
     const Side *from = pass->from;
     Side *to = pass->to;
+    double margin = pass->tops_only ? 0 : pass->clouds->margin;
     for (Index J; (J = take_next(&pass->next)) < to->blocks;) {
-        Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK;
-        double *bounds = to->bounds + first, *sums = to->sums + first, least = range_of(n, bounds).least;
-        if (!pass->tops_only) memset(sums, 0, (size_t)n * sizeof *sums);
-        for (Index I = 0; I < from->blocks; I++) {
-            if (from->block_tops[I] - least_cost(pass->op, from, I, to, J) < least - pass->clouds->margin) continue;
-            if (pass->tops_only) {
-                raise_bounds(pass->op, from, I, to, first, n, bounds);
-                least = range_of(n, bounds).least;
-            } else {
-                add_block(pass, I, J, least, bounds, sums);
+        Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, nearest[NEAREST];
+        double *bounds = to->bounds + first, *sums = pass->sums + first, least;
+        if (pass->tops_only) {
+            find_nearest(pass, J, nearest);
+            for (int k = 0; k < NEAREST; k++) raise_bounds(pass->op, from, nearest[k], to, first, n, bounds);
+        } else {
+            memset(sums, 0, (size_t)n * sizeof *sums);
+        }
+        least = range_of(n, bounds).least;
+        for (Index G = 0; G < from->groups; G++) {
+            if (top_between(pass, from->blocks + G, J) < least - margin) continue;
+            for (Index I = G * GROUP; I < from->blocks && I < (G + 1) * GROUP; I++) {
+                if (top_between(pass, I, J) < least - margin) continue;
+                if (pass->tops_only) {
+                    raise_bounds(pass->op, from, I, to, first, n, bounds);
+                    least = range_of(n, bounds).least;
+                } else {
+                    add_block(pass, I, J, least, bounds, sums);
+                }
             }
         }
     }
 }
 
-static void run_pass(Operator *op, const Side *from, Side *to, int tops_only)
+static void run_pass(Operator *op, const Side *from, Side *to, int tops_only, const double *values, double *sums)
 {
-    Pass pass = {op, op->own, from, to, tops_only, 0};
+    Pass pass = {op, op->own, from, to, tops_only, values, sums, 0};
     run_on_threads(sum_blocks, &pass, op->threads);
+}
+
+static void take_tops(Side *side)
+{
+    for (Index G = 0; G < side->groups; G++) side->tops[side->blocks + G] = -INFINITY;
+    for (Index I = 0; I < side->blocks; I++) {
+        Index first = I * BLOCK, n = side->n - first < BLOCK ? side->n - first : BLOCK;
+        double *group = side->tops + side->blocks + I / GROUP;
+        side->tops[I] = range_of(n, side->h + first).most;
+        *group = fmax(*group, side->tops[I]);
+    }
 }
 
 /* Put log sum_i exp(h_i - C_ij) of one side for all atoms of the other into its sums. `change` is the range of what h
    has changed by since the last time, and how far it has changed at least. */
-static void sum_side(Operator *op, const Side *from, Side *to, int known, Range change)
+static void sum_side(Operator *op, Side *from, Side *to, int known, Range change)
 {
-    for (Index I = 0; I < from->blocks; I++) {
-        Index first = I * BLOCK, n = from->n - first < BLOCK ? from->n - first : BLOCK;
-        from->block_tops[I] = range_of(n, from->h + first).most;
-    }
+    take_tops(from);
     if (known && change.most - change.least <= TRUSTED) {
         for (Index j = 0; j < to->n; j++) to->bounds[j] = to->sums[j] + change.least;
     } else {
         for (Index j = 0; j < to->n; j++) to->bounds[j] = -INFINITY;
-        run_pass(op, from, to, 1);
+        run_pass(op, from, to, 1, NULL, NULL);
     }
-    run_pass(op, from, to, 0);
+    run_pass(op, from, to, 0, NULL, to->sums);
     logarithms(to->n, to->sums, to->sums);
     for (Index j = 0; j < to->n; j++) to->sums[j] += to->bounds[j];
 }
@@ -396,8 +461,9 @@ size_t clouds_bytes(const Costs *costs, Index n, Index m)
     size_t bytes = 2 * bytes_for(sizeof(Clouds)) + bytes_for(2 * (n + m));
     Index sizes[2] = {n, m};
     for (int k = 0; k < 2; k++) {
-        Index blocks = (sizes[k] + BLOCK - 1) / BLOCK;
-        bytes += 7 * bytes_for(sizes[k]) + bytes_for(sizes[k] * costs->dim) + 2 * bytes_for(blocks * costs->dim);
+        Index blocks = (sizes[k] + BLOCK - 1) / BLOCK, boxes = blocks + (blocks + GROUP - 1) / GROUP;
+        bytes += 5 * bytes_for(sizes[k]) + bytes_for(sizes[k] * costs->dim) + 2 * bytes_for(boxes * costs->dim);
+        bytes += bytes_for(boxes);
     }
     return bytes;
 }

@@ -252,6 +252,7 @@ void open_halves(Operator *op, Arena *arena);
 
 /* clouds.c */
 size_t clouds_bytes(const Costs *costs, Index n, Index m);
+void order_points(Index *order, Index count, const double *points, Index dim, Index least);
 void open_clouds(Operator *op, Arena *arena);
 
 /* grid.c */
