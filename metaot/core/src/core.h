@@ -100,7 +100,7 @@ typedef struct {
     Price source_price, target_price;
     double *value; /* of the dual, or NULL */
     Correction *correction; /* of the steps, or NULL */
-    const Mesh *mesh;       /* the grid, if the start is from a coarser one */
+    int is_lifted;          /* whether the start is from a coarser level */
 } Instance;
 
 /* threads.c */
@@ -277,18 +277,26 @@ void interpolate(const Mesh *fine, const Mesh *coarse, const double *y, double *
 enum { DIRECTIONS = 24 };
 
 struct Correction {
-    Operator *op; /* on the coarse grid, after its last point was evaluated */
-    const Mesh *coarse;
+    Operator *op;   /* on the coarse level, after its last point was evaluated */
     Index known;    /* the coarse source's atoms with mass */
     double damping; /* how far a step moves with the residual of the balanced problem */
-    double *scale, *roots, *vectors[4], *on_nodes, *on_points[3];
+    double *roots, *vectors[5];
     double *directions, *images, curvatures[DIRECTIONS]; /* of the first solution by conjugate gradients */
     Index kept;                                          /* of these; -1 before it */
     Arena memory;
+    void *own;
+    /* Put the smoothing of y into out, but for the damping. */
+    void (*smooth)(const Correction *self, const double *y, double *out);
+    /* Put the sums of weights times a residual of the finer level into sums. */
+    void (*take)(const Correction *self, const Support *source, const double *residual, double *sums);
+    /* Add what is smooth, times the roots, to a residual of the finer level; it is the smoothing of itself and y. */
+    void (*add)(const Correction *self, const Support *source, const double *y, const double *smooth, double *residual);
 };
 
-int open_correction(Correction *self, Operator *op, const Mesh *coarse, const Mesh *finest);
-void correct(Correction *self, const Mesh *fine, const Support *source, double *residual);
+size_t correction_bytes(Index known);
+void begin_correction(Correction *self, Operator *op, Index known, Arena *arena);
+int open_correction(Correction *self, Operator *op, const Mesh *coarse, const Mesh *fine, const Mesh *finest);
+void correct(Correction *self, const Support *source, double *residual);
 
 /* levels.c */
 typedef struct {

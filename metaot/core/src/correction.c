@@ -1,8 +1,8 @@
-/* The correction of a Sinkhorn step on a grid: what is smooth in its error, found on a coarser grid.
+/* The correction of a Sinkhorn step: what is smooth in its error, found on a coarser grid or with clusters of atoms.
 
    Near the solution a step changes the error e of a potential, in units of eps, into A e, where
    A = diag(P 1)^-1 P diag(b)^-1 P^T, and the residual is r = (I - A) e. So e = r + (I - A)^-1 A r, and the second part
-   is smooth: A r has no detail finer than the plan is wide. It is found with the plan of a coarser grid, by conjugate
+   is smooth: A r has no detail finer than the plan is wide. It is found with the plan of a coarser level, by conjugate
    gradients on the symmetric I - D^1/2 A D^-1/2 with D = diag(P 1), and interpolated. Where marginals have the price KL
    a step moves less: A has the factor of both sides. See metaot/solvers/correction.py. */
 
@@ -12,13 +12,7 @@
 #include <string.h>
 
 static const double ENOUGH = 0.1; /* the part of the right side that conjugate gradients leave */
-enum { MOST_ITERATIONS = 40, VECTORS = 4 };
-
-static size_t correction_bytes(const Mesh *coarse, Index known, const Mesh *finest)
-{
-    return (VECTORS + 2) * bytes_for(known) + 2 * bytes_for(DIRECTIONS * known) + bytes_for(coarse->count) +
-           3 * bytes_for(finest->count);
-}
+enum { MOST_ITERATIONS = 40, VECTORS = 5 };
 
 /* How far the best potential moves with that of the balanced problem. */
 static double damping(Price price)
@@ -26,25 +20,76 @@ static double damping(Price price)
     return price.kind == KL_PRICE ? price.rho / (price.rho + 1) : 1;
 }
 
-/* Prepare the correction by the plan of an operator on the coarse mesh, whose last point is near the solution there;
-   return whether there is one. */
-int open_correction(Correction *self, Operator *op, const Mesh *coarse, const Mesh *finest)
+size_t correction_bytes(Index known)
+{
+    return (VECTORS + 1) * bytes_for(known) + 2 * bytes_for(DIRECTIONS * known);
+}
+
+/* Prepare a correction with so many unknowns; the roots are left to its owner. */
+void begin_correction(Correction *self, Operator *op, Index known, Arena *arena)
+{
+    self->op = op;
+    self->known = known;
+    self->roots = take_numbers(arena, known);
+    for (int k = 0; k < VECTORS; k++) self->vectors[k] = take_numbers(arena, known);
+    self->directions = take_numbers(arena, DIRECTIONS * known);
+    self->images = take_numbers(arena, DIRECTIONS * known);
+    self->kept = -1;
+    self->damping = damping(op->source_price) * damping(op->target_price);
+}
+
+/* On a grid: the scale of the smoothing, and room on the nodes and on points. */
+typedef struct {
+    const Mesh *coarse, *fine;
+    double *scale, *on_nodes, *on_points[3];
+} OnGrid;
+
+static void smooth_on_nodes(const Correction *self, const double *y, double *out)
+{
+    smooth_on_grid(self->op, ((const OnGrid *)self->own)->scale, y, out);
+}
+
+static void take_to_nodes(const Correction *self, const Support *source, const double *residual, double *sums)
+{
+    const OnGrid *own = self->own;
+    double *values = own->on_points[0];
+    memset(values, 0, (size_t)own->fine->count * sizeof *values);
+    for (Index i = 0; i < source->count; i++) values[source->atoms[i]] = source->weights[i] * residual[i];
+    divide_among_nodes(own->fine, own->coarse, values, own->on_points + 1, own->on_nodes);
+    for (Index i = 0; i < self->known; i++) sums[i] = own->on_nodes[self->op->source->atoms[i]];
+}
+
+static void add_from_nodes(const Correction *self, const Support *source, const double *y, const double *smooth,
+                           double *residual)
+{
+    const OnGrid *own = self->own;
+    double *values = own->on_points[0];
+    (void)y;
+    memset(own->on_nodes, 0, (size_t)own->coarse->count * sizeof *own->on_nodes);
+    for (Index i = 0; i < self->known; i++) own->on_nodes[self->op->source->atoms[i]] = smooth[i] / self->roots[i];
+    interpolate(own->fine, own->coarse, own->on_nodes, own->on_points + 1, values);
+    for (Index i = 0; i < source->count; i++) residual[i] += values[source->atoms[i]];
+}
+
+/* Prepare the correction by the plan of an operator on the coarse mesh, whose last point is near the solution there,
+   for steps on the fine one; return whether there is one. */
+int open_correction(Correction *self, Operator *op, const Mesh *coarse, const Mesh *fine, const Mesh *finest)
 {
     Index n = op->source->count;
-    self->op = op;
-    self->coarse = coarse;
-    self->known = n;
-    if (!open_arena(&self->memory, correction_bytes(coarse, n, finest))) return 0;
-    self->scale = take_numbers(&self->memory, n);
-    self->roots = take_numbers(&self->memory, n);
-    for (int k = 0; k < VECTORS; k++) self->vectors[k] = take_numbers(&self->memory, n);
-    self->directions = take_numbers(&self->memory, DIRECTIONS * n);
-    self->images = take_numbers(&self->memory, DIRECTIONS * n);
-    self->kept = -1;
-    self->on_nodes = take_numbers(&self->memory, coarse->count);
-    for (int k = 0; k < 3; k++) self->on_points[k] = take_numbers(&self->memory, finest->count);
-    self->damping = damping(op->source_price) * damping(op->target_price);
-    return scale_smoothing(op, self->roots, self->scale);
+    size_t bytes = bytes_for(sizeof(OnGrid)) + bytes_for(n) + bytes_for(coarse->count) + 3 * bytes_for(finest->count);
+    if (!open_arena(&self->memory, correction_bytes(n) + bytes)) return 0;
+    OnGrid *own = (OnGrid *)take_numbers(&self->memory, sizeof(OnGrid));
+    own->coarse = coarse;
+    own->fine = fine;
+    own->scale = take_numbers(&self->memory, n);
+    own->on_nodes = take_numbers(&self->memory, coarse->count);
+    for (int k = 0; k < 3; k++) own->on_points[k] = take_numbers(&self->memory, finest->count);
+    begin_correction(self, op, n, &self->memory);
+    self->own = own;
+    self->smooth = smooth_on_nodes;
+    self->take = take_to_nodes;
+    self->add = add_from_nodes;
+    return scale_smoothing(op, self->roots, own->scale);
 }
 
 /* Subtract the part along the roots: the constant, which changes nothing if both marginals are exact. */
@@ -56,7 +101,7 @@ static void remove_constant(const Correction *self, double *y)
 
 static void smooth(Correction *self, const double *y, double *out)
 {
-    smooth_on_grid(self->op, self->scale, y, out);
+    self->smooth(self, y, out);
     for (Index i = 0; i < self->known; i++) out[i] *= self->damping;
     remove_constant(self, out);
 }
@@ -78,7 +123,7 @@ static void solve_along_directions(const Correction *self, double *right, double
 static void solve_for_smooth(Correction *self, double *right, double *y)
 {
     Index n = self->known, keeps = self->kept < 0 ? DIRECTIONS : 0, made = 0;
-    double *direction = self->vectors[2], *image = self->vectors[3];
+    double *direction = self->vectors[3], *image = self->vectors[4];
     double enough = ENOUGH * ENOUGH * inner_product(n, right, right);
     solve_along_directions(self, right, y);
     double size = inner_product(n, right, right);
@@ -102,20 +147,14 @@ static void solve_for_smooth(Correction *self, double *right, double *y)
     if (self->kept < 0) self->kept = made;
 }
 
-/* Add what is smooth in the error to the residual on the atoms with mass of a finer mesh. */
-void correct(Correction *self, const Mesh *fine, const Support *source, double *residual)
+/* Add what is smooth in the error to the residual on the atoms with mass of a finer level. */
+void correct(Correction *self, const Support *source, double *residual)
 {
-    double *values = self->on_points[0], *right = self->vectors[0], *y = self->vectors[1], *nodes = self->on_nodes;
-    Index n = self->known;
-    memset(values, 0, (size_t)fine->count * sizeof *values);
-    for (Index i = 0; i < source->count; i++) values[source->atoms[i]] = source->weights[i] * residual[i];
-    divide_among_nodes(fine, self->coarse, values, self->on_points + 1, nodes);
-    for (Index i = 0; i < n; i++) y[i] = nodes[self->op->source->atoms[i]] / self->roots[i];
+    double *right = self->vectors[0], *smooth_part = self->vectors[1], *y = self->vectors[2];
+    self->take(self, source, residual, y);
+    for (Index i = 0; i < self->known; i++) y[i] /= self->roots[i];
     remove_constant(self, y);
     smooth(self, y, right);
-    solve_for_smooth(self, right, y);
-    memset(nodes, 0, (size_t)self->coarse->count * sizeof *nodes);
-    for (Index i = 0; i < n; i++) nodes[self->op->source->atoms[i]] = y[i] / self->roots[i];
-    interpolate(fine, self->coarse, nodes, self->on_points + 1, values);
-    for (Index i = 0; i < source->count; i++) residual[i] += values[source->atoms[i]];
+    solve_for_smooth(self, right, smooth_part);
+    self->add(self, source, y, smooth_part, residual);
 }

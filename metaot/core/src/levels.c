@@ -157,12 +157,12 @@ static void take_correction(Hierarchy *self, const Instance *instance, Index l, 
 {
     CoarseGrid *base = &self->level[l + 2 < self->count ? l + 2 : self->count - 1];
     finer->correction = NULL;
-    finer->mesh = l < 0 ? &self->finest : &self->level[l].mesh;
+    finer->is_lifted = 1;
     if (instance->source_price.kind == TV_PRICE || instance->target_price.kind == TV_PRICE) return;
     Instance coarse = {.costs = &base->costs, .a = base->a, .b = base->b, .start = base->f, .eps = instance->eps,
                        .threads = instance->threads, .source_price = instance->source_price, .target_price = instance->target_price};
     if (!evaluate_by_axes(&base->workspace, &coarse, &base->op)) return;
-    if (!open_correction(&self->correction, &base->op, &base->mesh, &self->finest)) return;
+    if (!open_correction(&self->correction, &base->op, &base->mesh, l < 0 ? &self->finest : &self->level[l].mesh, &self->finest)) return;
     finer->correction = &self->correction;
 }
 

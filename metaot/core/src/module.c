@@ -55,7 +55,7 @@ static int solve_one(Workspace *workspace, Hierarchy *hierarchy, Task *task, Ind
     Instance instance = {&costs, row(task, A, i, n), row(task, B, j, m), row(task, START, k, n),
                          *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second),
                          task->count == 1 ? task->threads : 1, price_of(task, k, 0, *row(task, EPS, k, 1)),
-                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1), NULL, NULL};
+                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1), NULL, 0};
     int relaxed = instance.source_price.kind != EXACT_PRICE || instance.target_price.kind != EXACT_PRICE;
     Outcome outcome = {INFINITY, 0};
     int done = 0;

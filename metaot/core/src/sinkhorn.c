@@ -124,7 +124,7 @@ static double begin(Run *run, const Instance *instance, Limits limits)
 {
     if (take_start(run, instance)) {
         double error = evaluate(run, run->x, run->residual), raised = run->raised;
-        if (error <= (instance->value || instance->mesh ? GOOD_OF_PAIRS : GOOD)) return error;
+        if (error <= (instance->value || instance->is_lifted ? GOOD_OF_PAIRS : GOOD)) return error;
         if (error < INFINITY && is_better_than_zeros(run, error, dual_value(run, run->x))) {
             run->raised = raised;
             return error > limits.tol && limits.max_steps > 0 ? error : evaluate(run, run->x, run->residual);
@@ -170,7 +170,7 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
             }
             mark = outcome.error;
         }
-        if (correction) correct(correction, instance->mesh, run->op.source, run->residual);
+        if (correction) correct(correction, run->op.source, run->residual);
         if (limits.accelerated)
             next_point(path, run->x, run->residual, outcome.error);
         else
