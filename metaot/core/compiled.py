@@ -65,6 +65,7 @@ class Compiled(BackEnd):
         self._deferred, self._along = deferred, along
         self._costs, self._a, self._b, self._eps, self._threads = costs, a, b, eps, threads
         self._prices, self.axis_points = prices, costs.axis_points
+        self.dimension = costs.dimension
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:

@@ -69,6 +69,11 @@ class Costs:
             return self.arrays[0].shape[-2:]
         return self.arrays[0].shape[-2], self.arrays[1].shape[-2]
 
+    @property
+    def dimension(self) -> int:
+        """That of points; zero if the costs are not between points."""
+        return self.arrays[0].shape[-1] if self.kind == _CLOUDS else 0
+
     @cached_property
     def details(self) -> tuple[dict[int, float], ...]:
         """For each axis, by how much exchanging the targets of neighbouring points changes their cost, halved.

@@ -5,8 +5,8 @@ So, unless the caller names a method:
 
 1. Instances with few atoms with mass on one side go to Newton at once.
 2. All others make accelerated Sinkhorn steps: on a grid with more points than potentials have detail from the
-   solutions on coarser ones. Those with a small side hand over to Newton after `SINKHORN_FIRST` steps, or more
-   where another back end makes Newton's.
+   solutions on coarser ones, between large clouds from those between clusters of their atoms. Those with a small
+   side hand over to Newton after `SINKHORN_FIRST` steps, or more where another back end makes Newton's.
 3. Where Newton stalls, its start was too far: it follows the solution down from a temperature at which it is
    quick.
 4. What is still not solved goes on with Sinkhorn.
@@ -48,6 +48,12 @@ _DETAIL = 1.21
 
 _FINEST = 2**11
 """Atoms with mass from which on coarser grids save time."""
+
+_PAIRS, _COARSEST = 2**22, 128
+"""Pairs of atoms from which on clusters of them save time, and about how many there are on the coarsest level."""
+
+MOST_LEVELS = 12
+"""Coarser levels at most."""
 
 _QUICK, _LADDER = 10.0, 3.0
 """The range of costs, in units of the temperature, at which Newton is quick from zeros; and the ratio of two
@@ -103,6 +109,8 @@ class BackEnd(ABC):
     """For each instance the numbers of atoms with mass, of the smaller side first."""
     axis_points: float
     """The number of points on all axes of a grid; infinity without axes."""
+    dimension: int
+    """That of the points between which costs are; zero elsewhere."""
     lowest_eps: float
     slowness: int = 1
     """How many times `SINKHORN_FIRST` steps come before Newton's. Few atoms begin with Newton where it is one."""
@@ -166,6 +174,17 @@ def coarser_grids(details: "tuple[dict[int, float], ...]", eps: float) -> Stride
     return [tuple(min(2**k, last) for last in most) for k in range(1, max(most, default=1).bit_length())]
 
 
+def clusters(sizes: list[tuple[int, int]], dimension: int) -> Strides:
+    """Return how many atoms of two clouds are one of each coarser level.
+
+    Each level has a fourth of the points of the one before; `sizes` are those of a batch, the smaller side first.
+    """
+    if dimension == 0 or max((few * many for few, many in sizes), default=0) < _PAIRS:
+        return ()
+    most = max(many for _, many in sizes) // _COARSEST
+    return [(4**k,) for k in range(1, MOST_LEVELS + 1) if 4**k <= most]
+
+
 def is_on_support(back_end: BackEnd, index: Index) -> bool:
     """Return whether a matrix between the atoms with mass is smaller than what steps along the axes take."""
     if back_end.axis_points == math.inf:
@@ -175,13 +194,15 @@ def is_on_support(back_end: BackEnd, index: Index) -> bool:
 
 
 def goes_coarse_to_fine(back_end: BackEnd) -> bool:
-    """Return whether `choose` begins on coarser grids."""
-    return not is_on_support(back_end, EVERY) and bool(_strides(back_end, EVERY))
+    """Return whether `choose` begins on coarser levels."""
+    return bool(_strides(back_end, EVERY))
 
 
 def _strides(back_end: BackEnd, index: Index) -> Strides:
     sizes = _sizes(back_end, index)
-    if sum(map(sum, sizes)) < 2 * _FINEST * len(sizes):
+    if back_end.dimension:
+        return clusters(sizes, back_end.dimension)
+    if is_on_support(back_end, index) or sum(map(sum, sizes)) < 2 * _FINEST * len(sizes):
         return []
     return coarser_grids(back_end.details, back_end.lowest_eps)
 
@@ -245,7 +266,7 @@ class _Run:
     def sinkhorn(self, index: Index, f: Array | None, max_steps: int) -> Result:
         self.taken.append("sinkhorn")
         limits, on_support = Limits(self.tol, max_steps), is_on_support(self.back_end, index)
-        strides = () if on_support or max_steps == 0 else _strides(self.back_end, index)
+        strides = () if max_steps == 0 else _strides(self.back_end, index)
         return self.back_end.sinkhorn(index, f, limits, on_support=on_support, strides=strides)
 
     def only_sinkhorn(self, f: Array | None, *, accelerated: bool) -> Result:

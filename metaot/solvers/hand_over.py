@@ -21,6 +21,7 @@ class HandOver(BackEnd):
     def __init__(self, compiled: core.Compiled, problem: Problem) -> None:
         self._compiled, self._problem = compiled, problem
         self.sizes, self.axis_points, self.lowest_eps = compiled.sizes, compiled.axis_points, compiled.lowest_eps
+        self.dimension = compiled.dimension
 
     @property
     def cost_range(self) -> float:

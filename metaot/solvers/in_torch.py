@@ -58,6 +58,7 @@ class InTorch(BackEnd):
         geometry, eps = problem.geometry, problem.eps
         axes = geometry.sizes if isinstance(geometry, Grid) else ()
         self.axis_points = float(sum(axes)) if len(axes) > 1 else math.inf
+        self.dimension = 0
         self.lowest_eps = float(eps.min()) if isinstance(eps, Tensor) else eps
 
     @property

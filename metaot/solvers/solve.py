@@ -67,9 +67,9 @@ def solve(
     instance, where it is not finite, has a lower dual value than zeros, or is far from the solution and worse than
     the first steps from zeros.
 
-    `solver` is run as it is; None chooses: accelerated Sinkhorn steps, on grids coarse to fine, and Newton for
-    instances with up to about a thousand atoms with mass on one side for which Sinkhorn takes long (see
-    `metaot.core.method`). Steps are those on the grid itself, not on coarser ones.
+    `solver` is run as it is; None chooses: accelerated Sinkhorn steps, on grids and between large clouds
+    coarse to fine, and Newton for instances with up to about a thousand atoms with mass on one side for which
+    Sinkhorn takes long (see `metaot.core.method`). Steps are those of the problem itself, not of coarser ones.
 
     `tol` is the error at which an instance stops, `max_steps` the number of steps after which it is returned as it
     is, with `converged` false. Raises ValueError for contradictory arguments, TypeError for arguments of another

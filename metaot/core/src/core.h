@@ -253,7 +253,23 @@ void open_halves(Operator *op, Arena *arena);
 /* clouds.c */
 size_t clouds_bytes(const Costs *costs, Index n, Index m);
 void order_points(Index *order, Index count, const double *points, Index dim, Index least);
+void find_in_support(const Support *support, Index *order);
 void open_clouds(Operator *op, Arena *arena);
+void means_on_clouds(Operator *op, const double *values, double *out);
+
+typedef struct {
+    Index n, m, source_blocks, target_blocks;
+    const Index *source_order, *target_order; /* the operator's: of each place, the atom among those with mass */
+    Index *first, *rows, *columns;            /* of each source block its first tile; of each tile its blocks */
+    Index *first_of_column, *of_column;       /* of each target block its first place among the tiles by columns */
+    float *entries, *left, *right;
+    int threads;
+    Arena memory;
+} BlockPlan; /* a plan in tiles of 32 x 32, without those that have nothing that counts */
+
+int open_block_plan(BlockPlan *plan, Operator *op, double *source_roots, double *target_roots);
+void columns_of_plan(BlockPlan *plan, const double *y, double *out);
+void rows_of_plan(BlockPlan *plan, double *out);
 
 /* grid.c */
 size_t grid_bytes(const Costs *costs);
@@ -327,6 +343,19 @@ int refine_on_levels(Workspace *workspace, Hierarchy *self, const Instance *inst
                      Outcome *outcome);
 void close_levels(Hierarchy *self);
 
+/* stages.c */
+typedef struct {
+    Costs costs, lift; /* among its clusters; from those of the target to the source's of the next finer stage */
+    Index strides[2], sizes[2];
+    double eps;
+    double *points[2], *weights[2], *f, *g, *start; /* the last one on the next finer stage */
+    Workspace workspace, lifting;
+    Arena memory;
+} Stage; /* clusters of atoms of both clouds */
+
+int refine_in_stages(Workspace *workspace, const Instance *instance, Limits limits, const Levels *levels,
+                     Outcome *outcome);
+
 /* sort.c */
 size_t sort_bytes(Index n);
 void sort_row(Index n, int is_single, void *numbers, int64_t *order, Arena *arena);
@@ -391,7 +420,9 @@ void finish_potentials(const Instance *instance, Outcome *outcome);
 int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits limits, Steps method, Outcome *outcome);
 int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limits, Outcome *outcome);
 int evaluate_by_axes(Workspace *workspace, const Instance *instance, Operator *op);
-int error_by_axes(Workspace *workspace, const Instance *instance, double *error);
+int error_of_start(Workspace *workspace, const Instance *instance, Steps method, double *error);
+int evaluate_on_clouds(Workspace *workspace, const Instance *instance, double tol, int both, Operator *op);
+int lift_on_clouds(Workspace *workspace, const Instance *instance, double tol);
 int step_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *outcome);
 

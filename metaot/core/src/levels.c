@@ -197,7 +197,7 @@ int refine_on_levels(Workspace *workspace, Hierarchy *self, const Instance *inst
     Instance fine = *instance;
     double error = INFINITY;
     if (instance->start) {
-        if (!error_by_axes(workspace, instance, &error)) return 0;
+        if (!error_of_start(workspace, instance, (Steps){1, 0}, &error)) return 0;
         if (error <= limits.tol) return refine_by_sinkhorn(workspace, instance, limits, (Steps){1, 0}, outcome);
     }
     if (open_levels(self, instance->costs, levels) && take_weights(self, instance) &&

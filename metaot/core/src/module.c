@@ -76,7 +76,9 @@ static int solve_one(Workspace *workspace, Hierarchy *hierarchy, Task *task, Ind
     case SYMMETRIC_BY_MATRIX: {
         int by_axes = task->method == SINKHORN_BY_AXES || task->method == SYMMETRIC_BY_AXES;
         Steps steps = {by_axes, task->method == SYMMETRIC_BY_AXES || task->method == SYMMETRIC_BY_MATRIX};
-        done = task->levels.count ? refine_on_levels(workspace, hierarchy, &instance, task->limits, &task->levels, &outcome)
+        done = task->levels.count && costs.kind == CLOUDS
+                   ? refine_in_stages(workspace, &instance, task->limits, &task->levels, &outcome)
+               : task->levels.count ? refine_on_levels(workspace, hierarchy, &instance, task->limits, &task->levels, &outcome)
                                   : refine_by_sinkhorn(workspace, &instance, task->limits, steps, &outcome);
         break;
     }
@@ -264,13 +266,15 @@ static int read_costs(Task *task, int kind, int point_cost, PyObject *arrays)
     return 1;
 }
 
-/* Read the coarser grids of a grid: the strides of each, and the coordinates along all axes. */
+/* Read the coarser levels: the strides of each, and of a grid the coordinates along all axes. Between clouds the
+   strides are how many atoms a cluster has. */
 static int read_levels(Task *task, PyObject *levels)
 {
     if (levels == Py_None) return 1;
-    int axes = task->costs.axes;
-    if (task->method != SINKHORN_BY_AXES || !PyTuple_Check(levels) || PyTuple_Size(levels) != 1 + axes)
-        return misfit("levels are strides and coordinates, for Sinkhorn on the axes of a grid");
+    int axes = task->costs.axes, of_clouds = task->costs.kind == CLOUDS;
+    Method method = of_clouds ? SINKHORN_BY_MATRIX : SINKHORN_BY_AXES;
+    if (task->method != method || task->costs.kind == MATRIX || !PyTuple_Check(levels) || PyTuple_Size(levels) != 1 + axes)
+        return misfit("levels are strides and coordinates, for Sinkhorn on the axes of a grid or between clouds");
     for (int k = 0; k <= axes; k++, task->level_count++) {
         Py_buffer *buffer = &task->level_buffers[k];
         if (!read_array(PyTuple_GetItem(levels, k), "a level", 0, k ? "d" : "lq", k ? 1 : 2, buffer)) {
@@ -282,11 +286,14 @@ static int read_levels(Task *task, PyObject *levels)
         if (k > 0) task->levels.coordinates[k - 1] = buffer->buf;
     }
     const Py_buffer *strides = &task->level_buffers[0];
-    if (strides->ndim != 2 || strides->shape[1] != axes || strides->shape[0] > MOST_LEVELS)
-        return misfit("each of at most 12 levels has a stride for each axis");
+    Index numbers = of_clouds ? 1 : axes;
+    if (strides->ndim != 2 || strides->shape[1] != numbers || strides->shape[0] > MOST_LEVELS)
+        return misfit("each of at most 12 levels has a stride for each axis, or one between clouds");
     task->levels.strides = strides->buf;
-    for (Index k = 0; k < strides->shape[0] * axes; k++)
+    for (Index k = 0; k < strides->shape[0] * numbers; k++) {
         if (task->levels.strides[k] < 1) return misfit("strides are positive");
+        if (of_clouds && (task->levels.strides[k] & (task->levels.strides[k] - 1))) return misfit("clusters have powers of two");
+    }
     task->levels.count = strides->shape[0];
     return 1;
 }

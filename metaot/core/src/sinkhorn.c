@@ -163,12 +163,17 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
     start_path(path, n, run->op.source->weights);
     if (correction) path->beyond = 1;
     while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
-        if (correction && outcome.steps % CORRECTED == 0 && outcome.steps > 0) {
-            if (!(outcome.error <= HALVED * mark)) {
+        if (correction && outcome.steps % CORRECTED == 0) {
+            if (outcome.steps > 0 && !(outcome.error <= HALVED * mark)) {
                 correction = NULL;
                 start_path(path, n, run->op.source->weights);
+                if (!(outcome.error <= mark)) { /* back to where it began to lead astray */
+                    memcpy(run->x, run->other_x, (size_t)n * sizeof(double));
+                    outcome.error = evaluate(run, run->x, run->residual);
+                }
             }
             mark = outcome.error;
+            memcpy(run->other_x, run->x, (size_t)n * sizeof(double));
         }
         if (correction) correct(correction, run->op.source, run->residual);
         if (limits.accelerated)
@@ -330,10 +335,10 @@ int evaluate_by_axes(Workspace *workspace, const Instance *instance, Operator *o
 }
 
 /* Put the error of the start into place, infinity if it is none. */
-int error_by_axes(Workspace *workspace, const Instance *instance, double *error)
+int error_of_start(Workspace *workspace, const Instance *instance, Steps method, double *error)
 {
     Run run;
-    if (!open_run(&run, workspace, instance, BOXES, 0, 0, 0)) return 0;
+    if (!open_run(&run, workspace, instance, layout_of(workspace, instance, method), 0, 0, 0)) return 0;
     *error = take_start(&run, instance) ? run.op.evaluate(&run.op, run.x, run.residual) : INFINITY;
     if (isnan(*error)) *error = INFINITY;
     return 1;
@@ -372,6 +377,29 @@ int transform_by_axes(Workspace *workspace, const Instance *instance, Outcome *o
         for (Index j = 0; j < instance->costs->m; j++) instance->g[j] = NAN;
     shift(instance->costs->m, -run.mean, instance->g);
     to_units_of_cost(instance->costs->m, instance->eps, instance->g);
+    return 1;
+}
+
+/* Evaluate the start between two clouds, whatever their size; only the best g for it unless `both`. */
+int evaluate_on_clouds(Workspace *workspace, const Instance *instance, double tol, int both, Operator *op)
+{
+    Run run;
+    if (!open_run(&run, workspace, instance, CLOUD_BLOCKS, 0, tol, 0)) return 0;
+    int taken = take_start(&run, instance) && isfinite(run.op.evaluate(&run.op, run.x, both ? run.residual : NULL));
+    *op = run.op;
+    return taken;
+}
+
+/* Put the best g for the start into g, on the target's atoms with mass; zeros elsewhere. */
+int lift_on_clouds(Workspace *workspace, const Instance *instance, double tol)
+{
+    Run run;
+    const Support *target = &workspace->target;
+    if (!open_run(&run, workspace, instance, CLOUD_BLOCKS, 0, tol, 0)) return 0;
+    if (!take_start(&run, instance) || !isfinite(run.op.evaluate(&run.op, run.x, NULL))) return 0;
+    run.op.potential(&run.op, run.g);
+    memset(instance->g, 0, (size_t)instance->costs->m * sizeof(double));
+    for (Index j = 0; j < target->count; j++) instance->g[target->atoms[j]] = instance->eps * (run.g[j] - run.mean);
     return 1;
 }
 
