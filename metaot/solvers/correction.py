@@ -43,6 +43,7 @@ class Correction:
     """What the target's atoms are multiplied by between the kernel's transpose and the kernel."""
     damping: Float[Tensor, "batch 1"]
     """How far a step moves with the residual of the balanced problem."""
+    weights: Float[Tensor, "batch coarse_n"]
     roots: Float[Tensor, "batch coarse_n"]
     """Square roots of P 1, for a mass of one."""
     interpolation: tuple[Float[Tensor, "_ _"], ...]
@@ -75,6 +76,7 @@ class Correction:
             kernel=kernel,
             inverse_columns=_divided(v, b * mass),
             damping=coarse.marginals.target.best(coarse.marginals.source.best(one, coarse.eps), coarse.eps),
+            weights=a,
             roots=(sums / mass).sqrt(),
             interpolation=interpolation,
             directions=kept,
@@ -89,6 +91,7 @@ class Correction:
             "kernel",
             "inverse_columns",
             "damping",
+            "weights",
             "roots",
             "directions",
             "images",
@@ -105,7 +108,8 @@ class Correction:
         if not bool(self.active.any()):
             return residual, replace(self, steps=self.steps + 1)
         down = tuple(H.mT for H in self.interpolation)
-        nodes = _divided(contract((weights * residual).double(), down).to(self.roots), self.roots)
+        nodes = contract((weights * residual).double(), down).to(self.roots)
+        nodes = self.roots * _divided(nodes, self.weights)
         y, kept = self._solved(self._smooth(self._without_constant(nodes)))
         smooth = contract(_divided(y, self.roots).double(), self.interpolation).to(residual)
         corrected = torch.where((self.active & smooth.isfinite().all(-1))[:, None], residual + smooth, residual)

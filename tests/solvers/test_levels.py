@@ -46,8 +46,13 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "an eps each": lambda: problem_on(Grid(48, 48), torch.tensor([1e-2, 5e-3])),
     "half of the atoms": lambda: half_of_the_atoms(problem_on(Grid(72, 72), 1e-2)),
     "KL": lambda: replace(problem_on(Grid(48, 48), 1e-2), marginals=KL(0.3)),
+    "KL, other masses": lambda: with_masses(problem_on(Grid(48, 48), 1e-2), 30.0, 70.0),
     "TV": lambda: replace(problem_on(Grid(48, 48), 1e-2), marginals=TV(0.2)),
 }
+
+
+def with_masses(problem: Problem, first: float, second: float) -> Problem:
+    return Problem(first * problem.a, second * problem.b, problem.geometry, problem.eps, KL(0.3))
 
 
 def half_of_the_atoms(problem: Problem) -> Problem:
@@ -87,6 +92,16 @@ def test_the_last_digits_take_a_few_steps(size, eps, steps):
     """From zeros these take 20 and 80."""
     solution = solve(problem_on(Grid(size, size), eps), tol=1e-6)
     assert (solution.steps <= steps).all(), solution.steps
+
+
+@both_back_ends
+def test_the_unit_of_mass_does_not_matter():
+    steps = [
+        solve(with_masses(problem_on(Grid(48, 48), 5e-3), mass, 2 * mass), tol=1e-8).steps
+        for mass in (1e-3, 1.0, 1e3)
+    ]
+    assert torch.equal(steps[0], steps[1])
+    assert torch.equal(steps[2], steps[1])
 
 
 @both_back_ends

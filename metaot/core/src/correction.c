@@ -56,7 +56,9 @@ static void take_to_nodes(const Correction *self, const Support *source, const d
     memset(values, 0, (size_t)own->fine->count * sizeof *values);
     for (Index i = 0; i < source->count; i++) values[source->atoms[i]] = source->weights[i] * residual[i];
     divide_among_nodes(own->fine, own->coarse, values, own->on_points + 1, own->on_nodes);
-    for (Index i = 0; i < self->known; i++) sums[i] = own->on_nodes[self->op->source->atoms[i]];
+    const Support *nodes = self->op->source; /* means there, times the plan's share */
+    for (Index i = 0; i < self->known; i++)
+        sums[i] = own->on_nodes[nodes->atoms[i]] / nodes->weights[i] * (self->roots[i] * self->roots[i]);
 }
 
 static void add_from_nodes(const Correction *self, const Support *source, const double *y, const double *smooth,
