@@ -6,6 +6,8 @@ lists the recipes, `python train.py RECIPE --help` the settings of one with thei
 The loop is metaot/training/loop.py: sample problems, predict potentials, ascend the dual. The run's folder
 gets the weights (model.safetensors), a readable description (model.json), TensorBoard's files (board/) and what
 --resume needs (training.pt). `metaot.load(folder)` gives the predictor.
+
+On several devices or machines: torchrun --nproc-per-node 2 train.py RECIPE ... divides each batch among processes.
 """
 
 import sys

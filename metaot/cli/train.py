@@ -11,6 +11,7 @@ from metaot.checkpoint import annotate
 from metaot.cli.options import add_data_dir, new_folder, whole
 from metaot.recipes import RECIPES
 from metaot.training import override, settings_of, train
+from metaot.training.processes import joined
 
 _DEFAULT = "shapes"
 _WIDTH = 110
@@ -80,6 +81,8 @@ def run(options: argparse.Namespace) -> None:
         stop_at=options.stop_at,
         progress=not options.quiet,
     )
+    if not joined(recipe).is_first:
+        return
     settings = [part for setting in options.settings for part in ("--set", setting)]
     begun = ["--from", options.begin_from] if options.begin_from else []
     annotate(folder, command=shlex.join(["python", "train.py", options.recipe, *begun, *settings]))

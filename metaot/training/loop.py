@@ -22,6 +22,7 @@ from metaot import __version__
 from metaot.checkpoint import load, save, write_network
 from metaot.runs import claimed, clear, progress_bar, read_state, require_free, stop_on_signal, write_state
 from metaot.settings import require_whole
+from metaot.training.processes import Processes, joined
 from metaot.training.recipe import Recipe, Task, device_of
 
 _PARTS = ("model", "average", "optimizer")
@@ -41,16 +42,23 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
 
+    def content(self) -> dict[str, Any]:
+        """Return all that changes, as tensors and numbers."""
+        parts: dict[str, Any] = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return parts | {"step": self.step, "seconds": self.seconds}
+
+    def take(self, content: dict[str, Any]) -> None:
+        """Become the state with this content."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(content[name])
+        self.step, self.seconds = content["step"], content["seconds"]
+
     def save(self, folder: Path) -> None:
-        content = {name: getattr(self, name).state_dict() for name in _PARTS}
-        content |= {"step": self.step, "seconds": self.seconds}
-        write_state(folder, content)
+        write_state(folder, self.content())
 
     def load(self, folder: Path) -> None:
         with read_state(folder) as found:
-            for name in _PARTS:
-                getattr(self, name).load_state_dict(found[name])
-            self.step, self.seconds = found["step"], found["seconds"]
+            self.take(found)
 
     def begin_from(self, trained: nn.Module) -> None:
         """Take the weights of a trained network; ValueError unless it is built as this one."""
@@ -101,23 +109,32 @@ def train(
     a checkpoint that is there. `stop_at` ends this call at a step before the recipe's last. The folder gets
     model.safetensors, model.json, training.pt and board/ (TensorBoard), and after the last step the network as
     ONNX, if the extra `export` is installed.
+    Processes that `torchrun` started share the problems of each step and make the steps of one process with the
+    recipe's batch, to rounding; the first one reads and writes the folder.
     Before it begins, raises ValueError when the folder holds a run or a checkpoint and neither `resume` nor
     `overwrite` is given, or a run by another recipe; when another training writes to it; when the weights to begin
-    from are those of another network; and when the device is not there.
+    from are those of another network; when the processes cannot share a batch equally; and when the device is not
+    there.
     """
-    settings = recipe.to_json()
-    require_free(folder, settings, _MAY_CHANGE, resume=resume, overwrite=overwrite)
     if stop_at is not None:
         require_whole(1, stop_at=stop_at)
+    last = min(recipe.steps, stop_at or recipe.steps)
+    processes = joined(recipe)
+    if not processes.is_first:
+        return _follow(recipe, data_dir, last, processes)
+    settings = recipe.to_json()
+    require_free(folder, settings, _MAY_CHANGE, resume=resume, overwrite=overwrite)
     with claimed(folder):
         require_free(
             folder, settings, _MAY_CHANGE, resume=resume, overwrite=overwrite
         )  # now that nobody else writes to it
         state, task = _prepared(recipe, folder, data_dir, begin_from, resume)
+        processes.require_shares(task.problems.batch)
         if overwrite:
             clear(folder)
+        processes.of_first(state.content())
         with progress_bar(recipe.name, recipe.steps, state.step) if progress else tqdm(disable=True) as bar:
-            _run(state, task, folder, min(recipe.steps, stop_at or recipe.steps), bar)
+            _run(state, task, folder, last, bar, processes=processes)
         if state.step == recipe.steps:
             write_network(folder, data_dir)
     return state.step
@@ -138,7 +155,19 @@ def _prepared(
     return state, task
 
 
-def _run(state: TrainingState, task: Task, folder: Path, last: int, bar: Any) -> None:
+def _follow(recipe: Recipe, data_dir: Path | None, last: int, processes: Processes) -> int:
+    """Make the gradient steps of a process that is not the first, from the first one's state on; write nothing."""
+    task = recipe.task(recipe, data_dir, device_of(recipe))
+    state = _new_state(recipe, task, device_of(recipe))
+    state.take(processes.of_first(None))
+    learner = task.predictor(state.model)
+    with stop_on_signal() as signals:
+        while state.step < last and not processes.any(bool(signals)):
+            _update(state, task, learner, processes)
+    return state.step
+
+
+def _run(state: TrainingState, task: Task, folder: Path, last: int, bar: Any, *, processes: Processes) -> None:
     """Make gradient steps until the last one or a signal, and save."""
     recipe = task.recipe
     learner, predictor = task.predictor(state.model), task.predictor(state.average)
@@ -147,8 +176,8 @@ def _run(state: TrainingState, task: Task, folder: Path, last: int, bar: Any) ->
     started = time.perf_counter() - state.seconds
     validation: dict[str, float] = {}
     with stop_on_signal() as signals:
-        while state.step < last and not signals:
-            figures = _update(state, recipe, task, learner)
+        while state.step < last and not processes.any(bool(signals)):
+            figures = _update(state, task, learner, processes)
             state.seconds = time.perf_counter() - started
             bar.update()
 
@@ -182,14 +211,16 @@ def _new_state(recipe: Recipe, task: Task, device: torch.device) -> TrainingStat
     return TrainingState(model, average, optimizer)
 
 
-def _update(state: TrainingState, recipe: Recipe, task: Task, learner: Any) -> dict[str, float]:
+def _update(state: TrainingState, task: Task, learner: Any, processes: Processes) -> dict[str, float]:
     """Make one gradient step; return its loss, the norm of the gradient and the learning rate."""
+    recipe = task.recipe
     rate = recipe.learning_rate * schedule(state.step, recipe.warmup, recipe.steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    loss = task.loss(learner, task.problem(state.step))
+    loss = task.loss(learner, processes.share(task.problem(state.step)))
     state.optimizer.zero_grad()
     loss.backward()
+    loss = processes.average(state.model, loss)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip).item()
     if not math.isfinite(norm):
         raise FloatingPointError(

@@ -1,14 +1,16 @@
 """What is learned of a moving population: a network as its potential, from snapshots."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from metaot.brenier.problem import Batched
 from metaot.data import SnapshotSet
 from metaot.inverse.potential_network import NetworkPotential, gradient_loss
 from metaot.inverse.snapshots import Move, Transport
@@ -21,16 +23,17 @@ _ARROWS = 16
 
 
 @final
-class Matched(NamedTuple):
+@dataclass(frozen=True)
+class Matched(Batched):
     """Positions that became others, and what the gradient must be."""
 
     old: Float[Tensor, "k d"]
     new: Float[Tensor, "k d"]
     force: Float[Tensor, "k d"]
 
-    def to(self, like: Tensor) -> "Matched":
-        """Return the same in the dtype and on the device of `like`."""
-        return Matched(*(part.to(like) for part in self))
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.old.shape[:1]
 
 
 @final
@@ -60,16 +63,16 @@ class PopulationTask(Task):
     def drawn(self, step: int) -> Matched:
         generator = torch.Generator().manual_seed(self.recipe.seed * 2**40 + step)
         rows = torch.randint(len(self.train.old), (self.problems.batch,), generator=generator)
-        return Matched(*(part[rows] for part in self.train))
+        return self.train[rows]
 
     def loss(self, predictor: NetworkPotential, problem: Matched) -> Tensor:
         size = predictor.model.steepness.square()
-        return gradient_loss(predictor.model, *problem, self.share) / size
+        return gradient_loss(predictor.model, problem.old, problem.new, problem.force, self.share) / size
 
     def measure(self, predictor: NetworkPotential) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Return which part of the mean square of velocities is not explained, on points that were held out."""
         held = self.validation
-        off = 2 * gradient_loss(predictor.model, *held, self.share).detach()
+        off = 2 * gradient_loss(predictor.model, held.old, held.new, held.force, self.share).detach()
         figures = {"unexplained": float(off / held.force.square().sum(1).mean())}
         if predictor.dim != 2 or find_spec("matplotlib") is None:
             return figures, {}
