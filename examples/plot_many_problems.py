@@ -109,7 +109,8 @@ plt.show()
 #     )
 #     costs.write_parquet("costs/")
 #
-# With an exported model the workers need no torch. This is the whole script, ``examples/serving/ray_batch.py``:
+# With an exported model the workers need no torch. This is what predicts in the script
+# ``examples/serving/ray_batch.py``, which can be stopped and started again (:doc:`/howto/many`):
 #
 # .. literalinclude:: /../examples/serving/ray_batch.py
 #    :language: python

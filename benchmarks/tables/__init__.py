@@ -10,6 +10,7 @@ from benchmarks.tables import (
     images,
     inverse,
     losses,
+    many,
     maps,
     own,
     paper,
@@ -25,6 +26,6 @@ from benchmarks.tables import (
 from benchmarks.tables.base import TABLES, Table, card, read
 
 __all__ = [
-    "TABLES", "Table", "card", "couplings", "grids", "images", "inverse", "losses", "maps", "own", "paper",
-    "peers", "production", "progot", "read", "readme", "roads", "scale", "spaces", "sphere",
+    "TABLES", "Table", "card", "couplings", "grids", "images", "inverse", "losses", "many", "maps", "own",
+    "paper", "peers", "production", "progot", "read", "readme", "roads", "scale", "spaces", "sphere",
 ]  # fmt: skip

@@ -116,7 +116,7 @@ def test_clouds_of_different_masses(tmp_path: Path) -> None:
         (("matrix", "--count", "11"), "--count must be 2 to 10, the number of measures, got 11"),
         (("solve", "--eps", "-1"), "eps must be positive"),
         (("solve", "--measures", "none.npz"), "none.npz"),
-        (("predict", "roads"), "roads"),
+        (("predict", "nothing"), "nothing"),
     ],
 )
 def test_contradictions_are_named(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
