@@ -43,6 +43,7 @@ from metaot.recipes import RECIPES
 from metaot.tools import value as distance
 from metaot.training import tasks
 from metaot.training.loop import _new_state, _update
+from metaot.training.processes import Processes
 from metaot.training.tasks import DiscreteTask
 
 NAME = "remote"
@@ -368,7 +369,7 @@ def trained(name: str, **changes: Any) -> None:
         task = recipe.task(recipe, None, torch.device(NAME))
     state = _new_state(recipe, task, torch.device(NAME))
     before = [weight.detach().clone() for weight in state.model.parameters()]
-    _update(state, recipe, task, task.predictor(state.model))
+    _update(state, task, task.predictor(state.model), Processes())
     after = list(state.model.parameters())
     assert all(isinstance(weight.data, Remote) for weight in after)
     assert any(bool((old != new).any()) for old, new in zip(before, after, strict=True))
