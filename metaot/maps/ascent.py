@@ -28,7 +28,7 @@ NEWTON = 2048
 _START, _SAMPLES_EACH, _ENOUGH = 2048, 8, 1e-2
 """Of the first problem: the most atoms on a side; samples for each of the data; and the accuracy."""
 
-_COARSE, _FINE = 0.05, 0.001
+_COARSE, _FINE = 0.005, 0.001
 """Its least eps, in units of the standard deviation of the costs: before Newton steps, which go far, and before
 stochastic ones, which do not."""
 
