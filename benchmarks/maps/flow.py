@@ -2,12 +2,12 @@
 
 Independent pairs, torchcfm's exact pairs of 256, `metaot.couple` of 4096, and `metaot.SemiDiscrete`, which sends
 each noise to one of a whole data set: 20 000 points of the moons, or all digits of training; the same networks,
-seeds and steps. Its fit, to a chi-squared error of 0.02 at an eps of 0.01 of the standard deviation of the costs,
-counts as pairing. On 8 Gaussians to two moons, and on digits: noise to MNIST, with means over 2 x 2 pixels, 14 x 14. Curvature is the mean of |v - (end - start)|^2 along
-the paths over that of |end - start|^2. Samples of few and many Euler steps are compared with real data by a
-debiased Sinkhorn divergence, eps 0.05 of the mean cost: of digits over that of other real digits from the same
-ones. The picture, benchmarks/results/maps-flow.png, has paths in the plane and digits after few steps, from the
-same starts.
+seeds and steps. Its fit, to a chi-squared error of 0.02 at an eps of 0.01 of the standard deviation of the
+costs, counts as pairing. On 8 Gaussians to two moons, and on digits: noise to MNIST, with means over 2 x 2
+pixels, 14 x 14. Curvature is the mean of |v - (end - start)|^2 along the paths over that of |end - start|^2.
+Samples of few and many Euler steps are compared with real data by a debiased Sinkhorn divergence, eps 0.05 of
+the mean cost: of digits over that of other real digits from the same ones. The picture, benchmarks/results/maps-
+flow.png, has paths in the plane and digits after few steps, from the same starts.
 """
 
 import json
