@@ -13,6 +13,7 @@ from metaot.checkpoint import read_card
 from metaot.cli import main
 from metaot.data import Shapes, Snapshots
 from metaot.data.snapshots import splitting, splitting_gradient
+from metaot.folders import data_folder
 from metaot.recipes import RECIPES
 from metaot.training import train
 
@@ -48,8 +49,9 @@ def test_a_network_learns_the_drift_and_is_loaded(
     found = read_card(tmp_path / "run")["test"]
     assert found["unexplained"] < 0.5
     assert found["distance"] < 0.6 * found["rest"]
-    assert main(["evaluate", str(tmp_path / "run"), "--data", "mnist"])
-    assert "do not fit" in capsys.readouterr().err
+    if (data_folder(None) / "mnist").is_dir():
+        assert main(["evaluate", str(tmp_path / "run"), "--data", "mnist"])
+        assert "do not fit" in capsys.readouterr().err
 
 
 def test_snapshots_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
