@@ -1,5 +1,5 @@
 """Tables of what is large, one module for each of benchmarks/scale."""
 
-from benchmarks.tables.scale import semidiscrete
+from benchmarks.tables.scale import clouds, semidiscrete
 
-__all__ = ["semidiscrete"]
+__all__ = ["clouds", "semidiscrete"]

@@ -1,0 +1,15 @@
+"""The table of large clouds."""
+
+from benchmarks.tables.base import Table, read, table, times
+
+
+@table("scale-clouds")
+def clouds() -> Table:
+    """Time and steps of `solve` between large clouds, and over those of the direct way."""
+    rows = []
+    for row in read("scale-clouds")["rows"]:
+        now, before = row["now"], row.get("before")
+        over = times(now["seconds"] / before["seconds"]) if before else ""
+        numbers = f"{row['dim']}", f"{row['tol']:g}", f"{now['seconds']:.1f} s", f"{now['steps']}"
+        rows.append([f"{row['points']}", *numbers, over, f"{before['steps']}" if before else ""])
+    return Table(["points", "dimension", "to", "time", "steps", "over the direct way", "its steps"], rows)
