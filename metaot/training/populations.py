@@ -61,8 +61,7 @@ class PopulationTask(Task):
         return NetworkPotential(model)
 
     def drawn(self, step: int) -> Matched:
-        generator = torch.Generator().manual_seed(self.recipe.seed * 2**40 + step)
-        rows = torch.randint(len(self.train.old), (self.problems.batch,), generator=generator)
+        rows = torch.randint(len(self.train.old), (self.problems.batch,), generator=self.generator(step))
         return self.train[rows]
 
     def loss(self, predictor: NetworkPotential, problem: Matched) -> Tensor:

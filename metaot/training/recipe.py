@@ -17,6 +17,8 @@ from metaot.settings import require_positive, require_share, require_whole
 
 _HELD_OUT_SEED = 2**31 - 1
 _SEEDS = 2**23
+_APART = 2654435761
+"""An odd number: multiples of it by different seeds differ in their last 32 bits, and are far apart."""
 
 
 @final
@@ -125,7 +127,11 @@ class Task(ABC):
 
     def drawn(self, step: int) -> Any:
         """Draw the problems of a step on the CPU: they depend on the seed and the step only."""
-        return self.problems.sample(torch.Generator().manual_seed(self.recipe.seed * 2**40 + step))
+        return self.problems.sample(self.generator(step))
+
+    def generator(self, step: int) -> torch.Generator:
+        """Return the random numbers of a step; on CPUs torch reads 32 bits of a seed."""
+        return torch.Generator().manual_seed((self.recipe.seed * _APART + step) % 2**32)
 
     def problem(self, step: int) -> Any:
         """Return the problems of a step for training."""

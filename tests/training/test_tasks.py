@@ -134,3 +134,15 @@ def test_the_board_shows_places(name: str, tmp_path: Path) -> None:
     shown = events.EventAccumulator(str(tmp_path), {"images": 0}).Reload().Images("places and what they send")
     assert (shown[0].width, len(shown)) == (1260, 1)
     assert figures["marginal_error"] > 0
+
+
+@pytest.mark.parametrize("name", ["shapes", "planted"])
+def test_problems_of_a_step_depend_on_the_seed_and_the_step(name):
+    """And those of one are the same each time."""
+    cpu, drawn = torch.device("cpu"), []
+    for seed in (0, 0, 1, 2):
+        recipe = tiny(name, 5, seed=seed)
+        task = recipe.task(recipe, None, cpu)
+        drawn += [next(iter(vars(task.drawn(step)).values())) for step in (0, 1)]
+    same = {(i, j) for j in range(8) for i in range(j) if torch.equal(drawn[i], drawn[j])}
+    assert same == {(0, 2), (1, 3)}
