@@ -669,3 +669,151 @@ void rows_of_plan(BlockPlan *plan, double *out)
     run_on_threads(take_rows, &pass, plan->threads);
     for (Index i = 0; i < plan->n; i++) out[plan->source_order[i]] = plan->left[i];
 }
+
+/* Sums for each source atom over all of the target, with any weights. Here exponents are in the units of the cost, so
+   that the same largest terms are right for each eps, and h - C is rounded as in a matrix. */
+
+static const double COUNTED = 37; /* terms below e^-37 of a sum, all together, do not change it */
+
+typedef struct {
+    Pass pass; /* from the target to the source, after the largest terms were found */
+    const CloudSums *wanted;
+    int short_of_memory;
+} SumPass;
+
+/* Add rows of terms times values, `count` for each row, to count x BLOCK sums. */
+FOR_EACH_PROCESSOR
+static void add_multiples(Index rows, Index count, const double *const *values, const double *restrict terms,
+                          double *restrict sums)
+{
+    for (Index k = 0; k < count; k++) {
+        double lanes[BLOCK];
+        for (int j = 0; j < BLOCK; j++) lanes[j] = sums[k * BLOCK + j];
+        for (Index r = 0; r < rows; r++)
+            for (int j = 0; j < BLOCK; j++) lanes[j] += values[r][k] * terms[r * BLOCK + j];
+        for (int j = 0; j < BLOCK; j++) sums[k * BLOCK + j] = lanes[j];
+    }
+}
+
+/* Add up to FEW rows to the sums of a block: of the terms, of terms times costs, of terms times values. */
+FOR_EACH_PROCESSOR
+static void add_wanted(const CloudSums *wanted, double scale, Index rows, const double *const *values,
+                       const double *restrict costs, double *restrict terms, double *restrict sums)
+{
+    static const double one = 1;
+    const double *const ones[FEW] = {&one, &one, &one, &one, &one, &one, &one, &one,
+                                     &one, &one, &one, &one, &one, &one, &one, &one};
+    for (Index k = 0; k < rows * BLOCK; k++) terms[k] *= scale;
+    exponentials(rows * BLOCK, terms, terms);
+    add_multiples(rows, 1, ones, terms, sums);
+    if (wanted->mean_costs)
+        for (Index r = 0; r < rows; r++)
+            for (int j = 0; j < BLOCK; j++) {
+                double cost = costs[r * BLOCK + j];
+                sums[BLOCK + j] += cost < INFINITY ? terms[r * BLOCK + j] * cost : 0;
+            }
+    if (wanted->means) add_multiples(rows, wanted->count, values, terms, sums + 2 * BLOCK);
+}
+
+/* Add the terms of one target block to the sums of a source block, relative to its largest terms. */
+static void add_terms(const SumPass *task, Index I, Index J, double least, double scale, const double *bounds,
+                      double *sums)
+{
+    const Operator *op = task->pass.op;
+    const CloudSums *wanted = task->wanted;
+    const Side *from = task->pass.from, *to = task->pass.to;
+    double terms[FEW * BLOCK + 2 * LANES], costs[FEW * BLOCK], margin = task->pass.clouds->margin;
+    const double *values[FEW] = {NULL};
+    Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, rows = 0;
+    Index last = from->n < (I + 1) * BLOCK ? from->n : (I + 1) * BLOCK;
+    for (Index i = I * BLOCK; i < last; i++) {
+        if (from->h[i] - least_cost_of(op, from, i, to, J) < least - margin) continue;
+        double *row = terms + rows * BLOCK;
+        block_costs(op, from, i, to, first, n, row);
+        for (Index j = n; j < BLOCK; j++) row[j] = INFINITY;
+        memcpy(costs + rows * BLOCK, row, BLOCK * sizeof *row);
+        if (relative_exponents(BLOCK, from->h[i], bounds, row) < -margin) continue;
+        values[rows++] = wanted->means ? wanted->values + from->order[i] * wanted->count : NULL;
+        if (rows == FEW) {
+            add_wanted(wanted, scale, rows, values, costs, terms, sums);
+            rows = 0;
+        }
+    }
+    if (rows > 0) add_wanted(wanted, scale, rows, values, costs, terms, sums);
+}
+
+/* Put what is wanted of a source block into place, from its sums and its largest terms. */
+static void put_sums(const CloudSums *wanted, const Side *to, Index J, const double *bounds, const double *sums)
+{
+    for (Index j = 0; j < BLOCK && J * BLOCK + j < to->n; j++) {
+        Index i = to->order[J * BLOCK + j];
+        double inverse = sums[j] > 0 ? 1 / sums[j] : 0;
+        if (wanted->least) wanted->least[i] = -(bounds[j] + wanted->eps * log(sums[j]));
+        if (wanted->mean_costs) wanted->mean_costs[i] = sums[BLOCK + j] * inverse;
+        for (Index k = 0; wanted->means && k < wanted->count; k++)
+            wanted->means[i * wanted->count + k] = sums[(2 + k) * BLOCK + j] * inverse;
+    }
+}
+
+/* Sum for one source block after another. */
+static void sum_for_blocks(void *shared)
+{
+    SumPass *task = shared;
+    const Pass *pass = &task->pass;
+    const CloudSums *wanted = task->wanted;
+    const Side *from = pass->from, *to = pass->to;
+    Arena arena = {0};
+    Index count = (2 + (wanted->means ? wanted->count : 0)) * BLOCK;
+    if (!open_arena(&arena, bytes_for(count))) {
+        task->short_of_memory = 1;
+        return;
+    }
+    double *sums = take_numbers(&arena, count), margin = pass->clouds->margin, scale = fmin(1 / wanted->eps, DBL_MAX);
+    for (Index J; (J = take_next(&task->pass.next)) < to->blocks;) {
+        double bounds[BLOCK] = {0}, least = INFINITY;
+        for (Index j = 0; j < BLOCK && J * BLOCK + j < to->n; j++) {
+            bounds[j] = fmax(to->bounds[J * BLOCK + j], -DBL_MAX);
+            least = fmin(least, bounds[j]);
+        }
+        memset(sums, 0, (size_t)count * sizeof *sums);
+        for (Index G = 0; G < from->groups; G++) {
+            if (top_between(pass, from->blocks + G, J) < least - margin) continue;
+            for (Index I = G * GROUP; I < from->blocks && I < (G + 1) * GROUP; I++)
+                if (top_between(pass, I, J) >= least - margin) add_terms(task, I, J, least, scale, bounds, sums);
+        }
+        put_sums(wanted, to, J, bounds, sums);
+    }
+    close_arena(&arena);
+}
+
+static Support all_atoms(Arena *arena, Index count)
+{
+    Support all = {count, take_indices(arena, count), NULL, NULL, 0};
+    for (Index k = 0; k < count; k++) all.atoms[k] = k;
+    return all;
+}
+
+/* Put sums between two clouds into place; return whether there is enough memory. */
+int sum_on_clouds(const Costs *costs, const double *h, const CloudSums *wanted, int threads)
+{
+    Arena arena = {0};
+    Index n = costs->n, m = costs->m;
+    if (!open_arena(&arena, clouds_bytes(costs, n, m) + bytes_for(n) + bytes_for(m))) return 0;
+    Support source = all_atoms(&arena, n), target = all_atoms(&arena, m);
+    Operator op = {.costs = costs, .inverse_eps = 1, .source = &source, .target = &target, .threads = threads};
+    open_clouds(&op, &arena);
+    Clouds *self = op.own;
+    Side *from = &self->target, *to = &self->source;
+    self->margin = wanted->eps * (COUNTED + log((double)m));
+    for (Index j = 0; j < m; j++) from->h[j] = h[from->order[j]];
+    for (Index i = 0; i < n; i++) to->bounds[i] = -INFINITY;
+    take_tops(from);
+    if (range_of(m, h).most > -INFINITY) run_pass(&op, from, to, 1, NULL, NULL);
+    SumPass task = {{&op, self, from, to, 0, NULL, NULL, 0}, wanted, 0};
+    if (wanted->eps > 0)
+        run_on_threads(sum_for_blocks, &task, threads);
+    else
+        for (Index i = 0; i < n; i++) wanted->least[to->order[i]] = -to->bounds[i];
+    close_arena(&arena);
+    return !task.short_of_memory;
+}
