@@ -201,7 +201,7 @@ def mean_costs_of_clouds(costs: Costs, h: Array, eps: float, *, threads: int = 1
     return found
 
 
-def means_on_clouds(costs: Costs, h: Array, values: Array, eps: float, *, threads: int = 1) -> Array:
+def means_on_clouds(costs: Costs, h: Array, eps: float, values: Array, *, threads: int = 1) -> Array:
     """Return the means of values, m k, under the weights of the softmin, n k; zero where all h are -inf."""
     found = np.empty((costs.shape[0], values.shape[1]))
     _sum_clouds(costs, h, _contiguous(values), eps, (None, None, found), threads)

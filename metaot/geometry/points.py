@@ -1,16 +1,18 @@
 """Point clouds and a cost function between them."""
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot import core
 from metaot.arrays import ArrayLike, wrong
-from metaot.geometry.base import Geometry, Projection, replaced
+from metaot.geometry.base import Eps, Geometry, Projection, replaced
 from metaot.geometry.checks import are_alike, first_place, given, require_finite, together
 from metaot.geometry.costs import COSTS, Cost, exchanged, matrix_of_costs, name_of_cost, wrong_cost
 from metaot.geometry.projections import projection_of
@@ -23,6 +25,9 @@ _TAKEN = "points (a tensor, an array, a table or nested lists)"
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
 
+_LARGE, _MOST_DIMENSIONS = 2**22, 16
+"""Entries of the costs above which compiled code sums over near points, and up to which dimension that pays."""
+
 
 @final
 class Points(Geometry):
@@ -33,7 +38,8 @@ class Points(Geometry):
     between unit vectors), "cosine" (one less the cosine of the angle) or "dot" (-<x, y>). Or it is `LpPower(p)` of
     `metaot.geometry` (sum |x - y|^p), or a function of tensors (x, y) that returns the matrix, batched as they
     are, for any part of the points: where it returns +inf, a pair is forbidden. It is tried on a few points at
-    once. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim,
+    once. Between large clouds in few dimensions, sums for a cost of the first three names are compiled, on a CPU
+    and in float64, over the points that are near enough to count; they have no derivatives. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim,
     and when a function returns NaN, -inf or another shape; TypeError for what holds no numbers.
     """
 
@@ -125,6 +131,57 @@ class Points(Geometry):
         """The cost without its history: kept for solvers, never for what may be differentiated."""
         return self._costs(self.x, self.y)
 
+    def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        if self._suits_core(h, eps):
+            return self._compiled(core.softmin_of_clouds, h, eps)
+        return super().softmin(h, eps)
+
+    def mean(
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
+    ) -> Float[Tensor, "*batch n k"]:
+        if self._suits_core(h, eps, v) and bool(v.isfinite().all()):
+            return self._compiled(core.means_on_clouds, h, eps, v)
+        return super().mean(h, v, eps)
+
+    def expected_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        if self._suits_core(h, eps):
+            return self._compiled(core.mean_costs_of_clouds, h, eps)
+        return super().expected_cost(h, eps)
+
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        if self._suits_core(h):
+            return self._compiled(core.softmin_of_clouds, h, 0.0)
+        return super().hardmin(h)
+
+    @property
+    def _has_near_points(self) -> bool:
+        """Whether compiled code sums over the points that are near enough to count."""
+        pays = math.prod(self.shape) > _LARGE and self.x.shape[-1] <= _MOST_DIMENSIONS
+        return pays and core.COMPILED and self.cost_name in core.POINT_COSTS and self.x.is_cpu
+
+    def _suits_core(self, h: Float[Tensor, "*batch m"], *others: Tensor | float) -> bool:
+        """Return whether compiled code sums over the target with these potentials, without derivatives."""
+        tensors = [z for z in (self.x, self.y, h, *others) if isinstance(z, Tensor)]
+        wanted = torch.is_grad_enabled() and any(z.requires_grad for z in tensors)
+        fits = h.is_cpu and h.numel() > 0 and self.batch_shape in ((), tuple(h.shape[:-1]))
+        return self._has_near_points and fits and not wanted and bool((h < torch.inf).all())
+
+    def _compiled(
+        self, function: Callable[..., np.ndarray], h: Float[Tensor, "*batch m"], eps: Eps, *values: Tensor
+    ) -> Tensor:
+        """Return what a function of the core says of each instance, in the dtype of h."""
+        batch, threads = h.shape[:-1], torch.get_num_threads()
+        arrays = [_flat(batch, h, 1), *(_flat(batch, v, 2) for v in values)]
+        x, y = (_flat(self.batch_shape, z, 2) for z in (self.x, self.y))
+        temperatures = torch.as_tensor(eps, dtype=torch.float64).expand(batch).flatten().tolist()
+        found = []
+        for k, at in enumerate(temperatures):
+            own = k if self.batch_shape else 0
+            costs = core.Costs.between_points(x[own], y[own], self.cost_name)
+            potential, *others = (array[k] for array in arrays)
+            found.append(function(costs, potential, at, *others, threads=threads))
+        return torch.from_numpy(np.stack(found)).reshape(*batch, *found[0].shape).to(h)
+
     def _cost_moments(
         self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
@@ -169,6 +226,12 @@ class Points(Geometry):
     def __repr__(self) -> str:
         cost = name_of_cost(self.cost)
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={cost})"
+
+
+def _flat(batch: tuple[int, ...], z: Float[Tensor, "..."], dims: int) -> np.ndarray:
+    """Return a tensor with `dims` dimensions behind the batch as an array of float64 with one batch dimension."""
+    inner = z.shape[z.ndim - dims :]
+    return z.detach().double().expand(*batch, *inner).reshape(-1, *inner).numpy()
 
 
 def _centred(

@@ -154,6 +154,14 @@ static void open_side(Side *side, Arena *arena, const Support *support, const do
     find_in_support(support, side->order);
 }
 
+/* The least cost, in units of eps, of points whose squared distance is no less. An angle is no less than its chord,
+   but for the lengths of the vectors: they are one to 1e-4. */
+static double least_of_square(const Operator *op, double square)
+{
+    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
+    return sqrt(square) * (op->costs->cost == SPHERE ? 1 - 2e-4 : 1 - 1e-12) * op->inverse_eps;
+}
+
 /* The least cost, in units of eps, between two bounding boxes. */
 static double least_cost(const Operator *op, const Side *from, Index I, const Side *to, Index J)
 {
@@ -164,14 +172,23 @@ static double least_cost(const Operator *op, const Side *from, Index I, const Si
         gap = gap > other ? gap : other;
         if (gap > 0) square += gap * gap;
     }
-    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
-    return sqrt(square) * (1 - 1e-12) * op->inverse_eps; /* an angle is no less than its chord */
+    return least_of_square(op, square);
 }
 
 FOR_EACH_PROCESSOR
 static void squares(Index dim, Index n, Index stride, const double *restrict x, Index x_stride, double sign,
                     const double *restrict y, double *restrict out)
 {
+    if (n == BLOCK) { /* whole blocks, in registers */
+        double sums[BLOCK] = {0};
+        for (Index k = 0; k < dim; k++)
+            for (int j = 0; j < BLOCK; j++) {
+                double difference = sign * x[k * x_stride] - y[k * stride + j];
+                sums[j] += difference * difference;
+            }
+        memcpy(out, sums, sizeof sums);
+        return;
+    }
     for (Index j = 0; j < n; j++) out[j] = 0;
     for (Index k = 0; k < dim; k++) {
         double at = sign * x[k * x_stride];
@@ -252,21 +269,18 @@ static double least_cost_of(const Operator *op, const Side *from, Index i, const
         double gap = below > above ? below : above;
         square += gap > 0 ? gap * gap : 0;
     }
-    if (op->costs->cost == SQEUCLIDEAN) return square * op->inverse_eps;
-    return sqrt(square) * (1 - 1e-12) * op->inverse_eps;
+    return least_of_square(op, square);
 }
 
 /* Raise the bounds of a block to the largest terms of its sums. */
 static void raise_bounds(const Operator *op, const Side *from, Index I, const Side *to, Index first, Index n,
                          double *bounds)
 {
-    double costs[BLOCK + LANES];
+    double costs[BLOCK + LANES], least = range_of(n, bounds).least;
     for (Index i = I * BLOCK; i < from->n && i < (I + 1) * BLOCK; i++) {
+        if (from->h[i] - least_cost_of(op, from, i, to, first / BLOCK) < least) continue;
         block_costs(op, from, i, to, first, n, costs);
-        for (Index j = 0; j < n; j++) {
-            double exponent = from->h[i] - costs[j];
-            bounds[j] = exponent > bounds[j] ? exponent : bounds[j];
-        }
+        raise_tops(n, from->h[i], costs, bounds);
     }
 }
 
@@ -673,13 +687,55 @@ void rows_of_plan(BlockPlan *plan, double *out)
 /* Sums for each source atom over all of the target, with any weights. Here exponents are in the units of the cost, so
    that the same largest terms are right for each eps, and h - C is rounded as in a matrix. */
 
-static const double COUNTED = 37; /* terms below e^-37 of a sum, all together, do not change it */
+static const double COUNTED = 40; /* terms below e^-40 of a sum do not change it: of those that fall off, a few count */
 
 typedef struct {
     Pass pass; /* from the target to the source, after the largest terms were found */
     const CloudSums *wanted;
     int short_of_memory;
 } SumPass;
+
+/* Put (h - costs - bounds) times a scale into out; return the largest of them. */
+static inline double scaled_exponents(double h, double scale, const double *restrict costs,
+                                      const double *restrict bounds, double *restrict out)
+{
+    double tops[LANES];
+    for (int j = 0; j < BLOCK; j++) out[j] = (h - costs[j] - bounds[j]) * scale;
+    for (int s = 0; s < LANES; s++) tops[s] = out[s];
+    for (int j = LANES; j < BLOCK; j += LANES)
+        for (int s = 0; s < LANES; s++) tops[s] = out[j + s] > tops[s] ? out[j + s] : tops[s];
+    for (int s = 1; s < LANES; s++) tops[0] = tops[s] > tops[0] ? tops[s] : tops[0];
+    return tops[0];
+}
+
+FOR_EACH_PROCESSOR
+static double exponents_of_costs(double h, double scale, const double *restrict costs, const double *restrict bounds,
+                                 double *restrict out)
+{
+    double kept[BLOCK], found[BLOCK];
+    memcpy(kept, costs, sizeof kept);
+    double most = scaled_exponents(h, scale, kept, bounds, found);
+    memcpy(out, found, sizeof found);
+    return most;
+}
+
+/* The same for squared distances between an atom and a whole block, which are put into costs. */
+FOR_EACH_PROCESSOR
+static double exponents_of_squares(Index dim, const double *restrict x, Index x_stride, const double *restrict y,
+                                   Index y_stride, double h, double scale, const double *restrict bounds,
+                                   double *restrict costs, double *restrict out)
+{
+    double sums[BLOCK] = {0}, found[BLOCK];
+    for (Index k = 0; k < dim; k++)
+        for (int j = 0; j < BLOCK; j++) {
+            double difference = x[k * x_stride] - y[k * y_stride + j];
+            sums[j] += difference * difference;
+        }
+    double most = scaled_exponents(h, scale, sums, bounds, found);
+    memcpy(costs, sums, sizeof sums);
+    memcpy(out, found, sizeof found);
+    return most;
+}
 
 /* Add rows of terms times values, `count` for each row, to count x BLOCK sums. */
 FOR_EACH_PROCESSOR
@@ -697,13 +753,12 @@ static void add_multiples(Index rows, Index count, const double *const *values, 
 
 /* Add up to FEW rows to the sums of a block: of the terms, of terms times costs, of terms times values. */
 FOR_EACH_PROCESSOR
-static void add_wanted(const CloudSums *wanted, double scale, Index rows, const double *const *values,
+static void add_wanted(const CloudSums *wanted, Index rows, const double *const *values,
                        const double *restrict costs, double *restrict terms, double *restrict sums)
 {
     static const double one = 1;
     const double *const ones[FEW] = {&one, &one, &one, &one, &one, &one, &one, &one,
                                      &one, &one, &one, &one, &one, &one, &one, &one};
-    for (Index k = 0; k < rows * BLOCK; k++) terms[k] *= scale;
     exponentials(rows * BLOCK, terms, terms);
     add_multiples(rows, 1, ones, terms, sums);
     if (wanted->mean_costs)
@@ -722,24 +777,29 @@ static void add_terms(const SumPass *task, Index I, Index J, double least, doubl
     const Operator *op = task->pass.op;
     const CloudSums *wanted = task->wanted;
     const Side *from = task->pass.from, *to = task->pass.to;
-    double terms[FEW * BLOCK + 2 * LANES], costs[FEW * BLOCK], margin = task->pass.clouds->margin;
+    double terms[FEW * BLOCK + LANES], costs[FEW * BLOCK + 2 * LANES], margin = task->pass.clouds->margin;
     const double *values[FEW] = {NULL};
     Index first = J * BLOCK, n = to->n - first < BLOCK ? to->n - first : BLOCK, rows = 0;
     Index last = from->n < (I + 1) * BLOCK ? from->n : (I + 1) * BLOCK;
     for (Index i = I * BLOCK; i < last; i++) {
         if (from->h[i] - least_cost_of(op, from, i, to, J) < least - margin) continue;
-        double *row = terms + rows * BLOCK;
-        block_costs(op, from, i, to, first, n, row);
-        for (Index j = n; j < BLOCK; j++) row[j] = INFINITY;
-        memcpy(costs + rows * BLOCK, row, BLOCK * sizeof *row);
-        if (relative_exponents(BLOCK, from->h[i], bounds, row) < -margin) continue;
+        double *row = costs + rows * BLOCK, *exponents = terms + rows * BLOCK, most;
+        if (op->costs->cost == SQEUCLIDEAN && n == BLOCK) {
+            most = exponents_of_squares(to->dim, from->coordinates + i, from->n, to->coordinates + first, to->n,
+                                        from->h[i], scale, bounds, row, exponents);
+        } else {
+            block_costs(op, from, i, to, first, n, row);
+            for (Index j = n; j < BLOCK; j++) row[j] = INFINITY;
+            most = exponents_of_costs(from->h[i], scale, row, bounds, exponents);
+        }
+        if (most < -COUNTED) continue;
         values[rows++] = wanted->means ? wanted->values + from->order[i] * wanted->count : NULL;
         if (rows == FEW) {
-            add_wanted(wanted, scale, rows, values, costs, terms, sums);
+            add_wanted(wanted, rows, values, costs, terms, sums);
             rows = 0;
         }
     }
-    if (rows > 0) add_wanted(wanted, scale, rows, values, costs, terms, sums);
+    if (rows > 0) add_wanted(wanted, rows, values, costs, terms, sums);
 }
 
 /* Put what is wanted of a source block into place, from its sums and its largest terms. */
@@ -804,7 +864,7 @@ int sum_on_clouds(const Costs *costs, const double *h, const CloudSums *wanted, 
     open_clouds(&op, &arena);
     Clouds *self = op.own;
     Side *from = &self->target, *to = &self->source;
-    self->margin = wanted->eps * (COUNTED + log((double)m));
+    self->margin = wanted->eps * COUNTED;
     for (Index j = 0; j < m; j++) from->h[j] = h[from->order[j]];
     for (Index i = 0; i < n; i++) to->bounds[i] = -INFINITY;
     take_tops(from);
