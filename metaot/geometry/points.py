@@ -15,6 +15,8 @@ from metaot.arrays import ArrayLike, wrong
 from metaot.geometry.base import Eps, Geometry, Projection, replaced
 from metaot.geometry.checks import are_alike, first_place, given, require_finite, together
 from metaot.geometry.costs import COSTS, Cost, exchanged, matrix_of_costs, name_of_cost, wrong_cost
+from metaot.geometry.curve import plan_along_curve
+from metaot.geometry.moments import MOMENTS, mean_and_variance
 from metaot.geometry.projections import projection_of
 
 _FEW_ANGLES = 2**22
@@ -38,9 +40,11 @@ class Points(Geometry):
     between unit vectors), "cosine" (one less the cosine of the angle) or "dot" (-<x, y>). Or it is `LpPower(p)` of
     `metaot.geometry` (sum |x - y|^p), or a function of tensors (x, y) that returns the matrix, batched as they
     are, for any part of the points: where it returns +inf, a pair is forbidden. It is tried on a few points at
-    once. Between large clouds in few dimensions, sums for a cost of the first three names are compiled, on a CPU
-    and in float64, over the points that are near enough to count; they have no derivatives. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim,
+    once. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim,
     and when a function returns NaN, -inf or another shape; TypeError for what holds no numbers.
+
+    Between large clouds in few dimensions, on a CPU, sums for the first three named costs are made in float64 by
+    compiled code over the points that are near enough to count, unless autograd is to differentiate them.
     """
 
     def __init__(self, x: ArrayLike, y: ArrayLike | None = None, cost: str | Cost = "sqeuclidean") -> None:
@@ -153,10 +157,33 @@ class Points(Geometry):
             return self._compiled(core.softmin_of_clouds, h, 0.0)
         return super().hardmin(h)
 
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        """Return C v; between large clouds from moments, if the cost has them."""
+        if self._is_large and self.cost_name in MOMENTS:
+            return MOMENTS[self.cost_name](self.x.to(v), self.y.to(v), v)
+        return super().times_cost(v)
+
+    def cost_of_a_plan(
+        self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return <C, P> of a plan; between large clouds of one along a curve, where that costs less."""
+        if not self._is_large or callable(self.cost):
+            return super().cost_of_a_plan(a, b)
+        i, j, masses = plan_along_curve(self.x, self.y, a, b)
+        pairs = [_chosen(z, at)[..., None, :] for z, at in ((self.x, i), (self.y, j))]
+        cost = (masses * self._costs(*pairs)[..., 0, 0].to(masses)).sum(-1)
+        if self.cost_name not in MOMENTS:
+            return cost
+        return torch.minimum(cost, super().cost_of_a_plan(a, b))
+
+    @property
+    def _is_large(self) -> bool:
+        return math.prod(self.shape) > _LARGE
+
     @property
     def _has_near_points(self) -> bool:
         """Whether compiled code sums over the points that are near enough to count."""
-        pays = math.prod(self.shape) > _LARGE and self.x.shape[-1] <= _MOST_DIMENSIONS
+        pays = self._is_large and self.x.shape[-1] <= _MOST_DIMENSIONS
         return pays and core.COMPILED and self.cost_name in core.POINT_COSTS and self.x.is_cpu
 
     def _suits_core(self, h: Float[Tensor, "*batch m"], *others: Tensor | float) -> bool:
@@ -170,6 +197,7 @@ class Points(Geometry):
         self, function: Callable[..., np.ndarray], h: Float[Tensor, "*batch m"], eps: Eps, *values: Tensor
     ) -> Tensor:
         """Return what a function of the core says of each instance, in the dtype of h."""
+        assert self.cost_name is not None
         batch, threads = h.shape[:-1], torch.get_num_threads()
         arrays = [_flat(batch, h, 1), *(_flat(batch, v, 2) for v in values)]
         x, y = (_flat(self.batch_shape, z, 2) for z in (self.x, self.y))
@@ -185,28 +213,10 @@ class Points(Geometry):
     def _cost_moments(
         self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return mean and variance of C under the plan a b^T; of squared distances from moments of the clouds.
-
-        With both clouds centred, and d between their means, C = |d|^2 + (|x|^2 + 2 d x) + (|y|^2 - 2 d y) - 2 x y,
-        whose four parts are not correlated.
-        """
+        """Return mean and variance of C under the plan a b^T; of squared distances from moments of the clouds."""
         if self.cost_name != "sqeuclidean":
             return super()._cost_moments(a, b)
-        near = self.x[..., :1, :]  # far from the origin, differences are exact and means are not
-        (x, mean_x), (y, mean_y) = (_centred(w, (z - near).to(w)) for w, z in ((a, self.x), (b, self.y)))
-        apart = mean_x - mean_y
-        u = x.square().sum(-1) + 2 * (x @ apart[..., None])[..., 0]
-        v = y.square().sum(-1) - 2 * (y @ apart[..., None])[..., 0]
-        means = [(w * z).sum(-1, keepdim=True) for w, z in ((a, u), (b, v))]
-        alone = [(w * (z - mean).square()).sum(-1) for w, z, mean in zip((a, b), (u, v), means, strict=True)]
-        s, t = a.sqrt()[..., None] * x, b.sqrt()[..., None] * y
-        n, m, d = *self.shape, x.shape[-1]
-        if (n + m) * d <= n * m:
-            crossed = ((s.mT @ s) * (t.mT @ t)).sum((-2, -1))
-        else:
-            crossed = (s @ t.mT).square().sum((-2, -1))
-        mean = (means[0] + means[1])[..., 0] + apart.square().sum(-1)
-        return mean, alone[0] + alone[1] + 4 * crossed
+        return mean_and_variance(self.x, self.y, a, b)
 
     def _costs(self, x: Tensor, y: Tensor) -> Float[Tensor, "..."]:
         if not callable(self.cost):
@@ -234,12 +244,11 @@ def _flat(batch: tuple[int, ...], z: Float[Tensor, "..."], dims: int) -> np.ndar
     return z.detach().double().expand(*batch, *inner).reshape(-1, *inner).numpy()
 
 
-def _centred(
-    weights: Float[Tensor, "*batch n"], x: Float[Tensor, "*#batch n d"]
-) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch d"]]:
-    """Return points less their mean, and the mean."""
-    mean = weights[..., None, :] @ x
-    return x - mean, mean[..., 0, :]
+def _chosen(x: Float[Tensor, "*#batch n d"], at: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k d"]:
+    """Return the points at indices, of each instance its own."""
+    if x.ndim == 2:
+        return x[at]
+    return x.gather(-2, at[..., None].expand(*at.shape, x.shape[-1]))
 
 
 def _require_directions(x: Tensor, y: Tensor, *, of_length_one: bool) -> None:
