@@ -181,8 +181,8 @@ class Points(Geometry):
         return math.prod(self.shape) > _LARGE
 
     @property
-    def _has_near_points(self) -> bool:
-        """Whether compiled code sums over the points that are near enough to count."""
+    def sums_near_points(self) -> bool:
+        """Whether compiled code makes sums, over the points that are near enough to count: for large clouds."""
         pays = self._is_large and self.x.shape[-1] <= _MOST_DIMENSIONS
         return pays and core.COMPILED and self.cost_name in core.POINT_COSTS and self.x.is_cpu
 
@@ -191,7 +191,7 @@ class Points(Geometry):
         tensors = [z for z in (self.x, self.y, h, *others) if isinstance(z, Tensor)]
         wanted = torch.is_grad_enabled() and any(z.requires_grad for z in tensors)
         fits = h.is_cpu and h.numel() > 0 and self.batch_shape in ((), tuple(h.shape[:-1]))
-        return self._has_near_points and fits and not wanted and bool((h < torch.inf).all())
+        return self.sums_near_points and fits and not wanted and bool((h < torch.inf).all())
 
     def _compiled(
         self, function: Callable[..., np.ndarray], h: Float[Tensor, "*batch m"], eps: Eps, *values: Tensor

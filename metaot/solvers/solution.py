@@ -28,6 +28,7 @@ from metaot.potentials import (
     c_transform,
     centred,
     duality_gap,
+    mean_costs,
     plan,
     source_marginal,
     target_marginal,
@@ -193,9 +194,11 @@ def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
     f = torch.minimum(potentials.f, c_transform(problem.T, potentials.g))
     g = torch.minimum(potentials.g, c_transform(problem, f))
     scaled = DualPotentials(f, g)
-    missing_a = (problem.a - source_marginal(problem, scaled)).clamp_min(0)
+    source = source_marginal(problem, scaled)
+    missing_a = (problem.a - source).clamp_min(0)
     missing_b = (problem.b - target_marginal(problem, scaled)).clamp_min(0)
-    upper = transport_cost(problem, scaled) + problem.geometry.cost_of_a_plan(missing_a, missing_b)
+    moved = (source * mean_costs(problem, g)).sum(-1)
+    upper = moved + problem.geometry.cost_of_a_plan(missing_a, missing_b)
     forbidden = (upper == torch.inf).reshape(-1)
     if not bool(forbidden.any()):
         return upper

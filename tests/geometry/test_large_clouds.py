@@ -13,6 +13,7 @@ from metaot import core
 from metaot.geometry import Geometry, Points, points
 from metaot.problem import Problem
 from metaot.solvers import solve, transport_bounds
+from metaot.tools.value import ot_value
 
 compiled = pytest.mark.skipif(not core.COMPILED, reason="there is no compiled code")
 every_cost = pytest.mark.parametrize("cost", core.POINT_COSTS)
@@ -130,6 +131,22 @@ def test_near_points_alone_are_summed(cost, monkeypatch):
     assert solution.gap() < 0.1
     if cost != "sphere":
         assert_close(solution.map().push(space.x), solution.transport(), 1e-13)
+
+
+@compiled
+@every_cost
+def test_the_derivatives_of_a_value_are_those_of_small_clouds(cost, monkeypatch):
+    space, found = clouds(cost, 3, 200, 300), []
+    a, b = (torch.rand(2, k) for k in space.shape)
+    for least in (0, 2**40):
+        monkeypatch.setattr(points, "_LARGE", least)
+        x, y = (z.clone().requires_grad_() for z in space.points)
+        weights = (w / w.sum(-1, keepdim=True) for w in (a, b))
+        value = ot_value(Problem(*weights, Points(x, y, cost), 0.1), tol=1e-10)
+        value.sum().backward()
+        found.append((value.detach(), x.grad, y.grad))
+    for near, whole in zip(*found, strict=True):
+        assert_close(near, whole, 1e-8)
 
 
 @every_named_cost
