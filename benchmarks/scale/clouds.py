@@ -2,8 +2,8 @@
 
 Points drawn evenly against a mixture of eight Gaussians, |x - y|^2, eps a thousandth of the mean cost, on two
 threads. Of ten thousand points also accelerated Sinkhorn steps between the clouds themselves from zeros, which is
-what `solve` made before. And what the solution is asked for afterwards, once each: the seconds of each answer, and how
-far apart the bounds of the cost are.
+what `solve` made before. And what the solution is asked for afterwards, once each: the seconds of each answer, and
+how far apart the bounds of the cost are.
 """
 
 import json

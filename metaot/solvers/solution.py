@@ -189,7 +189,8 @@ def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
     """Return <C, P> for a plan near that of the potentials whose marginals are a and b.
 
     Rows with too much mass are scaled down, then columns: min(1, a/P1) is, in the log domain, the minimum with the
-    best potential. The missing mass is added as another plan, between what is missing on either side.
+    best potential. The missing mass is added as a plan between what is missing on either side: their product, or
+    between large clouds one along a curve.
     """
     f = torch.minimum(potentials.f, c_transform(problem.T, potentials.g))
     g = torch.minimum(potentials.g, c_transform(problem, f))
