@@ -29,7 +29,9 @@ def sums(costs: core.Costs, h: np.ndarray, eps: float, v: np.ndarray, threads: i
     return [*of_h, mean_costs, core.means_on_clouds(costs, h, eps, v, threads=threads)]
 
 
-@pytest.mark.parametrize(("n", "m", "d", "k"), [(310, 205, 3, 2), (1, 40, 1, 1), (70, 1, 2, 0), (33, 64, 20, 50)])
+@pytest.mark.parametrize(
+    ("n", "m", "d", "k"), [(310, 205, 3, 2), (700, 2500, 2, 3), (1, 40, 1, 1), (70, 1, 2, 0), (33, 64, 20, 50)]
+)
 @pytest.mark.parametrize("cost", core.POINT_COSTS)
 def test_sums_are_those_of_the_cost_matrix(cost, n, m, d, k):
     costs, C = clouds(cost, n, m, max(d, 2) if cost == "sphere" else d)

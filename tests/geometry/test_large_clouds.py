@@ -25,7 +25,7 @@ def every_pair_of_clouds_is_large(monkeypatch):
     monkeypatch.setattr(points, "_LARGE", 0)
 
 
-def clouds(cost: str, d: int, n: int = 900, m: int = 1100) -> Points:
+def clouds(cost: str, d: int, n: int = 300, m: int = 1100) -> Points:
     """Return two clouds with some points more than once, and some of one cloud in the other."""
     x, y = torch.randn(n, d), 0.7 * torch.randn(m, d) + 0.2
     x[n - n // 2 :] = x[: n // 2]
@@ -125,8 +125,8 @@ def test_near_points_alone_are_summed(cost, monkeypatch):
 
     monkeypatch.setattr(Points, "cost_rows", no_rows)
     bounds = solution.bounds()
-    assert bounds.lower <= solution.value <= bounds.upper + eps * math.log(900)
-    assert bounds.lower <= solution.cost() <= bounds.upper + eps * math.log(900)
+    assert bounds.lower <= solution.value <= bounds.upper + eps * math.log(300)
+    assert bounds.lower <= solution.cost() <= bounds.upper + eps * math.log(300)
     assert_close(solution.mass(), 1.0, 1e-2)
     assert solution.gap() < 0.1
     if cost != "sphere":
