@@ -83,6 +83,9 @@ def _projected(
     send = geometry.projection
     if send is None:
         return geometry.mean(h, y, eps)
-    weights = [z.softmax(-1) for z in geometry.exponents(h, eps)]
-    blocks = x.detach().to(h).split([w.shape[-2] for w in weights], -2)
-    return torch.cat([send(w, part, y) for w, part in zip(weights, blocks, strict=True)], -2)
+    blocks, start = [], 0
+    for z in geometry.exponents(h, eps):
+        part = x[..., start : start + z.shape[-2], :].detach().to(h)
+        blocks.append(send(z.softmax(-1), part, y))
+        start += z.shape[-2]
+    return torch.cat(blocks, -2)

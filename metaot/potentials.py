@@ -294,8 +294,12 @@ def plan_rows(
 
 def transport_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor, "*batch"]:
     """Return <C, P>, without making P."""
-    cost = problem.geometry.expected_cost(log_weights(problem.T, potentials.g), problem.eps)
-    return (source_marginal(problem, potentials) * cost).sum(-1)
+    return (source_marginal(problem, potentials) * mean_costs(problem, potentials.g)).sum(-1)
+
+
+def mean_costs(problem: Problem, g: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+    """Return the mean of the cost under each row of the plan."""
+    return problem.geometry.expected_cost(log_weights(problem.T, g), problem.eps)
 
 
 def barycentric_map(

@@ -15,10 +15,13 @@ from metaot.core.compiled import (
     exponential_sums,
     hard_minimum,
     learnt_potentials,
+    mean_costs_of_clouds,
+    means_on_clouds,
     multiply_rows,
     quick_products,
     run_together,
     sinkhorn_step,
+    softmin_of_clouds,
     sort_rows,
 )
 from metaot.core.costs import POINT_COSTS, Costs, details_along
@@ -48,9 +51,12 @@ __all__ = [
     "exponential_sums",
     "hard_minimum",
     "learnt_potentials",
+    "mean_costs_of_clouds",
+    "means_on_clouds",
     "multiply_rows",
     "quick_products",
     "run_together",
     "sinkhorn_step",
+    "softmin_of_clouds",
     "sort_rows",
 ]

@@ -112,3 +112,21 @@ def solve_pairs(
     Potentials, if they are wanted, are those of atoms with mass, among zeros.
     Costs with a batch have one for each measure: of a pair the source's, and of clouds the target's second one.
     """
+
+def sum_clouds(
+    point_cost: int,
+    x: ndarray,
+    y: ndarray,
+    h: ndarray,
+    values: ndarray | None,
+    eps: float,
+    results: tuple[ndarray | None, ndarray | None, ndarray | None],
+    threads: int,
+    /,
+) -> None:
+    """Fill `results` (softmin, mean costs, means), n, n and n k, between points x, n d, and y, m d.
+
+    The costs are named as in `solve_each`; the weights of an x_i are those of exp((h_j - C_ij)/eps), normalised.
+    `values`, m k, are those whose means are wanted; what is None is left out. With eps = 0 there is no mean, and
+    the minimum of C_ij - h_j in place of the softmin. h has neither NaN nor +inf. Raises as `solve_each`.
+    """

@@ -187,6 +187,39 @@ def hard_minimum(costs: Costs, h: Array, *, threads: int = 1) -> Array:
     return _solve_each(_HARD_MINIMUM, costs, (weights, h, eps, None, None), (0.0, 0, False), threads).f
 
 
+def softmin_of_clouds(costs: Costs, h: Array, eps: float, *, threads: int = 1) -> Array:
+    """Return -eps log sum_j exp((h_j - C_ij)/eps) between two clouds, m -> n; for eps = 0, min_j C_ij - h_j."""
+    found = np.empty(costs.shape[0])
+    _sum_clouds(costs, (h, None, eps), (found, None, None), threads)
+    return found
+
+
+def mean_costs_of_clouds(costs: Costs, h: Array, eps: float, *, threads: int = 1) -> Array:
+    """Return the mean of C_ij under the weights of the softmin, m -> n; zero where all h are -inf."""
+    found = np.empty(costs.shape[0])
+    _sum_clouds(costs, (h, None, eps), (None, found, None), threads)
+    return found
+
+
+def means_on_clouds(costs: Costs, h: Array, eps: float, values: Array, *, threads: int = 1) -> Array:
+    """Return the means of values, m k, under the weights of the softmin, n k; zero where all h are -inf."""
+    found = np.empty((costs.shape[0], values.shape[1]))
+    _sum_clouds(costs, (h, _contiguous(values), eps), (None, None, found), threads)
+    return found
+
+
+def _sum_clouds(
+    costs: Costs,
+    wanted: tuple[Array, Array | None, float],
+    found: tuple[Array | None, Array | None, Array | None],
+    threads: int,
+) -> None:
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    (x, y), (h, values, eps) = costs.arrays, wanted
+    _core.sum_clouds(costs.point_cost, x, y, _contiguous(h), values, eps, found, threads)
+
+
 def exponential_sums(x: Array, y: Array, v: Array, *, threads: int = 1) -> Array:
     """Return exp(x y^T) v for arrays of the same batch, of n p, m p and m q numbers; no n x m matrix is made."""
     if _core is None:

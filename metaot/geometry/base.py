@@ -284,6 +284,14 @@ class Geometry(ABC):
         """Return C v for v >= 0; +inf where v has mass on a forbidden pair."""
         return torch.cat([_times(C, v) for C in self._blocks(v)], -1)
 
+    def cost_of_a_plan(
+        self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return <C, P> of a plan with marginals a and b, which have the same mass: by default their product."""
+        mass = b.sum(-1, keepdim=True)
+        cost = self.times_cost(b / torch.where(mass > 0, mass, 1.0))
+        return torch.where(a > 0, a * cost, 0.0).sum(-1)
+
     def exponents(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Iterator[Float[Tensor, "*batch rows m"]]:
         """Yield (h_j - C_ij)/eps for successive blocks of rows i."""
         for C in self._blocks(h):

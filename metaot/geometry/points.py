@@ -1,18 +1,22 @@
 """Point clouds and a cost function between them."""
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaot import core
 from metaot.arrays import ArrayLike, wrong
-from metaot.geometry.base import Geometry, Projection, replaced
+from metaot.geometry.base import Eps, Geometry, Projection, replaced
 from metaot.geometry.checks import are_alike, first_place, given, require_finite, together
 from metaot.geometry.costs import COSTS, Cost, exchanged, matrix_of_costs, name_of_cost, wrong_cost
+from metaot.geometry.curve import plan_along_curve
+from metaot.geometry.moments import MOMENTS, mean_and_variance
 from metaot.geometry.projections import projection_of
 
 _FEW_ANGLES = 2**22
@@ -22,6 +26,9 @@ _TAKEN = "points (a tensor, an array, a table or nested lists)"
 
 _KEEP = 2**24
 """Cost matrices of up to this many entries (128 MiB in float64) are kept; larger ones are made in blocks."""
+
+_LARGE, _MOST_DIMENSIONS = 2**22, 16
+"""Entries of the costs above which compiled code sums over near points, and up to which dimension that pays."""
 
 
 @final
@@ -35,6 +42,9 @@ class Points(Geometry):
     are, for any part of the points: where it returns +inf, a pair is forbidden. It is tried on a few points at
     once. Raises ValueError when the clouds are not finite, do not fit, or are not on the sphere that they claim,
     and when a function returns NaN, -inf or another shape; TypeError for what holds no numbers.
+
+    Between large clouds in few dimensions, on a CPU, sums for the first three named costs are made in float64 by
+    compiled code over the points that are near enough to count, unless autograd is to differentiate them.
     """
 
     def __init__(self, x: ArrayLike, y: ArrayLike | None = None, cost: str | Cost = "sqeuclidean") -> None:
@@ -125,31 +135,88 @@ class Points(Geometry):
         """The cost without its history: kept for solvers, never for what may be differentiated."""
         return self._costs(self.x, self.y)
 
+    def softmin(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        if self._suits_core(h, eps):
+            return self._compiled(core.softmin_of_clouds, h, eps)
+        return super().softmin(h, eps)
+
+    def mean(
+        self, h: Float[Tensor, "*batch m"], v: Float[Tensor, "*#batch m k"], eps: Eps
+    ) -> Float[Tensor, "*batch n k"]:
+        if self._suits_core(h, eps, v) and bool(v.isfinite().all()):
+            return self._compiled(core.means_on_clouds, h, eps, v)
+        return super().mean(h, v, eps)
+
+    def expected_cost(self, h: Float[Tensor, "*batch m"], eps: Eps) -> Float[Tensor, "*batch n"]:
+        if self._suits_core(h, eps):
+            return self._compiled(core.mean_costs_of_clouds, h, eps)
+        return super().expected_cost(h, eps)
+
+    def hardmin(self, h: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        if self._suits_core(h):
+            return self._compiled(core.softmin_of_clouds, h, 0.0)
+        return super().hardmin(h)
+
+    def times_cost(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        """Return C v; between large clouds from moments, if the cost has them."""
+        if self._is_large and self.cost_name in MOMENTS:
+            return MOMENTS[self.cost_name](self.x.to(v), self.y.to(v), v)
+        return super().times_cost(v)
+
+    def cost_of_a_plan(
+        self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return <C, P> of a plan; between large clouds of one along a curve, where that costs less."""
+        if not self._is_large or callable(self.cost):
+            return super().cost_of_a_plan(a, b)
+        i, j, masses = plan_along_curve(self.x, self.y, a, b)
+        pairs = [_chosen(z, at)[..., None, :] for z, at in ((self.x, i), (self.y, j))]
+        cost = (masses * self._costs(*pairs)[..., 0, 0].to(masses)).sum(-1)
+        if self.cost_name not in MOMENTS:
+            return cost
+        return torch.minimum(cost, super().cost_of_a_plan(a, b))
+
+    @property
+    def _is_large(self) -> bool:
+        return math.prod(self.shape) > _LARGE
+
+    @property
+    def sums_near_points(self) -> bool:
+        """Whether compiled code makes sums, over the points that are near enough to count: for large clouds."""
+        pays = self._is_large and self.x.shape[-1] <= _MOST_DIMENSIONS
+        return pays and core.COMPILED and self.cost_name in core.POINT_COSTS and self.x.is_cpu
+
+    def _suits_core(self, h: Float[Tensor, "*batch m"], *others: Tensor | float) -> bool:
+        """Return whether compiled code sums over the target with these potentials, without derivatives."""
+        tensors = [z for z in (self.x, self.y, h, *others) if isinstance(z, Tensor)]
+        wanted = torch.is_grad_enabled() and any(z.requires_grad for z in tensors)
+        fits = h.is_cpu and h.numel() > 0 and self.batch_shape in ((), tuple(h.shape[:-1]))
+        return self.sums_near_points and fits and not wanted and bool((h < torch.inf).all())
+
+    def _compiled(
+        self, function: Callable[..., np.ndarray], h: Float[Tensor, "*batch m"], eps: Eps, *values: Tensor
+    ) -> Tensor:
+        """Return what a function of the core says of each instance, in the dtype of h."""
+        assert self.cost_name is not None
+        batch, threads = h.shape[:-1], torch.get_num_threads()
+        arrays = [_flat(batch, h, 1), *(_flat(batch, v, 2) for v in values)]
+        x, y = (_flat(self.batch_shape, z, 2) for z in (self.x, self.y))
+        temperatures = torch.as_tensor(eps, dtype=torch.float64).expand(batch).flatten().tolist()
+        found = []
+        for k, at in enumerate(temperatures):
+            own = k if self.batch_shape else 0
+            costs = core.Costs.between_points(x[own], y[own], self.cost_name)
+            potential, *others = (array[k] for array in arrays)
+            found.append(function(costs, potential, at, *others, threads=threads))
+        return torch.from_numpy(np.stack(found)).reshape(*batch, *found[0].shape).to(h)
+
     def _cost_moments(
         self, a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return mean and variance of C under the plan a b^T; of squared distances from moments of the clouds.
-
-        With both clouds centred, and d between their means, C = |d|^2 + (|x|^2 + 2 d x) + (|y|^2 - 2 d y) - 2 x y,
-        whose four parts are not correlated.
-        """
+        """Return mean and variance of C under the plan a b^T; of squared distances from moments of the clouds."""
         if self.cost_name != "sqeuclidean":
             return super()._cost_moments(a, b)
-        near = self.x[..., :1, :]  # far from the origin, differences are exact and means are not
-        (x, mean_x), (y, mean_y) = (_centred(w, (z - near).to(w)) for w, z in ((a, self.x), (b, self.y)))
-        apart = mean_x - mean_y
-        u = x.square().sum(-1) + 2 * (x @ apart[..., None])[..., 0]
-        v = y.square().sum(-1) - 2 * (y @ apart[..., None])[..., 0]
-        means = [(w * z).sum(-1, keepdim=True) for w, z in ((a, u), (b, v))]
-        alone = [(w * (z - mean).square()).sum(-1) for w, z, mean in zip((a, b), (u, v), means, strict=True)]
-        s, t = a.sqrt()[..., None] * x, b.sqrt()[..., None] * y
-        n, m, d = *self.shape, x.shape[-1]
-        if (n + m) * d <= n * m:
-            crossed = ((s.mT @ s) * (t.mT @ t)).sum((-2, -1))
-        else:
-            crossed = (s @ t.mT).square().sum((-2, -1))
-        mean = (means[0] + means[1])[..., 0] + apart.square().sum(-1)
-        return mean, alone[0] + alone[1] + 4 * crossed
+        return mean_and_variance(self.x, self.y, a, b)
 
     def _costs(self, x: Tensor, y: Tensor) -> Float[Tensor, "..."]:
         if not callable(self.cost):
@@ -171,12 +238,17 @@ class Points(Geometry):
         return f"Points(x of {tuple(self.x.shape)}, y of {tuple(self.y.shape)}, cost={cost})"
 
 
-def _centred(
-    weights: Float[Tensor, "*batch n"], x: Float[Tensor, "*#batch n d"]
-) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch d"]]:
-    """Return points less their mean, and the mean."""
-    mean = weights[..., None, :] @ x
-    return x - mean, mean[..., 0, :]
+def _flat(batch: tuple[int, ...], z: Float[Tensor, "..."], dims: int) -> np.ndarray:
+    """Return a tensor with `dims` dimensions behind the batch as an array of float64 with one batch dimension."""
+    inner = z.shape[z.ndim - dims :]
+    return z.detach().double().expand(*batch, *inner).reshape(-1, *inner).numpy()
+
+
+def _chosen(x: Float[Tensor, "*#batch n d"], at: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k d"]:
+    """Return the points at indices, of each instance its own."""
+    if x.ndim == 2:
+        return x[at]
+    return x.gather(-2, at[..., None].expand(*at.shape, x.shape[-1]))
 
 
 def _require_directions(x: Tensor, y: Tensor, *, of_length_one: bool) -> None:

@@ -17,7 +17,7 @@ from metaot import core
 from metaot.geometry import Points
 from metaot.geometry.base import allowed, expand_eps
 from metaot.geometry.costs import euclidean
-from metaot.potentials import DualPotentials, plan_rows
+from metaot.potentials import DualPotentials, barycentric_map, plan_rows, source_marginal
 from metaot.problem import Problem
 
 BLOCK = 2**20
@@ -74,6 +74,9 @@ def point_slopes(
     x, y = geometry.x.detach().to(problem.a), geometry.y.detach().to(problem.a)
     origin = y.mean(-2, keepdim=True)
     x, y = x - origin, y - origin
+    if geometry.cost_name == "sqeuclidean" and geometry.sums_near_points:
+        slope = _slope_by_means(problem, potentials, v, (x, y))
+        return slope, _slope_by_means(problem.T, potentials.T, v, (y, x)) if both else None
     eps = expand_eps(problem.eps, problem.a)
     h, k = (z / eps + w.log() for z, w in ((potentials.f, problem.a), (potentials.g, problem.b)))
     x_one, y_one = (torch.cat([z, torch.ones_like(z[..., :1])], -1) for z in (x, y))
@@ -92,6 +95,16 @@ def point_slopes(
     if in_y is None:
         return slope_x, None
     return slope_x, (v[..., None, None] * (in_y[..., -1:] * y - in_y[..., :-1])).sum_to_size(y.shape)
+
+
+def _slope_by_means(
+    problem: Problem, potentials: DualPotentials, v: Float[Tensor, "*batch"], clouds: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return the derivative in x, of squared distances: 2 P 1 (x - the mean of y under the rows of P)."""
+    x, y = clouds
+    off = x - barycentric_map(problem, potentials, y)
+    slope = 2 * source_marginal(problem, potentials)[..., None] * off
+    return (v[..., None, None] * slope).sum_to_size(x.shape)
 
 
 def _sums(

@@ -28,6 +28,7 @@ from metaot.potentials import (
     c_transform,
     centred,
     duality_gap,
+    mean_costs,
     plan,
     source_marginal,
     target_marginal,
@@ -188,16 +189,17 @@ def _rounded_cost(problem: Problem, potentials: DualPotentials) -> Float[Tensor,
     """Return <C, P> for a plan near that of the potentials whose marginals are a and b.
 
     Rows with too much mass are scaled down, then columns: min(1, a/P1) is, in the log domain, the minimum with the
-    best potential. The missing mass is added as a product of what is missing on either side.
+    best potential. The missing mass is added as a plan between what is missing on either side: their product, or
+    between large clouds one along a curve.
     """
     f = torch.minimum(potentials.f, c_transform(problem.T, potentials.g))
     g = torch.minimum(potentials.g, c_transform(problem, f))
     scaled = DualPotentials(f, g)
-    missing_a = (problem.a - source_marginal(problem, scaled)).clamp_min(0)
+    source = source_marginal(problem, scaled)
+    missing_a = (problem.a - source).clamp_min(0)
     missing_b = (problem.b - target_marginal(problem, scaled)).clamp_min(0)
-    total = missing_b.sum(-1, keepdim=True)
-    cost = problem.geometry.times_cost(missing_b / torch.where(total > 0, total, 1.0))
-    upper = transport_cost(problem, scaled) + _weighted_sum(missing_a, cost)
+    moved = (source * mean_costs(problem, g)).sum(-1)
+    upper = moved + problem.geometry.cost_of_a_plan(missing_a, missing_b)
     forbidden = (upper == torch.inf).reshape(-1)
     if not bool(forbidden.any()):
         return upper

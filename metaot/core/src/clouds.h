@@ -38,6 +38,13 @@ typedef struct {
     Index at[MOST_HEIGHT], end[MOST_HEIGHT], level;
 } Walk; /* the way through the blocks of one side that may have terms for a block of the other one */
 
+typedef struct {
+    Side source, target;
+    int known, known_of_source; /* whether sums of the last point are known, over the source and over the target */
+    double margin;
+    double *moved;
+} Clouds;
+
 static inline double larger(double x, double y)
 {
     return x > y ? x : y; /* fmax is a call */
@@ -54,6 +61,7 @@ static inline Index atoms_of(const Side *side, Index block)
     return left < BLOCK ? left : BLOCK;
 }
 
+/* boxes.c */
 size_t side_bytes(Index n, Index dim);
 void open_side(Side *side, Arena *arena, const Support *support, const double *points, Index dim);
 const double *point_of(const Side *side, Index i);
@@ -64,5 +72,12 @@ Bound bound_of(const Side *side, Index box);
 Walk walk_to(const Operator *op, const Side *from, const Side *to, Index block, Bound bound);
 Index next_block(Walk *walk, double lowest);
 Index find_nearest(const Operator *op, const Side *from, const double *y, Index *nearest);
+
+/* clouds.c */
+void block_costs(const Operator *op, const Side *from, Index i, const Side *to, Index first, Index n, double *out);
+void most_of_atoms(const Operator *op, const Side *from, Index I, const Side *to, Index J, Bound bound, double *most,
+                   double *squares);
+Bound bound_minus(const Side *to, Index J, const double *guesses);
+void find_largest_terms(Operator *op, const Side *from, Side *to);
 
 #endif

@@ -264,6 +264,15 @@ void open_clouds(Operator *op, Arena *arena);
 void means_on_clouds(Operator *op, const double *values, double *out);
 
 typedef struct {
+    double eps;           /* of the weights exp((h_j - C_ij)/eps); zero for min_j C_ij - h_j in place of the softmin */
+    Index count;          /* of values for each target atom */
+    const double *values; /* m count, or NULL */
+    double *least, *mean_costs, *means; /* softmin and mean cost, n each, and mean values, n count; or NULL */
+} CloudSums; /* what is wanted for each source atom, of all target atoms */
+
+int sum_on_clouds(const Costs *costs, const double *h, const CloudSums *wanted, int threads);
+
+typedef struct {
     Index n, m, source_blocks, target_blocks;
     const Index *source_order, *target_order; /* the operator's: of each place, the atom among those with mass */
     Index *first, *rows, *columns;            /* of each source block its first tile; of each tile its blocks */

@@ -504,6 +504,50 @@ static PyObject *exponential_sums(PyObject *Py_UNUSED(module), PyObject *argumen
     Py_RETURN_NONE;
 }
 
+static PyObject *sum_clouds(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    enum { X, Y, H, VALUES, LEAST, MEAN_COSTS, MEANS, GIVEN };
+    static const char *const names[] = {"x", "y", "h", "values", "least", "mean costs", "means"};
+    PyObject *given[GIVEN];
+    Py_buffer b[GIVEN];
+    int point_cost, threads, fits = 1, enough = 1;
+    double eps;
+    memset(b, 0, sizeof b);
+    if (!PyArg_ParseTuple(arguments, "iOOOOd(OOO)i:sum_clouds", &point_cost, &given[X], &given[Y], &given[H],
+                          &given[VALUES], &eps, &given[LEAST], &given[MEAN_COSTS], &given[MEANS], &threads))
+        return NULL;
+    for (int k = 0; k < GIVEN && fits; k++)
+        if (k <= H || given[k] != Py_None) {
+            fits = read_array(given[k], names[k], k >= LEAST, "d", 1, &b[k]);
+            int dimensions = k == X || k == Y || k == VALUES || k == MEANS ? 2 : 1;
+            if (fits && b[k].ndim != dimensions) fits = misfit("x, y, values and means are matrices, all else vectors");
+        }
+    if (fits) {
+        Index n = b[X].shape[0], m = b[Y].shape[0], count = b[VALUES].obj ? b[VALUES].shape[1] : 0;
+        int sizes = n > 0 && m > 0 && b[X].shape[1] == b[Y].shape[1] && b[H].shape[0] == m &&
+                    (!b[VALUES].obj || b[VALUES].shape[0] == m) && (!b[LEAST].obj || b[LEAST].shape[0] == n) &&
+                    (!b[MEAN_COSTS].obj || b[MEAN_COSTS].shape[0] == n) && !b[MEANS].obj == !b[VALUES].obj &&
+                    (!b[MEANS].obj || (b[MEANS].shape[0] == n && b[MEANS].shape[1] == count));
+        int hard = eps == 0, only_least = b[LEAST].obj && !b[MEAN_COSTS].obj && !b[MEANS].obj;
+        if (point_cost < SQEUCLIDEAN || point_cost > SPHERE) fits = misfit("unknown costs");
+        else if (!sizes) fits = misfit("x, y, h, values and results must be n d, m d, m, m k and n, n, n k");
+        else if (!(eps >= 0) || (hard && !only_least)) fits = misfit("eps is positive, or zero for a minimum alone");
+        if (fits) {
+            Costs costs = {.kind = CLOUDS, .n = n, .m = m, .x = b[X].buf, .y = b[Y].buf, .dim = b[X].shape[1],
+                           .cost = (PointCost)point_cost};
+            CloudSums wanted = {eps, count, b[VALUES].buf, b[LEAST].buf, b[MEAN_COSTS].buf, b[MEANS].buf};
+            Py_BEGIN_ALLOW_THREADS
+            enough = sum_on_clouds(&costs, b[H].buf, &wanted, threads);
+            Py_END_ALLOW_THREADS
+        }
+    }
+    for (int k = 0; k < GIVEN; k++)
+        if (b[k].obj) PyBuffer_Release(&b[k]);
+    if (!fits) return NULL;
+    if (!enough) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 typedef struct {
     Py_buffer values, order;
     Index rows, n, next;
@@ -753,6 +797,7 @@ static PyMethodDef methods[] = {
     {"solve_each", solve_each, METH_VARARGS, "Solve each of many problems; see metaot/core/_core.pyi."},
     {"solve_together", solve_together, METH_VARARGS, "Solve the problems of some calls; see metaot/core/_core.pyi."},
     {"sort_rows", sort_rows, METH_VARARGS, "Sort rows of numbers; see metaot/core/_core.pyi."},
+    {"sum_clouds", sum_clouds, METH_VARARGS, "Sum over one cloud for the points of another; see _core.pyi."},
     {"solve_pairs", solve_pairs, METH_VARARGS, "Solve between pairs of measures; see _core.pyi."},
     {NULL, NULL, 0, NULL},
 };
