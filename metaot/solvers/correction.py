@@ -1,16 +1,17 @@
-r"""The correction of a Sinkhorn step on a grid: what is smooth in its error, found on a coarser grid.
+r"""The correction of a Sinkhorn step: what is smooth in its error, found on a coarser level.
 
 Near the solution a step changes the error e of a potential, in units of eps, into A e, where
 
     A = diag(P 1)^-1 P diag(b)^-1 P^T,
 
 and the residual is r = (I - A) e. So e = r + (I - A)^-1 A r, and the second part is smooth: A r has no detail that
-is finer than the plan is wide. It is found with the plan of a coarser grid, by conjugate gradients on the
-symmetric I - D^1/2 A D^-1/2 with D = diag(P 1), and interpolated: a two-grid method (Brandt, Math. Comp. 1977) of
-which a Sinkhorn step is the smoother. Where marginals have the price KL a step moves less: A has a factor for each
-side.
+is finer than the plan is wide. It is found with the plan of a coarser grid, or between clusters of atoms, by
+conjugate gradients on the symmetric I - D^1/2 A D^-1/2 with D = diag(P 1), and brought back: a two-grid method
+(Brandt, Math. Comp. 1977) of which a Sinkhorn step is the smoother. Where marginals have the price KL a step moves
+less: A has a factor for each side.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -32,6 +33,44 @@ _HALVED, _STEPS = 0.5, 6
 """The part of the error that so many corrected steps may leave; an instance with more goes on without."""
 
 
+class Transfer(ABC):
+    """From the points of a level to the nodes of a coarser one, and back."""
+
+    @abstractmethod
+    def restrict(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "batch coarse_n"]:
+        """Divide numbers at the points among the nodes."""
+
+    @abstractmethod
+    def prolong(
+        self, of: "Correction", mean: Float[Tensor, "batch coarse_n"], found: Float[Tensor, "batch coarse_n"]
+    ) -> Float[Tensor, "batch n"]:
+        """Return (I - A)^-1 A r at the points; `mean` is r at the nodes, and `found` is (I - A)^-1 A r there."""
+
+    @abstractmethod
+    def __getitem__(self, index: Tensor) -> "Transfer":
+        """Return it for a part of the batch."""
+
+
+@final
+@dataclass(frozen=True)
+class Interpolation(Transfer):
+    """Linear interpolation along the axes of a grid, and its transpose."""
+
+    tables: tuple[Float[Tensor, "_ _"], ...]
+    """For each axis, from the nodes to the points."""
+
+    def restrict(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "batch coarse_n"]:
+        return contract(x.double(), tuple(H.mT for H in self.tables)).to(x)
+
+    def prolong(
+        self, of: "Correction", mean: Float[Tensor, "batch coarse_n"], found: Float[Tensor, "batch coarse_n"]
+    ) -> Float[Tensor, "batch n"]:
+        return contract(found.double(), self.tables).to(found)
+
+    def __getitem__(self, index: Tensor) -> "Interpolation":
+        return self
+
+
 @final
 @dataclass(frozen=True)
 class Correction:
@@ -46,8 +85,7 @@ class Correction:
     weights: Float[Tensor, "batch coarse_n"]
     roots: Float[Tensor, "batch coarse_n"]
     """Square roots of P 1, for a mass of one."""
-    interpolation: tuple[Float[Tensor, "_ _"], ...]
-    """For each axis, from the nodes to the points."""
+    transfer: Transfer
     directions: Float[Tensor, "batch kept coarse_n"]
     images: Float[Tensor, "batch kept coarse_n"]
     curvatures: Float[Tensor, "batch kept"]
@@ -55,13 +93,14 @@ class Correction:
     active: Bool[Tensor, "batch"]
     """Which instances are corrected."""
     mark: Float[Tensor, "batch"]
+    """The error when it was last looked at."""
+    point: Float[Tensor, "batch _"]
+    """The potential then; empty before."""
     steps: int = 0
-    """The error when it was last looked at, and the steps since then."""
+    """The steps since then."""
 
     @classmethod
-    def of(
-        cls, coarse: Problem, f: Float[Tensor, "batch coarse_n"], interpolation: tuple[Tensor, ...]
-    ) -> "Correction":
+    def of(cls, coarse: Problem, f: Float[Tensor, "batch coarse_n"], transfer: Transfer) -> "Correction":
         """Prepare the correction by potentials that are near the solution of a coarse problem."""
         a, b, eps = coarse.a, coarse.b, expand_eps(coarse.eps, f)
         g, kernel = coarse.geometry.best_plan(f + eps * a.log(), b, coarse.eps)
@@ -78,28 +117,14 @@ class Correction:
             damping=coarse.marginals.target.best(coarse.marginals.source.best(one, coarse.eps), coarse.eps),
             weights=a,
             roots=(sums / mass).sqrt(),
-            interpolation=interpolation,
+            transfer=transfer,
             directions=kept,
             images=kept,
             curvatures=kept[..., 0],
             active=sums.isfinite().all(-1),
             mark=torch.full_like(f[:, 0], torch.inf),
+            point=f[:, :0],
         )
-
-    def __getitem__(self, index: Tensor) -> "Correction":
-        names = (
-            "kernel",
-            "inverse_columns",
-            "damping",
-            "weights",
-            "roots",
-            "directions",
-            "images",
-            "curvatures",
-            "active",
-            "mark",
-        )
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
 
     def __call__(
         self, weights: Float[Tensor, "batch n"], residual: Float[Tensor, "batch n"]
@@ -107,22 +132,29 @@ class Correction:
         """Return the residual with what is smooth in the error added, and what the next call begins with."""
         if not bool(self.active.any()):
             return residual, replace(self, steps=self.steps + 1)
-        down = tuple(H.mT for H in self.interpolation)
-        nodes = contract((weights * residual).double(), down).to(self.roots)
-        nodes = self.roots * _divided(nodes, self.weights)
-        y, kept = self._solved(self._smooth(self._without_constant(nodes)))
-        smooth = contract(_divided(y, self.roots).double(), self.interpolation).to(residual)
+        mean = self._without_constant(self.roots * _divided(self.transfer.restrict(weights * residual), self.weights))
+        y, kept = self._solved(self._smooth(mean))
+        smooth = self.transfer.prolong(self, _divided(mean, self.roots), _divided(y, self.roots))
         corrected = torch.where((self.active & smooth.isfinite().all(-1))[:, None], residual + smooth, residual)
         return torch.where(weights != 0, corrected, residual), replace(kept, steps=self.steps + 1)
 
-    def judged(self, error: Float[Tensor, "batch"]) -> "tuple[Correction, Bool[Tensor, 'batch'] | None]":
-        """Look whether the error falls; return which instances are no longer corrected from here on, if asked."""
+    def judged(
+        self, f: Float[Tensor, "batch n"], error: Float[Tensor, "batch"]
+    ) -> "tuple[Correction, Bool[Tensor, 'batch'] | None]":
+        """Look whether the error of f falls; return which instances go on without a correction, if asked.
+
+        They go on from `point`: from f, or from the point before if the error has risen since then.
+        """
         if self.mark.isinf().any():
-            return replace(self, mark=torch.where(self.mark.isinf(), error, self.mark), steps=1), None
+            first = self.mark.isinf()
+            point = torch.where(first[:, None], f, self.point if self.point.shape == f.shape else f)
+            return replace(self, mark=torch.where(first, error, self.mark), point=point, steps=1), None
         if self.steps <= _STEPS:
             return self, None
         failed = self.active & ~(error <= _HALVED * self.mark)
-        return replace(self, active=self.active & ~failed, mark=error, steps=1), failed
+        astray = failed & ~(error <= self.mark)
+        point, mark = torch.where(astray[:, None], self.point, f), torch.where(astray, self.mark, error)
+        return replace(self, active=self.active & ~failed, mark=mark, point=point, steps=1), failed
 
     def _smooth(self, y: Float[Tensor, "batch coarse_n"]) -> Float[Tensor, "batch coarse_n"]:
         """Return D^1/2 A D^-1/2 y, without the constant, which changes nothing if both marginals are exact."""

@@ -17,7 +17,7 @@ from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
 from metaot.geometry.kernel import Separable, contract
 from metaot.problem import Problem
-from metaot.solvers.correction import Correction
+from metaot.solvers.correction import Correction, Interpolation
 
 COARSEST, RATIO = 0.01, 4.0
 """The L1 error to which the coarsest level is solved, and how many times less each finer one."""
@@ -84,7 +84,7 @@ def correction_of(levels: list[Level], f: list[Tensor], to: int) -> Correction |
     tables = level.interpolation
     if to >= 0:
         tables = tuple(H[points] for H, points in zip(tables, levels[to].nodes, strict=True))
-    return Correction.of(level.problem, f[base - len(levels)], tables)
+    return Correction.of(level.problem, f[base - len(levels)], Interpolation(tables))
 
 
 def at_nodes(level: Level, grid: Grid, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch coarse_n"]:
