@@ -29,12 +29,13 @@ _ENOUGH, _ITERATIONS = 0.1, 40
 _DIRECTIONS = 24
 """Directions of the first solution that are kept: along them all others are found without products."""
 
-_HALVED, _STEPS = 0.5, 6
-"""The part of the error that so many corrected steps may leave; an instance with more goes on without."""
+_HALVED, _STEPS, _GROWN = 0.5, 6, 2.0
+"""The part of the error that so many corrected steps may leave, and how many times larger one of them may make it:
+an instance with more goes on without."""
 
 
 class Transfer(ABC):
-    """From the points of a level to the nodes of a coarser one, and back."""
+    """From the points of a level to the nodes of a coarser one, and back: a dataclass with a batch, or indexed."""
 
     @abstractmethod
     def restrict(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "batch coarse_n"]:
@@ -45,10 +46,6 @@ class Transfer(ABC):
         self, of: "Correction", mean: Float[Tensor, "batch coarse_n"], found: Float[Tensor, "batch coarse_n"]
     ) -> Float[Tensor, "batch n"]:
         """Return (I - A)^-1 A r at the points; `mean` is r at the nodes, and `found` is (I - A)^-1 A r there."""
-
-    @abstractmethod
-    def __getitem__(self, index: Tensor) -> "Transfer":
-        """Return it for a part of the batch."""
 
 
 @final
@@ -113,7 +110,7 @@ class Correction:
         kept = coarse.a.new_zeros(len(f), 0, f.shape[-1])
         return cls(
             kernel=kernel,
-            inverse_columns=_divided(v, b * mass),
+            inverse_columns=divided(v, b * mass),
             damping=coarse.marginals.target.best(coarse.marginals.source.best(one, coarse.eps), coarse.eps),
             weights=a,
             roots=(sums / mass).sqrt(),
@@ -132,34 +129,35 @@ class Correction:
         """Return the residual with what is smooth in the error added, and what the next call begins with."""
         if not bool(self.active.any()):
             return residual, replace(self, steps=self.steps + 1)
-        mean = self._without_constant(self.roots * _divided(self.transfer.restrict(weights * residual), self.weights))
+        mean = divided(self.transfer.restrict(weights * residual), self.weights)
+        mean = self._without_constant(self.roots * mean)
         y, kept = self._solved(self._smooth(mean))
-        smooth = self.transfer.prolong(self, _divided(mean, self.roots), _divided(y, self.roots))
+        smooth = self.transfer.prolong(self, divided(mean, self.roots), divided(y, self.roots))
         corrected = torch.where((self.active & smooth.isfinite().all(-1))[:, None], residual + smooth, residual)
         return torch.where(weights != 0, corrected, residual), replace(kept, steps=self.steps + 1)
 
     def judged(
         self, f: Float[Tensor, "batch n"], error: Float[Tensor, "batch"]
     ) -> "tuple[Correction, Bool[Tensor, 'batch'] | None]":
-        """Look whether the error of f falls; return which instances go on without a correction, if asked.
+        """Look whether the error of f falls; return which instances go on without a correction from here on.
 
-        They go on from `point`: from f, or from the point before if the error has risen since then.
+        They go on from `point`: from f, or from the one before if the error has risen since then.
         """
-        if self.mark.isinf().any():
-            first = self.mark.isinf()
-            point = torch.where(first[:, None], f, self.point if self.point.shape == f.shape else f)
-            return replace(self, mark=torch.where(first, error, self.mark), point=point, steps=1), None
-        if self.steps <= _STEPS:
-            return self, None
-        failed = self.active & ~(error <= _HALVED * self.mark)
-        astray = failed & ~(error <= self.mark)
-        point, mark = torch.where(astray[:, None], self.point, f), torch.where(astray, self.mark, error)
-        return replace(self, active=self.active & ~failed, mark=mark, point=point, steps=1), failed
+        if self.point.shape != f.shape:
+            return replace(self, mark=error, point=f), None
+        looks = self.steps > _STEPS
+        failed = self.active & ~(error <= (_HALVED if looks else _GROWN) * self.mark)
+        judged = replace(self, active=self.active & ~failed)
+        if not looks:
+            return judged, failed
+        rises = failed & ~(error <= self.mark)
+        point, mark = torch.where(rises[:, None], self.point, f), torch.where(rises, self.mark, error)
+        return replace(judged, mark=mark, point=point, steps=1), failed
 
     def _smooth(self, y: Float[Tensor, "batch coarse_n"]) -> Float[Tensor, "batch coarse_n"]:
         """Return D^1/2 A D^-1/2 y, without the constant, which changes nothing if both marginals are exact."""
-        columns = self.kernel.T.times(_divided(y, self.roots)) * self.inverse_columns
-        return self._without_constant(self.damping * _divided(self.kernel.times(columns), self.roots))
+        columns = self.kernel.T.times(divided(y, self.roots)) * self.inverse_columns
+        return self._without_constant(self.damping * divided(self.kernel.times(columns), self.roots))
 
     def _without_constant(self, y: Float[Tensor, "batch coarse_n"]) -> Float[Tensor, "batch coarse_n"]:
         constant = (self.roots * y).sum(-1, keepdim=True) * self.roots
@@ -192,6 +190,6 @@ class Correction:
         return y, replace(self, directions=directions, images=images, curvatures=curvatures)
 
 
-def _divided(x: Tensor, by: Tensor) -> Tensor:
+def divided(x: Tensor, by: Tensor) -> Tensor:
     """Return x over what is positive, and zeros elsewhere."""
     return torch.where(by > 0, x / by, 0.0)

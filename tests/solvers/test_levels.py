@@ -209,22 +209,21 @@ class Astray(Transfer):
 
 
 @pytest.mark.parametrize("marginals", [None, KL(0.3)])
-def test_a_correction_that_leads_astray_is_undone(marginals):
-    """After six steps the error of the second instance has risen, and nothing is left of them."""
+@pytest.mark.parametrize(("far", "wasted"), [(1.0, 1), (0.015, 6)])
+def test_a_correction_that_leads_astray_is_undone(marginals, far, wasted):
+    """That of the second instance raises the error: once it has doubled, or after six steps, nothing is left."""
     problem = replace(problem_on(Grid(24, 24), 1e-2), marginals=as_marginals(marginals))
     start = solve(problem, solver=Sinkhorn(), tol=1e-2).potentials.f
-    off = torch.randn_like(start) * torch.tensor([[0.0], [1.0]])
+    off = torch.randn_like(start) * torch.tensor([[0.0], [far]])
     good, bad = (Correction.of(problem, start, Astray(each)) for each in (0 * off, off))
 
     def after(steps: int, correction: Correction | None) -> Result:
         limits = Limits(0.0, steps)
-        return refine(
-            Sinkhorn(), problem, start, limits, on_support=False, correction=correction, is_lifted=True
-        )
+        return refine(Sinkhorn(), problem, start, limits, on_support=False, correction=correction, is_lifted=True)
 
-    assert after(6, bad).error[1] > after(0, bad).error[1]
+    assert after(wasted, bad).error[1] > after(0, bad).error[1]
     for steps in (1, 5, 20):
-        undone, plain = after(6 + steps, bad), after(steps, None)
+        undone, plain = after(wasted + steps, bad), after(steps, None)
         assert_close(undone.f[1] - undone.f[1, 0], plain.f[1] - plain.f[1, 0], 1e-9)
         assert_close(undone.error[1], plain.error[1], 1e-9)
-        assert_close(undone.f[0], after(6 + steps, good).f[0], 1e-12)
+        assert_close(undone.f[0], after(wasted + steps, good).f[0], 1e-12)

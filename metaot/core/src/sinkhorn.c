@@ -9,6 +9,7 @@ static const double GOOD = 0.01;     /* L1 error of a start up to which it is ta
 static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose starts are alike, and from coarser grids */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
 static const double HALVED = 0.5;    /* the part of the error that so many corrected steps may leave */
+static const double GROWN = 2;       /* how many times larger one of them may make it */
 enum { CORRECTED = 6 };
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
 
@@ -163,15 +164,16 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
     start_path(path, n, run->op.source->weights);
     if (correction) path->beyond = 1;
     while (!(outcome.error <= limits.tol) && outcome.steps < limits.max_steps && lost < 2) {
-        if (correction && outcome.steps % CORRECTED == 0) {
-            if (outcome.steps > 0 && !(outcome.error <= HALVED * mark)) {
-                correction = NULL;
-                start_path(path, n, run->op.source->weights);
-                if (!(outcome.error <= mark)) { /* back to where it began to lead astray */
-                    memcpy(run->x, run->other_x, (size_t)n * sizeof(double));
-                    outcome.error = evaluate(run, run->x, run->residual);
-                }
+        int looks = outcome.steps % CORRECTED == 0;
+        if (correction && outcome.steps > 0 && !(outcome.error <= (looks ? HALVED : GROWN) * mark)) {
+            correction = NULL;
+            start_path(path, n, run->op.source->weights);
+            if (!(outcome.error <= mark)) { /* back to where it began to lead astray */
+                memcpy(run->x, run->other_x, (size_t)n * sizeof(double));
+                outcome.error = evaluate(run, run->x, run->residual);
             }
+        }
+        if (correction && looks) {
             mark = outcome.error;
             memcpy(run->other_x, run->x, (size_t)n * sizeof(double));
         }
