@@ -22,6 +22,7 @@ from torch import Tensor
 from metaot.geometry.base import expand_eps
 from metaot.geometry.kernel import Kernel, contract
 from metaot.problem import Problem
+from metaot.solvers.anderson import FARTHEST
 
 _ENOUGH, _ITERATIONS = 0.1, 40
 """The part of the right side that conjugate gradients leave, and their most iterations."""
@@ -126,15 +127,20 @@ class Correction:
     def __call__(
         self, weights: Float[Tensor, "batch n"], residual: Float[Tensor, "batch n"]
     ) -> "tuple[Float[Tensor, 'batch n'], Correction]":
-        """Return the residual with what is smooth in the error added, and what the next call begins with."""
+        """Return the residual with what is smooth in the error added, and what the next call begins with.
+
+        An instance in which that is too much to be linear in the error goes on without.
+        """
         if not bool(self.active.any()):
             return residual, replace(self, steps=self.steps + 1)
         mean = divided(self.transfer.restrict(weights * residual), self.weights)
         mean = self._without_constant(self.roots * mean)
         y, kept = self._solved(self._smooth(mean))
         smooth = self.transfer.prolong(self, divided(mean, self.roots), divided(y, self.roots))
-        corrected = torch.where((self.active & smooth.isfinite().all(-1))[:, None], residual + smooth, residual)
-        return torch.where(weights != 0, corrected, residual), replace(kept, steps=self.steps + 1)
+        near = smooth.abs().amax(-1) <= FARTHEST
+        corrected = torch.where((self.active & near)[:, None], residual + smooth, residual)
+        kept = replace(kept, active=self.active & near, steps=self.steps + 1)
+        return torch.where(weights != 0, corrected, residual), kept
 
     def judged(
         self, f: Float[Tensor, "batch n"], error: Float[Tensor, "batch"]

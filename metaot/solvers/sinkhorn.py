@@ -104,8 +104,11 @@ def corrected(problem: Problem, state: SinkhornState, correction: Correction | N
     """Return the state with a residual that leads on to what is smooth in the error, too."""
     if correction is None:
         return state
-    residual, correction = correction(problem.a, state.residual)
-    return replace(state, residual=residual, correction=correction)
+    residual, following = correction(problem.a, state.residual)
+    path, ended = state.path, correction.active & ~following.active
+    if path is not None and bool(ended.any()):
+        path = path.restarted(ended)
+    return replace(state, residual=residual, correction=following, path=path)
 
 
 def _judged(

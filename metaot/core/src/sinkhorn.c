@@ -10,6 +10,7 @@ static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose sta
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
 static const double HALVED = 0.5;    /* the part of the error that so many corrected steps may leave */
 static const double GROWN = 2;       /* how many times larger one of them may make it */
+static const double FARTHEST = 35;    /* the largest correction that counts as linear in the error */
 enum { CORRECTED = 6 };
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
 
@@ -154,6 +155,19 @@ static double begin_symmetric(Run *run, const Instance *instance)
     return evaluate(run, run->x, run->residual);
 }
 
+/* Correct the residual; return whether the correction is small enough, else leave the residual as it is. */
+static int correct_residual(Run *run, Correction *correction)
+{
+    Index n = run->op.source->count;
+    double *plain = run->other_residual;
+    int small = 1;
+    memcpy(plain, run->residual, (size_t)n * sizeof *plain);
+    correct(correction, run->op.source, run->residual);
+    for (Index i = 0; i < n; i++) small &= fabs(run->residual[i] - plain[i]) <= FARTHEST;
+    if (!small) memcpy(run->residual, plain, (size_t)n * sizeof *plain);
+    return small;
+}
+
 static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *path)
 {
     Outcome outcome = {run->symmetric ? begin_symmetric(run, instance) : begin(run, instance, limits), 0};
@@ -177,7 +191,10 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
             mark = outcome.error;
             memcpy(run->other_x, run->x, (size_t)n * sizeof(double));
         }
-        if (correction) correct(correction, run->op.source, run->residual);
+        if (correction && !correct_residual(run, correction)) {
+            correction = NULL;
+            start_path(path, n, run->op.source->weights);
+        }
         if (limits.accelerated)
             next_point(path, run->x, run->residual, outcome.error);
         else
