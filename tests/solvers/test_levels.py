@@ -18,8 +18,8 @@ from metaot.potentials import DualPotentials, c_transform, marginal_error, plan
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
 from metaot.solvers.correction import Correction, Interpolation, Transfer
-from metaot.solvers.in_torch import refine
 from metaot.solvers.levels import levels_of
+from metaot.solvers.refine import refine
 
 
 def smooth_images(grid: Grid, batch: int, seed: int = 0, floor: float = 0.02) -> Tensor:
