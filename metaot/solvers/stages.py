@@ -98,7 +98,7 @@ class Clusters(Hierarchy):
         """Return that by the last of the next two levels with the same temperature, or else a higher one.
 
         It is not much higher: what is smooth in an error is smaller there, by the ratio of both. None where no
-        level is so near, and where potentials have bounds.
+        level is so near in all instances, and where potentials have bounds.
         """
         finer, following = self._levels[to + 1], range(to + 2, min(to + 4, len(self._levels)))
         ratios = {k: self._levels[k].eps / finer.eps for k in following}
