@@ -34,7 +34,7 @@ from metaot.evaluation.protocol import error_curve
 from metaot.models import single
 from metaot.potentials import DualPotentials, centred, marginal_error
 from metaot.problem import Problem
-from metaot.solvers.in_torch import worse_than_zeros
+from metaot.solvers.refine import worse_than_zeros
 
 RESULTS = Path(__file__).parent / "results" / "own-problems.json"
 COMMAND = ["train", "problems", "--set", "data.path=days", "--quiet"]

@@ -200,6 +200,12 @@ def handed_over() -> None:
         solved(Grid(6, 5), eps=1e-3)
 
 
+def solved_by_clusters() -> None:
+    """Solve between clouds coarse to fine, with clusters of fewer atoms than elsewhere."""
+    with patch.object(method, "_PAIRS", 2**14), patch.object(method, "_COARSEST", 20):
+        solved(Points(points(150), points(140)), batch=(2,))
+
+
 def shipped(name: str) -> Any:
     """Return a shipped predictor on the device."""
     predictor = metaot.load(f"checkpoints/{name}")
@@ -405,6 +411,7 @@ CASES: dict[str, Callable[[], None]] = {
     "grid, plain Sinkhorn": lambda: solved(Grid(9, 8), metaot.Sinkhorn(accelerated=False)),
     "grid, Newton": lambda: solved(Grid(9, 8), metaot.Newton(), batch=(2,)),
     "points": lambda: solved(Points(points(30), points(40)), batch=(2,)),
+    "points, coarse to fine": solved_by_clusters,
     "points, euclidean": lambda: solved(Points(points(30), points(40), "euclidean")),
     "points, on the sphere": lambda: solved(Points(on_sphere(30).to(NAME), on_sphere(40).to(NAME), "sphere")),
     "points, a function": lambda: solved(

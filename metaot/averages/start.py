@@ -20,7 +20,8 @@ from metaot.geometry import Grid
 from metaot.potentials import DualPotentials
 from metaot.problem import Problem
 from metaot.solvers import Symmetric, solve
-from metaot.solvers.levels import COARSE_STEPS, COARSEST, RATIO, levels_of
+from metaot.solvers.hierarchy import COARSE_STEPS, COARSEST, RATIO
+from metaot.solvers.levels import levels_of
 from metaot.solvers.start import PotentialPredictor, warm_start
 
 _ROUGH = 1e-2

@@ -21,7 +21,7 @@ from metaot.objectives import dual_value
 from metaot.potentials import DualPotentials, c_transform, marginal_error, tilted, transport_cost
 from metaot.problem import Problem
 from metaot.solvers import solve
-from metaot.solvers.in_torch import worse_than_zeros
+from metaot.solvers.refine import worse_than_zeros
 from metaot.solvers.start import PotentialPredictor
 
 Starts = dict[str, PotentialPredictor | None]

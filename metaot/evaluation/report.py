@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaot.solvers.in_torch import DOUBTFUL
+from metaot.solvers.refine import DOUBTFUL
 
 WIDTH = 110
 """Columns of the terminal that the tables are for."""

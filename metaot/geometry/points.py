@@ -121,6 +121,20 @@ class Points(Geometry):
     def projection(self) -> Projection | None:
         return projection_of(self.cost)
 
+    def middle(
+        self, weights: Float[Tensor, "*batch k"], points: Float[Tensor, "*batch k d"]
+    ) -> Float[Tensor, "*batch d"]:
+        """Return the mean of points by weights of sum one; of points on the sphere, its direction."""
+        mean = (weights[..., None] * points).sum(-2)
+        if self.cost_name != "sphere":
+            return mean
+        length = mean.norm(dim=-1, keepdim=True)
+        return torch.where(length > 0, mean / length, points[..., 0, :])
+
+    def distances(self, x: Float[Tensor, "*#batch k d"], y: Float[Tensor, "*#batch k d"]) -> Float[Tensor, "..."]:
+        """Return the cost from each x_i to y_i."""
+        return self._costs(x[..., None, :], y[..., None, :])[..., 0, 0]
+
     def seen_from(self, x: Float[Tensor, "*batch k d"]) -> "Points":
         return replaced(self, x=x)
 

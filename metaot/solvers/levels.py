@@ -12,21 +12,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaot.core.method import Strides
+from metaot.core.method import Result, Strides
 from metaot.geometry import Grid
 from metaot.geometry.base import expand_eps
 from metaot.geometry.kernel import Separable, contract
 from metaot.problem import Problem
-from metaot.solvers.correction import Correction
+from metaot.solvers.correction import Correction, Interpolation
+from metaot.solvers.hierarchy import Hierarchy
 
-COARSEST, RATIO = 0.01, 4.0
-"""The L1 error to which the coarsest level is solved, and how many times less each finer one."""
-
-NEAR, SOLVED = 0.01, 0.1
-"""The L1 error of a start that is better than that of the levels, and of a level that gives no start."""
-
-COARSE_STEPS = 300
-"""The most steps on a coarser level."""
+SOLVED = 0.1
+"""The L1 error of a level that gives no start."""
 
 
 @final
@@ -52,6 +47,37 @@ class Level:
         return self.problem.marginals.source.best(exact, eps)
 
 
+@final
+class Grids(Hierarchy):
+    """The coarser grids of a problem on a grid."""
+
+    solved = SOLVED
+
+    def __init__(self, problem: Problem, strides: Strides) -> None:
+        self._levels, self._sizes = levels_of(problem, strides), problem.geometry.sizes
+        self.problems = [level.problem for level in self._levels]
+
+    def start(self, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch coarsest_n"]:
+        values = f.reshape(-1, *self._sizes)
+        for axis, nodes in enumerate(self._levels[-1].nodes, 1):
+            values = values.index_select(axis, nodes)
+        return values.reshape(len(f), -1)
+
+    def lifted(self, level: int, g: Float[Tensor, "batch coarse_m"]) -> Float[Tensor, "batch n"]:
+        return self._levels[level].lifted(g, self.problems[level].b)
+
+    def correction(self, results: list[Result], to: int, tol: float) -> Correction | None:
+        """Return that from two levels further down, or from the last one; None where potentials have bounds."""
+        base = min(to + 2, len(self._levels) - 1)
+        level = self._levels[base]
+        if not level.problem.marginals.are_smooth:
+            return None
+        tables = level.interpolation
+        if to >= 0:
+            tables = tuple(H[points] for H, points in zip(tables, self._levels[to].nodes, strict=True))
+        return Correction.of(level.problem, results[base - len(self._levels)].f, Interpolation(tables))
+
+
 def levels_of(problem: Problem, strides: Strides) -> list[Level]:
     """Return the coarser grids of a flat batch on a grid, the finest first."""
     grid, levels = problem.geometry, list[Level]()
@@ -70,29 +96,6 @@ def levels_of(problem: Problem, strides: Strides) -> list[Level]:
         levels.append(Level(coarse, nodes, tables, lift))
         finer = nodes
     return levels
-
-
-def correction_of(levels: list[Level], f: list[Tensor], to: int) -> Correction | None:
-    """Return the correction of steps on a level, -1 for the finest, from two levels further down or the last one.
-
-    `f` are the potentials of the levels that are solved, the finest first. None where potentials have bounds.
-    """
-    base = min(to + 2, len(levels) - 1)
-    level = levels[base]
-    if not level.problem.marginals.are_smooth:
-        return None
-    tables = level.interpolation
-    if to >= 0:
-        tables = tuple(H[points] for H, points in zip(tables, levels[to].nodes, strict=True))
-    return Correction.of(level.problem, f[base - len(levels)], tables)
-
-
-def at_nodes(level: Level, grid: Grid, f: Float[Tensor, "batch n"]) -> Float[Tensor, "batch coarse_n"]:
-    """Return a potential of the finest grid at the nodes of a level."""
-    values = f.reshape(-1, *grid.sizes)
-    for axis, nodes in enumerate(level.nodes, 1):
-        values = values.index_select(axis, nodes)
-    return values.reshape(len(f), -1)
 
 
 def _nodes(size: int, stride: int, device: torch.device) -> Int[Tensor, "nodes"]:

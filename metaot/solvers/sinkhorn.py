@@ -81,7 +81,7 @@ class Sinkhorn(Solver[Problem, SinkhornState, DualPotentials]):
             state = _within_reach(problem, state)
         if state.path is None:
             return state
-        state = _judged(problem, state, error)
+        state, error = _judged(problem, state, error)
         assert state.path is not None
         return replace(state, path=state.path.judged(state.unknown, state.residual, error))
 
@@ -104,20 +104,30 @@ def corrected(problem: Problem, state: SinkhornState, correction: Correction | N
     """Return the state with a residual that leads on to what is smooth in the error, too."""
     if correction is None:
         return state
-    residual, correction = correction(problem.a, state.residual)
-    return replace(state, residual=residual, correction=correction)
+    residual, following = correction(problem.a, state.residual)
+    path, ended = state.path, correction.active & ~following.active
+    if path is not None and bool(ended.any()):
+        path = path.restarted(ended)
+    return replace(state, residual=residual, correction=following, path=path)
 
 
-def _judged(problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]) -> SinkhornState:
-    """Go on without correction where it does not lower the error."""
+def _judged(
+    problem: Problem, state: SinkhornState, error: Float[Tensor, "batch"]
+) -> tuple[SinkhornState, Float[Tensor, "batch"]]:
+    """Go on without correction where it does not lower the error, and undo it where it has raised it.
+
+    Return the error of the point to go on from, too.
+    """
     if state.correction is None or state.path is None:
-        return state
-    correction, failed = state.correction.judged(error)
+        return state, error
+    eps = expand_eps(problem.eps, state.f)
+    correction, failed = state.correction.judged(state.f + eps * state.x, error)
     if failed is None or not bool(failed.any()):
-        return replace(state, correction=correction)
-    plain = _ratio(problem.a, state.marginal).log_()
-    residual = torch.where(failed[:, None], plain, state.residual)
-    return replace(state, residual=residual, correction=correction, path=state.path.restarted(failed))
+        return replace(state, correction=correction), error
+    x = torch.where(failed[:, None], (correction.point - state.f) / eps, state.x)
+    plain = _within_reach(problem, _scaled(problem, state, x, state.path.restarted(failed)))
+    residual = torch.where(failed[:, None], plain.residual, state.residual)
+    return replace(plain, residual=residual, correction=correction), torch.where(failed, correction.mark, error)
 
 
 def near(problem: Problem, potentials: DualPotentials, kernel: Kernel) -> SinkhornState:

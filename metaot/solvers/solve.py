@@ -12,10 +12,11 @@ from metaot.core import method
 from metaot.potentials import DualPotentials, c_transform
 from metaot.problem import Problem, one_problem, require_problem
 from metaot.solvers.hand_over import HandOver
-from metaot.solvers.in_torch import InTorch, refine
+from metaot.solvers.in_torch import InTorch
 from metaot.solvers.iterate import Solver
 from metaot.solvers.maps import MapSolution, MapSolver, MapStart, solve_map
 from metaot.solvers.newton import Newton
+from metaot.solvers.refine import refine
 from metaot.solvers.sinkhorn import Sinkhorn
 from metaot.solvers.solution import Solution
 from metaot.solvers.start import Start, opened, warm_start

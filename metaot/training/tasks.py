@@ -24,7 +24,7 @@ from metaot.objectives.dual import dual_value, semidual_loss
 from metaot.potentials import DualPotentials, marginal_error
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, Solution, solve
-from metaot.solvers.in_torch import worse_than_zeros
+from metaot.solvers.refine import worse_than_zeros
 from metaot.tools.places import places_sheet
 from metaot.tools.plan import displacement_interpolation
 from metaot.tools.recolor import recoloured_sheet

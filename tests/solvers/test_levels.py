@@ -1,7 +1,8 @@
 """Coarse to fine on grids: the same solutions as from zeros, in a few steps, by compiled code and by torch."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import final
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from test_back_ends import by_torch, needs_both
 from torch import Tensor
 
 from metaot.core import method
+from metaot.core.method import Limits, Result
 from metaot.geometry import Grid
-from metaot.marginals import KL, TV
+from metaot.marginals import KL, TV, as_marginals
 from metaot.potentials import DualPotentials, c_transform, marginal_error, plan
 from metaot.problem import Problem
 from metaot.solvers import Sinkhorn, solve
-from metaot.solvers.correction import Correction
+from metaot.solvers.correction import Correction, Interpolation, Transfer
 from metaot.solvers.levels import levels_of
+from metaot.solvers.refine import refine
 
 
 def smooth_images(grid: Grid, batch: int, seed: int = 0, floor: float = 0.02) -> Tensor:
@@ -152,7 +155,7 @@ def test_a_correction_from_the_same_grid_finds_the_error_to_first_order():
     g = c_transform(problem, f)
     residual = (c_transform(problem.T, g) - f) / problem.eps
     eye = torch.eye(12, dtype=torch.float64)
-    corrected, _ = Correction.of(problem, f, (eye, eye))(problem.a, residual)
+    corrected, _ = Correction.of(problem, f, Interpolation((eye, eye)))(problem.a, residual)
     P = plan(problem, DualPotentials(f, g))
     A = (P @ (P.mT / problem.b[..., None])) / P.sum(-1, keepdim=True)
     left = residual - corrected + (A @ corrected[..., None])[..., 0]
@@ -186,3 +189,41 @@ def test_grids_are_coarsened_as_far_as_the_cost_has_no_detail():
     assert strides(Grid(128, 32), 1e-2) == [(2, 2), (4, 2), (8, 2)]
     assert strides(Grid(64, 64), 1e-5) == []
     assert strides(Grid(torch.rand(64, generator=torch.Generator().manual_seed(0)), 64), 1e-2) == [(1, 2), (1, 4)]
+
+
+@final
+@dataclass(frozen=True)
+class Astray(Transfer):
+    """From a grid to itself; what comes back is off by this much."""
+
+    off: Tensor
+
+    def restrict(self, x: Tensor) -> Tensor:
+        return x
+
+    def prolong(self, of: Correction, mean: Tensor, found: Tensor) -> Tensor:
+        return found + self.off
+
+    def __getitem__(self, index: Tensor) -> "Astray":
+        return Astray(self.off[index])
+
+
+@pytest.mark.parametrize("marginals", [None, KL(0.3)])
+@pytest.mark.parametrize(("far", "wasted"), [(100.0, 0), (1.0, 1), (0.015, 6)])
+def test_a_correction_that_leads_astray_is_undone(marginals, far, wasted):
+    """That of the second instance is not tried, or ends when the error has doubled, or after six steps."""
+    problem = replace(problem_on(Grid(24, 24), 1e-2), marginals=as_marginals(marginals))
+    start = solve(problem, solver=Sinkhorn(), tol=1e-2).potentials.f
+    off = torch.randn_like(start) * torch.tensor([[0.0], [far]])
+    good, bad = (Correction.of(problem, start, Astray(each)) for each in (0 * off, off))
+
+    def after(steps: int, correction: Correction | None) -> Result:
+        limits = Limits(0.0, steps)
+        return refine(Sinkhorn(), problem, start, limits, on_support=False, correction=correction, is_lifted=True)
+
+    assert wasted == 0 or after(wasted, bad).error[1] > after(0, bad).error[1]
+    for steps in (1, 5, 20):
+        undone, plain = after(wasted + steps, bad), after(steps, None)
+        assert_close(undone.f[1] - undone.f[1, 0], plain.f[1] - plain.f[1, 0], 1e-9)
+        assert_close(undone.error[1], plain.error[1], 1e-9)
+        assert_close(undone.f[0], after(wasted + steps, good).f[0], 1e-12)

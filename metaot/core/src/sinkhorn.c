@@ -8,7 +8,9 @@
 static const double GOOD = 0.01;     /* L1 error of a start up to which it is taken without comparison */
 static const double GOOD_OF_PAIRS = 0.5; /* the same among many pairs, whose starts are alike, and from coarser grids */
 static const double DOUBTFUL = 0.1;  /* L1 error above which it must beat two steps from zeros */
-static const double HALVED = 0.5, ASTRAY = 2; /* the part of the error that so many corrected steps may leave, or one */
+static const double HALVED = 0.5;    /* the part of the error that so many corrected steps may leave */
+static const double GROWN = 2;       /* how many times larger one of them may make it */
+static const double FARTHEST = 35;    /* the largest correction that counts as linear in the error */
 enum { CORRECTED = 6 };
 static const double ROUGH = 1e-4;    /* L1 error down to which sums may be rough */
 static const double LARGEST = 1e8;   /* potentials beyond, in units of eps, leave too few digits for the cost */
@@ -161,6 +163,19 @@ static double evaluate_exactly(Run *run)
     return evaluate(run, run->x, run->residual);
 }
 
+/* Correct the residual; return whether the correction is small enough, else leave the residual as it is. */
+static int correct_residual(Run *run, Correction *correction)
+{
+    Index n = run->op.source->count;
+    double *plain = run->other_residual;
+    int small = 1;
+    memcpy(plain, run->residual, (size_t)n * sizeof *plain);
+    correct(correction, run->op.source, run->residual);
+    for (Index i = 0; i < n; i++) small &= fabs(run->residual[i] - plain[i]) <= FARTHEST;
+    if (!small) memcpy(run->residual, plain, (size_t)n * sizeof *plain);
+    return small;
+}
+
 static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *path)
 {
     Outcome outcome = {run->symmetric ? begin_symmetric(run, instance) : begin(run, instance, limits), 0};
@@ -177,20 +192,23 @@ static Outcome iterate(Run *run, const Instance *instance, Limits limits, Path *
             continue;
         }
         if (ends) break;
-        int leads_astray = !(outcome.error <= ASTRAY * mark);
-        if (correction && (leads_astray || outcome.steps % CORRECTED == 0)) {
-            if (outcome.steps > 0 && !(outcome.error <= HALVED * mark)) {
-                correction = NULL;
-                start_path(path, n, run->op.source->weights);
-                if (!(outcome.error <= mark)) { /* back to where it began to lead astray */
-                    memcpy(run->x, run->other_x, (size_t)n * sizeof(double));
-                    outcome.error = evaluate(run, run->x, run->residual);
-                }
+        int looks = outcome.steps % CORRECTED == 0;
+        if (correction && outcome.steps > 0 && !(outcome.error <= (looks ? HALVED : GROWN) * mark)) {
+            correction = NULL;
+            start_path(path, n, run->op.source->weights);
+            if (!(outcome.error <= mark)) { /* back to where it began to lead astray */
+                memcpy(run->x, run->other_x, (size_t)n * sizeof(double));
+                outcome.error = evaluate(run, run->x, run->residual);
             }
+        }
+        if (correction && looks) {
             mark = outcome.error;
             memcpy(run->other_x, run->x, (size_t)n * sizeof(double));
         }
-        if (correction) correct(correction, run->op.source, run->residual);
+        if (correction && !correct_residual(run, correction)) {
+            correction = NULL;
+            start_path(path, n, run->op.source->weights);
+        }
         if (limits.accelerated)
             next_point(path, run->x, run->residual, outcome.error);
         else
