@@ -183,6 +183,17 @@ def test_clouds_of_which_no_matrix_is_made(cost, dim, eps, far):
     assert_allclose(found.f[:, empty], without_mass.best_f(found.g), atol=1e-6 * eps)
 
 
+@pytest.mark.parametrize("height", [40, -40, 3000])
+def test_sums_that_change_much_from_point_to_point(height):
+    """A start that is compared with zeros leaves sums that are far too high, or too low, for them."""
+    generator, (n, m), eps = np.random.default_rng(0), (2300, 1900), 0.01
+    x, y = generator.random((n, 2)), generator.random((m, 2))
+    p = Problems(between(x, y, "sqeuclidean"), weights(generator, 1, n), weights(generator, 1, m), np.array([eps]))
+    found = p.solve("by matrix", height * eps * np.sin(9 * x[None, :, 0]), tol=1e-6, max_steps=1)
+    assert_allclose(found.error, p.true_error(found.f, found.g), rtol=1e-6)
+    assert found.error < 1
+
+
 @every_method
 def test_atoms_that_weigh_next_to_nothing(method):
     C = np.random.default_rng(0).random((5, 6))

@@ -245,3 +245,31 @@ def test_clusters_are_a_fourth_as_many_down_to_some_hundred():
     assert method.clusters([(10**5, 10**5)], 0) == ()
     assert method.clusters([(10**4, 10**4)], 2) == [(4,), (16,), (64,)]
     assert len(method.clusters([(10**9, 10**9)], 2)) <= method.MOST_LEVELS
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "spacings", "tol"),
+    [
+        (2500, 2, 2, 1e-3),
+        (2500, 2, 3, 1e-6),
+        (2500, 3, 2, 1e-3),
+        pytest.param(6000, 2, 2, 1e-2, marks=pytest.mark.slow),
+    ],
+)
+def test_where_mass_moves_far_beside_the_spacing(n, d, spacings, tol):
+    """Potentials then change by hundreds of eps between neighbouring blocks; the error is that of all digits."""
+    x, y = (
+        torch.rand(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        1 + cloud(n, d, 2) / 4,
+    )
+    problem = Problem(weights(n, 3), weights(n, 4), Points(x, y), (spacings * n ** (-1 / d)) ** 2)
+    solution = solve(problem, tol=tol)
+    assert bool(solution.converged)
+    C = (x[:, None] - y).square().sum(-1)
+    P = (
+        problem.a.log()[:, None]
+        + problem.b.log()
+        + (solution.potentials.f[:, None] + solution.potentials.g - C) / problem.eps
+    ).exp()
+    error = (P.sum(1) - problem.a).abs().sum() + (P.sum(0) - problem.b).abs().sum()
+    assert_close(solution.error, error, rtol=1e-4, atol=1e-10)

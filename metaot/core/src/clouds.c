@@ -263,6 +263,19 @@ Bound bound_minus(const Side *to, Index J, const double *guesses)
     return bound_on_block(to, J, minus, to->guess_slopes + J * to->dim);
 }
 
+/* Raise the guesses of a block, which are bounded, to the largest terms that another one has for its sums. */
+static void raise_guesses(const Operator *op, const Side *from, Index I, const Side *to, Index J, Bound bound,
+                          double *guesses)
+{
+    double costs[BLOCK + LANES], most[BLOCK], squares[BLOCK];
+    most_of_atoms(op, from, I, to, J, bound, most, squares);
+    for (Index i = 0; i < atoms_of(from, I); i++) {
+        if (most[i] < 0) continue;
+        block_costs(op, from, I * BLOCK + i, to, J * BLOCK, atoms_of(to, J), costs);
+        raise_tops(atoms_of(to, J), from->h[I * BLOCK + i], costs, guesses);
+    }
+}
+
 /* Put large terms of the sums of a block into guesses, or, if `all`, the largest ones. */
 static void guess_by_terms(const Pass *pass, Index J, int all, double *guesses)
 {
@@ -275,9 +288,9 @@ static void guess_by_terms(const Pass *pass, Index J, int all, double *guesses)
         for (Index k = 0; k < count; k++) raise_guess(op, from, nearest[k], to, J * BLOCK + j, guesses + j);
     }
     if (!all) return;
-    Walk walk = walk_to(op, from, to, J, bound_minus(to, J, guesses));
-    for (Index I; (I = next_block(&walk, 0)) >= 0;)
-        for (Index j = 0; j < n; j++) raise_guess(op, from, I, to, J * BLOCK + j, guesses + j);
+    Bound bound = bound_minus(to, J, guesses);
+    Walk walk = walk_to(op, from, to, J, bound);
+    for (Index I; (I = next_block(&walk, 0)) >= 0;) raise_guesses(op, from, I, to, J, bound, guesses);
 }
 
 /* Whether sums are made in single precision. */
