@@ -340,13 +340,26 @@ static double most_of_squares(double inverse_eps, Index dim, const double *x, co
     return most;
 }
 
-/* The same for distances. */
-static double most_of_distances(double inverse_eps, Index dim, const double *x, const double *x_half, Bound at_x,
+/* A tangent to the cost between two points at a distance. An angle is 2 arcsin(chord / 2), which is convex; vectors may be
+   longer than one by 1e-4. */
+Tangent tangent_at(const Operator *op, double distance)
+{
+    static const double LONGEST = 1.99, SHORTENED = 1 - 2e-4;
+    if (op->costs->cost != SPHERE) return (Tangent){distance * op->inverse_eps, op->inverse_eps};
+    double chord = smaller(SHORTENED * distance, LONGEST), slope = 1 / sqrt(1 - chord * chord / 4);
+    double angle = 2 * asin(chord / 2) + slope * (SHORTENED * distance - chord);
+    return (Tangent){angle * op->inverse_eps, SHORTENED * slope * op->inverse_eps};
+}
+
+/* The same for distances and angles: by the tangent between the centres, or between the nearest points of the boxes. */
+static double most_of_distances(const Operator *op, Index dim, const double *x, const double *x_half, Bound at_x,
                                 const double *y, const double *y_half, Bound at_y)
 {
     double square = 0, gaps = 0, by_tangent = 0, by_gap = 0;
     for (Index k = 0; k < dim; k++) square += (x[k] - y[k]) * (x[k] - y[k]);
-    double distance = sqrt(square), per_unit = distance > 0 ? inverse_eps / distance : 0;
+    double distance = sqrt(square);
+    Tangent tangent = tangent_at(op, distance);
+    double per_unit = distance > 0 ? tangent.slope / distance : 0;
     for (Index k = 0; k < dim; k++) {
         double apart = x[k] - y[k], wide = at_y.slopes ? y_half[k] : 0, slope = at_y.slopes ? at_y.slopes[k] : 0;
         double gap = larger(fabs(apart) - x_half[k] - wide, 0);
@@ -354,16 +367,9 @@ static double most_of_distances(double inverse_eps, Index dim, const double *x, 
         by_tangent += fabs(at_x.slopes[k] - per_unit * apart) * x_half[k] + fabs(slope + per_unit * apart) * wide;
         by_gap += fabs(at_x.slopes[k]) * x_half[k] + fabs(slope) * wide;
     }
-    by_tangent -= distance * inverse_eps;
-    by_gap -= sqrt(gaps) * inverse_eps;
+    by_tangent -= tangent.cost;
+    by_gap -= tangent_at(op, sqrt(gaps)).cost;
     return at_x.top + at_y.top + smaller(by_tangent, by_gap);
-}
-
-/* What distances are multiplied by in bounds of costs: an angle is no less than the chord, of vectors whose lengths may
-   be off by 1e-4. */
-double bounding_scale(const Operator *op)
-{
-    return op->costs->cost == SPHERE ? (1 - 2e-4) * op->inverse_eps : op->inverse_eps;
 }
 
 static double most_between(const Operator *op, const Side *from, Index box, const double *y, const double *y_half,
@@ -372,7 +378,7 @@ static double most_between(const Operator *op, const Side *from, Index box, cons
     const double *x = from->middles + box * from->dim, *x_half = from->halves + box * from->dim;
     if (op->costs->cost == SQEUCLIDEAN)
         return most_of_squares(op->inverse_eps, from->dim, x, x_half, bound_of(from, box), y, y_half, bound);
-    return most_of_distances(bounding_scale(op), from->dim, x, x_half, bound_of(from, box), y, y_half, bound);
+    return most_of_distances(op, from->dim, x, x_half, bound_of(from, box), y, y_half, bound);
 }
 
 /* Begin with the blocks that may have terms for a block of the other side; `bound` is of minus what they are relative to. */
@@ -412,7 +418,7 @@ static double likely_between(const Operator *op, const Side *from, Index box, co
     const double *slopes = from->slopes + box * from->dim, *bends = from->bends + box * from->dim;
     double likely = from->levels[box], inverse_eps = op->inverse_eps;
     if (op->costs->cost != SQEUCLIDEAN)
-        return most_of_distances(inverse_eps, from->dim, x, half, (Bound){likely, slopes}, y, NULL, (Bound){0, NULL});
+        return most_of_distances(op, from->dim, x, half, (Bound){likely, slopes}, y, NULL, (Bound){0, NULL});
     for (Index k = 0; k < from->dim; k++) {
         double apart = x[k] - y[k], slope = slopes[k] - 2 * apart * inverse_eps, bend = inverse_eps - bends[k];
         double u = 2 * bend * half[k] > fabs(slope) ? 0.5 * slope / bend : slope < 0 ? -half[k] : half[k];

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { FEW = 16, MOST_DIMENSIONS = 16, MOST_ROUNDS = 5 };
+enum { FEW = 16, MOST_DIMENSIONS = 16, MOST_ROUNDS = 5 }; /* of dimensions in single precision; of guesses for a sum */
 
 static const double TOO_LOW = 0.3, TOO_HIGH = 1e30; /* sums relative to a guess of them that must be made again */
 static const double LARGEST_LOG = 600;              /* what an infinite sum has more than a guess */
@@ -43,8 +43,7 @@ static void squares(Index dim, Index n, Index stride, const double *restrict x, 
 }
 
 /* Put the costs in units of eps between one atom and a block into out. */
-void block_costs(const Operator *op, const Side *from, Index i, const Side *to, Index first, Index n,
-                        double *out)
+void block_costs(const Operator *op, const Side *from, Index i, const Side *to, Index first, Index n, double *out)
 {
     const double *x = from->coordinates + i, *y = to->coordinates + first;
     squares(to->dim, n, to->n, x, from->n, 1, y, out);
@@ -110,8 +109,8 @@ void most_of_atoms(const Operator *op, const Side *from, Index I, const Side *to
 {
     Index n = atoms_of(from, I), dim = from->dim;
     const double *middle = to->middles + J * dim, *half = to->halves + J * dim, *h = from->h + I * BLOCK;
-    const double inverse_eps = bounding_scale(op), half_eps = 0.5 / inverse_eps;
-    double gaps[BLOCK] = {0}, by_gap = 0, by_tangent[BLOCK] = {0}, per_unit[BLOCK];
+    const double inverse_eps = op->inverse_eps, half_eps = 0.5 / inverse_eps;
+    double gaps[BLOCK] = {0}, by_gap = 0, by_tangent[BLOCK] = {0}, per_unit[BLOCK], costs[BLOCK];
     for (Index i = 0; i < n; i++) squares[i] = 0;
     for (Index k = 0; k < dim; k++) {
         const double *at = from->coordinates + k * from->n + I * BLOCK;
@@ -129,7 +128,12 @@ void most_of_atoms(const Operator *op, const Side *from, Index I, const Side *to
         }
         return;
     }
-    for (Index i = 0; i < n; i++) per_unit[i] = squares[i] > 0 ? inverse_eps / sqrt(squares[i]) : 0;
+    for (Index i = 0; i < n; i++) {
+        double distance = sqrt(squares[i]);
+        Tangent tangent = tangent_at(op, distance);
+        costs[i] = tangent.cost;
+        per_unit[i] = distance > 0 ? tangent.slope / distance : 0;
+    }
     for (Index k = 0; k < dim; k++) {
         const double *at = from->coordinates + k * from->n + I * BLOCK;
         by_gap += fabs(bound.slopes[k]) * half[k];
@@ -141,7 +145,7 @@ void most_of_atoms(const Operator *op, const Side *from, Index I, const Side *to
         }
     }
     for (Index i = 0; i < n; i++) {
-        double one = by_gap - sqrt(gaps[i]) * inverse_eps, other = by_tangent[i] - sqrt(squares[i]) * inverse_eps;
+        double one = by_gap - tangent_at(op, sqrt(gaps[i])).cost, other = by_tangent[i] - costs[i];
         most[i] = bound.top + h[i] + (one < other ? one : other);
     }
 }

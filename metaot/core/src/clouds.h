@@ -31,6 +31,10 @@ typedef struct {
 } Bound; /* values of the atoms in a box are at most top + <slopes, x - centre> */
 
 typedef struct {
+    double cost, slope;
+} Tangent; /* of the cost as a function of the distance, in units of eps: the cost is nowhere below it */
+
+typedef struct {
     const Operator *op;
     const Side *from;
     const double *middle, *half; /* the box of the other side's block */
@@ -65,7 +69,7 @@ static inline Index atoms_of(const Side *side, Index block)
 size_t side_bytes(Index n, Index dim);
 void open_side(Side *side, Arena *arena, const Support *support, const double *points, Index dim);
 const double *point_of(const Side *side, Index i);
-double bounding_scale(const Operator *op);
+Tangent tangent_at(const Operator *op, double distance);
 void take_bounds(Side *side);
 Bound bound_on_block(const Side *side, Index block, const double *values, double *slopes);
 Bound bound_of(const Side *side, Index box);
