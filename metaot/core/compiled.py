@@ -6,7 +6,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from metaot.core.costs import Costs
+from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Limits, Result, Strides
 
 try:
@@ -221,6 +221,22 @@ def assign_rows(
     columns = np.empty(len(prices), dtype=np.int64)
     bound = _core.assign_rows(rows, _contiguous(eps), prices, columns, exact)
     return columns, bound
+
+
+def assign_points(
+    x: Array, y: Array, cost: str, eps: Array, prices: Array, *, exact: bool
+) -> tuple[Array, float, float]:
+    """Assign points x to points y, n d each, from `prices` of y, which are overwritten: by auctions, one for each eps.
+
+    No n x n matrix is made. `cost` is a name in `POINT_COSTS`. Returns the columns, the sum of their costs, and a
+    lower bound of that of all assignments; see metaot/core/src/pairs.c.
+    """
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    columns = np.empty(len(prices), dtype=np.int64)
+    place = POINT_COSTS.index(cost)
+    sums = _core.assign_points(place, _contiguous(x), _contiguous(y), _contiguous(eps), prices, columns, exact)
+    return columns, *sums
 
 
 @final

@@ -50,8 +50,8 @@ static void squares(Index dim, Index n, Index stride, const double *restrict x, 
 }
 
 /* Put the costs in units of eps between one atom and a block into out. */
-static void block_costs(const Operator *op, const Side *from, Index i, const Side *to, Index first, Index n,
-                        double *out)
+void block_costs(const Operator *op, const Side *from, Index i, const Side *to, Index first, Index n,
+                 double *out)
 {
     const double *x = from->coordinates + i, *y = to->coordinates + first;
     squares(to->dim, n, to->n, x, from->n, 1, y, out);
