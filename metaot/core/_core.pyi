@@ -6,7 +6,7 @@ All are C-contiguous float64, but for `steps`, int64, and where another dtype is
 from numpy import ndarray
 
 def assign_points(
-    cost: int, x: ndarray, y: ndarray, eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, /
+    cost: int, x: ndarray, y: ndarray, eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, quick: bool, /
 ) -> tuple[float, float]:
     """Put a column for each row of the costs between points x and y, n d each, into `columns`, int64.
 

@@ -224,7 +224,7 @@ def assign_rows(
 
 
 def assign_points(
-    x: Array, y: Array, cost: str, eps: Array, prices: Array, *, exact: bool
+    x: Array, y: Array, cost: str, eps: Array, prices: Array, *, exact: bool = False, quick: bool = False
 ) -> tuple[Array, float, float]:
     """Assign points x to points y, n d each, from `prices` of y, which are overwritten: by auctions, one for each eps.
 
@@ -235,8 +235,8 @@ def assign_points(
         raise RuntimeError(_MISSING)
     columns = np.empty(len(prices), dtype=np.int64)
     place = POINT_COSTS.index(cost)
-    sums = _core.assign_points(place, _contiguous(x), _contiguous(y), _contiguous(eps), prices, columns, exact)
-    return columns, *sums
+    points, steps = (_contiguous(x), _contiguous(y)), _contiguous(eps)
+    return columns, *_core.assign_points(place, *points, steps, prices, columns, exact, quick)
 
 
 @final

@@ -412,6 +412,7 @@ typedef struct {
     Index phases;
     const double *eps;  /* of the auctions, one after another */
     int exact;          /* whether the best assignment is wanted */
+    int quick;          /* whether rows that lost their best columns share what columns the other rows left */
     double *prices;     /* of the columns: a start, and those that prove the bound */
     int64_t *columns;   /* of each row its column */
     double cost, bound; /* the sum of costs of the pairs; no assignment has a lower one than the bound */

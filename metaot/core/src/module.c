@@ -631,8 +631,8 @@ static PyObject *assign_points(PyObject *Py_UNUSED(module), PyObject *arguments)
     int cost, fits = 1, enough = 1;
     memset(&task, 0, sizeof task);
     memset(b, 0, sizeof b);
-    if (!PyArg_ParseTuple(arguments, "iOOOOOp:assign_points", &cost, &given[X], &given[Y], &given[PHASES],
-                          &given[PRICES_OF_COLUMNS], &given[COLUMNS], &task.exact))
+    if (!PyArg_ParseTuple(arguments, "iOOOOOpp:assign_points", &cost, &given[X], &given[Y], &given[PHASES],
+                          &given[PRICES_OF_COLUMNS], &given[COLUMNS], &task.exact, &task.quick))
         return NULL;
     for (int k = 0; fits && k < GIVEN; k++)
         fits = read_array(given[k], names[k], k > PHASES, k == COLUMNS ? "lq" : "d", k <= Y ? 2 : 1, &b[k]);

@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { KNOWN = 16, FEWEST = 4, BIDS = 2 };
+enum { KNOWN = 12, FEWEST = 4, BIDS = 2, LAST = 1000 }; /* LAST: the points of the last market */
 
 typedef struct {
     double value; /* cost + price */
@@ -145,9 +145,12 @@ static Choice known_choice(const Market *self, Index i)
 static Choice choose(Market *self, Index i)
 {
     Choice choice = known_choice(self, i);
-    if (choice.column >= 0 && !(choice.second > self->limits[i])) return choice;
-    look_up(self, i);
-    return known_choice(self, i);
+    if (choice.column < 0 || choice.best > self->limits[i]) {
+        look_up(self, i);
+        choice = known_choice(self, i);
+    }
+    choice.second = smaller(choice.second, self->limits[i]);
+    return choice;
 }
 
 static void set_price(Market *self, Index j, double price)
@@ -303,31 +306,88 @@ static int augment(Market *self, Index start)
     return 1;
 }
 
-static int find_pairs(Market *self, const CloudPairs *task)
+/* Whether half of the rows have a column. */
+static int is_half_done(const Market *self)
 {
+    Index left = 0;
+    for (Index i = 0; i < self->n; i++) left += self->column_of[i] < 0;
+    return 2 * left <= self->n;
+}
+
+/* Find pairs: of the best assignment, or by the auctions. If `quick`, only those that are the best of their rows,
+   unless they are few. */
+static int find_pairs(Market *self, const CloudPairs *task, int exact, int quick)
+{
+    if (quick) hold_auction(self, 0);
+    if (quick && !exact && is_half_done(self)) return 1;
     for (Index k = 0; k < task->phases; k++) hold_auction(self, task->eps[k]);
-    if (!task->exact) return 1;
+    if (!exact) return 1;
     hold_auction(self, 0);
     for (Index i = 0; i < self->n; i++)
         if (self->column_of[i] < 0 && !augment(self, i)) return 0;
     return 1;
 }
 
-static void finish(Market *self, CloudPairs *task)
+static size_t market_bytes(Index n, Index dim)
 {
-    const Index *row = self->rows.order, *column = self->columns.order;
-    double cost = 0, bound = 0;
-    for (Index i = 0; i < self->n; i++) {
-        bound += choose(self, i).best - self->prices[i];
-        cost += self->own[i];
-        task->columns[row[i]] = column[self->column_of[i]];
-    }
-    for (Index j = 0; j < self->n; j++) task->prices[column[j]] = self->prices[j];
-    task->cost = cost;
-    task->bound = bound;
+    return 2 * side_bytes(n, dim) + 2 * bytes_for(KNOWN * n) + 13 * bytes_for(n);
 }
 
-/* Put where each of n atoms is into order, all with mass. */
+/* Open a market between some rows and columns, with the prices of all columns. */
+static int open_market(Market *self, Arena *arena, const CloudPairs *task, const Support *rows, const Support *columns)
+{
+    const Costs *costs = task->costs;
+    Index n = rows->count;
+    *self = (Market){.op = {.costs = costs, .inverse_eps = 1}, .n = n, .room = 4 * n};
+    if (!open_arena(arena, market_bytes(n, costs->dim))) return 0;
+    if (!open_arena(&self->heap_memory, bytes_for(2 * self->room))) return 0;
+    self->heap = (Reached *)take_numbers(&self->heap_memory, 2 * self->room);
+    open_side(&self->rows, arena, rows, costs->x, costs->dim);
+    open_side(&self->columns, arena, columns, costs->y, costs->dim);
+    self->costs = take_numbers(arena, KNOWN * n);
+    self->known = take_indices(arena, KNOWN * n);
+    double **numbers[] = {&self->limits, &self->own, &self->prices, &self->lengths, &self->last_values};
+    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) *numbers[k] = take_numbers(arena, n);
+    Index **indices[] = {&self->counts, &self->column_of, &self->row_of, &self->queue, &self->last_columns, &self->before,
+                         &self->done,   &self->seen};
+    for (size_t k = 0; k < sizeof indices / sizeof *indices; k++) *indices[k] = take_indices(arena, n);
+    for (Index i = 0; i < n; i++) {
+        self->column_of[i] = self->row_of[i] = -1;
+        self->counts[i] = self->seen[i] = 0;
+        set_price(self, i, task->prices[columns->atoms[self->columns.order[i]]]);
+    }
+    return 1;
+}
+
+/* Bound the sum of costs of all assignments, and put the prices that prove it into place. */
+static void take_bound(Market *self, CloudPairs *task)
+{
+    task->bound = 0;
+    for (Index i = 0; i < self->n; i++) task->bound += choose(self, i).best - self->prices[i];
+    for (Index j = 0; j < self->n; j++) task->prices[self->columns.order[j]] = self->prices[j];
+}
+
+/* Put the pairs into place, and the rows and columns without one into the supports. */
+static void take_pairs(const Market *self, CloudPairs *task, Support *rows, Support *columns)
+{
+    Index rest = 0;
+    for (Index i = 0; i < self->n; i++) {
+        Index j = self->column_of[i];
+        if (j < 0) continue;
+        Index *row = &rows->atoms[self->rows.order[i]], *column = &columns->atoms[self->columns.order[j]];
+        task->columns[*row] = *column;
+        task->cost += self->own[i];
+        *row = *column = -1;
+    }
+    for (Index k = 0; k < self->n; k++)
+        if (rows->atoms[k] >= 0) rows->atoms[rest++] = rows->atoms[k];
+    rows->count = rest;
+    rest = 0;
+    for (Index k = 0; k < self->n; k++)
+        if (columns->atoms[k] >= 0) columns->atoms[rest++] = columns->atoms[k];
+    columns->count = rest;
+}
+
 static Support whole_support(Arena *arena, Index n)
 {
     Support support = {.count = n, .atoms = take_indices(arena, n)};
@@ -335,37 +395,27 @@ static Support whole_support(Arena *arena, Index n)
     return support;
 }
 
+/* Pair the points that are left, until none is. */
 int pair_clouds(CloudPairs *task)
 {
-    const Costs *costs = task->costs;
-    Index n = costs->n;
-    Market self = {.op = {.costs = costs, .inverse_eps = 1}, .n = n, .room = 4 * n};
+    Index n = task->costs->n;
     Arena arena = {0};
-    size_t bytes = 2 * side_bytes(n, costs->dim) + 2 * bytes_for(KNOWN * n) + 16 * bytes_for(n);
-    if (!open_arena(&arena, bytes)) return 0;
-    if (!open_arena(&self.heap_memory, bytes_for(2 * self.room))) {
-        close_arena(&arena);
-        return 0;
+    int enough = open_arena(&arena, 2 * bytes_for(n)), is_first = 1;
+    if (!enough) return 0;
+    Support rows = whole_support(&arena, n), columns = whole_support(&arena, n);
+    task->cost = 0;
+    while (enough && rows.count) {
+        Market market = {0};
+        Arena memory = {0};
+        int exact = is_first ? task->exact : rows.count <= LAST;
+        enough = open_market(&market, &memory, task, &rows, &columns) &&
+                 find_pairs(&market, task, exact, task->quick);
+        if (enough && is_first) take_bound(&market, task);
+        if (enough) take_pairs(&market, task, &rows, &columns);
+        is_first = 0;
+        close_arena(&memory);
+        close_arena(&market.heap_memory);
     }
-    self.heap = (Reached *)take_numbers(&self.heap_memory, 2 * self.room);
-    Support all = whole_support(&arena, n);
-    open_side(&self.rows, &arena, &all, costs->x, costs->dim);
-    open_side(&self.columns, &arena, &all, costs->y, costs->dim);
-    self.costs = take_numbers(&arena, KNOWN * n);
-    self.known = take_indices(&arena, KNOWN * n);
-    double **numbers[] = {&self.limits, &self.own, &self.prices, &self.lengths, &self.last_values};
-    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) *numbers[k] = take_numbers(&arena, n);
-    Index **indices[] = {&self.counts, &self.column_of, &self.row_of, &self.queue, &self.last_columns, &self.before,
-                         &self.done,   &self.seen};
-    for (size_t k = 0; k < sizeof indices / sizeof *indices; k++) *indices[k] = take_indices(&arena, n);
-    for (Index i = 0; i < n; i++) {
-        self.column_of[i] = self.row_of[i] = -1;
-        self.counts[i] = self.seen[i] = 0;
-        set_price(&self, i, task->prices[self.columns.order[i]]);
-    }
-    int enough = find_pairs(&self, task);
-    if (enough) finish(&self, task);
     close_arena(&arena);
-    close_arena(&self.heap_memory);
     return enough;
 }
