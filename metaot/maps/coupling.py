@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.arrays import ArrayLike, as_number, require_limits
 from metaot.core.status import Status
 from metaot.geometry import Points
@@ -24,6 +25,7 @@ from metaot.maps.pair_costs import pair_costs
 from metaot.potentials import source_marginal, target_marginal
 from metaot.problem import Problem
 from metaot.solvers.assignment import assigned, spread
+from metaot.solvers.cloud_assignment import assigned_clouds, spread_between
 from metaot.solvers.solution import Bounds, Solution
 from metaot.solvers.solve import solve
 
@@ -35,6 +37,9 @@ _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 _LARGEST_ERROR = 0.25
 """The part of eps that may be lost to rounded costs, which are faster."""
+
+_LARGE, _FEW = 4096, 3
+"""Points from which on, and coordinates up to which, pairs are found without the matrix of costs."""
 
 _WHOLE = 1e-7
 """Rounding of weights, of a mass of one."""
@@ -274,6 +279,8 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
     count = max(len(x), len(y))
     copies = [_copies(w, count, wanted) for w in weights]
     each_once = copies[0] is None and copies[1] is None
+    if each_once and _are_large(x, wanted):
+        return _paired_clouds(x, y, weights, wanted)
     costs = pair_costs(x, y, wanted.cost, rounded=each_once and wanted.eps != 0).taken(*copies)
     alone = costs.rows.mean(dtype=torch.float64) + costs.columns.mean(dtype=torch.float64)
     independent = alone + costs.mean()
@@ -301,6 +308,28 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
         independent,
         alone + lower - costs.error,
     )
+
+
+def _are_large(x: Float[Tensor, "n d"], wanted: _Wanted) -> bool:
+    """Return whether pairs of so many points are found faster without the matrix of costs."""
+    known = isinstance(wanted.cost, str) and wanted.cost in core.POINT_COSTS
+    return known and len(x) >= _LARGE and x.shape[1] <= _FEW and x.is_cpu and core.COMPILED
+
+
+def _paired_clouds(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], weights: list[Tensor], wanted: _Wanted
+) -> Part:
+    """Pair as many points as there are on the other side, each once, without the matrix of costs."""
+    for name, cloud in zip(("x0", "x1"), wanted.clouds, strict=True):
+        require_finite(name, cloud)
+    geometry, (a, b) = Points(x.double(), y.double(), wanted.cost), weights
+    independent = geometry.mean_cost()
+    scale = spread_between(geometry)
+    eps = (_DEFAULT * scale or 1.0) if wanted.eps is None else wanted.eps
+    found = assigned_clouds(geometry, eps, scale)
+    cost, lower = (independent.new_tensor(value) for value in (found.cost, found.lower))
+    each = torch.arange(len(x))
+    return Part(each, found.columns, a, b, x, y, wanted.cost, eps, wanted.tol, cost, independent, lower)
 
 
 def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:
