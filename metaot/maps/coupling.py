@@ -25,7 +25,7 @@ from metaot.maps.pair_costs import pair_costs
 from metaot.potentials import source_marginal, target_marginal
 from metaot.problem import Problem
 from metaot.solvers.assignment import assigned, spread
-from metaot.solvers.cloud_assignment import assigned_clouds, spread_between
+from metaot.solvers.cloud_assignment import assigned_clouds, some_costs
 from metaot.solvers.solution import Bounds, Solution
 from metaot.solvers.solve import solve
 
@@ -39,7 +39,13 @@ _LARGEST_ERROR = 0.25
 """The part of eps that may be lost to rounded costs, which are faster."""
 
 _LARGE, _FEW = 4096, 3
-"""Points from which on, and coordinates up to which, pairs are found without the matrix of costs."""
+"""Squared distances between points with few coordinates need no matrix of costs from so many points on."""
+
+_HUGE, _MOST = 16384, 8
+"""Other costs do without it from so many points on, where it takes much memory, up to so many coordinates."""
+
+_ROWS = 256
+"""Rows of costs that are made at once."""
 
 _WHOLE = 1e-7
 """Rounding of weights, of a mass of one."""
@@ -312,8 +318,9 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
 
 def _are_large(x: Float[Tensor, "n d"], wanted: _Wanted) -> bool:
     """Return whether pairs of so many points are found faster without the matrix of costs."""
+    least = _LARGE if wanted.cost == "sqeuclidean" and x.shape[1] <= _FEW else _HUGE
     known = isinstance(wanted.cost, str) and wanted.cost in core.POINT_COSTS
-    return known and len(x) >= _LARGE and x.shape[1] <= _FEW and x.is_cpu and core.COMPILED
+    return known and len(x) >= least and x.shape[1] <= _MOST and x.is_cpu and core.COMPILED
 
 
 def _paired_clouds(
@@ -323,13 +330,20 @@ def _paired_clouds(
     for name, cloud in zip(("x0", "x1"), wanted.clouds, strict=True):
         require_finite(name, cloud)
     geometry, (a, b) = Points(x.double(), y.double(), wanted.cost), weights
-    independent = geometry.mean_cost()
-    scale = spread_between(geometry)
-    eps = (_DEFAULT * scale or 1.0) if wanted.eps is None else wanted.eps
-    found = assigned_clouds(geometry, eps, scale)
+    independent = geometry.mean_cost() if wanted.cost == "sqeuclidean" else _mean_by_rows(geometry)
+    if not bool(independent.isfinite()):
+        raise ValueError("pairs need finite costs, and these are too large: scale the points")
+    eps = (_DEFAULT * spread(some_costs(geometry)) or 1.0) if wanted.eps is None else wanted.eps
+    found = assigned_clouds(geometry, eps)
     cost, lower = (independent.new_tensor(value) for value in (found.cost, found.lower))
     each = torch.arange(len(x))
     return Part(each, found.columns, a, b, x, y, wanted.cost, eps, wanted.tol, cost, independent, lower)
+
+
+def _mean_by_rows(geometry: Points) -> Float[Tensor, ""]:
+    """Return the mean of the costs of all pairs of points."""
+    rows = torch.arange(geometry.shape[0]).split(_ROWS)
+    return torch.stack([geometry.cost_rows(some).sum() for some in rows]).sum() / math.prod(geometry.shape)
 
 
 def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:

@@ -18,12 +18,18 @@ from metaot.problem import Problem
 from metaot.solvers.assignment import spread
 from metaot.solvers.solve import solve
 
-_SPACINGS, _MOST_ENTROPY, _TOL = 80.0, 1e-2, 1e-2
-"""The eps of the entropic solution: in units of spread n^(-2/d), which is near the squared distance of neighbours;
-its largest part of the spread; the error of its marginals."""
+_SPACINGS, _IN_SPACE, _TOL = 80.0, 5.0, 1e-2
+"""The eps of the entropic solution, in units of spread n^(-2/d), which is near the squared distance of neighbours: in
+up to two dimensions, and in more of them; the error of its marginals."""
+
+_LEAST_ENTROPY, _MOST_ENTROPY = 1e-3, 0.1
+"""The least and the largest eps, in units of the spread."""
 
 _PHASES = 1e-3, 1e-4
 """Auctions, in units of the spread; for an eps below the last one the exact assignment is found."""
+
+_ROUNDING = 1e-8
+"""The least spread, in units of the costs, as in `metaot.solvers.assignment`."""
 
 _SAMPLE = 64
 """Rows that the spread of the costs is taken from."""
@@ -39,22 +45,24 @@ class CloudAssigned(NamedTuple):
     prices: Float[Tensor, "n"]
 
 
-def spread_between(geometry: Points) -> float:
-    """Return `spread` of the costs between points, from some of the rows."""
+def some_costs(geometry: Points) -> Float[Tensor, "r n"]:
+    """Return some rows of the costs between points, from which `spread` is that of all."""
     n = geometry.shape[0]
-    return spread(geometry.cost_rows(torch.arange(0, n, max(1, n // _SAMPLE))))
+    return geometry.cost_rows(torch.arange(0, n, max(1, n // _SAMPLE)))
 
 
-def assigned_clouds(geometry: Points, eps: float, scale: float) -> CloudAssigned:
-    """Assign points to as many points, on a CPU: the mean cost is within eps of the least one.
+def assigned_clouds(geometry: Points, eps: float) -> CloudAssigned:
+    """Assign points to as many points, in float64 on a CPU: the mean cost is within eps of the least one.
 
-    The cost is one that the core knows; `scale` is the spread of the costs.
+    The cost is one that the core knows.
     """
-    (n, _), name = geometry.shape, geometry.cost_name
+    n, name, some = geometry.shape[0], geometry.cost_name, some_costs(geometry)
     assert name is not None
-    x, y = (cloud.detach().double() for cloud in geometry.points)
-    prices = _first_prices(Points(x, y, name), scale)
-    phases = scale * np.array([phase for phase in _PHASES if scale * phase >= eps] or [max(eps, 0.0) / scale])
+    scale = max(spread(some), _ROUNDING * float(some.abs().amax())) or 1.0
+    x, y = geometry.points
+    prices = _first_prices(geometry, scale)
+    last = min(max(eps, _PHASES[-1] * scale), _PHASES[0] * scale)
+    phases = np.array([*(phase * scale for phase in _PHASES if phase * scale > last), last])
     exact = eps < _PHASES[-1] * scale
 
     def assign(*, quick: bool) -> CloudAssigned:
@@ -74,6 +82,7 @@ def _first_prices(geometry: Points, scale: float) -> np.ndarray:
     """Return prices of y near those of the best assignment: the potential of the entropic solution, negated."""
     n, dim = len(geometry.x), geometry.x.shape[-1]
     weights = geometry.x.new_full((n,), 1 / n)
-    eps = scale * min(_SPACINGS * n ** (-2 / dim), _MOST_ENTROPY)
+    part = (_SPACINGS if dim <= 2 else _IN_SPACE) * n ** (-2 / dim)
+    eps = min(max(part, _LEAST_ENTROPY), _MOST_ENTROPY) * scale
     g = solve(Problem(weights, weights, geometry, eps), tol=_TOL).potentials.g
     return np.array(-g.nan_to_num(0.0, 0.0, 0.0).numpy())

@@ -226,10 +226,10 @@ static Reached pop(Market *self)
     return first;
 }
 
-/* Shorten the path to a column by a row. */
+/* Shorten the path to a column by a row; one that is done stays, though rounding makes paths shorter. */
 static int shorten(Market *self, Index i, Index j, double length)
 {
-    if (self->seen[j] == self->stamp && !(length < self->lengths[j])) return 1;
+    if (self->seen[j] == -self->stamp || (self->seen[j] == self->stamp && !(length < self->lengths[j]))) return 1;
     self->seen[j] = self->stamp;
     self->lengths[j] = length;
     self->before[j] = i;
@@ -283,7 +283,8 @@ static int augment(Market *self, Index start)
             continue;
         }
         j = next.node;
-        if (reach > self->lengths[j]) continue;
+        if (self->seen[j] == -self->stamp) continue;
+        self->seen[j] = -self->stamp;
         self->done[count++] = j;
         if (i < 0) break;
         if (!scan(self, i, reach, self->own[i] + self->prices[j])) return 0;
