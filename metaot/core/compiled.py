@@ -226,10 +226,11 @@ def assign_rows(
 def assign_points(
     x: Array, y: Array, cost: str, eps: Array, prices: Array, *, exact: bool = False, quick: bool = False
 ) -> tuple[Array, float, float]:
-    """Assign points x to points y, n d each, from `prices` of y, which are overwritten: by auctions, one for each eps.
+    """Assign points x to points y, n d each, by one auction for each eps; `prices` of y are overwritten.
 
-    No n x n matrix is made. `cost` is a name in `POINT_COSTS`. Returns the columns, the sum of their costs, and a
-    lower bound of that of all assignments; see metaot/core/src/pairs.c.
+    If `quick`, points that lose their best ones share what is left, without an auction. No n x n matrix is made.
+    `cost` is a name in `POINT_COSTS`. Returns the columns, the sum of their costs, and a lower bound of that of
+    all assignments; see metaot/core/src/pairs.c.
     """
     if _core is None:
         raise RuntimeError(_MISSING)

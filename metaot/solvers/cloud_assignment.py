@@ -1,8 +1,8 @@
 """Assignments between large clouds, without their matrix of costs: metaot/core/src/pairs.c.
 
-The entropic solution at a low eps, found coarse to fine, has prices from which most points get their best partner at
-once. The other points share the partners that are left, which costs little; where that is too much, an auction goes
-on from the same prices, and for an eps near zero shortest paths.
+The entropic solution at a low eps, found coarse to fine, has prices from which most points get their best partner
+at once. The other points share the partners that are left, which costs little. Where that is too much, an auction
+goes on from the same prices, and for an eps near zero shortest paths.
 """
 
 from typing import NamedTuple, final
@@ -18,9 +18,9 @@ from metaot.problem import Problem
 from metaot.solvers.assignment import spread
 from metaot.solvers.solve import solve
 
-_SPACINGS, _IN_SPACE, _TOL = 80.0, 5.0, 1e-2
-"""The eps of the entropic solution, in units of spread n^(-2/d), which is near the squared distance of neighbours: in
-up to two dimensions, and in more of them; the error of its marginals."""
+_SPACINGS, _IN_SPACE, _TOL = 80.0, 5.0, 2e-2
+"""The eps of the entropic solution, in units of spread n^(-2/d), near the squared distance of neighbours: in up to
+two dimensions, and in more of them; the error of its marginals."""
 
 _LEAST_ENTROPY, _MOST_ENTROPY = 1e-3, 0.1
 """The least and the largest eps, in units of the spread."""
@@ -31,13 +31,13 @@ _PHASES = 1e-3, 1e-4
 _ROUNDING = 1e-8
 """The least spread, in units of the costs, as in `metaot.solvers.assignment`."""
 
-_SAMPLE = 64
-"""Rows that the spread of the costs is taken from."""
+_SAMPLE = 64, 2048
+"""Rows and columns that the spread of the costs is taken from."""
 
 
 @final
 class CloudAssigned(NamedTuple):
-    """The column of each row, the mean cost, a lower bound of that of all assignments, and the prices that prove it."""
+    """The column of each row, the mean cost, a lower bound of all such costs, and prices that prove it."""
 
     columns: Int[Tensor, "n"]
     cost: float
@@ -45,10 +45,10 @@ class CloudAssigned(NamedTuple):
     prices: Float[Tensor, "n"]
 
 
-def some_costs(geometry: Points) -> Float[Tensor, "r n"]:
-    """Return some rows of the costs between points, from which `spread` is that of all."""
-    n = geometry.shape[0]
-    return geometry.cost_rows(torch.arange(0, n, max(1, n // _SAMPLE)))
+def some_costs(geometry: Points) -> Float[Tensor, "r k"]:
+    """Return some rows and columns of the costs between points, from which `spread` is near that of all."""
+    x, y = (z[:: max(1, len(z) // most)] for z, most in zip(geometry.points, _SAMPLE, strict=True))
+    return Points(x, y, geometry.cost).cost_rows(slice(None))
 
 
 def assigned_clouds(geometry: Points, eps: float) -> CloudAssigned:

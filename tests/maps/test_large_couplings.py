@@ -17,7 +17,7 @@ def _all_clouds_are_large(monkeypatch):
     monkeypatch.setattr(coupling, "_HUGE", 1)
 
 
-def clouds(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def clouds(name: str) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: PLR0911
     x, y = torch.rand(300, 2, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
     if name == "far":
         return x, y + 1e4
