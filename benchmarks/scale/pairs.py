@@ -1,6 +1,6 @@
 """A bijection between two large clouds: python -m benchmarks.scale pairs.
 
-The clouds of benchmarks/scale/clouds.py in the plane, as many points as HiRef pairs (arXiv 2503.03025), |x - y|^2, on
+The clouds of benchmarks/scale/clouds.py in the plane, as many points as in HiRef (arXiv 2503.03025), |x - y|^2, on
 two threads: `metaot.couple` by default and with eps=0, binary space partitions (BSP-OT, of POT) with 64 plans, and
 random batches of 2048 points, each paired exactly by `metaot.couple`.
 """

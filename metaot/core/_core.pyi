@@ -11,9 +11,9 @@ def assign_points(
     """Put a column for each row of the costs between points x and y, n d each, into `columns`, int64.
 
     `cost` is the place of its name in `metaot.core.POINT_COSTS`. By one auction for each of the positive `eps`,
-    from `prices` of columns to those that prove the second number that is returned: a lower bound of the sum of
-    costs of all assignments. The first one is that sum for `columns`. `exact` asks for the best assignment; `quick`
-    lets rows that lose their best columns share what is left, without an auction. Raises as `solve_each`.
+    from `prices` of columns to those that prove the second number returned: a lower bound of the sum of costs of
+    all assignments. The first one is that sum for `columns`. `exact` asks for the best assignment; `quick` lets
+    rows that lose their best columns share what is left, without an auction. Raises as `solve_each`.
     """
 
 def assign_rows(
