@@ -5,6 +5,17 @@ All are C-contiguous float64, but for `steps`, int64, and where another dtype is
 
 from numpy import ndarray
 
+def assign_points(
+    cost: int, x: ndarray, y: ndarray, eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, quick: bool, /
+) -> tuple[float, float]:
+    """Put a column for each row of the costs between points x and y, n d each, into `columns`, int64.
+
+    `cost` is the place of its name in `metaot.core.POINT_COSTS`. By one auction for each of the positive `eps`,
+    from `prices` of columns to those that prove the second number returned: a lower bound of the sum of costs of
+    all assignments. The first one is that sum for `columns`. `exact` asks for the best assignment; `quick` lets
+    rows that lose their best columns share what is left, without an auction. Raises as `solve_each`.
+    """
+
 def assign_rows(
     costs: ndarray | tuple[ndarray, ...], eps: ndarray, prices: ndarray, columns: ndarray, exact: bool, /
 ) -> float:

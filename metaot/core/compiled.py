@@ -6,7 +6,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from metaot.core.costs import Costs
+from metaot.core.costs import POINT_COSTS, Costs
 from metaot.core.method import SMALLEST_WEIGHT, BackEnd, Index, Limits, Result, Strides
 
 try:
@@ -254,6 +254,23 @@ def assign_rows(
     columns = np.empty(len(prices), dtype=np.int64)
     bound = _core.assign_rows(rows, _contiguous(eps), prices, columns, exact)
     return columns, bound
+
+
+def assign_points(
+    x: Array, y: Array, cost: str, eps: Array, prices: Array, *, exact: bool = False, quick: bool = False
+) -> tuple[Array, float, float]:
+    """Assign points x to points y, n d each, by one auction for each eps; `prices` of y are overwritten.
+
+    If `quick`, points that lose their best ones share what is left, without an auction. No n x n matrix is made.
+    `cost` is a name in `POINT_COSTS`. Returns the columns, the sum of their costs, and a lower bound of that of
+    all assignments; see metaot/core/src/pairs.c.
+    """
+    if _core is None:
+        raise RuntimeError(_MISSING)
+    columns = np.empty(len(prices), dtype=np.int64)
+    place = POINT_COSTS.index(cost)
+    points, steps = (_contiguous(x), _contiguous(y)), _contiguous(eps)
+    return columns, *_core.assign_points(place, *points, steps, prices, columns, exact, quick)
 
 
 @final

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaot import core
 from metaot.arrays import ArrayLike, as_number, require_limits
 from metaot.core.status import Status
 from metaot.geometry import Points
@@ -24,6 +25,7 @@ from metaot.maps.pair_costs import pair_costs
 from metaot.potentials import source_marginal, target_marginal
 from metaot.problem import Problem
 from metaot.solvers.assignment import assigned, spread
+from metaot.solvers.cloud_assignment import assigned_clouds, some_costs
 from metaot.solvers.solution import Bounds, Solution
 from metaot.solvers.solve import solve
 
@@ -35,6 +37,15 @@ _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 _LARGEST_ERROR = 0.25
 """The part of eps that may be lost to rounded costs, which are faster."""
+
+_LARGE, _FEW = 4096, 3
+"""Squared distances between points with few coordinates need no matrix of costs from so many points on."""
+
+_HUGE, _MOST = 16384, 8
+"""Other costs do without it from so many points on, where it takes much memory, up to so many coordinates."""
+
+_ROWS = 256
+"""Rows of costs that are made at once."""
 
 _WHOLE = 1e-7
 """Rounding of weights, of a mass of one."""
@@ -198,6 +209,9 @@ def couple(
     random by `generator`. `classes` names the class of each point: for both sides alike (x0[k] and x1[k] of class
     k), or as a pair of these; points are paired within a class only, each class as a problem of its own.
 
+    Large clouds with as many points on both sides and few coordinates are paired without their matrix of costs,
+    on a CPU and for the costs "sqeuclidean", "euclidean" and "sphere"; the certificate is the same.
+
     `cost` is that of `metaot.Points`. Points may be images: all but the first axis is flattened. Works on the
     device of the points, without a copy to the host; no derivatives. Raises ValueError for what is not finite or
     does not fit, for pairs that are forbidden (a cost of +inf), for a negative eps and for a class without points
@@ -274,6 +288,8 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
     count = max(len(x), len(y))
     copies = [_copies(w, count, wanted) for w in weights]
     each_once = copies[0] is None and copies[1] is None
+    if each_once and _are_large(x, wanted):
+        return _paired_clouds(x, y, weights, wanted)
     costs = pair_costs(x, y, wanted.cost, rounded=each_once and wanted.eps != 0).taken(*copies)
     alone = costs.rows.mean(dtype=torch.float64) + costs.columns.mean(dtype=torch.float64)
     independent = alone + costs.mean()
@@ -301,6 +317,42 @@ def _paired(x: Tensor, y: Tensor, weights: list[Tensor], wanted: _Wanted) -> Par
         independent,
         alone + lower - costs.error,
     )
+
+
+def _are_large(x: Float[Tensor, "n d"], wanted: _Wanted) -> bool:
+    """Return whether pairs of so many points are found faster without the matrix of costs."""
+    least = _LARGE if wanted.cost == "sqeuclidean" and x.shape[1] <= _FEW else _HUGE
+    known = isinstance(wanted.cost, str) and wanted.cost in core.POINT_COSTS
+    return known and len(x) >= least and x.shape[1] <= _MOST and x.is_cpu and core.COMPILED
+
+
+def _paired_clouds(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], weights: list[Tensor], wanted: _Wanted
+) -> Part:
+    """Pair as many points as there are on the other side, each once, without the matrix of costs."""
+    for name, cloud in zip(("x0", "x1"), wanted.clouds, strict=True):
+        require_finite(name, cloud)
+    geometry, (a, b) = Points(x.double(), y.double(), wanted.cost), weights
+    independent = _mean_of_squares(geometry) if wanted.cost == "sqeuclidean" else _mean_by_rows(geometry)
+    if not bool(independent.isfinite()):
+        raise ValueError("pairs need finite costs, and these are too large: scale the points")
+    eps = (_DEFAULT * spread(some_costs(geometry)) or 1.0) if wanted.eps is None else wanted.eps
+    found = assigned_clouds(geometry, eps)
+    cost, lower = (independent.new_tensor(value) for value in (found.cost, found.lower))
+    each = torch.arange(len(x))
+    return Part(each, found.columns, a, b, x, y, wanted.cost, eps, wanted.tol, cost, independent, lower)
+
+
+def _mean_of_squares(geometry: Points) -> Float[Tensor, ""]:
+    """Return the mean squared distance of all pairs of points, from the moments of both clouds."""
+    (var_x, mean_x), (var_y, mean_y) = (torch.var_mean(cloud, 0, correction=0) for cloud in geometry.points)
+    return (var_x + var_y + (mean_x - mean_y).square()).sum()
+
+
+def _mean_by_rows(geometry: Points) -> Float[Tensor, ""]:
+    """Return the mean of the costs of all pairs of points."""
+    rows = torch.arange(geometry.shape[0]).split(_ROWS)
+    return torch.stack([geometry.cost_rows(some).sum() for some in rows]).sum() / math.prod(geometry.shape)
 
 
 def _not_finite(C: Float[Tensor, "n m"], wanted: _Wanted) -> ValueError:

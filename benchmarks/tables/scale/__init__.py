@@ -1,5 +1,5 @@
 """Tables of what is large, one module for each of benchmarks/scale."""
 
-from benchmarks.tables.scale import clouds, semidiscrete
+from benchmarks.tables.scale import clouds, pairs, semidiscrete
 
-__all__ = ["clouds", "semidiscrete"]
+__all__ = ["clouds", "pairs", "semidiscrete"]

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { GROUP = 8, MOST_FITTED = 8 }; /* the boxes in one of the next level; the dimension up to which slopes are fitted */
+enum { MOST_FITTED = 8 }; /* the dimension up to which slopes are fitted */
 
 static void swap_atoms(Index *order, Index i, Index j)
 {
@@ -409,6 +409,21 @@ Index next_block(Walk *walk, double lowest)
         }
     }
     return -1;
+}
+
+/* The most that a term between a box and a point of the other side may be. */
+double most_at_point(const Operator *op, const Side *from, Index box, const double *y)
+{
+    const double *x = from->middles + box * from->dim, *half = from->halves + box * from->dim;
+    Bound bound = bound_of(from, box);
+    double most = bound.top, inverse_eps = op->inverse_eps, half_eps = 0.5 / inverse_eps;
+    if (op->costs->cost != SQEUCLIDEAN)
+        return most_of_distances(op, from->dim, x, half, bound, y, NULL, (Bound){0, NULL});
+    for (Index k = 0; k < from->dim; k++) {
+        double apart = y[k] - x[k], slope = bound.slopes[k], moved = clamp(apart + slope * half_eps, half[k]);
+        most += slope * moved - (moved - apart) * (moved - apart) * inverse_eps;
+    }
+    return most;
 }
 
 /* About the largest term between a box and a point of the other side. */

@@ -5,7 +5,7 @@
 
 #include "core.h"
 
-enum { BLOCK = TILE, MOST_HEIGHT = 20, NEAREST = 3 };
+enum { BLOCK = TILE, GROUP = 8, MOST_HEIGHT = 20, NEAREST = 3 }; /* GROUP: the boxes in one of the next level */
 
 typedef struct {
     const Support *support;
@@ -75,6 +75,7 @@ Bound bound_on_block(const Side *side, Index block, const double *values, double
 Bound bound_of(const Side *side, Index box);
 Walk walk_to(const Operator *op, const Side *from, const Side *to, Index block, Bound bound);
 Index next_block(Walk *walk, double lowest);
+double most_at_point(const Operator *op, const Side *from, Index box, const double *y);
 Index find_nearest(const Operator *op, const Side *from, const double *y, Index *nearest);
 
 /* clouds.c */

@@ -415,6 +415,20 @@ typedef struct {
 
 int assign(Assignment *task);
 
+/* pairs.c */
+typedef struct {
+    const Costs *costs; /* between clouds of as many points */
+    Index phases;
+    const double *eps;  /* of the auctions, one after another */
+    int exact;          /* whether the best assignment is wanted */
+    int quick;          /* whether rows that lost their best columns share what columns the other rows left */
+    double *prices;     /* of the columns: a start, and those that prove the bound */
+    int64_t *columns;   /* of each row its column */
+    double cost, bound; /* the sum of costs of the pairs; no assignment has a lower one than the bound */
+} CloudPairs;
+
+int pair_clouds(CloudPairs *task);
+
 /* products.c */
 typedef struct {
     Index n, m, dim;

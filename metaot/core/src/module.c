@@ -55,7 +55,7 @@ static int solve_one(Workspace *workspace, Hierarchy *hierarchy, Task *task, Ind
     Instance instance = {&costs, row(task, A, i, n), row(task, B, j, m), row(task, START, k, n),
                          *row(task, EPS, k, 1), row(task, F, k, n), row(task, G, k, second),
                          task->count == 1 ? task->threads : 1, price_of(task, k, 0, *row(task, EPS, k, 1)),
-                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1), NULL, 0};
+                         price_of(task, k, 1, *row(task, EPS, k, 1)), row(task, VALUE, k, 1), NULL, 0, 0};
     int relaxed = instance.source_price.kind != EXACT_PRICE || instance.target_price.kind != EXACT_PRICE;
     Outcome outcome = {INFINITY, 0};
     int done = 0;
@@ -664,6 +664,47 @@ static PyObject *assign_rows(PyObject *Py_UNUSED(module), PyObject *arguments)
     return enough ? PyFloat_FromDouble(task.bound) : PyErr_NoMemory();
 }
 
+static PyObject *assign_points(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    enum { X, Y, PHASES, PRICES_OF_COLUMNS, COLUMNS, GIVEN };
+    static const char *const names[] = {"x", "y", "eps", "prices", "columns"};
+    PyObject *given[GIVEN];
+    Py_buffer b[GIVEN];
+    CloudPairs task;
+    Costs costs;
+    int cost, fits = 1, enough = 1;
+    memset(&task, 0, sizeof task);
+    memset(b, 0, sizeof b);
+    if (!PyArg_ParseTuple(arguments, "iOOOOOpp:assign_points", &cost, &given[X], &given[Y], &given[PHASES],
+                          &given[PRICES_OF_COLUMNS], &given[COLUMNS], &task.exact, &task.quick))
+        return NULL;
+    for (int k = 0; fits && k < GIVEN; k++)
+        fits = read_array(given[k], names[k], k > PHASES, k == COLUMNS ? "lq" : "d", k <= Y ? 2 : 1, &b[k]);
+    if (fits && (b[X].ndim != 2 || b[Y].ndim != 2 || b[X].len == 0 || b[X].shape[0] != b[Y].shape[0] ||
+                 b[X].shape[1] != b[Y].shape[1]))
+        fits = misfit("x and y must be n d");
+    for (int k = PRICES_OF_COLUMNS; fits && k < GIVEN; k++)
+        if (b[k].len != b[X].shape[0] * (Py_ssize_t)sizeof(double)) fits = misfit("prices and columns are those of the points");
+    if (fits && (cost < SQEUCLIDEAN || cost > SPHERE)) fits = misfit("unknown costs");
+    if (fits) {
+        Index n = b[X].shape[0];
+        costs = (Costs){.kind = CLOUDS, .n = n, .m = n, .x = b[X].buf, .y = b[Y].buf, .dim = b[X].shape[1],
+                        .cost = (PointCost)cost};
+        task.costs = &costs;
+        task.phases = b[PHASES].len / (Index)sizeof(double);
+        task.eps = b[PHASES].buf;
+        task.prices = b[PRICES_OF_COLUMNS].buf;
+        task.columns = b[COLUMNS].buf;
+        Py_BEGIN_ALLOW_THREADS
+        enough = pair_clouds(&task);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < GIVEN; k++)
+        if (b[k].obj) PyBuffer_Release(&b[k]);
+    if (!fits) return NULL;
+    return enough ? Py_BuildValue("dd", task.cost, task.bound) : PyErr_NoMemory();
+}
+
 static PyObject *multiply(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     static const char *const names[] = {"x", "y", "out"};
@@ -791,6 +832,7 @@ static PyMethodDef methods[] = {
     {"has_quick_products", has_quick_products, METH_NOARGS, "Tell whether multiply_rows is faster than floats."},
     {"multiply_rows", multiply, METH_VARARGS, "Put factor x y^T into out; see metaot/core/_core.pyi."},
     {"exponential_sums", exponential_sums, METH_VARARGS, "Put exp(x y^T) v into out; see metaot/core/_core.pyi."},
+    {"assign_points", assign_points, METH_VARARGS, "Assign points to points; see metaot/core/_core.pyi."},
     {"assign_rows", assign_rows, METH_VARARGS, "Assign rows to columns; see metaot/core/_core.pyi."},
     {"average_each", average_each, METH_VARARGS, "Find each of many barycenters; see metaot/core/_core.pyi."},
     {"learnt_potentials", learnt_potentials, METH_VARARGS, "Evaluate a network that reads costs; see _core.pyi."},
