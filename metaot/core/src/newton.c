@@ -466,7 +466,7 @@ int refine_by_newton(Workspace *workspace, const Instance *instance, Limits limi
     workspace->source = workspace->target;
     workspace->target = other;
     Instance mirrored = {&exchanged, instance->b, instance->a, NULL, instance->eps, instance->g, instance->f, 1,
-                         instance->target_price, instance->source_price, NULL, NULL, 0};
+                         instance->target_price, instance->source_price, NULL, NULL, 0, 0};
     double *start = NULL;
     Arena arena = {0};
     if (instance->start) { /* the best g for f is the start on the other side */
