@@ -1,9 +1,9 @@
 """Large clouds, coarse to fine: python -m benchmarks.scale clouds.
 
-Points drawn evenly against a mixture of eight Gaussians, |x - y|^2, on two threads; eps is a thousandth of the mean
-cost, for a million points (3 spacings)^2, that is 9/n. Of ten thousand points also accelerated Sinkhorn steps between the clouds themselves from zeros, which is
-what `solve` made before. And what the solution is asked for afterwards, once each: the seconds of each answer, and
-how far apart the bounds of the cost are.
+Points drawn evenly against a mixture of eight Gaussians, |x - y|^2, on two threads; eps is a thousandth of the
+mean cost, for a million points (3 spacings)^2, that is 9/n. Of ten thousand points also accelerated Sinkhorn steps
+between the clouds themselves from zeros, which is what `solve` made before. And what the solution is asked for
+afterwards, once each: the seconds of each answer, and how far apart the bounds of the cost are.
 """
 
 import json
@@ -64,21 +64,28 @@ def answers(solution: Solution, dim: int) -> dict[str, float]:
     return {**seconds, "gap": float(found["bounds"].gap / found["cost"])}
 
 
+def peak() -> int:
+    """Return the most memory that this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 def main() -> None:
     torch.set_num_threads(2)
     metaot.solve(clouds(3000, 2), tol=1e-2)
-    rows = []
+    rows, before = [], peak()
     for n, d, tol in CASES:
         problem = clouds(n, d)
         solution, now = timed(problem, tol, None)
         row = {"points": n, "dim": d, "tol": tol, "eps": float(problem.eps), "now": now}
-        row["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        row["peak MiB"] = peak()
         row["answers"] = answers(solution, d)
         if n <= COMPARED:
             row["before"] = timed(problem, tol, Sinkhorn())[1]
         rows.append(row)
         print(row, flush=True)
-    RESULTS.write_text(json.dumps({"torch": torch.__version__, "seed": SEED, "rows": rows}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"torch": torch.__version__, "seed": SEED, "MiB before": before, "rows": rows}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

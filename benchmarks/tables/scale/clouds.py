@@ -13,7 +13,9 @@ def clouds() -> Table:
         numbers = f"{row['dim']}", f"{row['tol']:g}", f"{now['seconds']:.1f} s", f"{now['steps']}"
         memory = f"{row['peak MiB']} MiB"
         rows.append([f"{row['points']}", *numbers, memory, over, f"{before['steps']}" if before else ""])
-    return Table(["points", "dimension", "to", "time", "steps", "memory", "over the direct way", "its steps"], rows)
+    return Table(
+        ["points", "dimension", "to", "time", "steps", "memory", "over the direct way", "its steps"], rows
+    )
 
 
 @table("scale-clouds-answers")
@@ -23,6 +25,8 @@ def answers() -> Table:
     for row in read("scale-clouds")["rows"]:
         found = row["answers"]
         seconds = (f"{found[name]:.1f} s" for name in ("value", "cost", "bounds", "transport", "push"))
-        rows.append([f"{row['points']}", f"{row['dim']}", f"{row['tol']:g}", *seconds, f"{100 * found['gap']:.1f} %"])
+        rows.append(
+            [f"{row['points']}", f"{row['dim']}", f"{row['tol']:g}", *seconds, f"{100 * found['gap']:.1f} %"]
+        )
     names = ["`value`", "`cost()`", "`bounds()`", "`transport()`", "`map().push`"]
     return Table(["points", "dimension", "to", *names, "gap of the bounds"], rows)
