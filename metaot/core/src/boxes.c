@@ -416,13 +416,11 @@ double most_at_point(const Operator *op, const Side *from, Index box, const doub
 {
     const double *x = from->middles + box * from->dim, *half = from->halves + box * from->dim;
     Bound bound = bound_of(from, box);
-    double most = bound.top, inverse_eps = op->inverse_eps, half_eps = 0.5 / inverse_eps;
+    double most = bound.top;
     if (op->costs->cost != SQEUCLIDEAN)
         return most_of_distances(op, from->dim, x, half, bound, y, NULL, (Bound){0, NULL});
-    for (Index k = 0; k < from->dim; k++) {
-        double apart = y[k] - x[k], slope = bound.slopes[k], moved = clamp(apart + slope * half_eps, half[k]);
-        most += slope * moved - (moved - apart) * (moved - apart) * inverse_eps;
-    }
+    for (Index k = 0; k < from->dim; k++)
+        most += most_along_axis(op->inverse_eps, x[k] - y[k], bound.slopes[k], half[k], 0, 0);
     return most;
 }
 
